@@ -1,0 +1,11 @@
+"""mmcv's operators for machines where mmcv was installed without its compiled extension.
+
+Importing this package puts a stand-in for ``mmcv._ext`` in place when the extension is missing; see :mod:`.extension`.
+"""
+
+from __future__ import annotations
+
+from armbench_mmdet.ops.backend import BACKEND_VARIABLE, unavailable_backends
+from armbench_mmdet.ops.extension import STAND_IN_ACTIVE, active_backend
+
+__all__ = ['BACKEND_VARIABLE', 'STAND_IN_ACTIVE', 'active_backend', 'unavailable_backends']

@@ -1,0 +1,108 @@
+"""Greedy non-maximum suppression with the calling convention of mmcv's extension."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.ops.backend import choose_backend
+
+BLOCK = 1024
+"""Boxes compared at once by the torch backend: 8 MB of overlaps."""
+
+
+def _overlaps(first: Tensor, second: Tensor, offset: int) -> Tensor:
+    """Return the ``(N, M)`` IoU of boxes ``(N, 4)`` and ``(M, 4)``; NaN where both are empty."""
+    x1, y1, x2, y2 = first.T[..., None]
+    other_x1, other_y1, other_x2, other_y2 = second.T
+    width = (torch.minimum(x2, other_x2) - torch.maximum(x1, other_x1) + offset).clamp(min=0)
+    height = (torch.minimum(y2, other_y2) - torch.maximum(y1, other_y1) + offset).clamp(min=0)
+    inner = width * height
+    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
+    other_areas = (other_x2 - other_x1 + offset) * (other_y2 - other_y1 + offset)
+    return inner / (areas + other_areas - inner)
+
+
+def _kept_torch(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Return ``(N,) bool``, which of the boxes, best first, survive.
+
+    Within a block the greedy rule "kept unless a better kept box overlaps" is iterated to its fixed point, which is
+    unique and reached after as many rounds as the longest chain of suppressions: few matrix operations, where a loop
+    over boxes would launch thousands.
+    """
+    kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    for start in range(0, len(boxes), BLOCK):
+        block = slice(start, start + BLOCK)
+        # Row suppresses column; only better boxes suppress worse ones.
+        suppresses = (_overlaps(boxes[block], boxes[block], offset) > iou_threshold).triu(1)
+        candidates = kept[block].clone()
+        survivors = candidates
+        while True:
+            settled = candidates & ~(suppresses & survivors[:, None]).any(0)
+            if torch.equal(settled, survivors):
+                break
+            survivors = settled
+        kept[block] = survivors
+        winners = boxes[block][survivors]
+        for later_start in range(start + BLOCK, len(boxes), BLOCK):
+            later = slice(later_start, later_start + BLOCK)
+            kept[later] &= ~(_overlaps(winners, boxes[later], offset) > iou_threshold).any(0)
+    return kept
+
+
+def _check(boxes: Tensor, scores: Tensor) -> None:
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
+        raise InputError(
+            f'boxes and scores must be (N, 4) and (N,), got {tuple(boxes.shape)} and {tuple(scores.shape)} (in nms)'
+        )
+    for name, tensor in (('boxes', boxes), ('scores', scores)):
+        if (unordered := tensor.isnan()).any():
+            raise InputError(
+                f'{name} must be free of NaN, got {int(unordered.sum())} NaN of {tensor.numel()} (in nms); '
+                f'the model that computed them has most likely diverged'
+            )
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+    """Return the boxes that no better kept box overlaps by more than a threshold.
+
+    Boxes of equal score are taken in the order in which ``torch.sort`` puts them, as in the compiled operator. Sizes
+    may be zero or negative; areas are computed as there, ``(x2 - x1 + offset) * (y2 - y1 + offset)``.
+
+    Args:
+        boxes: ``(N, 4)``, x1 y1 x2 y2; half precision is computed in single precision.
+        scores: ``(N,)``.
+        iou_threshold: The largest IoU that two kept boxes may have; rounded to the precision of the boxes.
+        offset: 1 if coordinates are those of the first and last pixel, 0 if of the edges.
+
+    Returns:
+        ``(K,) int64``, indices of kept boxes, best first.
+
+    Raises:
+        InputError: Shapes do not match, or there is a NaN.
+    """
+    _check(boxes, scores)
+    if boxes.dtype not in (torch.float32, torch.float64):
+        boxes = boxes.float()
+    boxes = boxes.detach()
+    threshold = float(np.float32(iou_threshold)) if boxes.dtype == torch.float32 else float(iou_threshold)
+    order = scores.detach().sort(descending=True).indices
+    backend = choose_backend('nms_offset' if offset else 'nms', boxes.device)
+    ordered = boxes[order]
+    if backend == 'torchvision':
+        # It sorts too, and differently among equal scores; ranks have none.
+        ranks = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)
+        return order[torch.ops.torchvision.nms(ordered, ranks, threshold)]
+    if backend == 'numba':
+        kernels: Any = importlib.import_module('armbench_mmdet.ops.nms_numba')
+        corners = ordered.T.contiguous().numpy()
+        scalar = corners.dtype.type
+        kept = torch.from_numpy(kernels.kept_boxes(corners, scalar(threshold), scalar(offset)))
+    else:
+        kept = _kept_torch(ordered, threshold, offset)
+    return order[kept]

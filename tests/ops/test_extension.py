@@ -1,0 +1,118 @@
+"""The stand-in for mmcv's compiled extension, each case in an interpreter of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from armbench_mmdet.ops import STAND_IN_ACTIVE
+
+ROOT = Path(__file__).parents[2]
+HINT = 'sys.path.insert(0, root); import _armbench_mmdet_hint; '
+
+pytestmark = pytest.mark.skipif(not STAND_IN_ACTIVE, reason='mmcv has its compiled extension here')
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code that finds the checkout as ``root``; modules under ``tests/ops/broken`` are of the caller's making."""
+    return subprocess.run(
+        [sys.executable, '-c', f'import sys; root = {str(ROOT)!r}; {code}'],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_mmcv_finds_every_operator() -> None:
+    result = run(
+        'import armbench_mmdet.ops, mmcv.ops, mmdet.apis, mmengine.utils.dl_utils as u; '
+        'from mmengine.utils.dl_utils.misc import mmcv_full_available; print(mmcv_full_available())'
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[-1] == 'True'
+
+
+def test_missing_operator_names_itself() -> None:
+    extension = sys.modules['mmcv._ext']
+    with pytest.raises(NotImplementedError, match=r"'deform_conv_forward' is not provided.*pip install"):
+        extension.deform_conv_forward()
+    assert not hasattr(extension, '__file__')
+    assert importlib.util.find_spec('mmcv._ext') is extension.__spec__
+
+
+def test_compiled_extension_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / '_ext.py').write_text('compiled = True\n')
+    result = run(
+        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet.ops as ops; import mmcv._ext; '
+        f'print(mmcv._ext.compiled, ops.STAND_IN_ACTIVE, ops.active_backend())',
+        ARMBENCH_OPS_BACKEND='auto',
+    )
+    expected = "True False {'nms': 'compiled', 'roi_align': 'compiled', 'ms_deform_attn': 'compiled'}"
+    assert expected in result.stdout, result.stderr
+
+
+BROKEN = "raise ImportError('undefined symbol: _ZN3c10')\n"
+
+
+def test_broken_extension_is_explained(tmp_path: Path) -> None:
+    (tmp_path / '_ext.py').write_text(BROKEN)
+    result = run(
+        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet', ARMBENCH_OPS_BACKEND=''
+    )
+    assert 'does not load beside torch' in result.stderr
+    assert 'undefined symbol: _ZN3c10' in result.stderr
+    assert 'set ARMBENCH_OPS_BACKEND' in result.stderr
+
+
+def test_broken_extension_can_be_done_without(tmp_path: Path) -> None:
+    (tmp_path / '_ext.py').write_text(BROKEN)
+    result = run(
+        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet.ops, mmcv.ops; print("fine")',
+        ARMBENCH_OPS_BACKEND='torch',
+    )
+    assert 'fine' in result.stdout, result.stderr
+
+
+def test_mmcv_first_gets_a_hint() -> None:
+    result = run(HINT + 'import mmdet.apis')
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith('ModuleNotFoundError: mmcv was installed without its compiled')
+    assert 'import armbench_mmdet' in result.stderr.splitlines()[-1]
+
+
+def test_import_after_the_hint() -> None:
+    result = run(
+        HINT + 'import contextlib\nwith contextlib.suppress(ImportError):\n    import mmdet.apis\n'
+        'import armbench_mmdet, mmdet.apis; print("fine")'
+    )
+    assert 'fine' in result.stdout, result.stderr
+
+
+def test_hint_leaves_other_questions_alone() -> None:
+    result = run(
+        HINT + 'import importlib.util as u; print(u.find_spec("mmcv._ext"), u.find_spec("mmcv._other"))\n'
+        'import contextlib\nfor name in ("mmcv._other", "no_such_module"):\n    try:\n        __import__(name)\n'
+        '    except ModuleNotFoundError as error:\n        print(error)'
+    )
+    assert result.stdout.splitlines()[-3:] == [
+        'None None',
+        "No module named 'mmcv._other'",
+        "No module named 'no_such_module'",
+    ]
+
+
+def test_pth_survives_the_package(tmp_path: Path) -> None:
+    line = (ROOT / 'armbench_mmdet_hint.pth').read_text()
+    assert line.startswith('import ')  # site executes only such lines
+    code = f'import sys; sys.path[:] = [p for p in sys.path if "zip" in p or "lib-dynload" in p]; exec({line!r})'
+    result = subprocess.run(
+        [sys.executable, '-S', '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, '')

@@ -1,0 +1,113 @@
+"""RoIAlign: gradients, precisions, threads, and refused input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from armbench_mmdet.errors import InputError
+from mmcv.ops import roi_align
+
+ROIS = [[1, 0.3, 0.7, 9.1, 6.2], [0, -3.2, -2.1, 4.3, 5.9], [1, 6.1, 5.2, 14.3, 13.8], [0, 2.2, 3.1, 2.6, 3.3]]
+MODES = [('avg', 0, True), ('avg', 2, True), ('avg', 0, False), ('max', 0, True), ('max', 2, False)]
+
+
+def features_and_rois(channels: int = 3, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    features = torch.randn(2, channels, 7, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return features.to(dtype).requires_grad_(), torch.tensor(ROIS, dtype=dtype)
+
+
+@pytest.mark.parametrize(('mode', 'ratio', 'aligned'), MODES)
+def test_gradient(mode: str, ratio: int, aligned: bool, backend: str) -> None:
+    features, rois = features_and_rois()
+    assert torch.autograd.gradcheck(lambda x: roi_align(x, rois, (2, 3), 0.5, ratio, mode, aligned), (features,))
+
+
+@pytest.mark.parametrize(('mode', 'ratio', 'aligned'), MODES)
+def test_backends_agree(mode: str, ratio: int, aligned: bool, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    results = []
+    for name in (backend, 'torch'):
+        monkeypatch.setenv('ARMBENCH_OPS_BACKEND', name)
+        features, rois = features_and_rois(channels=70)  # more than two blocks of channels
+        output = roi_align(features, rois, (3, 2), 0.5, ratio, mode, aligned)
+        output.backward(torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output))
+        results.append((output.detach(), features.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_features_with_other_strides(backend: str) -> None:
+    features, rois = features_and_rois(dtype=torch.float32)
+    expected = roi_align(features, rois, (2, 2), 0.5, 0, 'avg', True)
+    found = roi_align(features.to(memory_format=torch.channels_last), rois, (2, 2), 0.5, 0, 'avg', True)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision(dtype: torch.dtype, mode: str, backend: str) -> None:
+    features, rois = features_and_rois(dtype=dtype)
+    output = roi_align(features, rois, (2, 2), 0.5, 2, mode, True)
+    output.sum().backward()
+    wide = features.detach().float().requires_grad_()
+    expected = roi_align(wide, rois.float(), (2, 2), 0.5, 2, mode, True)
+    expected.sum().backward()
+    assert output.dtype == features.grad.dtype == dtype
+    torch.testing.assert_close(output, expected.to(dtype))
+    torch.testing.assert_close(features.grad, wide.grad.to(dtype))
+
+
+def test_autocast_does_not_lower_the_precision(backend: str) -> None:
+    features, rois = features_and_rois(dtype=torch.float32)
+    expected = roi_align(features, rois, (2, 2), 0.5, 0, 'avg', True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = roi_align(features, rois, (2, 2), 0.5, 0, 'avg', True)
+    assert torch.equal(found, expected)
+
+
+def test_no_rois(backend: str) -> None:
+    features, rois = features_and_rois()
+    output = roi_align(features, rois[:0], (2, 2), 0.5, 0, 'avg', True)
+    output.sum().backward()
+    assert output.shape == (0, 3, 2, 2)
+    assert not features.grad.any()
+
+
+def test_result_does_not_depend_on_threads(backend: str) -> None:
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            features, rois = features_and_rois(channels=96, dtype=torch.float32)
+            output = roi_align(features, rois.repeat(20, 1), (3, 3), 0.5, 0, 'avg', True)
+            output.square().sum().backward()
+            results.append((output.detach(), features.grad))
+    finally:
+        torch.set_num_threads(threads)
+    if backend == 'numba':
+        assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    ('roi', 'aligned'),
+    [
+        ([2, 0, 0, 1, 1], True),
+        ([-1, 0, 0, 1, 1], True),
+        ([0, 0, 0, float('nan'), 1], True),
+        ([0, 0, 0, float('inf'), 1], False),
+        ([0, 3, 0, 1, 1], True),
+    ],
+)
+def test_bad_rois(roi: list[float], aligned: bool, backend: str) -> None:
+    features, rois = features_and_rois(dtype=torch.float32)
+    with pytest.raises(InputError, match=r'rois must be finite, .* got \[.*\(RoI 4 of 5, in roi_align\)'):
+        roi_align(features, torch.cat((rois, torch.tensor([roi]))), (2, 2), 0.5, 0, 'avg', aligned)
+
+
+def test_negative_size_without_alignment_is_one_cell(backend: str) -> None:
+    features, _ = features_and_rois(dtype=torch.float32)
+    rois = torch.tensor([[0, 3, 2, 1, 1], [0, 3, 2, 4, 3]], dtype=torch.float32)
+    turned, plain = roi_align(features, rois, (2, 2), 1.0, 0, 'avg', False)
+    assert torch.equal(turned, plain)
