@@ -1,0 +1,187 @@
+"""ARMBench's segmentation data, and any COCO file of totes and objects, as an mmdet data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.dataset import force_full_init
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+
+from armbench_mmdet.datasets.categories import CLASSES, IGNORED, CategoryAssignment, CategoryMap, assign_categories
+from armbench_mmdet.datasets.data_list import AnnotatedImages, select_annotations
+from armbench_mmdet.datasets.index import open_index
+from armbench_mmdet.datasets.locations import (
+    IMAGE_FOLDER,
+    SPLITS,
+    SUBSETS,
+    check_choice,
+    require_file,
+    require_folder,
+    resolve_data_root,
+)
+from armbench_mmdet.errors import InputError
+
+_reported: set[tuple[str, ...]] = set()
+
+
+@DATASETS.register_module()
+class ArmbenchDataset(CocoDataset):
+    """A subset and split of ARMBench, chosen by name.
+
+    To its users it is a ``CocoDataset``: the same records come out. It reads the column index instead of the JSON,
+    assigns classes by name ignoring case, refuses what it does not understand, and logs a table of what it left out.
+    Pickling, forking and ``get_subset`` cost nothing, so ``serialize_data`` has no effect.
+
+    To concatenate several of them, pass ``ignore_keys=['ann_file', 'subset', 'split']`` to ``ConcatDataset``.
+
+    Args:
+        subset: ``mix-object-tote``, ``zoomed-out-tote-transfer-set`` or ``same-object-transfer-set``.
+        split: ``train``, ``val`` or ``test``.
+        data_root: Folder of the subsets; else ``ARMBENCH_ROOT``, else ``data/armbench-segmentation-0.1``.
+        category_map: For files with other category names, see
+            :func:`~armbench_mmdet.datasets.categories.assign_categories`.
+        cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
+        ann_file: A COCO file of your own, instead of ``subset`` and ``split``.
+        data_prefix: ``dict(img=...)``, its images; by default the folder ``images`` beside it.
+        metainfo: ``classes`` may name one of the two classes only; annotations of the other are then left out.
+        **kwargs: As for ``CocoDataset``: ``pipeline``, ``filter_cfg``, ``test_mode``, ``indices``, ``lazy_init``, …
+
+    Raises:
+        InputError: Files are missing or broken, categories are not ours, or there is no usable annotation.
+    """
+
+    METAINFO = {'classes': CLASSES, 'palette': [(0, 114, 189), (237, 125, 49)]}  # noqa: RUF012
+
+    def __init__(
+        self,
+        subset: str = SUBSETS[0],
+        split: str = SPLITS[0],
+        data_root: str | Path | None = None,
+        category_map: CategoryMap | None = None,
+        cache_dir: str | Path | None = None,
+        ann_file: str = '',
+        data_prefix: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.subset = check_choice('subset', subset, SUBSETS)
+        self.split = check_choice('split', split, SPLITS)
+        self.category_map = category_map
+        self.cache_dir = cache_dir
+        _refuse_unsupported(data_prefix, kwargs)
+        kwargs.pop('serialize_data', None)
+        root = self.locate_root(data_root)
+        ann_file = ann_file or f'{subset}/{split}.json'
+        prefix = dict(data_prefix or {'img': str(Path(ann_file).parent / IMAGE_FOLDER)})
+        lazy_init = kwargs.pop('lazy_init', False)
+        super().__init__(
+            ann_file=ann_file, data_root=str(root), data_prefix=prefix, serialize_data=False, lazy_init=True, **kwargs
+        )
+        self._metainfo.update(ann_file=self.ann_file, subset=subset, split=split, category_map=category_map)
+        if not lazy_init:
+            self.full_init()
+
+    def locate_root(self, data_root: str | Path | None) -> Path:
+        """The data set's folder; subclasses with another one override this."""
+        return resolve_data_root(data_root)
+
+    def full_init(self) -> None:
+        """Open the index, choose what is used, and log a table of what is not, once per process."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        self._log_table()
+
+    def load_data_list(self) -> AnnotatedImages:
+        """Open the column index and choose the annotations that become instances."""
+        ann_file = require_file(Path(self.ann_file))
+        image_folder = self.data_prefix['img']
+        require_folder(Path(image_folder))
+        index = open_index(ann_file, self.cache_dir)
+        assignment = assign_categories(index, self.category_map)
+        self._notes = assignment.notes
+        labels = self._labels_in_classes(assignment)
+        kept, self._skipped = select_annotations(index, labels)
+        if not kept.any():
+            raise InputError(
+                f'annotation file must have usable annotations of {" or ".join(self._metainfo["classes"])}, '
+                f'got none of {index.num_annotations} (in {ann_file})'
+                + ''.join('\n' + line for line in [*assignment.notes, *self._skipped.rows()])
+            )
+        self._in_classes = labels != IGNORED
+        extra: dict[str, Any] = {}
+        if self.return_classes:
+            extra = {
+                'text': self._metainfo['classes'],
+                'caption_prompt': self.caption_prompt,
+                'custom_entities': True,
+            }
+        return AnnotatedImages(index, labels, kept, image_folder, extra)
+
+    def _labels_in_classes(self, assignment: CategoryAssignment) -> NDArray[np.int64]:
+        """``(A,) int64`` labels as indices into ``metainfo['classes']``; sets ``cat_ids`` and ``cat2label``."""
+        classes = tuple(self._metainfo['classes'])
+        if not classes or not set(classes) <= set(CLASSES):
+            raise InputError(f'metainfo classes must be some of {CLASSES}, got {classes}')
+        to_label = np.array([*(classes.index(c) if c in classes else IGNORED for c in CLASSES), IGNORED])
+        self.cat2label = {c: int(to_label[label]) for c, label in assignment.labels.items() if to_label[label] >= 0}
+        self.cat_ids = list(self.cat2label)
+        return to_label[assignment.rows]
+
+    def filter_data(self) -> AnnotatedImages:
+        """Leave out images as stock ``CocoDataset`` does: empty ones and small ones, in training only."""
+        images: AnnotatedImages = self.data_list
+        if self.test_mode or self.filter_cfg is None:
+            return images
+        kept: NDArray[np.bool_] = np.ones(len(images), np.bool_)
+        if self.filter_cfg.get('filter_empty_gt', False):
+            kept = images.has_any(self._in_classes)
+            self._skipped.add('images without annotations', images.ids()[~kept])
+        large = np.minimum(*images.sizes()) >= self.filter_cfg.get('min_size', 0)
+        self._skipped.add('images under min_size', images.ids()[kept & ~large])
+        if not (kept & large).any():
+            raise InputError(f'filter_cfg must leave some images, got none with {self.filter_cfg} (in {self.ann_file})')
+        return images.take(np.flatnonzero(kept & large))
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """The record of an image, made afresh: change it as you like."""
+        return {**self.data_list[idx], 'sample_idx': idx if idx >= 0 else len(self) + idx}
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of an image's instances, as ``ClassBalancedDataset`` wants them."""
+        return self.data_list.labels(idx)
+
+    def _get_unserialized_subset(self, indices: int | Sequence[int]) -> AnnotatedImages:
+        if isinstance(indices, int):
+            return self.data_list[:indices] if indices >= 0 else self.data_list[indices:]
+        return self.data_list.take(indices)
+
+    def _log_table(self) -> None:
+        shown = (self.ann_file, str(self.category_map), str(self.filter_cfg), str(self.test_mode), str(self._indices))
+        if shown in _reported:
+            return
+        _reported.add(shown)
+        classes = self._metainfo['classes']
+        counts = zip(self.data_list.label_counts(len(classes)), classes, strict=True)
+        heading = f'{self.ann_file}: {len(self):,} images, ' + ', '.join(f'{n:,} {name}s' for n, name in counts)
+        rows = self._skipped.rows()
+        lines = [heading + ('; left out:' if rows else '; nothing left out'), *rows]
+        print_log('\n'.join(lines), 'current', logging.INFO)
+        for note in self._notes:
+            print_log(f'{self.ann_file}: {note}', 'current', logging.WARNING)
+
+
+def _refuse_unsupported(data_prefix: dict[str, str] | None, options: dict[str, Any]) -> None:
+    if data_prefix is not None and list(data_prefix) != ['img']:
+        raise InputError(f"data_prefix must be dict(img='folder'), got {data_prefix!r}")
+    for name in ('proposal_file', 'backend_args'):
+        if options.get(name) is not None:
+            raise InputError(f'{name} must be None: the data are local files, got {options[name]!r}')

@@ -1,0 +1,107 @@
+"""The two classes of ARMBench, and how a file's own categories are assigned to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from armbench_mmdet.datasets.index import ColumnIndex
+from armbench_mmdet.errors import InputError
+
+CLASSES = ('tote', 'object')
+IGNORED = -1
+
+CategoryMap = Mapping[str | int, str | None]
+
+_PUBLISHED_IDS = {1: 'tote', 2: 'object'}
+"""Ids in the release's files and in Amazon's baseline (github.com/amzn/armbench, ``segmentation/``)."""
+
+
+@dataclass(frozen=True)
+class CategoryAssignment:
+    """Labels for a file's category ids.
+
+    Attributes:
+        labels: Category id to label, an index into :data:`CLASSES`, or :data:`IGNORED`.
+        rows: ``(A,) int64``, the label of each annotation.
+        notes: What was assumed; for the log.
+    """
+
+    labels: dict[int, int]
+    rows: NDArray[np.int64]
+    notes: list[str]
+
+
+def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = None) -> CategoryAssignment:
+    """Assign a file's categories to the classes by name, ignoring case and surrounding space.
+
+    Args:
+        index: The annotation file.
+        category_map: For other names: a category's name or id in the file, to ``'tote'``, ``'object'``, or None to
+            ignore its annotations. It comes before the names.
+
+    Returns:
+        The labels. A file without categories gets ids 1 = tote, 2 = object, with a note.
+
+    Raises:
+        InputError: ``category_map`` names no class of ours, or annotations have a category that is neither ours nor
+            in ``category_map``.
+    """
+    wanted = _normalise_map(category_map)
+    names = {c.id: c.name for c in index.categories or ()}
+    notes = []
+    if not names:
+        names = dict(_PUBLISHED_IDS)
+        notes.append('the file has no categories: assuming ids 1 = tote and 2 = object, as in the release')
+    counts = dict(zip(*(a.tolist() for a in np.unique(index.category_ids, return_counts=True)), strict=True))
+    labels: dict[int, int] = {}
+    unknown: list[int] = []
+    for category_id in [*names, *(c for c in counts if c not in names)]:
+        name = _normalise(names.get(category_id, ''))
+        target = wanted.get(category_id, wanted.get(name, wanted.get(str(category_id), name)))
+        if target is None or target in CLASSES:
+            labels[category_id] = IGNORED if target is None else CLASSES.index(target)
+        elif category_id in counts:
+            unknown.append(category_id)
+        else:
+            notes.append(f'category {names[category_id]!r} is neither tote nor object, and nothing has it')
+    if unknown:
+        raise InputError(_describe_unknown(unknown, names, counts, index))
+    for label, class_name in enumerate(CLASSES):
+        ids = [c for c, assigned in labels.items() if assigned == label]
+        if len(ids) != 1:
+            notes.append(
+                f'{class_name}: ' + (f'category ids {ids} are all counted as it' if ids else 'not in this file')
+            )
+    rows = np.full(index.num_annotations, IGNORED, np.int64)
+    for category_id, label in labels.items():
+        rows[index.category_ids == category_id] = label
+    return CategoryAssignment(labels, rows, notes)
+
+
+def _normalise(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _normalise_map(category_map: CategoryMap | None) -> dict[str | int, str | None]:
+    wanted: dict[str | int, str | None] = {}
+    for key, target in (category_map or {}).items():
+        if target is not None and (not isinstance(target, str) or _normalise(target) not in CLASSES):
+            raise InputError(f'category_map values must be one of {CLASSES} or None, got {target!r} for {key!r}')
+        wanted[_normalise(key) if isinstance(key, str) else key] = None if target is None else _normalise(target)
+    return wanted
+
+
+def _describe_unknown(unknown: list[int], names: dict[int, str], counts: dict[int, int], index: ColumnIndex) -> str:
+    found = ', '.join(
+        f'{names[c]!r} (id {c}, {counts[c]} annotations)' if c in names else f'id {c} ({counts[c]} annotations)'
+        for c in unknown
+    )
+    remedy = ', '.join(f"{names.get(c, c)!r}: 'object'" for c in unknown)
+    return (
+        f'categories must be named {" or ".join(CLASSES)}, got {found} (in {index.ann_file}); '
+        f'if you know what they are, pass category_map={{{remedy}}} to the data set, with None for a category to ignore'
+    )

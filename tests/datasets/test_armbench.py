@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import logging
+import pickle
+import shutil
+from pathlib import Path
+
+import coco_files
+import numpy as np
+import pytest
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset
+
+from armbench_mmdet.datasets import SUBSETS, ArmbenchDataset, armbench, resolve_data_root
+from armbench_mmdet.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.delenv('ARMBENCH_ROOT', raising=False)
+    armbench._reported.clear()
+
+
+@pytest.fixture
+def logged(monkeypatch) -> list[tuple[str, int]]:
+    lines: list[tuple[str, int]] = []
+    monkeypatch.setattr(armbench, 'print_log', lambda message, logger, level: lines.append((message, level)))
+    return lines
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        {'test_mode': True, 'filter_cfg': {'filter_empty_gt': True, 'min_size': 1000}},
+        {'filter_cfg': {'filter_empty_gt': True}},
+        {'filter_cfg': {'filter_empty_gt': True, 'min_size': coco_files.HEIGHT + 1}},
+        {'filter_cfg': {'min_size': 10}, 'indices': 5},
+        {'indices': -4},
+        {'indices': [3, 1, 1, -1]},
+        {'return_classes': True},
+        {'lazy_init': True},
+        {'serialize_data': False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('seed', [0, 1])
+def test_the_records_are_those_of_stock_coco_dataset(tmp_path, options, seed):
+    coco_files.write_split(tmp_path, coco_files.random_document(seed))
+    common = {'ann_file': 'mix-object-tote/train.json', 'data_root': str(tmp_path), **options}
+    stock = CocoDataset(
+        data_prefix={'img': 'mix-object-tote/images'}, metainfo={'classes': ('tote', 'object')}, **common
+    )
+    ours = ArmbenchDataset(**common)
+    assert len(ours) == len(stock)
+    assert [ours.get_data_info(i) for i in range(len(ours))] == [stock.get_data_info(i) for i in range(len(stock))]
+    assert [ours.get_cat_ids(i) for i in range(len(ours))] == [stock.get_cat_ids(i) for i in range(len(stock))]
+    assert (ours.cat_ids, ours.cat2label) == (stock.cat_ids, stock.cat2label)
+    if len(ours):
+        assert ours.get_data_info(-1) == stock.get_data_info(-1)
+        assert isinstance(ours[0]['img_path'], str)
+
+
+@pytest.mark.parametrize('indices', [3, -3, [4, 0, 2], range(2), 0])
+def test_subsets_are_those_of_stock_coco_dataset(tmp_path, indices):
+    coco_files.write_split(tmp_path, coco_files.random_document(0))
+    common = {'ann_file': 'mix-object-tote/train.json', 'data_root': str(tmp_path)}
+    stock = CocoDataset(
+        data_prefix={'img': 'mix-object-tote/images'}, metainfo={'classes': ('tote', 'object')}, **common
+    )
+    ours = ArmbenchDataset(**common)
+    expected = [stock.get_data_info(i) for i in range(len(stock))]  # stock fails on some of these subsets
+    if isinstance(indices, int):
+        expected = expected[:indices] if indices >= 0 else expected[indices:]
+    else:
+        expected = [expected[i] for i in indices]
+    part = ours.get_subset(indices)
+    ours.get_subset_(indices)
+    for found in (part, ours):
+        records = [found.get_data_info(i) for i in range(len(found))]
+        assert records == [{**record, 'sample_idx': i} for i, record in enumerate(expected)]
+
+
+def test_records_are_made_afresh(tmp_path):
+    coco_files.write_split(tmp_path, coco_files.document())
+    data_set = ArmbenchDataset(data_root=tmp_path)
+    record = data_set.get_data_info(0)
+    record['instances'][0]['mask'][0][0] = -1
+    record['instances'].clear()
+    assert data_set.get_data_info(0)['instances'][0]['mask'][0][0] == 4
+
+
+def test_it_survives_pickling_and_mmengines_wrappers(tmp_path):
+    coco_files.write_split(tmp_path, coco_files.document())
+    coco_files.write_split(tmp_path, coco_files.document(), split='val')
+    data_set = ArmbenchDataset(data_root=tmp_path)
+    assert pickle.loads(pickle.dumps(data_set))[1] == data_set[1]
+    val = ArmbenchDataset(data_root=tmp_path, split='val')
+    assert len(ConcatDataset([data_set, val], ignore_keys=['ann_file', 'subset', 'split'])) == 4
+    assert len(ClassBalancedDataset(data_set, oversample_thr=0.9)) >= 2
+
+
+@pytest.mark.parametrize('subset', SUBSETS)
+def test_configs_choose_by_name(tmp_path, subset):
+    coco_files.write_split(tmp_path, coco_files.document(), subset, 'test')
+    data_set = DATASETS.build(
+        {'type': 'ArmbenchDataset', 'subset': subset, 'split': 'test', 'data_root': str(tmp_path), 'test_mode': True}
+    )
+    assert data_set[0]['img_path'] == str(tmp_path / subset / 'images' / 'A.jpg')
+    meta = data_set.metainfo
+    assert meta['classes'] == ('tote', 'object')
+    assert (meta['subset'], meta['split'], meta['category_map']) == (subset, 'test', None)
+    assert meta['ann_file'] == str(tmp_path / subset / 'test.json')
+
+
+@pytest.mark.parametrize('subset', SUBSETS)
+def test_all_subsets_of_minibench_load(minibench_root, subset):
+    data_set = DATASETS.build(
+        {'type': 'MinibenchDataset', 'subset': subset, 'split': 'test', 'data_root': minibench_root}
+    )
+    assert len(data_set) >= 2
+    assert {i['bbox_label'] for i in data_set[0]['instances']} == {0, 1}
+    assert Path(data_set[0]['img_path']).is_file()
+
+
+def test_the_root_is_the_argument_then_the_variable_then_the_default(monkeypatch, tmp_path):
+    assert resolve_data_root() == Path('data/armbench-segmentation-0.1')
+    monkeypatch.setenv('ARMBENCH_ROOT', '/somewhere')
+    assert resolve_data_root() == Path('/somewhere')
+    assert resolve_data_root(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ('remove', 'message'),
+    [
+        ('', r'annotation file must exist.*mix-object-tote/train\.json.*no .*root in'),
+        ('mix-object-tote', r'annotation file must exist.*no .*mix-object-tote in'),
+        ('mix-object-tote/train.json', r'annotation file must exist.*no .*train\.json in'),
+        ('mix-object-tote/images', r'image folder must exist.*no .*images in'),
+    ],
+)
+def test_what_is_missing_is_named_with_how_to_get_it(tmp_path, remove, message):
+    root = tmp_path / 'root'
+    coco_files.write_split(root, coco_files.document())
+    target = root / remove
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    with pytest.raises(InputError, match=message) as caught:
+        ArmbenchDataset(data_root=root)
+    for remedy in ('armbench.s3-website-us-east-1.amazonaws.com', 'ARMBENCH_ROOT', 'tools/make_minibench.py'):
+        assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'subset': 'mix'}, 'subset must be one of'),
+        ({'split': 'training'}, 'split must be one of'),
+        ({'category_map': {'tote': 'box'}}, 'category_map values'),
+        ({'metainfo': {'classes': ('person',)}}, 'metainfo classes'),
+        ({'metainfo': {'classes': ()}}, 'metainfo classes'),
+        ({'filter_cfg': {'min_size': 100}}, 'filter_cfg must leave some images'),
+        ({'data_prefix': {'img_path': 'x'}}, 'data_prefix'),
+        ({'proposal_file': 'x.pkl'}, 'proposal_file'),
+        ({'backend_args': {'backend': 'petrel'}}, 'backend_args'),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_work_are_refused(tmp_path, options, message):
+    coco_files.write_split(tmp_path, coco_files.document())
+    with pytest.raises(InputError, match=message):
+        ArmbenchDataset(data_root=tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ('categories', 'category_map', 'labels'),
+    [
+        ([(1, 'tote'), (2, 'object')], None, [0, 1, 1]),
+        ([(1, ' Tote '), (2, 'OBJECT')], None, [0, 1, 1]),
+        ([(2, 'tote'), (1, 'object')], None, [1, 0, 0]),
+        (None, None, [0, 1, 1]),
+        ([], None, [0, 1, 1]),
+        ([(1, 'bin'), (2, 'item')], {'Bin': 'tote', 'item': 'Object'}, [0, 1, 1]),
+        ([(1, 'bin'), (2, 'item')], {1: 'tote', '2': 'object'}, [0, 1, 1]),
+        ([(1, 'bin'), (2, 'object')], {'bin': None}, [1, 1]),
+        ([(1, 'tote'), (2, 'object')], {'tote': 'object'}, [1, 1, 1]),
+        ([(1, 'tote'), (2, 'object'), (3, 'background')], None, [0, 1, 1]),
+        ([(1, 'tote'), (2, 'Tote')], None, [0, 0, 0]),
+        (None, {2: None}, [0]),
+    ],
+)
+def test_categories_are_assigned_by_name(tmp_path, categories, category_map, labels):
+    document = coco_files.document()
+    document['categories'] = categories and [{'id': i, 'name': name} for i, name in categories]
+    if categories is None:
+        del document['categories']
+    elif not categories:
+        document['categories'] = []
+    coco_files.write_split(tmp_path, document)
+    data_set = ArmbenchDataset(data_root=tmp_path, category_map=category_map)
+    assert [i['bbox_label'] for record in map(data_set.get_data_info, range(2)) for i in record['instances']] == labels
+
+
+def test_a_single_class_can_be_chosen(tmp_path):
+    coco_files.write_split(tmp_path, coco_files.document())
+    data_set = ArmbenchDataset(data_root=tmp_path, metainfo={'classes': ('object',)})
+    assert [data_set.get_cat_ids(i) for i in range(2)] == [[0], [0]]
+    assert (data_set.cat_ids, data_set.cat2label) == ([2], {2: 0})
+
+
+def test_what_is_left_out_is_logged_as_one_table_once(tmp_path, logged):
+    document = coco_files.document()
+    document['annotations'][0]['bbox'] = [100, 100, 5, 5]
+    document['annotations'][1]['segmentation'] = []
+    document['images'].append({'id': 9, 'file_name': 'C.jpg', 'width': 8, 'height': 8})
+    del document['categories']
+    coco_files.write_split(tmp_path, document)
+    for _ in range(2):
+        ArmbenchDataset(data_root=tmp_path, filter_cfg={'filter_empty_gt': True})
+    (table, level), (note, note_level) = logged
+    assert (level, note_level) == (logging.INFO, logging.WARNING)
+    assert table.splitlines() == [
+        f'{tmp_path}/mix-object-tote/train.json: 2 images, 0 totes, 1 objects; left out:',
+        '          1  annotations without a mask (ids 2)',
+        '          1  annotations with a box outside the image (ids 1)',
+        '          1  images without annotations (ids 9)',
+    ]
+    assert 'assuming ids 1 = tote and 2 = object' in note
+
+
+def test_ids_may_start_at_zero(tmp_path):
+    document = coco_files.document()
+    for image in document['images']:
+        image['id'] -= 1
+    for annotation in document['annotations']:
+        annotation['id'] -= 1
+        annotation['image_id'] -= 1
+    coco_files.write_split(tmp_path, document)
+    data_set = ArmbenchDataset(data_root=tmp_path)
+    assert [data_set.get_data_info(i)['img_id'] for i in range(2)] == [0, 1]
+    assert [len(data_set.get_data_info(i)['instances']) for i in range(2)] == [2, 1]
+
+
+def test_own_files_may_be_given_as_in_mmdet(tmp_path):
+    coco_files.write_json(tmp_path / 'annotations' / 'mine.json', coco_files.document())
+    (tmp_path / 'pictures').mkdir()
+    data_set = ArmbenchDataset(
+        data_root=str(tmp_path), ann_file='annotations/mine.json', data_prefix={'img': 'pictures/'}
+    )
+    assert data_set.get_data_info(0)['img_path'] == str(tmp_path / 'pictures' / 'A.jpg')
+    absolute = ArmbenchDataset(
+        ann_file=str(tmp_path / 'annotations' / 'mine.json'), data_prefix={'img': str(tmp_path / 'pictures')}
+    )
+    assert absolute.get_data_info(1) == data_set.get_data_info(1)
+
+
+def test_stock_loading_transforms_accept_the_records(tmp_path):
+    document = coco_files.document()
+    document['annotations'][2]['segmentation'] = {
+        'size': [coco_files.HEIGHT, coco_files.WIDTH],
+        'counts': [100, 10, coco_files.HEIGHT * coco_files.WIDTH - 110],
+    }
+    coco_files.write_split(tmp_path, document)
+    pipeline = [
+        {'type': 'mmdet.LoadImageFromFile'},
+        {'type': 'mmdet.LoadAnnotations', 'with_bbox': True, 'with_mask': True},
+    ]
+    data_set = ArmbenchDataset(data_root=tmp_path, pipeline=pipeline)
+    masks = [data_set[i]['gt_masks'].masks for i in range(2)]
+    assert masks[1].sum() == 10
+    assert np.abs(masks[0].sum((1, 2)) - [2000, 200]).max() < 60

@@ -1,0 +1,328 @@
+"""Malformed files, each through the data set and through the audit: the documented error or count, nothing else."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import coco_files
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from armbench_mmdet.datasets import ArmbenchDataset
+from armbench_mmdet.datasets.audit import Audit, audit_data_set
+from armbench_mmdet.datasets.data_list import KEPT_IN_PART
+from armbench_mmdet.errors import InputError
+
+AREA = coco_files.WIDTH * coco_files.HEIGHT
+
+
+@pytest.fixture(autouse=True, scope='module')
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('ARMBENCH_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change to a sound file, and what has to come of it.
+
+    ``error`` is what the data set raises; without one it loads, and ``left_out`` is the reason it gives for one record.
+    """
+
+    name: str
+    change: Callable[[dict[str, Any]], Any]
+    audit: str
+    error: str = ''
+    left_out: str = ''
+
+
+def text(edit: Callable[[str], str | bytes]) -> Callable[[dict[str, Any]], Any]:
+    def change(document: dict[str, Any]) -> bytes:
+        edited = edit(json.dumps(document))
+        return edited if isinstance(edited, bytes) else edited.encode()
+
+    return change
+
+
+def image(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    """Set keys of the second image; None removes a key."""
+    return lambda document: _set(document['images'][1], values)
+
+
+def annotation(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    """Set keys of the second annotation; None removes a key."""
+    return lambda document: _set(document['annotations'][1], values)
+
+
+def top(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda document: _set(document, values)
+
+
+def _set(record: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if value is None:
+            del record[key]
+        else:
+            record[key] = value
+
+
+def rle(counts: Any, height: int = coco_files.HEIGHT, width: int = coco_files.WIDTH) -> dict[str, Any]:
+    return {'size': [height, width], 'counts': counts}
+
+
+STRUCTURE, MALFORMED = 'json-structure', 'json-malformed'
+CASES = [
+    # The text as such.
+    Case('empty', text(lambda t: ''), MALFORMED, 'line 1, column 1: .*truncated'),
+    Case('white space', text(lambda t: ' \n '), MALFORMED, 'line 2, column 2'),
+    Case('cut short', text(lambda t: t[:300]), MALFORMED, 'line 1, column 301: .*truncated'),
+    Case('trailing comma', text(lambda t: t[:-1] + ',}'), MALFORMED, 'line 1, column .*trailing comma'),
+    Case('text after the end', text(lambda t: t + '\nx'), MALFORMED, 'line 2, column .*trailing'),
+    Case('single quotes', text(lambda t: t.replace('"', "'")), MALFORMED, 'line 1, column 2'),
+    Case('NaN', text(lambda t: t.replace('2091', 'NaN')), MALFORMED, 'invalid character'),
+    Case('half a surrogate', text(lambda t: t.replace('A.jpg', '\\ud800')), MALFORMED, 'line 1, column'),
+    Case('nested without end', text(lambda t: t[:-1] + ',"x":' + '[' * 100_000), MALFORMED, 'nested too deeply'),
+    Case('binary', text(lambda t: bytes(range(256))), MALFORMED, 'invalid character'),
+    Case('a BOM of UTF-16', text(lambda t: t.encode('utf-16')), MALFORMED, 'invalid character'),
+    Case('not UTF-8', text(lambda t: t.encode().replace(b'B.jpg', b'\xff.jpg')), STRUCTURE, 'utf-8'),
+    # The frame.
+    Case('a list', lambda d: [d], STRUCTURE, 'Expected `object`, got `array`'),
+    Case('a number', lambda d: 7, STRUCTURE, 'Expected `object`, got `int`'),
+    Case('no images', top(images=None), STRUCTURE, 'missing required field `images`'),
+    Case('no annotations', top(annotations=None), STRUCTURE, 'missing required field `annotations`'),
+    Case('images as object', top(images={}), STRUCTURE, r'Expected `array`, got `object` - at `\$.images`'),
+    Case('a null image', lambda d: d['images'].append(None), STRUCTURE, r'images\[2\]: Expected `object`'),
+    Case('a null annotation', lambda d: d['annotations'].append(None), STRUCTURE, r'annotations\[3\]: Expected'),
+    Case('category names only', top(categories=['tote']), STRUCTURE, r'categories\[0\]: Expected `object`'),
+    Case('category without name', top(categories=[{'id': 1}]), STRUCTURE, r'categories\[0\]: .*field `name`'),
+    # Images.
+    Case('image without id', image(id=None), STRUCTURE, r'images\[1\]: .*missing required field `id`'),
+    Case('image id as text', image(id='2'), STRUCTURE, r'images\[1\]: Expected `int`, got `str`'),
+    Case('image id beyond 64 bits', image(id=2**63), STRUCTURE, r'images\[1\]: Expected `int` <='),
+    Case('no file name', image(file_name=None), STRUCTURE, r'images\[1\]: .*field `file_name`'),
+    Case('empty file name', image(file_name=''), STRUCTURE, r'images\[1\]: Expected `str` of length >= 1'),
+    Case('NUL in file name', image(file_name='a\0b'), STRUCTURE, r'images\[1\]: Expected `str` matching'),
+    Case('no width', image(width=None), STRUCTURE, r'images\[1\]: .*field `width`'),
+    Case('width as text', image(width='64'), STRUCTURE, r'images\[1\]: Expected `int`, got `str`'),
+    Case('zero width', image(width=0), STRUCTURE, r'images\[1\]: Expected `int` >= 1'),
+    Case('negative height', image(height=-48), STRUCTURE, r'images\[1\]: Expected `int` >= 1'),
+    Case('fraction of a height', image(height=47.5), STRUCTURE, r'images\[1\]: Expected `int`, got `float`'),
+    # Annotations.
+    Case('annotation without id', annotation(id=None), STRUCTURE, r'annotations\[1\]: .*missing required field `id`'),
+    Case('annotation id as bool', annotation(id=True), STRUCTURE, r'annotations\[1\]: Expected `int`, got `bool`'),
+    Case('no image id', annotation(image_id=None), STRUCTURE, r'annotations\[1\]: .*field `image_id`'),
+    Case('no category id', annotation(category_id=None), STRUCTURE, r'annotations\[1\]: .*field `category_id`'),
+    Case('three box numbers', annotation(bbox=[1, 2, 3]), STRUCTURE, r'annotations\[1\]: Expected `array` of length 4'),
+    Case('box of text', annotation(bbox=['1', 2, 3, 4]), STRUCTURE, r'annotations\[1\]: Expected `float`, got `str`'),
+    Case('area as text', annotation(area='9'), STRUCTURE, r'annotations\[1\]: Expected `float'),
+    Case('infinite area', text(lambda t: t.replace('2091', '1e999')), STRUCTURE, r'annotations\[0\]: Number out of'),
+    Case('iscrowd as text', annotation(iscrowd='no'), STRUCTURE, r'annotations\[1\]: Expected `int'),
+    Case('mask as text', annotation(segmentation='x'), STRUCTURE, 'annotation 2: segmentation: Expected'),
+    Case('polygon not nested', annotation(segmentation=[1, 2, 3, 4, 5, 6]), STRUCTURE, 'annotation 2: segmentation'),
+    Case('polygon with text', annotation(segmentation=[[1, 2, 3, 4, 5, 'x']]), STRUCTURE, 'annotation 2: segmentation'),
+    Case('polygon of points', annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), STRUCTURE, 'annotation 2: segment'),
+    Case('runs without counts', annotation(segmentation={'size': [48, 64]}), STRUCTURE, 'annotation 2: .*`counts`'),
+    Case('runs without size', annotation(segmentation={'counts': [1]}), STRUCTURE, 'annotation 2: .*`size`'),
+    Case('fractions of runs', annotation(segmentation=rle([0.5])), STRUCTURE, 'annotation 2: segmentation'),
+    # Ids.
+    Case('image id twice', image(id=1), 'duplicate-image-id', r'images\[1\]: id 1 is taken already'),
+    Case('annotation id twice', annotation(id=1), 'duplicate-annotation-id', 'annotation 1: the id is taken already'),
+    Case(
+        'category id twice',
+        top(categories=[{'id': 1, 'name': 'tote'}, {'id': 1, 'name': 'object'}]),
+        'duplicate-category-id',
+        r'categories\[1\]: id 1 is taken already',
+    ),
+    Case('orphan', annotation(image_id=5), 'orphan-annotation', 'annotation 2: no image has id 5'),
+    # Categories.
+    Case(
+        'unknown name',
+        top(categories=[{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'item'}]),
+        'category-unknown',
+        r"got 'item' \(id 2, 2 annotations\).*category_map=\{'item': 'object'\}",
+    ),
+    Case('unknown id', annotation(category_id=7), 'category-unknown', r'id 7 \(1 annotations\).*category_map=\{7: '),
+    Case('empty name', top(categories=[{'id': 1, 'name': ''}]), 'category-unknown', r"got '' \(id 1"),
+    Case('no categories', top(categories=None), 'category-assumed'),
+    Case('empty categories', top(categories=[]), 'category-assumed'),
+    Case(
+        'a category nothing has',
+        lambda d: d['categories'].append({'id': 3, 'name': 'background'}),
+        'category-assumed',
+    ),
+    # Nothing to use.
+    Case('empty annotations', top(annotations=[]), 'no-annotations', 'got none of 0'),
+    Case('nothing at all', top(annotations=[], images=[]), 'no-annotations', 'got none of 0'),
+    Case(
+        'no usable mask',
+        lambda d: [a.pop('segmentation') for a in d['annotations']] and None,
+        'no-annotations',
+        'got none of 3(.|\n)*3  annotations without a mask',
+    ),
+    # Masks.
+    Case('no mask', annotation(segmentation=None), 'mask-missing', left_out='without a mask'),
+    Case('empty mask', annotation(segmentation=[]), 'mask-missing', left_out='without a mask'),
+    Case('empty polygon', annotation(segmentation=[[]]), 'mask-degenerate', left_out='degenerate'),
+    Case('two points', annotation(segmentation=[[1, 2, 3, 4]]), 'mask-degenerate', left_out='degenerate'),
+    Case('half a point', annotation(segmentation=[[1, 2, 30, 4, 5, 6, 7]]), 'mask-degenerate', left_out='degenerate'),
+    Case(
+        'one of two polygons degenerate',
+        lambda d: d['annotations'][1]['segmentation'].append([1, 2]),
+        'polygon-dropped',
+        left_out=KEPT_IN_PART,
+    ),
+    Case('polygon of no area', annotation(segmentation=[[1, 1, 1, 1, 1, 1]]), 'mask-empty'),
+    Case('far away', annotation(segmentation=[[0, 0, 1e12, 0, 0, 1e12]]), 'mask-broken', left_out='does not fit'),
+    Case('outside', annotation(segmentation=[[70, 5, 90, 5, 90, 20]]), 'mask-outside'),
+    Case('over the edge', annotation(segmentation=[[10, 10, 70, 10, 70, 20]]), 'mask-beyond-edge'),
+    Case('runs too short', annotation(segmentation=rle([5, 5])), 'mask-broken', left_out='does not fit'),
+    Case('runs of another size', annotation(segmentation=rle([AREA], 64, 48)), 'mask-broken', left_out='does not fit'),
+    Case('negative runs', annotation(segmentation=rle([AREA + 5, -5])), 'mask-broken', left_out='does not fit'),
+    Case('no runs', annotation(segmentation=rle([])), 'mask-broken', left_out='does not fit'),
+    Case('broken code', annotation(segmentation=rle('12P')), 'mask-broken', left_out='does not fit'),
+    Case('code of another mask', annotation(segmentation=rle('5')), 'mask-broken', left_out='does not fit'),
+    Case('code beyond ASCII', annotation(segmentation=rle('é')), 'mask-broken', left_out='does not fit'),
+    Case('all zeros', annotation(segmentation=rle([AREA])), 'mask-empty'),
+    # Boxes, areas and flags.
+    Case('no box', annotation(bbox=None), 'box-missing'),
+    Case('box outside', annotation(bbox=[100, 5, 5, 5]), 'box-outside', left_out='outside the image'),
+    Case('tiny box', annotation(bbox=[10, 10, 0.5, 20]), 'box-under-1-px', left_out='under 1 px'),
+    Case('negative box', annotation(bbox=[30, 20, -20, -10]), 'box-under-1-px', left_out='outside the image'),
+    Case('box of corners', annotation(bbox=[10.5, 10, 30.5, 20]), 'box-disagrees'),
+    Case('no area', annotation(area=None), 'area-missing'),
+    Case('zero area', annotation(area=0), 'area-not-positive', left_out='no area'),
+    Case('negative area', annotation(area=-5), 'area-not-positive', left_out='no area'),
+    Case('area of something else', annotation(area=2000), 'area-disagrees'),
+    Case('flagged', annotation(ignore=1), 'annotation-ignored', left_out='flagged'),
+    Case('crowd', annotation(iscrowd=1), 'crowd'),
+    Case('annotation twice', lambda d: d['annotations'].append(d['annotations'][1] | {'id': 9}), 'annotation-repeated'),
+    Case('bare image', lambda d: d['annotations'].pop() and None, 'image-without-annotation'),
+    Case('image twice', image(file_name='A.jpg'), 'image-listed-twice'),
+    Case('one class', top(categories=[{'id': 2, 'name': 'Object'}]), 'category-unknown', 'id 1 .1 annotations'),
+    Case(
+        'one class, and only that',
+        lambda d: [d[key].pop(0) for key in ('annotations', 'categories')] and None,
+        'class-absent',
+    ),
+]
+
+
+def audit_of(root: Path) -> Audit:
+    return audit_data_set(root, workers=1)
+
+
+def found(audit: Audit) -> dict[str, int]:
+    return {finding.kind: finding.count for finding in audit.findings.sorted()}
+
+
+@pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
+def test_the_data_set_and_the_audit_say_what_is_wrong(tmp_path, case):
+    document = coco_files.document()
+    changed = case.change(document)
+    coco_files.write_split(tmp_path, document if changed is None else changed)
+    kinds = found(audit_of(tmp_path))
+    assert kinds.get(case.audit, 0) >= 1, kinds
+    if case.error:
+        with pytest.raises(InputError, match=case.error) as caught:
+            ArmbenchDataset(data_root=tmp_path)
+        assert 'train.json' in str(caught.value)
+        assert audit_of(tmp_path).findings.exit_status(strict=False) == 2
+        return
+    data_set = ArmbenchDataset(data_root=tmp_path)
+    counts = data_set._skipped.counts
+    assert len(counts) == bool(case.left_out), counts
+    for reason, count in counts.items():
+        assert case.left_out in reason
+        assert count == 1
+    assert_nothing_vanished(data_set, document)
+
+
+def test_a_sound_file_has_nothing_to_say(tmp_path):
+    coco_files.write_split(tmp_path, coco_files.document())
+    assert set(found(audit_of(tmp_path))) == {'split-missing', 'subset-missing'}
+    data_set = ArmbenchDataset(data_root=tmp_path)
+    assert data_set._skipped.counts == {}
+    assert_nothing_vanished(data_set, coco_files.document())
+
+
+def assert_nothing_vanished(data_set: ArmbenchDataset, document: dict[str, Any]) -> None:
+    """Every annotation is an instance or was counted as left out."""
+    left_out = sum(n for reason, n in data_set._skipped.counts.items() if reason != KEPT_IN_PART)
+    instances = sum(len(data_set.get_data_info(i)['instances']) for i in range(len(data_set)))
+    assert instances + left_out == len(document['annotations'])
+    assert len(data_set) == len(document['images'])
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-3, 70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.floats(-100, 200)
+    | st.text(max_size=4)
+    | st.sampled_from(['tote', 'Object ', 'A.jpg'])
+)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=3), inner))
+MASKS = st.lists(st.lists(st.floats(-1e3, 1e3) | st.integers(-9, 99), max_size=12), max_size=3) | st.builds(
+    rle, st.lists(st.integers(-5, 4000), max_size=5) | st.text(max_size=6) | st.text('0123456789PQab', max_size=6)
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Any:
+    """A sound file in which some values, keys or records were changed."""
+    document = coco_files.document()
+    for _ in range(draw(st.integers(1, 4))):
+        key = draw(st.sampled_from(['images', 'annotations', 'annotations', 'annotations', 'categories']))
+        if draw(st.integers(0, 30)) == 0:
+            document[key] = draw(JSON)
+        records = document[key]
+        if not isinstance(records, list) or not records:
+            continue
+        row = draw(st.integers(0, len(records) - 1))
+        if draw(st.integers(0, 15)) == 0 or not isinstance(records[row], dict):
+            records[row] = draw(JSON)
+            continue
+        name = draw(st.sampled_from([*sorted(records[row]), 'segmentation']))
+        if draw(st.integers(0, 8)) == 0:
+            records[row].pop(name, None)
+        else:
+            records[row][name] = draw(MASKS if name == 'segmentation' else JSON | SCALARS)
+    return document
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(documents())
+def test_any_structure_gives_an_error_or_a_full_account(document):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        coco_files.write_split(root, document)
+        findings = audit_of(root).findings
+        try:
+            data_set = ArmbenchDataset(data_root=root)
+        except InputError:
+            assert findings.exit_status(strict=False) == 2
+            return
+        assert_nothing_vanished(data_set, document)
+        if data_set._skipped.counts:
+            assert findings.sorted(), 'the data set left something out that the audit did not notice'
+            data_set._skipped.rows()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_give_an_error(content):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        coco_files.write_split(root, content)
+        assert audit_of(root).findings.exit_status(strict=False) == 2
+        with pytest.raises(InputError):
+            ArmbenchDataset(data_root=root)

@@ -1,0 +1,53 @@
+"""Check a data set folder before training on it: ``python tools/check_data.py DATA_ROOT``.
+
+Exit status: 0 clean, 1 warnings only and --strict, 2 errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data_root', type=Path, metavar='DATA_ROOT', help='folder of the subsets')
+    parser.add_argument('--subset', action='append', metavar='NAME', help='check this subset only; may be repeated')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything found to this file')
+    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the statistics')
+    parser.add_argument('--strict', action='store_true', help='exit with 1 if there are warnings')
+    parser.add_argument('--workers', type=int, metavar='N', help='processes that decode images (default: one a core)')
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Audit, print, and write what was asked for."""
+    args = parse_args()
+    import json
+
+    from armbench_mmdet.datasets.audit import audit_data_set
+    from armbench_mmdet.datasets.audit_statistics import plot_statistics
+    from armbench_mmdet.datasets.audit_text import format_audit
+    from armbench_mmdet.datasets.locations import SUBSETS, check_choice
+    from armbench_mmdet.errors import InputError
+
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f'--workers must be at least 1, got {args.workers}')
+    subsets = tuple(check_choice('--subset', name, SUBSETS) for name in args.subset or SUBSETS)
+    for out in filter(None, (args.json, args.plot)):
+        if not out.resolve().parent.is_dir():
+            raise InputError(f'output file must be in an existing folder, got {str(out)!r}')
+    audit = audit_data_set(args.data_root, subsets, args.workers, show_progress=True)
+    print(format_audit(audit))
+    if args.json:
+        args.json.write_text(json.dumps(audit.to_dict(), indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
+    if args.plot:
+        plot_statistics(audit.statistics, args.plot)
+    return audit.findings.exit_status(args.strict)
+
+
+if __name__ == '__main__':
+    from armbench_mmdet.errors import run_tool
+
+    raise SystemExit(run_tool(main))
