@@ -1,0 +1,5 @@
+"""The metric, the result file, run-length masks and everything else that turns predictions into numbers."""
+
+from armbench_mmdet.evaluation.metric import ArmbenchMetric
+
+__all__ = ['ArmbenchMetric']

@@ -1,0 +1,221 @@
+"""``ArmbenchMetric``: COCO's protocol on ARMBench, with every known way to a silent wrong number refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.bootstrap import confidence_intervals
+from armbench_mmdet.evaluation.error_rates import segmentation_errors
+from armbench_mmdet.evaluation.matches import match_table
+from armbench_mmdet.evaluation.predictions import (
+    check_mask_sizes,
+    checked_prediction,
+    coco_detections,
+    write_coco_results,
+)
+from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_DETS, SUMMARY_KEYS, Matching
+from armbench_mmdet.evaluation.result_file import (
+    SCHEMA_VERSION,
+    checked_result,
+    file_fingerprint,
+    installed_versions,
+    matches_path,
+    write_result,
+)
+from armbench_mmdet.evaluation.speed import speed_summary
+from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type
+from armbench_mmdet.evaluation.table import result_table
+
+
+@METRICS.register_module()
+class ArmbenchMetric(BaseMetric):
+    """COCO bbox and segm by faster-coco-eval, over all images of the ground truth.
+
+    Ground truth comes from the data set's own ``ann_file`` (its meta information carries the path), loaded once for
+    the life of the metric. An image that was never processed counts as one without detections, and is reported; one
+    that was processed twice, as samplers do to fill the last batch, counts once.
+
+    Logged keys, after the prefix ``coco/``: ``{bbox,segm}_{mAP,mAP_50,mAP_75,mAP_s,mAP_m,mAP_l,AR_1,AR_10,AR_100}``
+    and the same for each class as ``segm_object_mAP``. A number without ground truth is None.
+
+    Args:
+        ann_file: COCO file of the ground truth; by default the data set's.
+        ground_truth: A COCO-format dict instead of a file; annotation ``area`` filled.
+        metric: Any of ``bbox``, ``segm`` and ``boundary``.
+        max_dets: The protocol's detection limits. They cannot be changed: other limits give numbers that look like
+            COCO's and are not.
+        result_file: Where to write the result file and, beside it, the match tables that compare two runs
+            (:func:`~armbench_mmdet.evaluation.bootstrap.difference_intervals`); by default nothing is written.
+        identity: For the result file: ``config``, ``checkpoint``, ``seed``, ``data_fingerprint``, ``extra``.
+        coco_json_prefix: Also write the detections as ``{prefix}.bbox.json`` and ``{prefix}.segm.json``.
+        log_table: Whether to log the result as a table.
+        collect_device: As in mmengine.
+        collect_dir: As in mmengine.
+        prefix: As in mmengine.
+
+    Attributes:
+        result: The last evaluation in the result file's shape, or None before the first.
+    """
+
+    default_prefix = 'coco'
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        ground_truth: Mapping[str, Any] | None = None,
+        metric: str | Sequence[str] = ('bbox', 'segm'),
+        max_dets: Sequence[int] = MAX_DETS,
+        result_file: str | None = None,
+        identity: Mapping[str, Any] | None = None,
+        coco_json_prefix: str | None = None,
+        log_table: bool = True,
+        collect_device: str = 'cpu',
+        collect_dir: str | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, collect_dir=collect_dir, prefix=prefix)
+        self.iou_types = [metric] if isinstance(metric, str) else list(metric)
+        if not self.iou_types or not set(self.iou_types) <= set(IOU_TYPES):
+            raise InputError(f'metric must be some of {", ".join(IOU_TYPES)}, got {metric!r}')
+        if tuple(max_dets) != MAX_DETS:
+            raise InputError(f'max_dets must be {MAX_DETS}, the COCO protocol, got {max_dets!r}')
+        self.ann_file = ann_file
+        self.result_file = result_file
+        self.identity = dict(identity or {})
+        self.coco_json_prefix = coco_json_prefix
+        self.log_table = log_table
+        self.result: dict[str, Any] | None = None
+        self._ground_truth = ground_truth
+        self._evaluated: dict[str, Any] | None = None
+
+    @property
+    def ground_truth(self) -> dict[str, Any]:
+        """The ground truth of the data set's classes, loaded at first use."""
+        if self._ground_truth is None:
+            meta = self.dataset_meta or {}
+            ann_file = self.ann_file or meta.get('ann_file')
+            if ann_file is None:
+                raise InputError('ann_file must be given to the metric or by the data set, got None')
+            from armbench_mmdet.datasets.ground_truth import load_ground_truth  # data sets build on much more
+
+            self._ground_truth = load_ground_truth(Path(ann_file), category_map=meta.get('category_map'))
+        if self._evaluated is None:
+            classes = (self.dataset_meta or {}).get('classes')
+            truth = self._ground_truth
+            self._evaluated = only_classes(truth, classes or [category['name'] for category in truth['categories']])
+        return self._evaluated
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Take the predictions of a batch, see :func:`~armbench_mmdet.evaluation.predictions.checked_prediction`.
+
+        Args:
+            data_batch: Not used.
+            data_samples: One dict an image, with ``img_id``, ``ori_shape`` and ``pred_instances``.
+
+        Raises:
+            InputError: Labels out of range, boxes without masks, masks of another size than the image.
+        """
+        classes = self.ground_truth['categories']
+        with_masks = any(iou_type != 'bbox' for iou_type in self.iou_types)
+        for sample in data_samples:
+            self.results.append(checked_prediction(sample, len(classes), with_masks))
+
+    def compute_metrics(self, results: list) -> dict[str, float | None]:
+        """Evaluate everything processed; see the class for the keys.
+
+        Raises:
+            InputError: No predictions at all, or one of an image or size that the ground truth does not have.
+        """
+        if not results:
+            raise InputError('predictions must be given for at least one image, got none; is the data loader empty?')
+        truth = self.ground_truth
+        predictions = list({prediction['img_id']: prediction for prediction in reversed(results)}.values())[::-1]
+        category_ids = [category['id'] for category in truth['categories']]
+        result: dict[str, Any] = {
+            'schema_version': SCHEMA_VERSION,
+            'identity': self._full_identity(),
+            'classes': [category['name'] for category in truth['categories']],
+            'images': {**self._count_images(predictions), 'repeated': len(results) - len(predictions)},
+            'detections': sum(len(prediction['labels']) for prediction in predictions),
+            'speed': speed_summary(predictions, density_of_images(truth)),
+        }
+        for iou_type in self.iou_types:
+            detections = coco_detections(predictions, category_ids, iou_type)
+            if self.coco_json_prefix and iou_type != 'boundary':
+                write_coco_results(f'{self.coco_json_prefix}.{iou_type}.json', detections)
+            matching = Matching(truth, detections, iou_type)
+            result[iou_type] = scores_of_type(matching)
+            if iou_type == 'segm':
+                result['segmentation_errors'] = segmentation_errors(matching)
+            if self.result_file:
+                result[iou_type]['confidence'] = self._keep_matches(matching)
+        self.result = checked_result(result, self.result_file or 'the metric')
+        if self.log_table:
+            print_log('\n' + result_table(self.result), logger='current')
+        if self.result_file:
+            write_result(self.result_file, self.result)
+        return logged_scores(self.result, self.iou_types)
+
+    def add_timing(self, seconds: float, images: int) -> None:
+        """Note the time per image of the last so many images that were processed."""
+        for prediction in self.results[-images:]:
+            prediction['seconds'] = seconds
+
+    def _count_images(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        sizes = {image['id']: (image['height'], image['width']) for image in self.ground_truth['images']}
+        for prediction in predictions:
+            check_mask_sizes(prediction, sizes.get(prediction['img_id']))
+        not_seen = len(sizes.keys() - {prediction['img_id'] for prediction in predictions})
+        if not_seen:
+            message = f'{not_seen} of {len(sizes)} images were not predicted; they count as images without detections'
+            print_log(message, logger='current', level=logging.WARNING)
+        return {'ground_truth': len(sizes), 'not_seen': not_seen}
+
+    def _keep_matches(self, matching: Matching) -> dict[str, Any]:
+        table = match_table(matching)
+        table.save(matches_path(str(self.result_file), matching.iou_type))
+        intervals = confidence_intervals(table)
+        return {name: {'low': interval.low, 'high': interval.high} for name, interval in intervals.items()}
+
+    def _full_identity(self) -> dict[str, Any]:
+        meta = self.dataset_meta or {}
+        known = {key: meta.get(key) for key in ('subset', 'split', 'data_fingerprint')}
+        ann_file = self.ann_file or meta.get('ann_file')
+        if known['data_fingerprint'] is None and self.result_file and ann_file:
+            known['data_fingerprint'] = file_fingerprint(ann_file)
+        return {**known, 'versions': installed_versions(), **self.identity}
+
+
+def only_classes(ground_truth: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """The ground truth of some classes, its categories in their order: label i is category i.
+
+    Raises:
+        InputError: A class is no category of the ground truth.
+    """
+    by_name = {category['name']: category for category in ground_truth['categories']}
+    unknown = [name for name in classes if name not in by_name]
+    if unknown:
+        raise InputError(f'classes must be categories of the ground truth, {sorted(by_name)}, got {unknown}')
+    categories = [by_name[name] for name in classes]
+    kept = {category['id'] for category in categories}
+    annotations = [a for a in ground_truth['annotations'] if a['category_id'] in kept]
+    return {**ground_truth, 'categories': categories, 'annotations': annotations}
+
+
+def logged_scores(result: Mapping[str, Any], iou_types: Iterable[str]) -> dict[str, float | None]:
+    """The flat names under which a run logs a result: ``segm_mAP``, ``segm_object_mAP_50``."""
+    logged: dict[str, float | None] = {}
+    for iou_type in iou_types:
+        scores = result[iou_type]
+        logged |= {f'{iou_type}_{key}': scores[key] for key in SUMMARY_KEYS}
+        for name, one in scores['per_class'].items():
+            logged |= {f'{iou_type}_{name}_{key}': one[key] for key in SUMMARY_KEYS}
+    return logged

@@ -1,0 +1,241 @@
+"""The result file: one evaluation of one checkpoint on one subset and split, in one versioned schema.
+
+It lives at ``work_dirs/<run>/results/<subset>_<split>.json``. Reports read these files and nothing else, so writing is
+atomic and reading validates. A number that does not exist (no ground truth in a bin) is ``null``, never -1 or NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from armbench_mmdet.errors import InputError
+
+SCHEMA_VERSION = 1
+MISSING = '–'
+Number = float | None
+
+
+class Scores(msgspec.Struct, kw_only=True):
+    """COCO's numbers under one IoU type: average precision and average recall, 0 to 1."""
+
+    ap: Number = msgspec.field(name='mAP')
+    ap_50: Number = msgspec.field(name='mAP_50')
+    ap_75: Number = msgspec.field(name='mAP_75')
+    ap_small: Number = msgspec.field(name='mAP_s')
+    ap_medium: Number = msgspec.field(name='mAP_m')
+    ap_large: Number = msgspec.field(name='mAP_l')
+    ar_1: Number = msgspec.field(name='AR_1')
+    ar_10: Number = msgspec.field(name='AR_10')
+    ar_100: Number = msgspec.field(name='AR_100')
+
+
+class ClassScores(Scores, kw_only=True):
+    """One class; ``instances`` counts its ground truth without crowds."""
+
+    instances: int
+
+
+class StratumScores(msgspec.Struct, kw_only=True):
+    """A part of the data: a size bin or a density bin.
+
+    ``per_class`` holds the mAP of each class. ``instances`` counts ground truth without crowds, ``images`` the images
+    in the bin (for sizes: those with at least one such instance).
+    """
+
+    ap: Number = msgspec.field(name='mAP')
+    ap_50: Number = msgspec.field(name='mAP_50')
+    ap_75: Number = msgspec.field(name='mAP_75')
+    ar_100: Number = msgspec.field(name='AR_100')
+    per_class: dict[str, Number]
+    instances: int
+    images: int
+
+
+class TypeScores(Scores, kw_only=True):
+    """Everything under one IoU type; ``confidence`` has an interval for each class and for their ``mean``."""
+
+    per_class: dict[str, ClassScores]
+    per_size: dict[str, dict[str, StratumScores]]
+    per_density: dict[str, StratumScores]
+    confidence: dict[str, Interval] | None = None
+
+
+class Speed(msgspec.Struct, kw_only=True):
+    """Time from the loaded batch to finished predictions, per image, and the process's peak memory."""
+
+    images: int
+    median_ms: Number
+    p95_ms: Number
+    per_density: dict[str, dict[str, Number]]
+    peak_memory_mb: Number
+    peak_gpu_memory_mb: Number
+    device: str
+
+
+class SegmentationErrors(msgspec.Struct, kw_only=True):
+    """Shares of one class's instances, adding up to 1; defined in :mod:`armbench_mmdet.evaluation.error_rates`."""
+
+    detected: Number
+    over_segmented: Number
+    under_segmented: Number
+    missed: Number
+    instances: int
+
+
+class Interval(msgspec.Struct, kw_only=True):
+    """The 95 % bootstrap interval of an mAP over images; see :mod:`armbench_mmdet.evaluation.bootstrap`."""
+
+    low: Number
+    high: Number
+
+
+class Images(msgspec.Struct, kw_only=True):
+    """How many images there were, how many the metric never saw, and how many it saw twice (counted once)."""
+
+    ground_truth: int
+    not_seen: int
+    repeated: int
+
+
+class Identity(msgspec.Struct, kw_only=True):
+    """What was evaluated on what; anything more goes to ``extra``."""
+
+    subset: str | None
+    split: str | None
+    config: str | None = None
+    checkpoint: str | None = None
+    seed: int | None = None
+    data_fingerprint: str | None = None
+    versions: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+
+
+class ResultFile(msgspec.Struct, kw_only=True):
+    """The whole file."""
+
+    schema_version: int
+    identity: Identity
+    classes: list[str]
+    images: Images
+    detections: int
+    bbox: TypeScores | None = None
+    segm: TypeScores | None = None
+    boundary: TypeScores | None = None
+    segmentation_errors: dict[str, SegmentationErrors] | None = None
+    speed: Speed | None = None
+
+
+SCHEMA: dict[str, Any] = msgspec.json.schema(ResultFile)
+"""The JSON schema of the file, derived from the types above."""
+
+
+PACKAGES = (
+    *('armbench-mmdet', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
+    *('faster-coco-eval', 'pycocotools', 'numpy'),
+)
+
+
+def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """The versions of the packages a result depends on; a package under another name is left out."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def file_fingerprint(path: str | Path) -> str | None:
+    """``sha256:`` and the digest of a file's content, or None if there is no such file."""
+    if not Path(path).is_file():
+        return None
+    with Path(path).open('rb') as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return f'sha256:{digest.hexdigest()}'
+
+
+def matches_path(result_file: str | Path, iou_type: str) -> Path:
+    """Where the match table of an IoU type lies: beside the result file."""
+    return Path(result_file).with_suffix(f'.{iou_type}.matches.npz')
+
+
+def checked_result(result: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The result in its canonical form, every field present.
+
+    Args:
+        result: A result in the file's shape; its NaN become null.
+        source: What to name in the message, usually a path.
+
+    Raises:
+        InputError: A field is missing, misspelt or of the wrong type.
+    """
+    clean = without_nan(result)
+    version = clean.get('schema_version') if isinstance(clean, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f'schema_version must be {SCHEMA_VERSION}, got {version!r} (in {source}); evaluate again with tools/test.py'
+        )
+    try:
+        return msgspec.to_builtins(msgspec.convert(clean, ResultFile))
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f'a result must follow its schema: {error} (in {source}); evaluate again with tools/test.py'
+        ) from error
+
+
+def write_result(path: str | Path, result: Mapping[str, Any]) -> Path:
+    """Validate and write a result file; readers see the old file or the new one, never half of it.
+
+    Raises:
+        InputError: The result does not follow the schema.
+    """
+    path = Path(path)
+    content = msgspec.json.format(msgspec.json.encode(checked_result(result, str(path))), indent=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f'.{path.name}.{os.getpid()}')
+    draft.write_bytes(content + b'\n')
+    draft.replace(path)
+    return path
+
+
+def read_result(path: str | Path) -> dict[str, Any]:
+    """Read and validate a result file.
+
+    Raises:
+        InputError: The file is missing, is no JSON, or does not follow the schema.
+    """
+    path = Path(path)
+    try:
+        content = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise InputError(f'result file must be readable, got {error.strerror!r} (in {path})') from error
+    except msgspec.DecodeError as error:
+        raise InputError(f'result file must be JSON: {error} (in {path}); evaluate again with tools/test.py') from error
+    return checked_result(content, str(path))
+
+
+def without_nan(value: Any) -> Any:
+    """A copy with NaN and infinities as None; tuples become lists."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def shown(value: float | None, digits: int = 3) -> str:
+    """A number for a table: ``0.617``, or ``–`` where there is none."""
+    return MISSING if value is None else f'{value:.{digits}f}'

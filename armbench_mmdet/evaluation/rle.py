@@ -1,0 +1,146 @@
+"""COCO run-length masks straight from what a model gives, without full-size bitmaps.
+
+The strings equal those of stock post-processing (paste into a bitmap, cut at the threshold, encode with pycocotools)
+character by character: pixels too close to the threshold to be sure are asked of the very operator stock uses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.rle_kernels import boxed_switches, compressed, source_rows
+
+ROUNDING_PER_CELL = 1e-6
+"""Bound on the difference in value, per mask cell, that float32 positions and another order of operations make.
+
+Positions carry an error of a few float32 roundings (6e-8) times the mask's size, and the value changes by at most 1 a
+cell on each axis.
+"""
+
+
+def encode_boxed_masks(
+    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> list[dict[str, Any]]:
+    """Paste masks into their boxes and encode them, computing nothing outside the boxes.
+
+    Equal to ``mmdet.models.roi_heads.mask_heads.fcn_mask_head._do_paste_mask`` followed by ``>= threshold`` and
+    ``pycocotools.mask.encode``, on the CPU and, from a threshold of 0.5 up, on CUDA.
+
+    Args:
+        masks: ``(N, h, w)`` float probabilities from 0 to 1.
+        boxes: ``(N, 4)`` float xyxy in image pixels.
+        height: Of the image.
+        width: Of the image.
+        threshold: A pixel is on from this value up; at least 0.
+
+    Returns:
+        N COCO RLE dicts with ``counts`` as str.
+
+    Raises:
+        InputError: Shapes that do not fit, a negative threshold, or boxes that are not finite.
+    """
+    if masks.ndim != 3 or boxes.shape != (len(masks), 4):
+        shapes = f'{tuple(masks.shape)} and {tuple(boxes.shape)}'
+        raise InputError(f'masks and boxes must be (N, h, w) and (N, 4), got {shapes}')
+    if threshold < 0:
+        raise InputError(f'threshold must be at least 0, got {threshold!r}')
+    values = masks.detach().to('cpu', torch.float32).contiguous().numpy()
+    corners = boxes.detach().to('cpu', torch.float32).numpy()
+    if not np.isfinite(corners).all():
+        raise InputError('boxes must be finite, got NaN or infinity')
+    return [
+        _encode_one(values[i], corners[i], masks[i], boxes[i], (height, width), threshold) for i in range(len(values))
+    ]
+
+
+def _encode_one(
+    values: np.ndarray, corners: np.ndarray, mask: Tensor, box: Tensor, size: tuple[int, int], threshold: float
+) -> dict[str, Any]:
+    height, width = size
+    x0, y0, x1, y1 = (float(corner) for corner in corners)
+    # Stock's region on the CPU: the box with a pixel to spare.
+    left, top = (int(max(np.floor(low) - 1, 0)) for low in (x0, y0))
+    right, bottom = (int(min(np.ceil(high) + 1, limit)) for high, limit in ((x1, width), (y1, height)))
+    columns = source_rows(x0, x1, left, right, values.shape[1])
+    rows = source_rows(y0, y1, top, bottom, values.shape[0])
+    if not (columns.size and rows.size):
+        return _rle(np.empty(0, np.int64), size)
+    tolerance = ROUNDING_PER_CELL * max(values.shape)
+    limits = (threshold - tolerance, threshold + tolerance)
+    doubts, answers = np.empty((64, 2), np.int64), np.empty(0, bool)
+    switches = np.empty(8 * columns.size + 8, np.int64)
+    while True:
+        count, doubt = boxed_switches(values, columns, rows, (left, top), size, limits, doubts, answers, switches)
+        if doubt > len(doubts):
+            doubts = np.empty((doubt, 2), np.int64)
+        elif doubt > len(answers):
+            answers = _stock_bits(mask, box, doubts[:doubt], threshold)
+        elif count > len(switches):
+            switches = np.empty(count, np.int64)
+        else:
+            return _rle(switches[:count], size)
+
+
+def _stock_bits(mask: Tensor, box: Tensor, pixels: np.ndarray, threshold: float) -> np.ndarray:
+    """What stock pasting makes of single pixels ``(K, 2)`` (y, x): the same operations in the same order and type."""
+    yx = torch.from_numpy(pixels).to(box.device, torch.float32) + 0.5
+    low, high = box[[1, 0]], box[[3, 2]]
+    grid = (yx - low) / (high - low) * 2 - 1
+    grid[torch.isinf(grid)] = 0
+    values = grid_sample(mask[None, None].to(torch.float32), grid.flip(1)[None, None], align_corners=False)
+    return (values[0, 0, 0] >= threshold).cpu().numpy()
+
+
+def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
+    """Encode full-size bitmaps; from a CUDA tensor only the run boundaries are copied.
+
+    Args:
+        masks: ``(N, H, W)`` bool, or integers where anything but 0 is on.
+
+    Returns:
+        N COCO RLE dicts with ``counts`` as str, equal to pycocotools'.
+    """
+    if masks.ndim != 3:
+        raise InputError(f'masks must be (N, H, W), got shape {tuple(masks.shape)}')
+    size = (int(masks.shape[1]), int(masks.shape[2]))
+    if isinstance(masks, Tensor) and masks.device.type != 'cpu':
+        return [_rle(_device_switches(mask), size) for mask in masks.bool()]
+    array = masks.detach().numpy() if isinstance(masks, Tensor) else masks
+    buffer = np.zeros(-(-size[0] * size[1] // 8) * 8, bool)
+    return [_rle(_bitmap_switches(np.ascontiguousarray(mask, dtype=bool), buffer), size) for mask in array]
+
+
+def _bitmap_switches(bitmap: np.ndarray, buffer: np.ndarray) -> np.ndarray:
+    """Switches of a bitmap ``(H, W)`` bool; ``buffer`` is bool, all False, with room for it in words of eight."""
+    height, width = bitmap.shape
+    if not bitmap.size:
+        return np.empty(0, np.int64)
+    changed = buffer[: height * width].reshape(height, width)
+    np.not_equal(bitmap[1:], bitmap[:-1], out=changed[1:])
+    # A column follows on the foot of the one to its left.
+    np.not_equal(bitmap[0, 1:], bitmap[-1, :-1], out=changed[0, 1:])
+    changed[0, 0] = bitmap[0, 0]
+    # Eight pixels at a time: nearly all words are zero.
+    words = np.flatnonzero(buffer.view(np.uint64) != 0)
+    word, byte = np.nonzero(buffer.reshape(-1, 8)[words])
+    y, x = np.divmod(words[word] * 8 + byte, width)
+    return np.sort(x * height + y)
+
+
+def _device_switches(mask: Tensor) -> np.ndarray:
+    height, _ = mask.shape
+    above = torch.cat([torch.cat([mask.new_zeros(1), mask[-1, :-1]])[None], mask[:-1]])
+    y, x = (mask != above).nonzero(as_tuple=True)
+    return np.sort((x * height + y).cpu().numpy())
+
+
+def _rle(switches: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    text = np.empty(7 * (len(switches) + 1), np.uint8)
+    length = compressed(switches, size[0] * size[1], text)
+    return {'size': list(size), 'counts': text[:length].tobytes().decode('ascii')}

@@ -1,0 +1,69 @@
+"""Small random COCO data sets with everything that has ever tripped an evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_api
+
+CATEGORIES = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
+
+
+def random_mask(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """An ellipse somewhere in the image, of any size; (H, W) bool."""
+    cy, cx = rng.uniform(0, height), rng.uniform(0, width)
+    ry, rx = rng.uniform(2, height / 1.5), rng.uniform(2, width / 1.5)
+    y, x = np.mgrid[:height, :width] + 0.5
+    return ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1
+
+
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    rle = mask_api.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {'size': [int(side) for side in rle['size']], 'counts': rle['counts'].decode()}
+
+
+def box_of(rle: dict[str, Any]) -> list[float]:
+    return [float(v) for v in mask_api.toBbox(rle)]
+
+
+def random_dataset(seed: int, images: int = 4) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Ground truth and detections that carry both a box and a mask."""
+    rng = np.random.default_rng(seed)
+    used = [c['id'] for c in CATEGORIES][: rng.integers(1, 3)] if rng.random() < 0.3 else [1, 2]
+    truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': CATEGORIES}
+    detections: list[dict[str, Any]] = []
+    for image_id in rng.permutation(50)[:images].tolist():
+        height, width = (int(v) for v in rng.integers(40, 180, 2))
+        truth['images'].append({'id': image_id, 'height': height, 'width': width, 'file_name': f'{image_id}.jpg'})
+        for _ in range(int(rng.integers(0, 7))):
+            mask = random_mask(rng, height, width)
+            rle = encode(mask)
+            annotation = {'id': len(truth['annotations']) + 1, 'image_id': image_id, 'segmentation': rle}
+            annotation |= {'category_id': int(rng.choice(used)), 'bbox': box_of(rle), 'area': float(mask.sum())}
+            annotation['iscrowd'] = int(rng.random() < 0.15)
+            truth['annotations'].append(annotation)
+            for _ in range(int(rng.integers(0, 4))):
+                detections.append(_near(rng, image_id, mask, annotation['category_id']))
+        for _ in range(int(rng.integers(0, 4))):
+            detections.append(_near(rng, image_id, random_mask(rng, height, width), int(rng.integers(1, 3))))
+    if rng.random() < 0.05:
+        detections = []
+    return truth, detections
+
+
+def _near(rng: np.random.Generator, image_id: int, mask: np.ndarray, category_id: int) -> dict[str, Any]:
+    moved = np.roll(mask, tuple(rng.integers(-4, 5, 2)), axis=(0, 1))
+    rle = encode(moved)
+    # Few distinct scores, so that ties are common; some labels wrong.
+    score = float(rng.integers(0, 12)) / 12 if rng.random() < 0.7 else float(rng.random())
+    category = category_id if rng.random() < 0.9 else 3 - category_id
+    x, y, w, h = box_of(rle)
+    jitter = rng.uniform(-1, 1, 4)
+    box = [x + jitter[0], y + jitter[1], max(w + jitter[2], 0.5), max(h + jitter[3], 0.5)]
+    return {'image_id': image_id, 'category_id': category, 'score': score, 'bbox': box, 'segmentation': rle}
+
+
+def only(detections: list[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
+    drop = 'segmentation' if iou_type == 'bbox' else 'bbox'
+    return [{k: v for k, v in d.items() if k != drop} for d in detections]

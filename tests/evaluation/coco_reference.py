@@ -1,0 +1,36 @@
+"""pycocotools, called by the book."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+
+def pycocotools_evaluate(truth: dict[str, Any], detections: list[dict[str, Any]], iou_type: str) -> COCOeval:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth_api = COCO()
+        truth_api.dataset = copy.deepcopy({'info': {}, **truth})
+        truth_api.createIndex()
+        if detections:
+            detection_api = truth_api.loadRes(copy.deepcopy(detections))
+        else:
+            detection_api = COCO()
+            detection_api.dataset = {**copy.deepcopy(truth), 'annotations': []}
+            detection_api.createIndex()
+        evaluator = COCOeval(truth_api, detection_api, iou_type)
+        evaluator.params.maxDets = [1, 10, 100]
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator
+
+
+def twelve_numbers(truth: dict[str, Any], detections: list[dict[str, Any]], iou_type: str) -> np.ndarray:
+    """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; -1 where there is no ground truth."""
+    return np.asarray(pycocotools_evaluate(truth, detections, iou_type).stats)

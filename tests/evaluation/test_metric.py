@@ -1,0 +1,257 @@
+"""The metric as mmengine calls it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from coco_random import only, random_dataset
+from coco_reference import twelve_numbers
+from mmdet.registry import METRICS
+from mmdet.structures import DetDataSample
+from mmengine.evaluator import Evaluator
+from mmengine.structures import InstanceData
+from pycocotools import mask as mask_api
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation import ArmbenchMetric
+from armbench_mmdet.evaluation.result_file import read_result
+
+META = {'classes': ('tote', 'object'), 'subset': 'mix-object-tote', 'split': 'test'}
+
+
+def as_samples(truth: dict[str, Any], detections: list[dict[str, Any]], masks: str = 'bitmaps') -> list[dict]:
+    """What a model would return for these detections; boxes exact in float64."""
+    samples = []
+    for image in truth['images']:
+        own = [d for d in detections if d['image_id'] == image['id']]
+        boxes = np.array([d['bbox'] for d in own], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        instances: dict[str, Any] = {
+            'bboxes': torch.from_numpy(boxes),
+            'scores': torch.tensor([d['score'] for d in own], dtype=torch.float64),
+            'labels': torch.tensor([d['category_id'] - 1 for d in own], dtype=torch.long),
+        }
+        size = (image['height'], image['width'])
+        if masks == 'bitmaps':
+            bitmaps = [mask_api.decode(d['segmentation']) for d in own]
+            instances['masks'] = torch.from_numpy(np.array(bitmaps, np.uint8).reshape(-1, *size)).bool()
+        elif masks == 'rle':
+            instances['masks'] = [{**d['segmentation'], 'counts': d['segmentation']['counts'].encode()} for d in own]
+        samples.append({'img_id': image['id'], 'ori_shape': size, 'pred_instances': instances})
+    return samples
+
+
+def run(truth: dict[str, Any], samples: list[dict], **options: Any) -> tuple[dict[str, Any], ArmbenchMetric]:
+    metric = ArmbenchMetric(ground_truth=truth, **options)
+    metric.dataset_meta = META
+    for sample in samples:
+        metric.process({}, [sample])
+    return metric.evaluate(len(truth['images'])), metric
+
+
+def close(value: float | None, reference: float) -> bool:
+    return value is None if reference == -1 else value == pytest.approx(reference, abs=1e-6)
+
+
+@pytest.mark.parametrize('masks', ['bitmaps', 'rle'])
+@pytest.mark.parametrize('seed', [1, 2, 8])
+def test_logged_numbers_are_pycocotools_numbers(seed, masks):
+    truth, detections = random_dataset(seed)
+    logged, _ = run(truth, as_samples(truth, detections, masks))
+    keys = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR_1', 'AR_10', 'AR_100')
+    for iou_type in ('bbox', 'segm'):
+        reference = twelve_numbers(truth, only(detections, iou_type), iou_type)
+        for key, value in zip(keys, reference[:9], strict=True):
+            assert close(logged[f'coco/{iou_type}_{key}'], value), (iou_type, key)
+
+
+def test_each_class_is_logged_apart():
+    truth, detections = random_dataset(1)
+    logged, _ = run(truth, as_samples(truth, detections))
+    for class_id, name in ((1, 'tote'), (2, 'object')):
+        own = {**truth, 'categories': [c for c in truth['categories'] if c['id'] == class_id]}
+        own['annotations'] = [a for a in truth['annotations'] if a['category_id'] == class_id]
+        reference = twelve_numbers(own, [d for d in only(detections, 'segm') if d['category_id'] == class_id], 'segm')
+        assert close(logged[f'coco/segm_{name}_mAP'], reference[0])
+        assert close(logged[f'coco/segm_{name}_mAP_50'], reference[1])
+        assert close(logged[f'coco/segm_{name}_AR_100'], reference[8])
+
+
+def test_a_class_without_ground_truth_is_none_everywhere():
+    truth, detections = random_dataset(2)
+    truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 1]
+    logged, metric = run(truth, as_samples(truth, detections))
+    assert logged['coco/segm_object_mAP'] is None
+    assert metric.result['segm']['per_class']['object']['mAP'] is None
+    assert logged['coco/segm_mAP'] == logged['coco/segm_tote_mAP']
+
+
+def test_real_data_samples_through_mmengines_evaluator():
+    truth, detections = random_dataset(1)
+    evaluator = Evaluator([METRICS.build({'type': 'ArmbenchMetric', 'ground_truth': truth})])
+    evaluator.dataset_meta = META
+    for sample in as_samples(truth, detections):
+        data_sample = DetDataSample(metainfo={'img_id': sample['img_id'], 'ori_shape': sample['ori_shape']})
+        data_sample.pred_instances = InstanceData(**sample['pred_instances'])
+        evaluator.process([data_sample], {})
+    logged = evaluator.evaluate(len(truth['images']))
+    assert close(logged['coco/segm_mAP'], twelve_numbers(truth, only(detections, 'segm'), 'segm')[0])
+
+
+@pytest.mark.parametrize('max_dets', [(100, 300, 1000), (1, 10, 300), (100,), (10, 1, 100)])
+def test_other_detection_limits_are_refused(max_dets):
+    with pytest.raises(InputError, match=r'max_dets must be \(1, 10, 100\)'):
+        ArmbenchMetric(max_dets=max_dets)
+
+
+def test_only_a_hundred_detections_count():
+    truth, detections = random_dataset(1, images=1)
+    wrong = [{**detections[0], 'score': 1.0, 'category_id': d['category_id']} for d in detections for _ in range(200)]
+    late = [{**detections[0], 'score': 0.0, **{k: a[k] for k in ('bbox', 'segmentation', 'category_id')}}
+            for a in truth['annotations']]  # fmt: skip
+    every = wrong + late
+    logged, _ = run(truth, as_samples(truth, every))
+    assert close(logged['coco/segm_AR_100'], twelve_numbers(truth, only(every, 'segm'), 'segm')[8])
+    assert logged['coco/segm_AR_100'] < 1
+
+
+def test_an_image_processed_twice_counts_once():
+    truth, detections = random_dataset(1)
+    samples = as_samples(truth, detections)
+    once, _ = run(truth, samples)
+    metric = ArmbenchMetric(ground_truth=truth)
+    metric.dataset_meta = META
+    for sample in [*samples, samples[0], samples[1]]:
+        metric.process({}, [sample])
+    assert metric.evaluate(len(samples) + 2) == once
+    assert metric.result['images']['repeated'] == 2
+
+
+def test_images_not_seen_are_reported_and_count_as_missed(caplog):
+    truth, detections = random_dataset(1)
+    samples = as_samples(truth, detections)
+    seen = [s['img_id'] for s in samples[1:]]
+    with caplog.at_level(logging.WARNING):
+        logged, metric = run(truth, samples[1:])
+    assert metric.result['images']['not_seen'] == 1
+    reference = twelve_numbers(truth, [d for d in only(detections, 'segm') if d['image_id'] in seen], 'segm')
+    assert close(logged['coco/segm_mAP'], reference[0])
+
+
+def test_no_predictions_at_all_is_an_error():
+    with pytest.raises(InputError, match='at least one image'):
+        run(random_dataset(1)[0], [])
+
+
+def shift_label(sample):
+    sample['pred_instances']['labels'] += 1
+
+
+def drop_masks(sample):
+    del sample['pred_instances']['masks']
+
+
+def transpose(sample):
+    sample['pred_instances']['masks'] = sample['pred_instances']['masks'].transpose(1, 2)
+
+
+def nan_score(sample):
+    sample['pred_instances']['scores'][0] = float('nan')
+
+
+def lose_a_mask(sample):
+    sample['pred_instances']['masks'] = sample['pred_instances']['masks'][1:]
+
+
+def unknown_image(sample):
+    sample['img_id'] = 4711
+
+
+FAULTS = [
+    (shift_label, 'labels must be from 0 to 1'),
+    (drop_masks, 'a box is no mask'),
+    (transpose, 'mask size must be that of the image'),
+    (nan_score, 'scores must be finite'),
+    (lose_a_mask, 'as many of each'),
+    (unknown_image, 'image_id must be an image of the ground truth'),
+]
+
+
+@pytest.mark.parametrize(('fault', 'message'), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+def test_faulty_predictions_are_refused(fault, message):
+    truth, detections = random_dataset(1)
+    samples = as_samples(truth, detections)
+    sample = next(s for s in samples if (s['pred_instances']['labels'] == 1).any())
+    fault(sample)
+    with pytest.raises(InputError, match=message):
+        run(truth, samples)
+
+
+def test_a_mask_of_another_size_than_the_ground_truths_image_is_refused_without_ori_shape():
+    truth, detections = random_dataset(1)
+    samples = as_samples(truth, detections)
+    for sample in samples:
+        sample.pop('ori_shape')
+        transpose(sample)
+    with pytest.raises(InputError, match='mask size'):
+        run(truth, samples)
+
+
+def test_boxes_alone_are_enough_for_bbox():
+    truth, detections = random_dataset(1)
+    logged, metric = run(truth, as_samples(truth, detections, masks='none'), metric='bbox')
+    assert close(logged['coco/bbox_mAP'], twelve_numbers(truth, only(detections, 'bbox'), 'bbox')[0])
+    assert metric.result['segm'] is None
+
+
+def test_the_result_file_is_written(tmp_path):
+    truth, detections = random_dataset(1)
+    path = tmp_path / 'results' / 'mix_test.json'
+    identity = {'config': 'c.py', 'checkpoint': 'last.pth', 'seed': 3}
+    _, metric = run(truth, as_samples(truth, detections), result_file=str(path), identity=identity)
+    assert read_result(path) == metric.result
+    assert metric.result['identity'] | identity == metric.result['identity']
+    assert metric.result['identity']['subset'] == 'mix-object-tote'
+    assert 'torch' in metric.result['identity']['versions']
+
+
+def test_coco_results_files_give_any_evaluator_the_same_numbers(tmp_path):
+    truth, detections = random_dataset(1)
+    prefix = tmp_path / 'out' / 'mix_test'
+    _, metric = run(truth, as_samples(truth, detections), coco_json_prefix=str(prefix))
+    for iou_type in ('bbox', 'segm'):
+        written = json.loads(prefix.with_suffix(f'.{iou_type}.json').read_text())
+        reference = twelve_numbers(truth, written, iou_type)
+        ours = list(metric.result[iou_type].values())[:9]
+        np.testing.assert_allclose([-1 if v is None else v for v in ours], reference[:9], rtol=0, atol=1e-9)
+
+
+def test_ground_truth_is_loaded_once_from_the_data_sets_file(monkeypatch):
+    truth, detections = random_dataset(1)
+    samples = as_samples(truth, detections)
+    calls = []
+    module = types.ModuleType('armbench_mmdet.datasets.ground_truth')
+    module.load_ground_truth = lambda *args, **options: calls.append((args, options)) or truth
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    metric = ArmbenchMetric()
+    metric.dataset_meta = {**META, 'ann_file': 'a/test.json', 'category_map': {'Tote': 'tote'}}
+    before = copy.deepcopy(truth)
+    first, second = ([metric.process({}, samples), metric.evaluate(len(samples))][1] for _ in range(2))
+    assert first == second
+    assert calls == [((Path('a/test.json'),), {'category_map': {'Tote': 'tote'}})]
+    assert truth == before
+
+
+def test_missing_ground_truth_is_one_clear_error():
+    metric = ArmbenchMetric()
+    with pytest.raises(InputError, match='ann_file must be given'):
+        metric.ground_truth  # noqa: B018

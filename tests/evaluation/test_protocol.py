@@ -1,0 +1,157 @@
+"""The protocol against pycocotools, number by number."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from coco_random import encode, only, random_dataset
+from coco_reference import pycocotools_evaluate, twelve_numbers
+from pycocotools import mask as mask_api
+from pycocotools.cocoeval import COCOeval, Params
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.protocol import Matching
+
+NO_DETECTIONS = next(seed for seed in range(1000) if not random_dataset(seed)[1])
+FEW, ALL = (*range(30), NO_DETECTIONS), range(30, 250)
+SEEDS = [pytest.param(FEW, id='few'), pytest.param(ALL, id='all', marks=pytest.mark.slow)]
+
+
+def our_twelve(matching: Matching, relative: bool = False) -> np.ndarray:
+    accumulated = matching.accumulate(relative_areas=relative)
+    values = [*accumulated.summary().values(), *(accumulated.ar(area=area) for area in 'sml')]
+    return np.array([-1.0 if value is None else value for value in values])
+
+
+@pytest.mark.parametrize('seeds', SEEDS)
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_twelve_numbers_equal_pycocotools(iou_type, seeds):
+    for seed in seeds:
+        truth, detections = random_dataset(seed)
+        detections = only(detections, iou_type)
+        ours = our_twelve(Matching(truth, detections, iou_type))
+        theirs = twelve_numbers(truth, detections, iou_type)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9, err_msg=f'seed {seed}')
+
+
+@pytest.mark.parametrize('seeds', SEEDS)
+def test_the_random_data_holds_every_hard_case(seeds):
+    cases = set()
+    for seed in seeds:
+        truth, detections = random_dataset(seed)
+        with_annotation = {a['image_id'] for a in truth['annotations']}
+        with_detection = {d['image_id'] for d in detections}
+        scores = [(d['image_id'], d['category_id'], d['score']) for d in detections]
+        cases |= {'crowd'} if any(a['iscrowd'] for a in truth['annotations']) else set()
+        cases |= {'empty image'} if any(i['id'] not in with_annotation for i in truth['images']) else set()
+        cases |= {'image without detections'} if with_annotation - with_detection else set()
+        cases |= {'no detections'} if not detections else set()
+        cases |= {'score tie'} if len(set(scores)) < len(scores) else set()
+        cases |= {'image id 0'} if any(i['id'] == 0 for i in truth['images']) else set()
+        cases |= {'class absent'} if len({a['category_id'] for a in truth['annotations']}) == 1 else set()
+        sizes = {min(int(a['area'] > 32**2) + int(a['area'] > 96**2), 2) for a in truth['annotations']}
+        cases |= {f'size {size}' for size in sizes}
+    assert cases == {
+        *('crowd', 'empty image', 'image without detections', 'no detections', 'score tie', 'image id 0'),
+        *('class absent', 'size 0', 'size 1', 'size 2'),
+    }
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_more_than_a_hundred_detections_are_cut(iou_type):
+    truth, detections = random_dataset(3, images=1)
+    rng = np.random.default_rng(0)
+    many = [{**copy.deepcopy(d), 'score': float(rng.integers(0, 9)) / 9} for d in only(detections, iou_type) * 40]
+    assert len(many) > 250
+    np.testing.assert_allclose(
+        our_twelve(Matching(truth, many, iou_type)), twelve_numbers(truth, many, iou_type), rtol=0, atol=1e-9
+    )
+
+
+def test_an_annotation_with_id_0_is_matched_like_any_other():
+    changed = 0
+    for seed in range(20):
+        truth, detections = random_dataset(seed)
+        detections = only(detections, 'segm')
+        from_zero = copy.deepcopy(truth)
+        for annotation in from_zero['annotations']:
+            annotation['id'] -= 1
+        right = twelve_numbers(truth, detections, 'segm')
+        np.testing.assert_allclose(our_twelve(Matching(from_zero, detections, 'segm')), right, rtol=0, atol=1e-9)
+        changed += not np.allclose(twelve_numbers(from_zero, detections, 'segm'), right)
+    assert changed, 'pycocotools should lose the annotation with id 0 somewhere, or this test shows nothing'
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_image_subsets_reuse_the_matching(iou_type):
+    for seed in range(10):
+        truth, detections = random_dataset(seed, images=6)
+        detections = only(detections, iou_type)
+        chosen = {image['id'] for image in truth['images'][1:4]}
+        part = {
+            **truth,
+            'images': [i for i in truth['images'] if i['id'] in chosen],
+            'annotations': [a for a in truth['annotations'] if a['image_id'] in chosen],
+        }
+        reference = pycocotools_evaluate(part, [d for d in detections if d['image_id'] in chosen], iou_type)
+        matching = Matching(truth, detections, iou_type)
+        ours = matching.accumulate(chosen)
+        np.testing.assert_allclose(ours.precision, reference.eval['precision'], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(ours.recall, reference.eval['recall'], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_relative_areas_equal_pycocotools_with_scaled_bins(iou_type):
+    truth, detections = random_dataset(11, images=5)
+    detections = only(detections, iou_type)
+    for image in truth['images']:  # pretend a size: one size makes the relative bins plain pixel bins
+        image['height'], image['width'] = 200, 300
+    for shape in truth['annotations'] + detections:
+        if 'segmentation' in shape:
+            shape['segmentation'] = _padded(shape['segmentation'], 200, 300)
+    reference = pycocotools_evaluate(truth, detections, iou_type)
+    scale = 200 * 300 / (640 * 480)
+    params = Params(iouType=iou_type)
+    params.areaRng = [[low * scale, high * scale] for low, high in params.areaRng]
+    params.imgIds, params.catIds = reference.params.imgIds, reference.params.catIds
+    scaled = COCOeval(reference.cocoGt, reference.cocoDt, iou_type)
+    scaled.params = params
+    scaled.evaluate()
+    scaled.accumulate()
+    ours = Matching(truth, detections, iou_type).accumulate(relative_areas=True)
+    np.testing.assert_allclose(ours.precision, scaled.eval['precision'], rtol=0, atol=1e-9)
+    assert not np.allclose(ours.precision, reference.eval['precision'])
+
+
+def _padded(rle: dict, height: int, width: int) -> dict:
+    small = mask_api.decode(rle)
+    full = np.zeros((height, width), bool)
+    full[: small.shape[0], : small.shape[1]] = small
+    return encode(full)
+
+
+BAD_DETECTIONS = [
+    ('segm', {'image_id': 1, 'category_id': 1, 'score': 1.0, 'bbox': [0, 0, 5, 5]}, 'a box is no mask'),
+    ('segm', {'image_id': 1, 'category_id': 1, 'score': 1.0, 'bbox': [0, 0, 5, 5], 'segmentation': {}}, 'not carry'),
+    ('bbox', {'image_id': 1, 'category_id': 1, 'score': 1.0, 'segmentation': {}}, "carry 'bbox'"),
+    ('bbox', {'image_id': 1, 'category_id': 3, 'score': 1.0, 'bbox': [0, 0, 5, 5]}, r'one of \[1, 2\], got 3'),
+    ('bbox', {'image_id': 7, 'category_id': 1, 'score': 1.0, 'bbox': [0, 0, 5, 5]}, 'image_id'),
+]
+
+
+@pytest.mark.parametrize(('iou_type', 'detection', 'message'), BAD_DETECTIONS)
+def test_detections_that_cocos_loader_would_bend_are_refused(iou_type, detection, message):
+    truth, _ = random_dataset(0, images=0)
+    truth['images'] = [{'id': 1, 'height': 20, 'width': 20}]
+    with pytest.raises(InputError, match=message):
+        Matching(truth, [detection], iou_type)
+
+
+def test_the_inputs_are_left_as_they_were():
+    truth, detections = random_dataset(5)
+    detections = only(detections, 'segm')
+    before = copy.deepcopy((truth, detections))
+    Matching(truth, detections, 'segm').accumulate()
+    assert (truth, detections) == before

@@ -1,0 +1,125 @@
+"""Size and density bins against pycocotools on the part of the data they stand for."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from coco_random import encode, only, random_dataset
+from coco_reference import pycocotools_evaluate, twelve_numbers
+
+from armbench_mmdet.evaluation.protocol import Matching
+from armbench_mmdet.evaluation.strata import density_name, density_of_images, scores_of_type
+
+
+@pytest.mark.parametrize(
+    ('instances', 'name'),
+    [
+        *((0, None), (1, '1-5'), (5, '1-5'), (6, '6-10'), (10, '6-10'), (11, '11-15'), (15, '11-15')),
+        *((16, '16-20'), (20, '16-20'), (21, '21-30'), (30, '21-30'), (31, '31+'), (200, '31+')),
+    ],
+)
+def test_density_bins(instances, name):
+    assert density_name(instances) == name
+
+
+def same(value, reference):
+    return value is None if reference == -1 else value == pytest.approx(reference, abs=1e-9)
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
+    checked = 0
+    for seed in range(12):
+        truth, detections = random_dataset(seed, images=8)
+        detections = only(detections, iou_type)
+        density = density_of_images(truth)
+        scores = scores_of_type(Matching(truth, detections, iou_type))['per_density']
+        for name, stratum in scores.items():
+            images = {i for i, own in density.items() if own == name}
+            assert stratum['images'] == len(images)
+            if not images:
+                assert stratum['mAP'] is None
+                continue
+            part = {**truth, 'images': [i for i in truth['images'] if i['id'] in images]}
+            part['annotations'] = [a for a in truth['annotations'] if a['image_id'] in images]
+            reference = twelve_numbers(part, [d for d in detections if d['image_id'] in images], iou_type)
+            assert stratum['instances'] == sum(not a['iscrowd'] for a in part['annotations'])
+            assert same(stratum['mAP'], reference[0])
+            assert same(stratum['mAP_50'], reference[1])
+            assert same(stratum['AR_100'], reference[8])
+            checked += 1
+    assert checked > 12
+
+
+def test_size_bins_are_cocos_and_count_their_instances():
+    truth, detections = random_dataset(4, images=6)
+    detections = only(detections, 'segm')
+    sizes = scores_of_type(Matching(truth, detections, 'segm'))['per_size']['coco']
+    reference = twelve_numbers(truth, detections, 'segm')
+    assert same(sizes['s']['mAP'], reference[3])
+    assert same(sizes['m']['mAP'], reference[4])
+    assert same(sizes['l']['mAP'], reference[5])
+    assert same(sizes['m']['AR_100'], reference[10])
+    areas = np.array([a['area'] for a in truth['annotations'] if not a['iscrowd']])
+    assert [sizes[name]['instances'] for name in 'sml'] == [
+        int((areas <= 32**2).sum()),
+        int(((areas >= 32**2) & (areas <= 96**2)).sum()),
+        int((areas >= 96**2).sum()),
+    ]
+
+
+def test_relative_bins_of_a_large_photo_are_those_of_the_photo_made_small():
+    """Every length times 4: COCO's bins change, the relative ones do not."""
+    truth, detections = random_dataset(7, images=5)
+    detections = only(detections, 'bbox')
+    before = scores_of_type(Matching(truth, detections, 'bbox'))['per_size']
+    for image in truth['images']:
+        image['height'], image['width'] = 4 * image['height'], 4 * image['width']
+    for shape in truth['annotations'] + detections:
+        shape['bbox'] = [4 * side for side in shape['bbox']]
+    for annotation in truth['annotations']:
+        annotation['area'] *= 16
+    after = scores_of_type(Matching(truth, detections, 'bbox'))['per_size']
+    assert after['relative'] == before['relative']
+    assert after['coco'] != before['coco']
+
+
+def test_boundary_scores_are_at_most_mask_scores_and_equal_them_for_perfect_masks():
+    truth, detections = random_dataset(5, images=5)
+    detections = only(detections, 'segm')
+    masks, boundaries = (Matching(truth, detections, kind).accumulate() for kind in ('segm', 'boundary'))
+    assert boundaries.ap() < masks.ap()
+    perfect = [
+        {'image_id': a['image_id'], 'category_id': a['category_id'], 'segmentation': a['segmentation'], 'score': 1.0}
+        for a in truth['annotations']
+        if not a['iscrowd']
+    ]
+    assert Matching(truth, perfect, 'boundary').accumulate().ap() == pytest.approx(1)
+
+
+def test_boundary_iou_follows_its_definition():
+    """Cheng et al. 2021: the smaller of mask IoU and the IoU of the parts within d pixels of the contour."""
+    height, width = 120, 160
+    depth = round(0.02 * np.hypot(height, width))
+    y, x = np.mgrid[:height, :width]
+    truth_mask = (x - 80) ** 2 / 50**2 + (y - 60) ** 2 / 40**2 < 1
+    detected = np.roll(truth_mask, (3, -2), (0, 1))
+
+    def contour(mask):
+        padded = np.pad(mask.astype(np.uint8), 1)
+        eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=depth)[1:-1, 1:-1]
+        return mask & ~eroded.astype(bool)
+
+    def iou(a, b):
+        return (a & b).sum() / (a | b).sum()
+
+    truth, _ = random_dataset(0, images=0)
+    truth['images'] = [{'id': 1, 'height': height, 'width': width}]
+    annotation = {'id': 1, 'image_id': 1, 'category_id': 1, 'iscrowd': 0, 'bbox': [0, 0, 1, 1]}
+    truth['annotations'] = [{**annotation, 'area': float(truth_mask.sum()), 'segmentation': encode(truth_mask)}]
+    detections = [{'image_id': 1, 'category_id': 1, 'score': 1.0, 'segmentation': encode(detected)}]
+    expected = min(iou(truth_mask, detected), iou(contour(truth_mask), contour(detected)))
+    assert expected < iou(truth_mask, detected)
+    assert Matching(truth, detections, 'boundary').ious[1, 1][0][0] == pytest.approx(expected, abs=1e-12)
+    assert pycocotools_evaluate(truth, detections, 'segm').ious[1, 1][0][0] == iou(truth_mask, detected)
