@@ -1,0 +1,89 @@
+"""Pictures of what a model is fed: samples with masks and boxes drawn, side by side on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from mmdet.structures.bbox import BaseBoxes
+
+_MARGIN_PX = 6
+_TITLE_PX = 22
+_OPACITY = 0.45
+
+
+def draw_sample(
+    image: np.ndarray, bitmaps: np.ndarray, boxes: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> np.ndarray:
+    """An image with its instances: the first class as an outline, the others filled, each in its own colour.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        bitmaps: (N, H, W) uint8 or bool.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels.
+        labels: (N,) int.
+        class_names: Names of the labels.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+    """
+    out = np.ascontiguousarray(image).copy()
+    hues = np.linspace(0, 180, max(len(labels), 1), endpoint=False).astype(np.uint8)
+    colours = cv2.cvtColor(np.stack([hues, hues * 0 + 220, hues * 0 + 255], axis=1)[None], cv2.COLOR_HSV2BGR)[0]
+    for plane, box, label, colour in zip(bitmaps, boxes, labels, colours.tolist(), strict=False):
+        covered = np.asarray(plane, np.uint8)
+        if label > 0:
+            area = covered > 0
+            out[area] = ((1 - _OPACITY) * out[area] + _OPACITY * np.array(colour)).astype(np.uint8)
+        contours = cv2.findContours(covered, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
+        cv2.drawContours(out, contours, -1, colour, 1)
+        x1, y1, x2, y2 = np.round(box).astype(int).tolist()
+        cv2.rectangle(out, (x1, y1), (x2 - 1, y2 - 1), colour, 1)
+        name = class_names[label] if label < len(class_names) else str(label)
+        cv2.putText(out, name, (x1 + 2, y1 + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1, cv2.LINE_AA)
+    return out
+
+
+def draw_results(results: dict, class_names: Sequence[str]) -> np.ndarray:
+    """:func:`draw_sample` for a sample between two transforms."""
+    boxes = results['gt_bboxes']
+    array = boxes.tensor.numpy() if isinstance(boxes, BaseBoxes) else np.asarray(boxes)
+    bitmaps = results['gt_masks'].to_ndarray()
+    return draw_sample(results['img'], bitmaps, array, results['gt_bboxes_labels'], class_names)
+
+
+def draw_packed(packed: dict, class_names: Sequence[str]) -> np.ndarray:
+    """:func:`draw_sample` for what ``PackDetInputs`` hands to the model."""
+    image = packed['inputs'].permute(1, 2, 0).clamp(0, 255).byte().numpy()
+    instances = packed['data_samples'].gt_instances
+    boxes = instances.bboxes.tensor if isinstance(instances.bboxes, BaseBoxes) else instances.bboxes
+    labels = instances.labels.numpy()
+    bitmaps = instances.masks.to_ndarray() if 'masks' in instances else np.zeros((len(labels), *image.shape[:2]))
+    return draw_sample(image, bitmaps, boxes.numpy(), labels, class_names)
+
+
+def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int, cell_px: int = 360) -> np.ndarray:
+    """Pictures in rows of ``columns``, each scaled into a square of ``cell_px`` under its title.
+
+    Args:
+        cells: Pictures, (H, W, 3) uint8, BGR, of any sizes.
+        titles: One for each picture; may be empty.
+        columns: Pictures in a row.
+        cell_px: Side of a square.
+
+    Returns:
+        The sheet, (H, W, 3) uint8, BGR.
+    """
+    rows = -(-len(cells) // columns)
+    step_x, step_y = cell_px + _MARGIN_PX, cell_px + _TITLE_PX + _MARGIN_PX
+    sheet = np.full((rows * step_y + _MARGIN_PX, columns * step_x + _MARGIN_PX, 3), 255, np.uint8)
+    for index, (cell, title) in enumerate(zip(cells, titles, strict=True)):
+        x, y = _MARGIN_PX + index % columns * step_x, _MARGIN_PX + index // columns * step_y
+        cv2.putText(sheet, title, (x + 1, y + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+        scale = cell_px / max(cell.shape[:2])
+        size = (max(round(cell.shape[1] * scale), 1), max(round(cell.shape[0] * scale), 1))
+        small = cv2.resize(cell, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        top = y + _TITLE_PX
+        sheet[top : top + size[1], x : x + size[0]] = small
+    return sheet

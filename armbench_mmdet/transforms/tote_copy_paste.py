@@ -1,0 +1,199 @@
+"""More objects in the tote."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+import cv2
+import numpy as np
+import torch
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+
+from armbench_mmdet.transforms.annotations import redraw, select
+from armbench_mmdet.transforms.seeded import SeededTransform, check_fraction, check_range
+
+_TRIES = 10
+_INSIDE_FRAC = 0.8
+
+Piece = tuple[np.ndarray, np.ndarray, int]
+"""An object by itself: (h, w, 3) pixels, (h, w) uint8 mask, label."""
+
+
+@TRANSFORMS.register_module()
+class ToteCopyPaste(SeededTransform):
+    """Paste objects into the tote: turned, rescaled, with softened edges, over what lies there.
+
+    Objects come from the sample itself and, inside mmdet's ``MultiImageMixDataset``, from one other image. With
+    ``same_object_prob`` one object is pasted several times, as in the same-object set. Masks below are cut, and an
+    object of which less than ``min_visible_frac`` stays visible is removed. The tote's mask is cut where this image's
+    tote excludes its objects, and left whole where it includes them. A sample without tote or object passes unchanged.
+
+    Required Keys:
+
+    - img
+    - gt_bboxes, gt_bboxes_labels, gt_masks
+    - gt_ignore_flags (optional)
+    - mix_results (optional)
+
+    Modified Keys:
+
+    - img
+    - gt_bboxes (tight where a mask changed), gt_bboxes_labels, gt_masks, gt_ignore_flags
+
+    Args:
+        prob: Probability of doing anything.
+        max_pastes: Most objects to paste.
+        same_object_prob: Probability that all pastes show one object.
+        scale_range: Size of a pasted object relative to its original.
+        min_visible_frac: Smallest visible fraction, of what was visible before, that an object may keep.
+        min_area_px: Smallest object to copy.
+        edge_softness_px: Standard deviation of the transition at a pasted edge.
+        tote_label: Label of the tote; every other label is an object.
+    """
+
+    def __init__(
+        self,
+        prob: float = 0.5,
+        max_pastes: int = 5,
+        same_object_prob: float = 0.5,
+        scale_range: tuple[float, float] = (0.8, 1.2),
+        min_visible_frac: float = 0.3,
+        min_area_px: int = 64,
+        edge_softness_px: float = 1.0,
+        tote_label: int = 0,
+    ) -> None:
+        super().__init__(prob)
+        self.max_pastes = max(int(max_pastes), 1)
+        self.same_object_prob = check_fraction('same_object_prob', same_object_prob)
+        self.scale_range = check_range('scale_range', scale_range, low=0.05)
+        self.min_visible_frac = check_fraction('min_visible_frac', min_visible_frac)
+        self.min_area_px = max(min_area_px, 1)
+        self.edge_softness_px = edge_softness_px
+        self.tote_label = tote_label
+
+    def get_indices(self, dataset: Sized) -> list[int]:
+        """The other image to take objects from, when ``MultiImageMixDataset`` asks."""
+        return [self._seed() % len(dataset)]
+
+    def apply(self, results: dict, rng: np.random.Generator) -> dict:
+        """Paste objects into ``results``."""
+        bitmaps = np.asarray(results['gt_masks'].to_ndarray(), np.uint8)
+        is_tote = results['gt_bboxes_labels'] == self.tote_label
+        donors = [piece for source in [results, *results.get('mix_results', [])] for piece in self._pieces(source)]
+        if not donors or not bitmaps[is_tote].any():
+            return results
+        tote = bitmaps[is_tote].max(axis=0)
+        below = ~is_tote | (not _includes(tote, bitmaps[~is_tote]))
+        before = bitmaps.sum(axis=(1, 2), dtype=np.int64)
+        region = _hull(tote)
+        count = int(rng.integers(1, self.max_pastes + 1))
+        chosen = rng.integers(len(donors), size=1 if rng.random() < self.same_object_prob else count)
+        image, planes, areas = results['img'].copy(), list(bitmaps.copy()), list(before)
+        labels: list[int] = []
+        for index in np.resize(chosen, count):
+            pixels, mask, label = self._turned(donors[index], rng)
+            place = _place(mask, region, rng)
+            if place is None:
+                continue
+            plane = self._paste(image, pixels, mask, region, place)
+            for lower, cut in zip(planes, [*below, *[True] * len(labels)], strict=True):
+                if cut:
+                    lower[plane > 0] = 0
+            planes.append(plane)
+            labels.append(label)
+            areas.append(int(plane.sum(dtype=np.int64)))
+        if labels:
+            results['img'] = image
+            self._store(results, np.stack(planes), labels, np.array(areas))
+        return results
+
+    def _pieces(self, source: dict) -> list[Piece]:
+        """All objects of a sample that are worth copying."""
+        pieces = []
+        ignored = source.get('gt_ignore_flags', np.zeros(len(source['gt_masks']), bool))
+        bitmaps = np.asarray(source['gt_masks'].to_ndarray(), np.uint8)
+        for plane, label, skip in zip(bitmaps, source['gt_bboxes_labels'], ignored, strict=True):
+            x, y, width, height = cv2.boundingRect(plane)
+            mask = plane[y : y + height, x : x + width]
+            if not skip and label != self.tote_label and mask.sum(dtype=np.int64) >= self.min_area_px:
+                pieces.append((source['img'][y : y + height, x : x + width], mask, int(label)))
+        return pieces
+
+    def _turned(self, piece: Piece, rng: np.random.Generator) -> Piece:
+        """The object turned by any angle, mirrored or not, and rescaled."""
+        pixels, mask, label = piece
+        height, width = mask.shape
+        scale, angle = rng.uniform(*self.scale_range), rng.uniform(0, 360)
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
+        reach = np.abs(matrix[:, :2])
+        new_width, new_height = (np.ceil(reach @ [width, height]).astype(int) + 2).tolist()
+        matrix[:, 2] = matrix[:, 2] + [(new_width - width) / 2, (new_height - height) / 2]
+        size = (new_width, new_height)
+        turned = cv2.warpAffine(pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cover = cv2.warpAffine(mask * np.uint8(255), matrix, size, flags=cv2.INTER_LINEAR)
+        mask = (cover >= 128).astype(np.uint8)
+        if rng.random() < 0.5:
+            turned, mask = turned[:, ::-1], mask[:, ::-1]
+        return turned, mask, label
+
+    def _paste(
+        self, image: np.ndarray, pixels: np.ndarray, mask: np.ndarray, region: np.ndarray, place: tuple[int, int]
+    ) -> np.ndarray:
+        """Blend an object into the image, in place, and return its (H, W) uint8 mask, cut to the region."""
+        x, y = place
+        height, width = region.shape
+        x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + mask.shape[1], width), min(y + mask.shape[0], height)
+        inner = (slice(y1 - y, y2 - y), slice(x1 - x, x2 - x))
+        window = (slice(y1, y2), slice(x1, x2))
+        kept = mask[inner] & region[window]
+        alpha = kept.astype(np.float32)
+        if self.edge_softness_px > 0:
+            alpha = cv2.GaussianBlur(alpha, (0, 0), self.edge_softness_px)
+        alpha = alpha[..., None]
+        image[window] = np.rint(alpha * pixels[inner] + (1 - alpha) * image[window]).astype(image.dtype)
+        plane = np.zeros(region.shape, np.uint8)
+        plane[window] = kept
+        return plane
+
+    def _store(self, results: dict, bitmaps: np.ndarray, labels: list[int], before: np.ndarray) -> None:
+        """Add the pasted instances, cut the masks below them, and remove what is hidden."""
+        old = len(bitmaps) - len(labels)
+        after = bitmaps.sum(axis=(1, 2), dtype=np.int64)
+        boxes = torch.cat([results['gt_bboxes'].tensor, torch.zeros(len(labels), 4)])
+        results['gt_bboxes'] = HorizontalBoxes(boxes)
+        results['gt_bboxes_labels'] = np.append(results['gt_bboxes_labels'], np.array(labels, np.int64))
+        if 'gt_ignore_flags' in results:
+            results['gt_ignore_flags'] = np.append(results['gt_ignore_flags'], np.zeros(len(labels), bool))
+        redraw(results, bitmaps, (after < before) | (np.arange(len(bitmaps)) >= old))
+        is_tote = results['gt_bboxes_labels'] == self.tote_label
+        needed = np.where(is_tote, 0.0, self.min_visible_frac) * before
+        untouched = after == before
+        select(results, untouched | ((after > 0) & (after >= needed)))
+
+
+def _includes(tote: np.ndarray, objects: np.ndarray) -> bool:
+    """Whether the tote's mask covers most of the objects' pixels, as an outline would."""
+    total = objects.sum(dtype=np.int64)
+    return bool(total) and bool((objects & tote).sum(dtype=np.int64) > total / 2)
+
+
+def _hull(mask: np.ndarray) -> np.ndarray:
+    """(H, W) uint8, the convex hull of a mask that is not empty."""
+    points = cv2.findNonZero(mask)
+    hull = np.zeros_like(mask)
+    return cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+
+
+def _place(mask: np.ndarray, region: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
+    """A left and top at which most of an object lies in the region, None when no try finds one."""
+    left, top, width, height = cv2.boundingRect(region)
+    area = mask.sum(dtype=np.int64)
+    padded = np.pad(region, ((mask.shape[0],) * 2, (mask.shape[1],) * 2))
+    for _ in range(_TRIES if area else 0):
+        x = int(rng.integers(left, left + width)) - mask.shape[1] // 2
+        y = int(rng.integers(top, top + height)) - mask.shape[0] // 2
+        window = padded[y + mask.shape[0] :, x + mask.shape[1] :][: mask.shape[0], : mask.shape[1]]
+        if (mask & window).sum(dtype=np.int64) >= _INSIDE_FRAC * area:
+            return x, y
+    return None

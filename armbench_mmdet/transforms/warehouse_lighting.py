@@ -1,0 +1,114 @@
+"""The light of a warehouse, and the camera in it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from mmdet.registry import TRANSFORMS
+
+from armbench_mmdet.transforms.seeded import SeededTransform, check_fraction, check_range
+
+
+@TRANSFORMS.register_module()
+class WarehouseLighting(SeededTransform):
+    """Exposure, white balance, vignette, specular glare, sensor noise and motion blur.
+
+    Pixels change, nothing moves. It belongs after ``RenderImage``, on the small image.
+
+    Required Keys:
+
+    - img
+
+    Modified Keys:
+
+    - img
+
+    Args:
+        prob: Probability of doing anything.
+        exposure_stops: The exposure changes by up to this many stops, either way.
+        white_balance_frac: Gain of each colour channel varies by up to this fraction.
+        vignette_frac: Largest darkening of the corners.
+        glare_prob: Probability of one to three bright spots.
+        noise_levels: Range of the standard deviation of the noise at full white, in grey levels.
+        blur_prob: Probability of motion blur.
+        blur_length_px: Range of its length.
+    """
+
+    def __init__(
+        self,
+        prob: float = 0.5,
+        exposure_stops: float = 0.7,
+        white_balance_frac: float = 0.1,
+        vignette_frac: float = 0.4,
+        glare_prob: float = 0.3,
+        noise_levels: tuple[float, float] = (0.0, 8.0),
+        blur_prob: float = 0.2,
+        blur_length_px: tuple[int, int] = (3, 9),
+    ) -> None:
+        super().__init__(prob)
+        self.exposure_stops = exposure_stops
+        self.white_balance_frac = check_fraction('white_balance_frac', white_balance_frac)
+        self.vignette_frac = check_fraction('vignette_frac', vignette_frac)
+        self.glare_prob = check_fraction('glare_prob', glare_prob)
+        self.noise_levels = check_range('noise_levels', noise_levels)
+        self.blur_prob = check_fraction('blur_prob', blur_prob)
+        self.blur_length_px = check_range('blur_length_px', blur_length_px, low=1)
+
+    def apply(self, results: dict, rng: np.random.Generator) -> dict:
+        """Relight ``results['img']``."""
+        kind = results['img'].dtype
+        image = np.clip(results['img'], 0, 255).astype(np.uint8)
+        image = self._balance(image, rng)
+        image = self._shade(image, rng)
+        if rng.random() < self.blur_prob:
+            image = cv2.filter2D(image, -1, _motion(rng.uniform(*self.blur_length_px), rng.uniform(0, np.pi)))
+        results['img'] = _noise(image, rng.uniform(*self.noise_levels), rng).astype(kind, copy=False)
+        return results
+
+    def _balance(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Exposure and white balance, in one look-up table for each channel."""
+        gain = 2.0 ** rng.uniform(-self.exposure_stops, self.exposure_stops)
+        channel = 1 + rng.uniform(-self.white_balance_frac, self.white_balance_frac, 3)
+        table = np.clip(np.arange(256)[:, None] * gain * channel, 0, 255).round().astype(np.uint8)
+        return cv2.LUT(image, table[None])
+
+    def _shade(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Vignette and glare, computed coarsely since they vary slowly."""
+        y, x = np.mgrid[-1:1:64j, -1:1:64j]
+        corner = rng.uniform(0, self.vignette_frac)
+        shade = 1 - corner * (x**2 + y**2) / 2
+        glare = np.zeros_like(shade)
+        if rng.random() < self.glare_prob:
+            for _ in range(rng.integers(1, 4)):
+                cx, cy, strength = rng.uniform(-0.9, 0.9), rng.uniform(-0.9, 0.9), rng.uniform(60, 220)
+                wide, tall = rng.uniform(0.05, 0.3, 2)
+                glare += strength * np.exp(-(((x - cx) / wide) ** 2) - ((y - cy) / tall) ** 2)
+        size = image.shape[1::-1]
+        lit = cv2.merge([cv2.resize(shade.astype(np.float32), size)] * 3)
+        out = cv2.multiply(image, lit, dtype=cv2.CV_8U)
+        if glare.any():
+            spot = cv2.resize(np.clip(glare, 0, 255).astype(np.uint8), size)
+            out = cv2.add(out, cv2.merge([spot] * 3))
+        return out
+
+
+def _motion(length_px: float, angle: float) -> np.ndarray:
+    """Kernel of a straight, even motion of ``length_px`` at ``angle`` (radians)."""
+    size = int(np.ceil(length_px)) | 1
+    steps = np.linspace(-0.5, 0.5, 8 * size) * (length_px - 1)
+    rows, columns = (np.round(size // 2 + steps * way).astype(int) for way in (np.sin(angle), np.cos(angle)))
+    kernel = np.zeros((size, size), np.float32)
+    np.add.at(kernel, (rows, columns), 1)
+    return kernel / kernel.sum()
+
+
+def _noise(image: np.ndarray, white_level: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise whose variance is a tenth read noise, the rest proportional to the light, as a sensor's is."""
+    if white_level <= 0:
+        return image
+    # OpenCV's generator fills an image ten times faster than NumPy's, and is seeded for each sample.
+    cv2.setRNGSeed(int(rng.integers(2**31)))
+    normal = cv2.randn(np.empty(image.shape, np.float32), np.zeros(1), np.ones(1))
+    spread = white_level * np.sqrt(0.1 + 0.9 * np.arange(256) / 255)
+    normal = cv2.multiply(normal, cv2.LUT(image, spread.astype(np.float32)))
+    return cv2.add(image, normal, dtype=cv2.CV_8U)

@@ -1,0 +1,59 @@
+"""Draw what the training pipeline really feeds the model: ``python tools/browse_data.py CONFIG --out sheet.png``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Draw samples of the training pipeline on one sheet')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--out', type=Path, required=True, help='picture to write, .png or .jpg')
+    parser.add_argument('--num', type=int, default=12, help='number of images (default: 12)')
+    parser.add_argument('--columns', type=int, default=4, help='pictures in a row (default: 4)')
+    parser.add_argument('--cell-px', type=int, default=360, help='side of a picture on the sheet')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the choice of images and of the transforms')
+    parser.add_argument(
+        '--augmentations',
+        action='store_true',
+        help='one row for each custom augmentation on --columns images, instead of the pipeline',
+    )
+    parser.add_argument('--data-root', help='folder that holds the subsets (default: ARMBENCH_ROOT, or the config)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value …')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the sheet."""
+    args = parse_args()
+    import cv2  # late, so that --help answers at once
+
+    from armbench_mmdet.errors import InputError
+    from armbench_mmdet.launch import config as configs
+    from armbench_mmdet.transforms import browse
+
+    if min(args.num, args.columns, args.cell_px) < 1:
+        raise InputError('--num, --columns and --cell-px must be at least 1')
+    if args.out.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
+        raise InputError(f'--out must end in .png or .jpg, got {str(args.out)!r}')
+    config = configs.load_config(args.config, args.cfg_options)
+    if args.data_root:
+        configs.set_data_root(config, args.data_root)
+    if args.augmentations:
+        sheet = browse.augmentation_sheet(config, args.columns, args.cell_px, args.seed)
+    else:
+        sheet = browse.pipeline_sheet(config, args.num, args.columns, args.cell_px, args.seed)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(args.out), sheet):
+        raise InputError(f'--out must be writable, got {str(args.out)!r}')
+    print(f'wrote {args.out} ({sheet.shape[1]}x{sheet.shape[0]})')
+
+
+if __name__ == '__main__':
+    from armbench_mmdet.errors import run_tool
+
+    raise SystemExit(run_tool(main))
