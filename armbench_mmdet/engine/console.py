@@ -1,0 +1,66 @@
+"""What a run shows on the terminal; the log file in the work directory keeps everything."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+
+# Messages of the stack about its own internals: nothing here for a user to act on.
+_NOISE = (
+    'Could not import OneDL',
+    'Failed to search registry with scope',
+    'The prefix is not set in metric class',
+    'Reset the global random seed',
+    'torch.meshgrid: in an upcoming release',
+    '`torch.cuda.amp.GradScaler',
+    '`torch.cuda.amp.autocast',
+    'backend_args',
+    'MASTER_ADDR',
+    'TORCH_DISTRIBUTED_DEBUG',
+    'Dataset ArmbenchDataset has already been built',
+    '"FileClient" will be deprecated in future',
+    '"HardDiskBackend" is the alias of "LocalBackend"',
+    'Warning: The model and loaded state dict do not match exactly',
+)
+
+
+class ConsoleFilter(logging.Filter):
+    """Lets through this project's own messages and anybody's warnings, without the stack's known noise."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the terminal shows ``record``."""
+        if record.pathname.startswith(_PACKAGE):
+            return True
+        if record.levelno < logging.WARNING:
+            return False
+        message = record.getMessage()
+        return not any(noise in message for noise in _NOISE)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """The message alone; a warning or an error says that it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line to print."""
+        message = record.getMessage()
+        return message if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {message}'
+
+
+def quiet_console(logger: logging.Logger) -> None:
+    """Give the terminal handlers of ``logger`` the short format and the filter; file handlers stay as they are."""
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.addFilter(ConsoleFilter())
+            handler.setFormatter(ConsoleFormatter())
+
+
+def quiet_warnings() -> None:
+    """Hide Python warnings of the stack that users can do nothing about."""
+    warnings.filterwarnings('ignore', message='.*Could not import OneDL.*')
+    warnings.filterwarnings('ignore', category=FutureWarning, module=r'(mmengine|mmdet|mmcv|torch|imaug)(\.|$)')
+    warnings.filterwarnings('ignore', category=DeprecationWarning)
+    warnings.filterwarnings('ignore', message='.*torch.meshgrid.*')
+    warnings.filterwarnings('ignore', message='.*lr_scheduler.step.*')

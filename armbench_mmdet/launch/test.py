@@ -1,0 +1,129 @@
+"""Evaluation of one checkpoint on one or all subsets."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from armbench_mmdet.datasets.locations import SUBSETS, check_choice
+from armbench_mmdet.engine.weights import compare_weights, load_weights
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.launch.train import build_runner
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint file at ``path``; in a run's folder, the latest.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = Path(path)
+    latest = find_latest_checkpoint(str(path)) if path.is_dir() else str(path)
+    if latest is None or not Path(latest).is_file():
+        raise InputError(f'checkpoint must be a file, or a run folder that holds one, got {str(path)!r}; train first')
+    return Path(latest)
+
+
+def chosen_subsets(name: str) -> tuple[str, ...]:
+    """Return the subsets ``--subset`` asks for: one by name, or ``all``.
+
+    Raises:
+        InputError: There is no subset of that name.
+    """
+    return SUBSETS if name == 'all' else (check_choice('--subset', name, (*SUBSETS, 'all')),)
+
+
+def test_config(config: Config, checkpoint: Path, subset: str, split: str, out_dir: Path) -> Config:
+    """Return a copy of ``config`` that evaluates one subset and writes its result file.
+
+    Args:
+        config: The config the checkpoint was trained with.
+        checkpoint: The checkpoint file.
+        subset: Folder name of the subset.
+        split: ``val`` or ``test``.
+        out_dir: Where ``<subset>_<split>.json`` goes.
+    """
+    config = copy.deepcopy(config)
+    config.test_dataloader.dataset.update(subset=subset, split=split)
+    evaluator = config.test_evaluator
+    identity = {
+        'config': str(config.filename),
+        'checkpoint': str(checkpoint),
+        'seed': config.get('randomness', {}).get('seed'),
+        'extra': {'checkpoint_sha256': _sha256(checkpoint)},
+    }
+    evaluator.update(result_file=str(out_dir / f'{subset}_{split}.json'), identity=identity)
+    # Nothing is trained here, so nothing of training is built.
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_cfg', 'val_evaluator'):
+        config[key] = None
+    config.param_scheduler = None
+    config.auto_scale_lr = None
+    config.load_from = None
+    config.resume = False
+    return config
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_exactly(runner: Runner, checkpoint: Path) -> None:
+    """Load a checkpoint whose every tensor fits the model, and nothing else.
+
+    Raises:
+        InputError: Tensors are missing, left over or of another shape: the checkpoint belongs to another model.
+    """
+    state = load_weights(checkpoint)
+    model = runner.model.module if hasattr(runner.model, 'module') else runner.model
+    comparison = compare_weights(state, model.state_dict())
+    if not comparison.is_exact:
+        raise InputError(
+            f'checkpoint must be one of this config, got {str(checkpoint)!r}: {comparison.describe()} '
+            f'(in {runner.cfg.filename})'
+        )
+    model.load_state_dict(state)
+
+
+def evaluate(
+    config: Config, checkpoint: Path, subsets: Sequence[str], split: str, out_dir: Path
+) -> dict[str, dict[str, Any]]:
+    """Evaluate a checkpoint on each subset.
+
+    Args:
+        config: The config; its data root decides where the subsets are looked for.
+        checkpoint: The checkpoint file.
+        subsets: Folder names of the subsets. With several, one that is missing is reported and left out.
+        split: ``val`` or ``test``.
+        out_dir: Where the result files go.
+
+    Returns:
+        The result of each subset that was there, in the result file's shape.
+
+    Raises:
+        InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    for subset in subsets:
+        runner = build_runner(test_config(config, checkpoint, subset, split, out_dir))
+        load_exactly(runner, checkpoint)
+        try:
+            loop = runner.build_test_loop(runner._test_loop)
+        except InputError as error:
+            if len(subsets) == 1:
+                raise
+            print_log(f'{subset} is left out: {error}', logger='current')
+            continue
+        runner._test_loop = loop
+        runner._has_loaded = True
+        runner.test()
+        results[subset] = loop.evaluator.metrics[0].result
+    if not results:
+        raise InputError(f'at least one subset must be there, got none of {", ".join(subsets)}')
+    return results

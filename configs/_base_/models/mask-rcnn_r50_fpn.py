@@ -1,0 +1,4 @@
+_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+
+num_classes = 2  # tote, object; NumClassCheckHook compares every head with the data set
+model = dict(roi_head=dict(bbox_head=dict(num_classes=num_classes), mask_head=dict(num_classes=num_classes)))

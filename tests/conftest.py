@@ -1,0 +1,31 @@
+"""What the tests share: a tiny minibench, and a console that is not cluttered."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import pytest
+
+import armbench_mmdet  # noqa: F401 - registers everything, and must come before mmdet
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def minibench_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minibench of a few small totes, all three subsets."""
+    from armbench_mmdet.datasets.minibench import make_minibench
+
+    root = tmp_path_factory.mktemp('minibench')
+    counts = {
+        ('mix-object-tote', 'train'): 6,
+        ('mix-object-tote', 'val'): 3,
+        ('mix-object-tote', 'test'): 4,
+        ('zoomed-out-tote-transfer-set', 'test'): 2,
+        ('same-object-transfer-set', 'test'): 2,
+    }
+    make_minibench(root, counts=counts, width_px=160, height_px=128, workers=1, show_progress=False)
+    return root

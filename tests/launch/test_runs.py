@@ -1,0 +1,110 @@
+"""Training and evaluation through the real path, on a handful of tiny totes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.engine.weights import load_weights
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.launch import config as configs
+from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint
+from armbench_mmdet.launch.train import train
+
+REPO = Path(__file__).resolve().parents[2]
+LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+
+
+def tiny_config(root: Path, work_dir: Path, iterations: int = 2) -> Config:
+    """The minibench Mask R-CNN, cut down to a couple of iterations without data-loading processes."""
+    config = configs.load_config(LEAF)
+    configs.set_data_root(config, root)
+    configs.set_work_dir(config, work_dir)
+    config.train_cfg.update(max_iters=iterations, val_interval=iterations)
+    config.default_hooks.checkpoint.interval = iterations
+    config.param_scheduler = None
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+    return config
+
+
+@pytest.fixture(scope='module')
+def run(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    work_dir = tmp_path_factory.mktemp('run')
+    config = tiny_config(minibench_root, work_dir)
+    train(config)
+    return config, work_dir
+
+
+def test_checkpoint_is_found_in_its_run_folder(run: tuple[Config, Path]) -> None:
+    _, work_dir = run
+    assert find_checkpoint(work_dir).name == 'iter_2.pth'
+
+
+def test_same_seed_gives_the_same_weights(run: tuple[Config, Path], minibench_root: Path, tmp_path: Path) -> None:
+    train(tiny_config(minibench_root, tmp_path))
+    first, second = (load_weights(find_checkpoint(folder)) for folder in (run[1], tmp_path))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path) -> None:
+    config, work_dir = run
+    results = evaluate(config, find_checkpoint(work_dir), SUBSETS, 'test', tmp_path)
+    assert list(results) == list(SUBSETS)
+    for subset in SUBSETS:
+        written = json.loads((tmp_path / f'{subset}_test.json').read_text())
+        assert written['identity']['subset'] == subset
+        assert written['identity']['split'] == 'test'
+        assert written['segm'] == results[subset]['segm']
+
+
+def test_subset_names() -> None:
+    assert chosen_subsets('all') == SUBSETS
+    assert chosen_subsets(SUBSETS[1]) == (SUBSETS[1],)
+    with pytest.raises(InputError, match=r"--subset must be one of mix.*, got 'mix'"):
+        chosen_subsets('mix')
+
+
+def test_missing_subset_is_reported_and_left_out(
+    run: tuple[Config, Path], minibench_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config, work_dir = run
+    partial = tmp_path / 'partial'
+    partial.mkdir()
+    (partial / SUBSETS[0]).symlink_to(minibench_root / SUBSETS[0])
+    config = tiny_config(partial, work_dir)
+    for dataset in configs.datasets(config):
+        dataset.type = 'ArmbenchDataset'
+    checkpoint = find_checkpoint(work_dir)
+    assert list(evaluate(config, checkpoint, SUBSETS[:2], 'test', tmp_path)) == [SUBSETS[0]]
+    assert f'{SUBSETS[1]} is left out' in capsys.readouterr().out
+    with pytest.raises(InputError, match=SUBSETS[1]):
+        evaluate(config, checkpoint, SUBSETS[1:2], 'test', tmp_path)
+
+
+def test_checkpoint_of_another_model_is_refused(run: tuple[Config, Path], tmp_path: Path) -> None:
+    config, work_dir = run
+    state = load_weights(find_checkpoint(work_dir))
+    name = 'roi_head.bbox_head.fc_cls.weight'
+    state[name] = torch.zeros(81, *state[name].shape[1:])
+    torch.save({'state_dict': state}, tmp_path / 'coco.pth')
+    with pytest.raises(InputError, match=r'coco\.pth.*fc_cls\.weight \(81, 256\) ≠ \(3, 256\)'):
+        evaluate(config, tmp_path / 'coco.pth', SUBSETS[:1], 'test', tmp_path)
+
+
+def test_console_has_no_noise_and_the_log_file_has_everything(
+    minibench_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    train(tiny_config(minibench_root, tmp_path, iterations=1))
+    printed = ''.join(capfd.readouterr())
+    for noise in ('mmengine - INFO', 'Hooks will be executed', 'paramwise_options', 'OneDL', 'Warning', 'warning:'):
+        assert noise not in printed
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'Hooks will be executed' in log
+    assert 'System environment' in log

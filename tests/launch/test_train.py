@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume
+
+
+def test_amp_changes_the_optimizer_wrapper_alone() -> None:
+    config = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1))))
+    set_amp(config)
+    assert config.optim_wrapper.type == 'AmpOptimWrapper'
+    assert config.optim_wrapper.optimizer.lr == 1
+
+
+def test_auto_scale_lr_needs_a_base_batch_size() -> None:
+    config = Config(dict(auto_scale_lr=dict(enable=False, base_batch_size=16)))
+    set_auto_scale_lr(config)
+    assert config.auto_scale_lr.enable
+    with pytest.raises(InputError, match='base_batch_size'):
+        set_auto_scale_lr(Config({}))
+
+
+@pytest.mark.parametrize('resume', ['auto', 'missing.pth'])
+def test_resume_without_a_checkpoint_says_so(tmp_path: Path, resume: str) -> None:
+    config = Config(dict(work_dir=str(tmp_path)))
+    with pytest.raises(InputError, match='--resume must find'):
+        set_resume(config, resume)
+
+
+def test_resume_finds_the_latest_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / 'epoch_3.pth').touch()
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    config = Config(dict(work_dir=str(tmp_path)))
+    set_resume(config, 'auto')
+    assert config.resume
+    assert config.load_from == str(tmp_path / 'epoch_3.pth')

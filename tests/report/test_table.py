@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from armbench_mmdet.report.table import markdown_table, number, subset_table
+
+
+def test_table_is_aligned() -> None:
+    assert markdown_table(['a', 'number'], [['long name', '1']]).splitlines() == [
+        '| a         | number |',
+        '| --------- | -----: |',
+        '| long name |      1 |',
+    ]
+
+
+def test_missing_number_is_a_dash() -> None:
+    assert (number(None), number(0.12345)) == ('–', '0.123')
+
+
+def test_subset_table_shows_tote_and_object_apart() -> None:
+    def scores(ap: float | None) -> dict:
+        return {'mAP': ap, 'mAP_50': 0.75, 'mAP_75': 0.25}
+
+    segm = {**scores(0.5), 'per_class': {'tote': scores(0.9), 'object': scores(None)}}
+    table = subset_table({'mix-object-tote': {'segm': segm, 'bbox': scores(0.4)}})
+    cells = [cell.strip() for cell in table.splitlines()[2].strip('|').split('|')]
+    assert cells == ['mix-object-tote', '0.500', '0.750', '0.250', '0.900', '–', '0.750', '0.400']

@@ -1,0 +1,56 @@
+"""Every config file: it resolves, it is built on the CPU, and it keeps the rules of the house."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmdet.registry import HOOKS, METRICS, MODELS, TRANSFORMS
+from mmengine.registry import init_default_scope
+
+from armbench_mmdet.launch import config as configs
+
+REPO = Path(__file__).resolve().parents[1]
+LEAVES = sorted(p for p in REPO.glob('configs/*/*.py') if p.parts[-2] not in ('_base_', 'sweeps'))
+CLASSES = ('tote', 'object')
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.stem for path in paths]
+
+
+def test_there_are_configs() -> None:
+    assert len(LEAVES) >= 2
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=names(LEAVES))
+def test_leaf_is_built(path: Path) -> None:
+    config = configs.load_config(path)
+    init_default_scope('mmdet')
+    config.model.backbone.init_cfg = None  # no network in tests
+    model = MODELS.build(config.model)
+    heads = {name: module.num_classes for name, module in model.named_modules() if hasattr(module, 'num_classes')}
+    wrong = {name: n for name, n in heads.items() if n != len(CLASSES) and 'rpn_head' not in name}
+    assert heads, 'the model has no head with classes'
+    assert not wrong
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        for transform in loader.dataset.pipeline:
+            TRANSFORMS.build(transform)
+    for hook in [*config.default_hooks.values(), *config.custom_hooks]:
+        HOOKS.build(hook)
+    for evaluator in (config.val_evaluator, config.test_evaluator):
+        METRICS.build(evaluator)
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=names(LEAVES))
+def test_leaf_keeps_the_contracts(path: Path) -> None:
+    config = configs.load_config(path)
+    assert 'NumClassCheckHook' in [hook.type for hook in config.custom_hooks]
+    assert 'armbench_mmdet' in config.custom_imports.imports
+    assert config.runner_type == 'ArmbenchRunner'
+    for dataset in configs.datasets(config):
+        assert dataset.subset == 'mix-object-tote'
+        assert 'ann_file' not in dataset, 'subsets are chosen by name alone'
+    assert config.val_dataloader.dataset.split == 'val'
+    assert config.test_dataloader.dataset.split == 'test'
+    assert len(path.read_text().splitlines()) <= 40

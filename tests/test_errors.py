@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
+from armbench_mmdet.errors import InputError, run_tool
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def test_exit_status(capsys: pytest.CaptureFixture) -> None:
+    assert run_tool(lambda: None) == 0
+    assert run_tool(lambda: 1) == 1
+    assert run_tool(lambda: fail(InputError('size must be positive, got -1'))) == 2
+    assert capsys.readouterr().err == 'error: size must be positive, got -1\n'
+    with pytest.raises(ZeroDivisionError):
+        run_tool(lambda: fail(ZeroDivisionError()))

@@ -1,0 +1,112 @@
+"""Mask2Former's post-processing: the bounded-memory fusion head against mmdet's, each in a process of its own.
+
+Both start from the same mask logits at network size and end with COCO run lengths; stock encodes its bitmaps with
+pycocotools, as its metric does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+QUERIES = 100
+SIZES_PX = {  # image, network input: the shorter side 800
+    '240×320': ((240, 320), (800, 1067)),
+    '960×1280': ((960, 1280), (800, 1067)),
+    '2048×2448': ((2048, 2448), (800, 956)),
+}
+KINDS = ('objects', 'noise')
+"""Logits of compact objects, as a trained model gives, and of independent noise, the worst case for run lengths."""
+
+
+def rows(small: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield rows of time (the better of two calls after one to warm up) and of memory added by the calls."""
+    for size in list(SIZES_PX)[: 1 if small else None]:
+        for kind in KINDS:
+            peer, ours = (
+                _measure(which, size, kind) for which in ('MaskFormerFusionHead', 'BoundedMaskFormerFusionHead')
+            )
+            errors = [abs(mine - theirs) for mine, theirs in zip(ours['scores'], peer['scores'], strict=True)]
+            equal = ours['digest'] == peer['digest'] and max(errors) < 1e-6
+            for name, key, unit in (('time', 'time_s', 's'), ('added memory', 'added_mb', 'MB')):
+                yield {
+                    'name': 'fusion',
+                    'case': f'{QUERIES} queries to {size} and RLE, {kind}, {name}',
+                    'ours': ours[key],
+                    'peer': peer[key],
+                    'unit': unit,
+                    'ratio': peer[key] / max(ours[key], 1e-9),
+                    'equal': equal,
+                }
+
+
+def _measure(which: str, size: str, kind: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, __file__, which, size, kind], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _logits(size: str, kind: str) -> Any:
+    """(1, Q, H, W) at the padded network size, from a quarter of it, as Mask2Former's head does."""
+    import torch
+    import torch.nn.functional as F
+
+    draw = torch.Generator().manual_seed(0)
+    height, width = (-(-side // 32) * 32 for side in SIZES_PX[size][1])
+    if kind == 'noise':
+        return torch.randn(1, QUERIES, height, width, generator=draw)
+    shape = (height // 4, width // 4)
+    y, x = torch.meshgrid(*(torch.linspace(0, 1, side) for side in shape), indexing='ij')
+    centre = torch.rand(2, QUERIES, 1, 1, generator=draw)
+    radius = 0.05 + 0.2 * torch.rand(QUERIES, 1, 1, generator=draw) ** 2
+    values = 10 * (1 - ((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / radius**2).clamp(min=-1)
+    values += torch.randn(values.shape, generator=draw)
+    return F.interpolate(values[None], (height, width), mode='bilinear', align_corners=False)
+
+
+def _postprocess(which: str, size: str, kind: str) -> dict[str, Any]:
+    import torch
+    from mmdet.registry import MODELS
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import encode_mask_results
+    from mmengine.config import ConfigDict
+
+    test_cfg = ConfigDict(panoptic_on=False, semantic_on=False, instance_on=True, max_per_image=QUERIES)
+    head = MODELS.build({'type': which, 'num_things_classes': 2, 'num_stuff_classes': 0, 'test_cfg': test_cfg})
+    logits, original = _logits(size, kind), SIZES_PX[size][0]
+    # Every query is kept once: as many masks as queries, the dearest case.
+    classes = torch.randn(1, QUERIES, 3, generator=torch.Generator().manual_seed(1))
+    classes[..., 1] = -1000.0
+    metainfo = {'img_shape': SIZES_PX[size][1], 'ori_shape': original}
+    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    times_s = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = head.predict(classes, logits, [DetDataSample(metainfo=metainfo)], rescale=True)[0]['ins_results']
+        is_stock = isinstance(result.masks, torch.Tensor)
+        rles = encode_mask_results(result.masks.numpy()) if is_stock else list(result.masks)
+        times_s.append(time.perf_counter() - start)
+        scores, labels, boxes = (result[key].tolist() for key in ('scores', 'labels', 'bboxes'))
+        del result
+    counts = [rle['counts'].decode() if is_stock else rle['counts'] for rle in rles]
+    return {
+        'time_s': min(times_s[1:]),
+        'added_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mb,
+        'digest': hashlib.sha256(json.dumps([labels, boxes, counts]).encode()).hexdigest(),
+        'scores': scores,
+    }
+
+
+if __name__ == '__main__':
+    import armbench_mmdet  # noqa: F401  # before mmdet
+
+    print(json.dumps(_postprocess(*sys.argv[1:])))

@@ -1,0 +1,104 @@
+"""Say what is installed, what works, and what to do about the rest: ``python tools/doctor.py``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+STACK = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'faster-coco-eval', 'optuna', 'numpy')
+SUBSETS = ('mix-object-tote', 'zoomed-out-tote-transfer-set', 'same-object-transfer-set')
+
+Row = tuple[str, str, str]  # what, what was found, what to do about it ('' when all is well)
+
+
+def pinned_versions() -> dict[str, str]:
+    """Read the versions known to work from constraints.txt."""
+    text = (ROOT / 'constraints.txt').read_text()
+    return dict(re.findall(r'^([\w.-]+)==(\S+)$', text, flags=re.MULTILINE))
+
+
+def check_packages() -> Iterator[Row]:
+    """Compare what is installed with what is known to work."""
+    yield 'python', platform.python_version(), '' if sys.version_info >= (3, 10) else 'use Python 3.10 or newer'
+    pinned = pinned_versions()
+    for name in STACK:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, 'not installed', 'run `make setup`'
+            continue
+        known = pinned[name]
+        is_known = version.split('+')[0] == known
+        yield name, version, '' if is_known else f'note: {known} is the version known to work'
+
+
+def check_opencv() -> Iterator[Row]:
+    """Check that there is one OpenCV, the headless one: two overwrite each other's files."""
+    found = sorted(d.metadata['Name'] for d in metadata.distributions() if d.metadata['Name'].startswith('opencv-'))
+    is_well = found == ['opencv-python-headless']
+    remedy = f'pip uninstall -y {" ".join(found) or "opencv-python"}; pip install --no-deps opencv-python-headless'
+    yield 'opencv', ', '.join(found) or 'not installed', '' if is_well else remedy
+
+
+def check_torch() -> Iterator[Row]:
+    """List the devices torch sees."""
+    try:
+        import torch
+    except ImportError as error:
+        yield 'devices', f'torch does not import: {error}', 'run `make setup`'
+        return
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield 'devices', ', '.join(gpus) or f'CPU only, {torch.get_num_threads()} threads', ''
+    if not gpus and torch.version.cuda:
+        yield 'cuda', f'no GPU answers; torch was built for CUDA {torch.version.cuda}', 'check the driver: nvidia-smi'
+
+
+def check_operators() -> Iterator[Row]:
+    """Say which implementation of mmcv's compiled operators is active."""
+    try:
+        from armbench_mmdet import ops
+    except (ImportError, RuntimeError, ValueError) as error:
+        yield 'operators', f'armbench_mmdet does not import: {error}', 'run `make setup`'
+        return
+    yield 'operators', ', '.join(f'{name}: {backend}' for name, backend in ops.active_backend().items()), ''
+
+
+def check_data() -> Iterator[Row]:
+    """Look for the data sets in the places the configs read."""
+    places = {
+        'ARMBench': Path(os.environ.get('ARMBENCH_ROOT', ROOT / 'data/armbench-segmentation-0.1')),
+        'minibench': ROOT / 'data/minibench',
+    }
+    remedies = {
+        'ARMBench': 'to train on it: download it (see README.md) and set ARMBENCH_ROOT',
+        'minibench': 'made on first use, or `python tools/make_minibench.py data/minibench`',
+    }
+    for name, root in places.items():
+        found = [s for s in SUBSETS if list((root / s).glob('*.json'))]
+        missing = [s for s in SUBSETS if s not in found]
+        what = f'{len(found)} of {len(SUBSETS)} subsets in {root}'
+        yield name, what, f'note: {remedies[name]}' if missing else ''
+
+
+def main() -> int:
+    """Print every row; 2 when something has to be done."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    checks = (check_packages, check_opencv, check_torch, check_operators, check_data)
+    rows = [row for check in checks for row in check()]
+    for name, found, remedy in rows:
+        mark = ' ' if not remedy or remedy.startswith('note') else '!'
+        print(f'{mark} {name:18} {found}' + (f'\n{"":20} -> {remedy}' if remedy else ''))
+    problems = sum(1 for *_, remedy in rows if remedy and not remedy.startswith('note'))
+    print(f'{problems} problem{"s" * (problems != 1)} to mend' if problems else 'all is well')
+    return 2 if problems else 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,58 @@
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [--subset NAME|all] [--split val|test] …``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Evaluate a checkpoint', allow_abbrev=False)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a run folder (its latest checkpoint)')
+    parser.add_argument(
+        '--subset', default='mix-object-tote', help="a subset's folder name, or all (default: %(default)s)"
+    )
+    parser.add_argument('--split', choices=['val', 'test'], default='test')
+    parser.add_argument('--work-dir', help='folder for logs (default: work_dirs/<config name>)')
+    parser.add_argument('--data-root', help='folder that holds the subsets (default: ARMBENCH_ROOT, or the config)')
+    parser.add_argument('--out', help='folder for the result files (default: <work dir>/results)')
+    parser.add_argument('--show-dir', help='folder for images with the predictions drawn')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value …')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    from armbench_mmdet.launch import config as configs  # late, so that --help answers at once
+    from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint
+    from armbench_mmdet.report.table import subset_table
+
+    checkpoint = find_checkpoint(args.checkpoint)
+    config = configs.load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    work_dir = configs.set_work_dir(config, args.work_dir)
+    if args.data_root:
+        configs.set_data_root(config, args.data_root)
+    if args.show_dir:
+        config.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
+    subsets = chosen_subsets(args.subset)
+    out_dir = Path(args.out or work_dir / 'results')
+    results = evaluate(config, checkpoint, subsets, args.split, out_dir)
+    print(subset_table(results))
+    print(f'\nresult files: {out_dir}')
+
+
+if __name__ == '__main__':
+    from armbench_mmdet.errors import run_tool
+
+    raise SystemExit(run_tool(main))

@@ -1,0 +1,56 @@
+"""Train a model: ``python tools/train.py CONFIG [--work-dir D] [--resume [auto|PATH]] …``, as in mmdet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train a model', allow_abbrev=False)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
+    parser.add_argument('--data-root', help='folder that holds the subsets (default: ARMBENCH_ROOT, or the config)')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='continue from the latest checkpoint of the work directory, or from the one given',
+    )
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value …')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    from armbench_mmdet.launch import config as configs  # late, so that --help answers at once
+    from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume, train
+
+    config = configs.load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    configs.set_work_dir(config, args.work_dir)
+    if args.data_root:
+        configs.set_data_root(config, args.data_root)
+    if args.amp:
+        set_amp(config)
+    if args.auto_scale_lr:
+        set_auto_scale_lr(config)
+    if args.resume:
+        set_resume(config, args.resume)
+    train(config)
+
+
+if __name__ == '__main__':
+    from armbench_mmdet.errors import run_tool
+
+    raise SystemExit(run_tool(main))
