@@ -72,7 +72,7 @@ class ArmbenchDataset(CocoDataset):
     ) -> None:
         self.subset = check_choice('subset', subset, SUBSETS)
         self.split = check_choice('split', split, SPLITS)
-        self.category_map = category_map
+        self.category_map = None if category_map is None else dict(category_map)
         self.cache_dir = cache_dir
         _refuse_unsupported(data_prefix, kwargs)
         kwargs.pop('serialize_data', None)
@@ -83,7 +83,7 @@ class ArmbenchDataset(CocoDataset):
         super().__init__(
             ann_file=ann_file, data_root=str(root), data_prefix=prefix, serialize_data=False, lazy_init=True, **kwargs
         )
-        self._metainfo.update(ann_file=self.ann_file, subset=subset, split=split, category_map=category_map)
+        self._metainfo.update(ann_file=self.ann_file, subset=subset, split=split, category_map=self.category_map)
         if not lazy_init:
             self.full_init()
 

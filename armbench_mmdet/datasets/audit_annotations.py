@@ -103,9 +103,8 @@ class AnnotationAudit:
         x1, y1, x2, y2 = index.extents.T
         off_px = np.abs([x - x1, y - y1, x + w - x2, y + h - y2]).max(0)
         allowed_px = np.maximum(_BOX_PX, _BOX_FRAC * np.maximum(x2 - x1, y2 - y1))
-        polygon = index.segmentation_kinds == SegmentationKind.POLYGON
-        with np.errstate(invalid='ignore'):
-            self._add('box-disagrees', given & polygon & (off_px > allowed_px), _Lines('by {:.1f} px', off_px))
+        compared = given & index.usable_masks & (x2 > x1) & (y2 > y1)
+        self._add('box-disagrees', compared & (off_px > allowed_px), _Lines('by {:.1f} px', off_px))
 
     def _check_areas(self) -> None:
         """Compare with the area inside the polygon first, and count pixels only where that disagrees."""

@@ -40,13 +40,11 @@ class GeometryBuilder:
 
     Attributes:
         problems: Annotations whose ``segmentation`` is of no known shape.
-        missing_boxes: Row to box of run-length masks whose annotation gives none.
         missing_areas: Row to area of masks whose annotation gives none.
     """
 
     def __init__(self, writer: ColumnWriter) -> None:
         self.problems: list[Problem] = []
-        self.missing_boxes: dict[int, tuple[float, float, float, float]] = {}
         self.missing_areas: dict[int, float] = {}
         self._writer = writer
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(list[list[float]] | CocoRle | None).decode
@@ -56,6 +54,7 @@ class GeometryBuilder:
         self._ring_lengths = array('i')
         self._ring_ends = array('q')
         self._rle_bytes = bytearray()
+        self._rle_boxes: dict[int, tuple[float, float, float, float]] = {}
         self._rle_ends = array('q')
         self._extents: list[NDArray[np.float64]] = []
         self._flushed = (0, 0)
@@ -102,8 +101,7 @@ class GeometryBuilder:
         row = len(self._kinds)
         if annotation.area is None:
             self.missing_areas[row] = float(sum(counts[1::2]))
-        if annotation.bbox is None:
-            self.missing_boxes[row] = run_lengths.bounding_box(counts, image.height, image.width)
+        self._rle_boxes[row] = run_lengths.bounding_box(counts, image.height, image.width)
         if isinstance(rle.counts, str):
             self._rle_bytes += rle.counts.encode('ascii')
             return SegmentationKind.COMPRESSED_RLE
@@ -111,7 +109,7 @@ class GeometryBuilder:
         return SegmentationKind.RLE
 
     def flush(self) -> None:
-        """Write the collected coordinates and keep each annotation's extent."""
+        """Write the collected coordinates and keep the extents of their polygons."""
         first_annotation, first_ring = self._flushed
         ends = np.asarray(self._ring_ends[first_annotation:], np.int64) - first_ring
         lengths = np.asarray(self._ring_lengths[first_ring:], np.int64)
@@ -135,6 +133,8 @@ class GeometryBuilder:
         kinds = np.frombuffer(bytes(self._kinds), np.uint8).copy()
         extents = np.concatenate(self._extents)
         reach_px = np.array([max(i.width, i.height) * FARTHEST_POLYGON for i in images], float)[image_rows]
+        for row, (x, y, w, h) in self._rle_boxes.items():
+            extents[row] = (x, y, x + w, y + h)
         kinds[(np.abs(extents) > reach_px[:, None]).any(1)] = SegmentationKind.BROKEN
         return {
             'segmentation_kinds': kinds,

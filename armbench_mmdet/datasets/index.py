@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
+from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from armbench_mmdet.datasets.coco_json import (
@@ -28,6 +30,7 @@ from armbench_mmdet.datasets.index_build import SCHEMA_VERSION, build_columns
 from armbench_mmdet.datasets.index_cache import open_cached
 
 _SCHEMA = f'index-v{SCHEMA_VERSION}'
+_NOTED_MB = 20
 
 
 class ColumnIndex:
@@ -47,7 +50,7 @@ class ColumnIndex:
         areas: ``(A,) float64`` in px², likewise with ``area_given``.
         crowds: ``(A,) bool``; ``ignores`` likewise (the non-standard key ``ignore``).
         segmentation_kinds: ``(A,) uint8``, see :class:`SegmentationKind`.
-        extents: ``(A, 4) float64``, smallest and largest x and y of the polygons as x1, y1, x2, y2; NaN without.
+        extents: ``(A, 4) float64``, the box x1, y1, x2, y2 around the mask; NaN without a mask.
         dropped_rings: ``(A,) int32``, polygons left out for having under three points or half a point.
         coordinates: ``(C,) float64``, x, y, x, y, … of all polygons.
         ring_starts: ``(R + 1,) int64``, offsets of the polygons in ``coordinates``.
@@ -162,6 +165,9 @@ def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> Col
     ann_file = Path(ann_file)
 
     def build(file: BinaryIO) -> None:
+        size_mb = ann_file.stat().st_size / 1e6
+        if size_mb >= _NOTED_MB:
+            print_log(f'{ann_file}: indexing {size_mb:,.0f} MB, once', 'current', logging.INFO)
         raise_problems(write_index(ann_file, file), ann_file)
 
     return ColumnIndex(ann_file, *open_cached(ann_file, cache_dir, _SCHEMA, build))

@@ -99,12 +99,10 @@ class _Records:
 
 
 def _fill_from_masks(columns: dict[str, NDArray[Any]], geometry: GeometryBuilder) -> None:
-    boxes = columns['boxes']
-    of_polygon = ~columns['box_given'] & (columns['segmentation_kinds'] == SegmentationKind.POLYGON)
-    boxes[of_polygon] = columns['extents'][of_polygon]
-    boxes[of_polygon, 2:] -= boxes[of_polygon, :2]
-    for row, box in geometry.missing_boxes.items():
-        boxes[row] = box
+    boxes, extents = columns['boxes'], columns['extents']
+    missing = ~columns['box_given'] & (columns['segmentation_kinds'] <= SegmentationKind.COMPRESSED_RLE)
+    boxes[missing] = extents[missing]
+    boxes[missing, 2:] -= extents[missing, :2]
     for row, area in geometry.missing_areas.items():
         columns['areas'][row] = area
 

@@ -8,7 +8,7 @@ from mmdet.registry import RUNNERS
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from armbench_mmdet.engine.console import quiet_console
+from armbench_mmdet.engine.console import quiet_console, quiet_warnings
 
 
 @RUNNERS.register_module()
@@ -20,7 +20,8 @@ class ArmbenchRunner(Runner):
     """
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build the logger as mmengine does, then quieten its terminal handler."""
+        """Build the logger as mmengine does, then quieten its terminal handler, and Python's warnings."""
+        quiet_warnings()
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
         return logger

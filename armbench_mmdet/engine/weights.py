@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +16,18 @@ from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 
+
+def _history_statistic(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr``, by which pickle names the methods that a history buffer carries, and for those only."""
+    if owner is not HistoryBuffer or name not in ('mean', 'max', 'min', 'current'):
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not part of a checkpoint')
+    return getattr(HistoryBuffer, name)
+
+
 # What an mmengine checkpoint holds besides tensors and plain containers: the message hub's buffers.
-_SAFE_TYPES = [
+_SAFE_TYPES: list[Any] = [
     HistoryBuffer,
+    (_history_statistic, 'builtins.getattr'),
     np.ndarray,
     np.dtype,
     np.dtypes.Float64DType,
@@ -45,14 +56,21 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_SAFE_TYPES):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f'checkpoint must be a readable file of tensors and plain data, got {str(path)!r}: {first_line}'
+            f'checkpoint must be a readable file of tensors and plain data, got {str(path)!r}: {_reason(error)}'
         ) from error
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"checkpoint must hold a 'state_dict' of tensors, got none (in {path})")
     return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def _reason(error: Exception) -> str:
+    """What torch found wrong, without its advice to trust the file."""
+    unsafe = re.search(r'Unsupported \w+: \w+ (\S+)', str(error))
+    if unsafe:
+        return f'it holds {unsafe[1]}, which could run code'
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @dataclass

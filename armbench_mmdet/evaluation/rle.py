@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.rle_kernels import boxed_switches, compressed, source_rows
+from armbench_mmdet.evaluation.rle_kernels import boxed_switches, compressed, differences, source_rows
 
 ROUNDING_PER_CELL = 1e-6
 """Bound on the difference in value, per mask cell, that float32 positions and another order of operations make.
@@ -112,25 +112,26 @@ def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
     if isinstance(masks, Tensor) and masks.device.type != 'cpu':
         return [_rle(_device_switches(mask), size) for mask in masks.bool()]
     array = masks.detach().numpy() if isinstance(masks, Tensor) else masks
-    buffer = np.zeros(-(-size[0] * size[1] // 8) * 8, bool)
-    return [_rle(_bitmap_switches(np.ascontiguousarray(mask, dtype=bool), buffer), size) for mask in array]
+    return [_rle(_bitmap_switches(np.ascontiguousarray(mask, dtype=bool)), size) for mask in array]
 
 
-def _bitmap_switches(bitmap: np.ndarray, buffer: np.ndarray) -> np.ndarray:
-    """Switches of a bitmap ``(H, W)`` bool; ``buffer`` is bool, all False, with room for it in words of eight."""
+def _bitmap_switches(bitmap: np.ndarray) -> np.ndarray:
+    """Switches of a contiguous bitmap ``(H, W)`` bool."""
     height, width = bitmap.shape
     if not bitmap.size:
         return np.empty(0, np.int64)
-    changed = buffer[: height * width].reshape(height, width)
-    np.not_equal(bitmap[1:], bitmap[:-1], out=changed[1:])
+    pixels = bitmap.view(np.uint8).reshape(-1)
+    above, below = pixels[:-width], pixels[width:]
+    words = [part[: part.size // 8 * 8].view(np.uint64) for part in (above, below)]
+    places = np.empty(8 * (height + width), np.int64)
+    count = differences(*words, above, below, places)
+    if count > len(places):
+        places = np.empty(count, np.int64)
+        differences(*words, above, below, places)
+    y, x = np.divmod(places[:count], width)
     # A column follows on the foot of the one to its left.
-    np.not_equal(bitmap[0, 1:], bitmap[-1, :-1], out=changed[0, 1:])
-    changed[0, 0] = bitmap[0, 0]
-    # Eight pixels at a time: nearly all words are zero.
-    words = np.flatnonzero(buffer.view(np.uint64) != 0)
-    word, byte = np.nonzero(buffer.reshape(-1, 8)[words])
-    y, x = np.divmod(words[word] * 8 + byte, width)
-    return np.sort(x * height + y)
+    foot = np.concatenate([[False], bitmap[-1, :-1]])
+    return np.sort(np.concatenate([x * height + y + 1, np.flatnonzero(bitmap[0] != foot) * height]))
 
 
 def _device_switches(mask: Tensor) -> np.ndarray:

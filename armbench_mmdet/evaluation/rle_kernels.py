@@ -131,6 +131,34 @@ def boxed_switches(
 
 
 @numba.njit(cache=True, nogil=True)
+def differences(
+    first_words: np.ndarray, second_words: np.ndarray, first: np.ndarray, second: np.ndarray, places: np.ndarray
+) -> int:
+    """Where two runs of bytes differ, compared eight bytes at a time.
+
+    Args:
+        first_words: ``(N // 8,)`` uint64, the first run as words.
+        second_words: ``(N // 8,)`` uint64.
+        first: ``(N,)`` uint8.
+        second: ``(N,)`` uint8.
+        places: int64, filled with indices as far as there is room.
+
+    Returns:
+        How many there are, room or not.
+    """
+    count = 0
+    for word in range(first_words.size):
+        if first_words[word] != second_words[word]:
+            for i in range(8 * word, 8 * word + 8):
+                if first[i] != second[i]:
+                    count = _note(places, count, i)
+    for i in range(8 * first_words.size, first.size):
+        if first[i] != second[i]:
+            count = _note(places, count, i)
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
 def compressed(switches: np.ndarray, pixels: int, text: np.ndarray) -> int:
     """COCO's compressed counts: run lengths as differences from the one before last, in 5-bit characters.
 

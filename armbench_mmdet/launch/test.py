@@ -52,6 +52,7 @@ def test_config(config: Config, checkpoint: Path, subset: str, split: str, out_d
     """
     config = copy.deepcopy(config)
     config.test_dataloader.dataset.update(subset=subset, split=split)
+    config.visualizer.name = subset  # one a subset: mmengine keeps them by name
     evaluator = config.test_evaluator
     identity = {
         'config': str(config.filename),

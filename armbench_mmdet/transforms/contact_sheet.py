@@ -64,26 +64,35 @@ def draw_packed(packed: dict, class_names: Sequence[str]) -> np.ndarray:
 
 
 def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int, cell_px: int = 360) -> np.ndarray:
-    """Pictures in rows of ``columns``, each scaled into a square of ``cell_px`` under its title.
+    """Pictures in rows of ``columns``, each scaled to fit a square of ``cell_px``, under its title.
 
     Args:
         cells: Pictures, (H, W, 3) uint8, BGR, of any sizes.
         titles: One for each picture; may be empty.
         columns: Pictures in a row.
-        cell_px: Side of a square.
+        cell_px: Longest side of a picture on the sheet.
 
     Returns:
         The sheet, (H, W, 3) uint8, BGR.
     """
-    rows = -(-len(cells) // columns)
-    step_x, step_y = cell_px + _MARGIN_PX, cell_px + _TITLE_PX + _MARGIN_PX
-    sheet = np.full((rows * step_y + _MARGIN_PX, columns * step_x + _MARGIN_PX, 3), 255, np.uint8)
-    for index, (cell, title) in enumerate(zip(cells, titles, strict=True)):
-        x, y = _MARGIN_PX + index % columns * step_x, _MARGIN_PX + index // columns * step_y
-        cv2.putText(sheet, title, (x + 1, y + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
-        scale = cell_px / max(cell.shape[:2])
-        size = (max(round(cell.shape[1] * scale), 1), max(round(cell.shape[0] * scale), 1))
-        small = cv2.resize(cell, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        top = y + _TITLE_PX
-        sheet[top : top + size[1], x : x + size[0]] = small
-    return sheet
+    rows = []
+    for start in range(0, len(cells), columns):
+        pictures = [_fitted(cell, cell_px) for cell in cells[start : start + columns]]
+        height = _TITLE_PX + max(picture.shape[0] for picture in pictures) + _MARGIN_PX
+        row = np.full((height, columns * (cell_px + _MARGIN_PX) + _MARGIN_PX, 3), 255, np.uint8)
+        for column, picture in enumerate(pictures):
+            x = _MARGIN_PX + column * (cell_px + _MARGIN_PX)
+            where = (x + 1, _TITLE_PX - 7)
+            cv2.putText(
+                row, titles[start + column], where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA
+            )
+            row[_TITLE_PX : _TITLE_PX + picture.shape[0], x : x + picture.shape[1]] = picture
+        rows.append(row)
+    return np.concatenate(rows)
+
+
+def _fitted(picture: np.ndarray, side_px: int) -> np.ndarray:
+    """A picture scaled to a longest side of ``side_px``."""
+    scale = side_px / max(picture.shape[:2])
+    size = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

@@ -21,10 +21,11 @@ class RenderImage(BaseTransform):
     """Decode the image no larger than needed and resample it once, to where the lazy transforms moved it.
 
     Without reduced decoding the result equals the stock path's (``LoadImageFromFile``, then the same flip, resize
-    and crop, in 8 bits) to within one grey level. With it, a JPEG that ends up at no more than half, a quarter or an
-    eighth of its size is decoded at that fraction, which averages pixels where bilinear resizing skips them: the
-    result is smoother than stock's, and less aliased. That is a change of the input, small for photographs and
-    consistent when training and testing both use it; ``reduced_decoding=False`` switches it off.
+    and crop, in 8 bits) to within one grey level, or a few along sharp edges when a crop comes before the resize.
+    With it, a JPEG that ends up at no more than half, a quarter or an eighth of its size is decoded at that
+    fraction, which averages pixels where bilinear resizing skips them: the result is smoother than stock's, and less
+    aliased. That is a change of the input, small for photographs and consistent when training and testing both use
+    it; ``reduced_decoding=False`` switches it off.
 
     Required Keys:
 
@@ -50,12 +51,15 @@ class RenderImage(BaseTransform):
         if 'img' in results:
             return results
         matrix = np.asarray(results.get('homography_matrix', np.eye(3)), np.float64)
-        content = fileio.get(results['img_path'], backend_args=self.backend_args)
+        try:
+            content = fileio.get(results['img_path'], backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise InputError(f'image must be an existing file, got {results["img_path"]!r}') from error
         scale = float(np.hypot(matrix[0, :2], matrix[1, :2]).max())
         reduction = 1
         if self.reduced_decoding and content[:2] == b'\xff\xd8':
             reduction = max(factor for factor in _REDUCED if factor == 1 or factor * scale <= 1)
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction])
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction]) if content else None
         height, width = results['ori_shape']
         expected = (-(-height // reduction), -(-width // reduction))
         if image is None or image.shape[:2] != expected:

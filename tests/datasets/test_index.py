@@ -100,6 +100,7 @@ def test_missing_boxes_and_areas_are_those_of_the_masks(tmp_path):
     assert not index.box_given.any()
     assert not index.area_given.any()
     assert index.boxes.tolist() == [[4, 4, 50, 40], [2, 3, 2, 10], [5, 5, 10, 10]]
+    assert index.extents.tolist() == [[4, 4, 54, 44], [2, 3, 4, 13], [5, 5, 15, 15]]
     assert index.areas.tolist() == [2000, 20, 100]
 
 

@@ -23,6 +23,13 @@ class Attack:
         return (Path.touch, (self.path,))
 
 
+class Getattr:
+    """Reaches for an attribute of a type that is allowed by itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (getattr, (np.ndarray, 'tofile'))
+
+
 def test_mmengine_checkpoint_is_read_without_its_prefix(tmp_path: Path) -> None:
     buffer = HistoryBuffer()
     buffer.update(1.0)
@@ -34,9 +41,15 @@ def test_mmengine_checkpoint_is_read_without_its_prefix(tmp_path: Path) -> None:
 def test_checkpoint_runs_no_code(tmp_path: Path) -> None:
     made = tmp_path / 'made'
     torch.save({'state_dict': {'a': torch.ones(2)}, 'extra': Attack(made)}, tmp_path / 'evil.pth')
-    with pytest.raises(InputError, match=r'evil\.pth'):
+    with pytest.raises(InputError, match=r'evil\.pth.*could run code'):
         load_weights(tmp_path / 'evil.pth')
     assert not made.exists()
+
+
+def test_getattr_of_anything_but_a_history_buffer_is_refused(tmp_path: Path) -> None:
+    torch.save({'state_dict': {'a': torch.ones(2)}, 'extra': Getattr()}, tmp_path / 'evil.pth')
+    with pytest.raises(InputError, match=r'evil\.pth'):
+        load_weights(tmp_path / 'evil.pth')
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.ops.deform_attn import ms_deform_attn_forward
-from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
 
 SHAPES = torch.tensor([[5, 7], [3, 4], [1, 2]])
 STARTS = torch.tensor([0, 35, 47])

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-import armbench_mmdet  # noqa: F401
 from mmcv.ops import batched_nms, nms, roi_align
 
 REFERENCE = dict(np.load(Path(__file__).parents[1] / 'fixtures' / 'mmcv_ops_reference.npz'))

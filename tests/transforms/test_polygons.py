@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from transform_samples import random_info
 
 from armbench_mmdet.transforms import Polygons
 from armbench_mmdet.transforms.bitmap_trace import trace_bitmap
-
-from .samples import random_info
 
 
 def nested(seed: int, width: int, height: int) -> list[list[np.ndarray]]:
@@ -71,7 +70,9 @@ def test_centred_sampling_follows_the_image() -> None:
     np.testing.assert_array_equal(small, large[:, 2::5, 2::5])
 
 
-@pytest.mark.parametrize('index', [np.array([2, 0]), np.array([True, False, True, False, False, True]), [1], 3, slice(1, 4)])
+@pytest.mark.parametrize(
+    'index', [np.array([2, 0]), np.array([True, False, True, False, False, True]), [1], 3, slice(1, 4)]
+)
 def test_choosing_instances(index: object) -> None:
     masks = nested(1, 60, 50)
     ours = Polygons(masks, 50, 60).flip('horizontal').crop(np.array([5, 5, 40, 45]))
@@ -124,8 +125,10 @@ def test_traced_bitmaps_are_exact(fraction: float) -> None:
     bitmaps = (np.random.default_rng(1).random((4, 23, 31)) < fraction).astype(np.uint8)
     traced = Polygons.from_bitmaps(bitmaps)
     np.testing.assert_array_equal(traced.to_ndarray(), bitmaps)
-    np.testing.assert_array_equal(traced.flip('diagonal').resize((11, 50)).to_ndarray(),
-                                  BitmapMasks(bitmaps, 23, 31).flip('diagonal').resize((11, 50)).masks)
+    np.testing.assert_array_equal(
+        traced.flip('diagonal').resize((11, 50)).to_ndarray(),
+        BitmapMasks(bitmaps, 23, 31).flip('diagonal').resize((11, 50)).masks,
+    )
 
 
 def test_one_pixel_is_one_square() -> None:

@@ -49,7 +49,13 @@ def random_info(seed: int, width: int, height: int, count: int = 6, path: Path |
 
 def painted_info(path: Path, width: int = 320, height: int = 256) -> dict[str, Any]:
     """A tote and four disjoint objects, saved without loss, each in its own flat colour."""
-    shapes = [disc((160, 128), 120), disc((110, 100), 26), disc((200, 90), 22), disc((130, 180), 24), disc((215, 165), 30)]
+    shapes = [
+        disc((160, 128), 120),
+        disc((110, 100), 26),
+        disc((200, 90), 22),
+        disc((130, 180), 24),
+        disc((215, 165), 30),
+    ]
     bitmaps = PolygonMasks([[np.array(shape)] for shape in shapes], height, width).to_ndarray()
     image = np.full((height, width, 3), BACKGROUND, np.uint8)
     for bitmap, colour in zip(bitmaps, PALETTE, strict=False):

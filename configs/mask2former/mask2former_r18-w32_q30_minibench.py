@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/mask2former_r18-w32_q30.py',
+    '../_base_/datasets/minibench.py',
+    '../_base_/schedules/minibench-mask2former.py',
+    '../_base_/iteration_runtime.py',
+]
+
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=_base_.max_iters))
