@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
+_PRINT_LOG = str(Path('mmengine/logging/logger.py'))
 
 # Messages of the stack about its own internals: nothing here for a user to act on.
 _NOISE = (
@@ -32,7 +34,7 @@ class ConsoleFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the terminal shows ``record``."""
-        if record.pathname.startswith(_PACKAGE):
+        if _origin(record).startswith(_PACKAGE):
             return True
         if record.levelno < logging.WARNING:
             return False
@@ -47,6 +49,16 @@ class ConsoleFormatter(logging.Formatter):
         """Return the line to print."""
         message = record.getMessage()
         return message if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {message}'
+
+
+def _origin(record: logging.LogRecord) -> str:
+    """The file a record comes from, looking through mmengine's ``print_log``."""
+    if not record.pathname.endswith(_PRINT_LOG):
+        return record.pathname
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_name != 'print_log':
+        frame = frame.f_back
+    return (frame.f_back or frame).f_code.co_filename
 
 
 def quiet_console(logger: logging.Logger) -> None:

@@ -63,8 +63,9 @@ class ProgressHook(Hook):
     ) -> None:
         """Advance the training bar and show the loss."""
         bar = self._step('train')
-        if outputs and 'loss' in outputs:
-            bar.set_postfix(loss=f'{float(outputs["loss"]):.3f}', refresh=False)
+        if 'train/loss' in runner.message_hub.log_scalars:
+            loss = runner.message_hub.get_scalar('train/loss').current()
+            bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
 
     def after_train(self, runner: Runner) -> None:
         """Close the training bar."""

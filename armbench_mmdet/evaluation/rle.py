@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.rle_kernels import boxed_switches, compressed, differences, source_rows
+from armbench_mmdet.evaluation.rle_kernels import boxed_switches, compressed, differences, source_positions
 
 ROUNDING_PER_CELL = 1e-6
 """Bound on the difference in value, per mask cell, that float32 positions and another order of operations make.
@@ -67,8 +67,8 @@ def _encode_one(
     # Stock's region on the CPU: the box with a pixel to spare.
     left, top = (int(max(np.floor(low) - 1, 0)) for low in (x0, y0))
     right, bottom = (int(min(np.ceil(high) + 1, limit)) for high, limit in ((x1, width), (y1, height)))
-    columns = source_rows(x0, x1, left, right, values.shape[1])
-    rows = source_rows(y0, y1, top, bottom, values.shape[0])
+    columns = source_positions(x0, x1, left, right, values.shape[1])
+    rows = source_positions(y0, y1, top, bottom, values.shape[0])
     if not (columns.size and rows.size):
         return _rle(np.empty(0, np.int64), size)
     tolerance = ROUNDING_PER_CELL * max(values.shape)
@@ -122,12 +122,13 @@ def _bitmap_switches(bitmap: np.ndarray) -> np.ndarray:
         return np.empty(0, np.int64)
     pixels = bitmap.view(np.uint8).reshape(-1)
     above, below = pixels[:-width], pixels[width:]
-    words = [part[: part.size // 8 * 8].view(np.uint64) for part in (above, below)]
+    whole = above.size // 8 * 8
+    words = above[:whole].view(np.uint64), below[:whole].view(np.uint64)
     places = np.empty(8 * (height + width), np.int64)
-    count = differences(*words, above, below, places)
+    count = differences(words[0], words[1], above, below, places)
     if count > len(places):
         places = np.empty(count, np.int64)
-        differences(*words, above, below, places)
+        differences(words[0], words[1], above, below, places)
     y, x = np.divmod(places[:count], width)
     # A column follows on the foot of the one to its left.
     foot = np.concatenate([[False], bitmap[-1, :-1]])

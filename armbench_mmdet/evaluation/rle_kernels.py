@@ -11,7 +11,7 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True)
-def source_rows(low: float, high: float, first_px: int, last_px: int, size: int) -> np.ndarray:
+def source_positions(low: float, high: float, first_px: int, last_px: int, size: int) -> np.ndarray:
     """Where the pixels of one axis of a pasted mask come from.
 
     Args:
@@ -79,12 +79,12 @@ def boxed_switches(
 ) -> tuple[int, int]:
     """Switches of a mask pasted into its box by bilinear interpolation and cut at a threshold.
 
-    Down a column of the image, between two rows of the mask, the interpolated value runs in a straight line. Where
-    both ends lie on one side of the threshold, nothing in between has to be computed.
+    Between two rows of the mask the value runs in a straight line down a column of the image. Where both ends lie on
+    one side of the threshold, nothing in between has to be computed.
 
     Args:
         mask: ``(h, w)`` float32 probabilities, zero outside.
-        columns: Source position of each pixel column of the region, from :func:`source_rows`.
+        columns: Source position of each pixel column of the region, from :func:`source_positions`.
         rows: Source position of each of its pixel rows.
         corner: First pixel column and row of the region.
         size: Height and width of the image.
@@ -124,9 +124,8 @@ def boxed_switches(
                     count, on = _note(switches, count, start + top + j), bit
         if top + rows.size < height and on:
             count, on = _note(switches, count, start + top + rows.size), False
-    end = (left + columns.size) * height
-    if on and end < height * width:
-        count = _note(switches, count, end)
+    if on and left + columns.size < width:
+        count = _note(switches, count, (left + columns.size) * height)
     return count, doubt
 
 

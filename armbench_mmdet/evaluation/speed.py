@@ -12,6 +12,8 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 
+from armbench_mmdet.evaluation.strata import DENSITY_NAMES
+
 try:
     import resource
 except ImportError:  # not on every system; the peak is then unknown
@@ -53,7 +55,7 @@ class SpeedHook(Hook):
         seconds = time.perf_counter() - self._start_s
         if batch_idx < self.warmup or not outputs:
             return
-        for metric in runner.test_evaluator.metrics:
+        for metric in runner.test_loop.evaluator.metrics:
             if hasattr(metric, 'add_timing'):
                 metric.add_timing(seconds / len(outputs), len(outputs))
 
@@ -75,7 +77,7 @@ def speed_summary(predictions: Sequence[Mapping[str, Any]], density: Mapping[int
     return {
         **_median_and_p95(list(times_ms.values())),
         'images': len(times_ms),
-        'per_density': {name: _median_and_p95(own) for name, own in sorted(by_density.items(), key=str) if name},
+        'per_density': {name: _median_and_p95(by_density[name]) for name in DENSITY_NAMES if name in by_density},
         'peak_memory_mb': peak_memory_mb(),
         'peak_gpu_memory_mb': torch.cuda.max_memory_allocated() / BYTES_PER_MB if on_gpu else None,
         'device': torch.cuda.get_device_name() if on_gpu else 'cpu',

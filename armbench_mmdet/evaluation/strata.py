@@ -12,21 +12,20 @@ In a size bin, as in COCO, ground truth outside the bin is ignored, and so are u
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from armbench_mmdet.evaluation.protocol import SIZE_EDGES_FRAC, SIZE_EDGES_PX, Accumulated, Matching
 
-DENSITY_BINS: tuple[tuple[int, int | None], ...] = ((1, 5), (6, 10), (11, 15), (16, 20), (21, 30), (31, None))
+DENSITY_STARTS = (1, 6, 11, 16, 21, 31)
+DENSITY_NAMES = ('1-5', '6-10', '11-15', '16-20', '21-30', '31+')
 
 
 def density_name(instances: int) -> str | None:
     """The name of the bin that an image with so many instances falls into, None for an empty image."""
-    for low, high in DENSITY_BINS:
-        if instances >= low and (high is None or instances <= high):
-            return f'{low}+' if high is None else f'{low}-{high}'
-    return None
+    return DENSITY_NAMES[bisect.bisect(DENSITY_STARTS, instances) - 1] if instances else None
 
 
 def density_of_images(ground_truth: Mapping[str, Any]) -> dict[int, str | None]:
@@ -71,11 +70,8 @@ def _sizes(
 
 def _densities(matching: Matching, counted: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     bin_of = density_of_images({'images': matching.images.values(), 'annotations': counted})
-    names = [density_name(low) for low, _ in DENSITY_BINS]
     scores = {}
-    for name in names:
-        if name is None:
-            continue
+    for name in DENSITY_NAMES:
         image_ids = {i for i, own in bin_of.items() if own == name}
         inside = [a for a in counted if a['image_id'] in image_ids]
         scores[name] = _stratum(matching.accumulate(image_ids) if image_ids else None, inside, image_ids)

@@ -16,8 +16,8 @@ class StableMask2FormerHead(Mask2FormerHead):
     """mmdet's :class:`Mask2FormerHead`, matching and losses always in float32, as the authors compute them.
 
     Under mixed precision the stock head sums the matching cost over 12,544 points in float16, which ends at 65,504: a
-    mean logit of 5 is enough for an infinite cost, and the matcher stops with "matrix contains invalid numeric
-    entries". In full precision nothing changes; the state dict is the stock head's.
+    mean logit of 5.3 is enough for an infinite cost, and the matcher stops with "cost matrix is infeasible". In full
+    precision nothing changes; the state dict is the stock head's.
     """
 
     def loss_by_feat(

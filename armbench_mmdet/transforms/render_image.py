@@ -21,7 +21,8 @@ class RenderImage(BaseTransform):
     """Decode the image no larger than needed and resample it once, to where the lazy transforms moved it.
 
     Without reduced decoding the result equals the stock path's (``LoadImageFromFile``, then the same flip, resize
-    and crop, in 8 bits) to within one grey level, or a few along sharp edges when a crop comes before the resize.
+    and crop, in 8 bits) to within one grey level, or a few along its border when a crop comes before the
+    resize (stock repeats pixels there, this reads the image).
     With it, a JPEG that ends up at no more than half, a quarter or an eighth of its size is decoded at that
     fraction, which averages pixels where bilinear resizing skips them: the result is smoother than stock's, and less
     aliased. That is a change of the input, small for photographs and consistent when training and testing both use

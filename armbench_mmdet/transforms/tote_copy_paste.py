@@ -78,7 +78,7 @@ class ToteCopyPaste(SeededTransform):
 
     def apply(self, results: dict, rng: np.random.Generator) -> dict:
         """Paste objects into ``results``."""
-        bitmaps = np.asarray(results['gt_masks'].to_ndarray(), np.uint8)
+        bitmaps = np.ascontiguousarray(results['gt_masks'].to_ndarray(), np.uint8)
         is_tote = results['gt_bboxes_labels'] == self.tote_label
         donors = [piece for source in [results, *results.get('mix_results', [])] for piece in self._pieces(source)]
         if not donors or not bitmaps[is_tote].any():
@@ -112,7 +112,7 @@ class ToteCopyPaste(SeededTransform):
         """All objects of a sample that are worth copying."""
         pieces = []
         ignored = source.get('gt_ignore_flags', np.zeros(len(source['gt_masks']), bool))
-        bitmaps = np.asarray(source['gt_masks'].to_ndarray(), np.uint8)
+        bitmaps = np.ascontiguousarray(source['gt_masks'].to_ndarray(), np.uint8)
         for plane, label, skip in zip(bitmaps, source['gt_bboxes_labels'], ignored, strict=True):
             x, y, width, height = cv2.boundingRect(plane)
             mask = plane[y : y + height, x : x + width]
@@ -181,7 +181,7 @@ def _includes(tote: np.ndarray, objects: np.ndarray) -> bool:
 def _hull(mask: np.ndarray) -> np.ndarray:
     """(H, W) uint8, the convex hull of a mask that is not empty."""
     points = cv2.findNonZero(mask)
-    hull = np.zeros_like(mask)
+    hull = np.zeros(mask.shape, np.uint8)
     return cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
 
 

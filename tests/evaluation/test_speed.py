@@ -31,7 +31,8 @@ def test_the_hook_times_batches_after_the_warm_up(monkeypatch):
     samples = as_samples(truth, detections)
     metric = ArmbenchMetric(ground_truth=truth)
     metric.dataset_meta = META
-    runner = types.SimpleNamespace(test_evaluator=types.SimpleNamespace(metrics=[metric]))
+    loop = types.SimpleNamespace(evaluator=types.SimpleNamespace(metrics=[metric]))
+    runner = types.SimpleNamespace(test_loop=loop)
     clock = iter([0.0, 9.0, 10.0, 10.4])
     monkeypatch.setattr(speed.time, 'perf_counter', lambda: next(clock))
     hook = SpeedHook(warmup=1)

@@ -27,7 +27,7 @@ def tiny_config(root: Path, work_dir: Path, iterations: int = 2) -> Config:
     configs.set_work_dir(config, work_dir)
     config.train_cfg.update(max_iters=iterations, val_interval=iterations)
     config.default_hooks.checkpoint.interval = iterations
-    config.param_scheduler = None
+    config.param_scheduler = config.param_scheduler[:1]
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
     return config

@@ -77,8 +77,8 @@ def jpeg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize('case', CASES)
 def test_what_the_model_gets_is_what_stock_gives(case: str, jpeg: Path) -> None:
     stock_run, our_run = (build(steps) for steps in CASES[case])
-    # Flipping before or after an 8-bit resize rounds differently; a general warp knows 1/32 of a pixel.
-    tolerance = 4 if case.startswith('crop first') else 1
+    # Flipping before or after an 8-bit resize rounds differently; at the border of a crop stock repeats pixels.
+    tolerance = 12 if case.startswith('crop first') else 1
     compared = 0
     for seed in range(25):
         info = random_info(seed, 150, 120, path=jpeg)
@@ -88,6 +88,7 @@ def test_what_the_model_gets_is_what_stock_gives(case: str, jpeg: Path) -> None:
             continue
         difference = (stock['inputs'].float() - ours['inputs'].float()).abs()
         assert difference.max() <= tolerance
+        assert difference.mean() < 0.6
         first, second = stock['data_samples'], ours['data_samples']
         assert second.img_shape == first.img_shape
         assert second.scale_factor == pytest.approx(first.scale_factor)

@@ -94,5 +94,5 @@ def test_bad_files_are_named(tmp_path: Path, content: bytes, height: int, messag
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(InputError, match="existing file, got 'nowhere.jpg'"):
+    with pytest.raises(InputError, match=r"existing file, got 'nowhere\.jpg'"):
         RenderImage()(described(Path('nowhere.jpg')))

@@ -1,0 +1,152 @@
+"""The Mask2Former configs differ from the zoo's in what was intended, and in nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+REPO = Path(__file__).resolve().parents[1]
+ZOO = 'mmdet::mask2former/mask2former_{}.py'
+SWIN_B = ZOO.format('swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic')
+LEAVES = {path.stem: path for path in sorted((REPO / 'configs/mask2former').glob('*.py'))}
+ARMBENCH = [name for name in LEAVES if name.endswith('armbench-mix')]
+IMAGES_A_STEP = 16
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Any:
+    def load(name: str) -> Config:
+        file = tmp_path / 'zoo.py'
+        file.write_text(f'_base_ = {name!r}\n')
+        return Config.fromfile(file)
+
+    return load
+
+
+def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Every value of nested dicts and lists by its dotted name."""
+    if isinstance(node, dict) and node:
+        items = [(key, value) for key, value in node.items() if key != '_scope_']
+    elif isinstance(node, (list, tuple)) and node and isinstance(node[0], dict):
+        items = list(enumerate(node))
+    else:
+        yield prefix.rstrip('.'), node
+        return
+    for key, value in items:
+        yield from flat(value, f'{prefix}{key}.')
+
+
+def differences(theirs: Any, ours: Any) -> dict[str, tuple[Any, Any]]:
+    """(theirs, ours) of every value that differs; None where there is none."""
+    before, after = dict(flat(theirs)), dict(flat(ours))
+    names = sorted(before.keys() | after.keys())
+    return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
+
+
+THINGS_AND_STUFF = [1.0] * 133 + [0.1]
+INSTANCE_OF_TWO_CLASSES = {
+    'data_preprocessor.batch_augments.0.pad_seg': (True, False),
+    'data_preprocessor.batch_augments.0.seg_pad_value': (255, None),
+    'data_preprocessor.pad_seg': (True, False),
+    'panoptic_fusion_head.num_stuff_classes': (53, 0),
+    'panoptic_fusion_head.num_things_classes': (80, 2),
+    'panoptic_fusion_head.type': ('MaskFormerFusionHead', 'BoundedMaskFormerFusionHead'),
+    'panoptic_head.loss_cls.class_weight': (THINGS_AND_STUFF, [1.0, 1.0, 0.1]),
+    'panoptic_head.num_stuff_classes': (53, 0),
+    'panoptic_head.num_things_classes': (80, 2),
+    'panoptic_head.type': ('Mask2FormerHead', 'StableMask2FormerHead'),
+    'test_cfg.panoptic_on': (True, False),
+}
+
+
+def test_model_differs_from_the_zoo_as_intended(zoo: Any) -> None:
+    ours = Config.fromfile(REPO / 'configs/_base_/models/mask2former_swin-b-p4-w12-384.py')
+    assert set(ours) == {'model', 'num_classes'}, 'a model file that brings more than the model'
+    assert differences(zoo(SWIN_B).model, ours.model) == INSTANCE_OF_TWO_CLASSES
+
+
+def test_the_same_changes_turn_the_zoos_panoptic_r50_into_its_instance_r50(zoo: Any) -> None:
+    theirs = differences(
+        zoo(ZOO.format('r50_8xb2-lsj-50e_coco-panoptic')).model, zoo(ZOO.format('r50_8xb2-lsj-50e_coco')).model
+    )
+    ours = {name for name in INSTANCE_OF_TWO_CLASSES if not name.endswith(('type', 'num_things_classes'))}
+    assert set(theirs) - {'data_preprocessor.seg_pad_value'} == ours
+
+
+def test_schedule_differs_from_the_zoo_as_intended(zoo: Any) -> None:
+    ours, theirs = Config.fromfile(REPO / 'configs/_base_/schedules/mask2former-lsj-50e.py'), zoo(SWIN_B)
+    assert set(ours) - {'max_iters'} <= set(theirs), 'a key that the zoo does not have has no effect'
+    kept = {key: theirs[key] for key in ours if key != 'max_iters'}
+    found = differences(kept, {key: ours[key] for key in kept})
+    assert found == {
+        'optim_wrapper.loss_scale': (None, 'dynamic'),
+        'optim_wrapper.type': ('OptimWrapper', 'AmpOptimWrapper'),
+        'param_scheduler.end': (368750, 97200),
+        'param_scheduler.milestones': ([327778, 355092], [86400, 93600]),
+        'train_cfg.dynamic_intervals': ([(365001, 368750)], None),
+        'train_cfg.max_iters': (368750, 97200),
+        'train_cfg.val_interval': (5000, 3600),
+    }
+
+
+@pytest.mark.parametrize('name', ARMBENCH)
+def test_armbench_leaves_take_sixteen_images_a_step(name: str) -> None:
+    config = Config.fromfile(LEAVES[name])
+    gpus, batch_size = name.split('_')[-2].split('-')[0].split('xb')
+    accumulated = config.optim_wrapper.get('accumulative_counts', 1)
+    assert config.train_dataloader.batch_size == int(batch_size)
+    assert int(gpus) * int(batch_size) * accumulated == IMAGES_A_STEP
+    assert config.auto_scale_lr.base_batch_size * accumulated == IMAGES_A_STEP
+    iterations, scheduler = config.train_cfg.max_iters, config.param_scheduler
+    assert iterations * int(gpus) * int(batch_size) == 97_200 * IMAGES_A_STEP
+    assert scheduler.end == iterations
+    assert [27 * step / iterations for step in scheduler.milestones] == [24, 26]
+    assert iterations % config.train_cfg.val_interval == 0
+    assert config.default_hooks.checkpoint.interval == config.train_cfg.val_interval
+    assert config.optim_wrapper.type == 'AmpOptimWrapper'
+    assert config.optim_wrapper.clip_grad.max_norm == 0.01
+
+
+@pytest.mark.parametrize('name', ARMBENCH)
+def test_armbench_leaves_start_from_the_zoos_coco_weights(name: str) -> None:
+    config = Config.fromfile(LEAVES[name])
+    assert Path(config.load_from).name.startswith('mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic_')
+    assert config.model.backbone.init_cfg is None
+
+
+def test_the_two_armbench_leaves_differ_only_in_how_a_step_is_gathered() -> None:
+    few, many = (Config.fromfile(LEAVES[name]) for name in ARMBENCH)
+    parts = {name.split('.')[0] for name in differences(few.to_dict(), many.to_dict())}
+    assert parts == {
+        'accumulate',
+        'auto_scale_lr',
+        'default_hooks',
+        'max_iters',
+        'model',
+        'optim_wrapper',
+        'param_scheduler',
+        'train_cfg',
+        'train_dataloader',
+        'val_interval',
+    }
+    assert set(differences(few.model, many.model)) == {'backbone.with_cp'}
+
+
+@pytest.mark.parametrize('name', LEAVES)
+def test_no_more_instances_are_asked_for_than_there_are(name: str) -> None:
+    model = Config.fromfile(LEAVES[name]).model
+    queries = model.panoptic_head.get('num_queries', 100)
+    assert model.test_cfg.max_per_image <= queries * model.panoptic_head.num_things_classes
+
+
+def test_minibench_has_the_parts_of_the_full_model() -> None:
+    def types(node: Any) -> dict[str, Any]:
+        return {name: value for name, value in flat(node) if name.endswith('type') and 'backbone' not in name}
+
+    full, small = (Config.fromfile(LEAVES[name]).model for name in (ARMBENCH[-1], 'mask2former_r18-w32_q30_minibench'))
+    del full.data_preprocessor.batch_augments, small.data_preprocessor.batch_augments
+    assert types(full) == types(small)
