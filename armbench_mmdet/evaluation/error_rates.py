@@ -16,13 +16,14 @@ A rate is the share of a class's instances; the four add up to 1. Crowds are nei
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
 
+from armbench_mmdet.evaluation.overlaps import by_image_and_class
 from armbench_mmdet.evaluation.protocol import Matching
 
 SCORE_THRESHOLD = 0.5
@@ -36,25 +37,16 @@ def segmentation_errors(matching: Matching) -> dict[str, dict[str, Any]]:
     Args:
         matching: Of masks.
     """
-    instances: dict[tuple[int, int], list[Mapping[str, Any]]] = defaultdict(list)
-    for annotation in matching.annotations:
-        if not annotation.get('iscrowd'):
-            instances[annotation['image_id'], annotation['category_id']].append(annotation)
-    predictions: dict[tuple[int, int], list[Mapping[str, Any]]] = defaultdict(list)
-    for detection in matching.detections:
-        if detection['score'] >= SCORE_THRESHOLD:
-            predictions[detection['image_id'], detection['category_id']].append(detection)
-    rates = {}
+    instances = by_image_and_class([a for a in matching.annotations if not a.get('iscrowd')])
+    predictions = by_image_and_class([d for d in matching.detections if d['score'] >= SCORE_THRESHOLD])
+    counts: dict[int, Counter[str]] = {category: Counter() for category in matching.category_ids}
+    for pair, shapes in instances.items():
+        masks = [shape['mask'] for shape in shapes]
+        counts[pair[1]].update(verdicts(masks, [p['segmentation'] for p in predictions.get(pair, ())]))
+    rates: dict[str, dict[str, Any]] = {}
     for name, category in zip(matching.classes, matching.category_ids, strict=True):
-        counts: Counter[str] = Counter()
-        for (image_id, own), shapes in instances.items():
-            if own != category:
-                continue
-            image = matching.images[image_id]
-            masks = [run_lengths(shape['segmentation'], image['height'], image['width']) for shape in shapes]
-            counts.update(verdicts(masks, [p['segmentation'] for p in predictions[image_id, own]]))
-        total = sum(counts.values())
-        rates[name] = {verdict: counts[verdict] / total if total else None for verdict in VERDICTS}
+        total = sum(counts[category].values())
+        rates[name] = {verdict: counts[category][verdict] / total if total else None for verdict in VERDICTS}
         rates[name]['instances'] = total
     return rates
 
@@ -68,7 +60,11 @@ def verdicts(instances: Sequence[Any], predictions: Sequence[Any]) -> list[str]:
     # (P, G) overlaps: over the union, and over the prediction (pycocotools' rule for crowds).
     ious = mask_api.iou(list(predictions), list(instances), [0] * len(instances))
     inside = mask_api.iou(list(predictions), list(instances), [1] * len(instances))
-    prediction_areas, instance_areas = (mask_api.area(list(masks)) for masks in (predictions, instances))
+    prediction_areas, instance_areas = (
+        # One by one: pycocotools 2.0.11 overflows on a list of 256 masks.
+        np.array([mask_api.area(mask) for mask in masks], np.float64)
+        for masks in (predictions, instances)
+    )
     covered = inside * prediction_areas[:, None] / np.maximum(instance_areas, 1)[None]
     merging = (covered > OVERLAP).sum(1) > 1
     found = []
@@ -88,12 +84,3 @@ def verdicts(instances: Sequence[Any], predictions: Sequence[Any]) -> list[str]:
 def _share_covered(instance: Any, parts: Sequence[Any]) -> float:
     common = mask_api.merge([mask_api.merge(list(parts)), instance], intersect=True)
     return float(mask_api.area(common)) / max(float(mask_api.area(instance)), 1.0)
-
-
-def run_lengths(segmentation: Any, height: int, width: int) -> Any:
-    """Compressed RLE of polygons, uncompressed or compressed run lengths."""
-    if isinstance(segmentation, list):
-        return mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation['counts'], list):
-        return mask_api.frPyObjects(segmentation, height, width)
-    return segmentation

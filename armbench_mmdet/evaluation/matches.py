@@ -16,7 +16,8 @@ import numba
 import numpy as np
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, MAX_DETS, Matching
+from armbench_mmdet.evaluation.overlaps import best_first, by_image_and_class
+from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, Matching
 
 MISSED, FOUND, IGNORED = 0, 1, 2
 
@@ -86,25 +87,24 @@ class MatchTable:
 def match_table(matching: Matching) -> MatchTable:
     """Match the detections of every image and class as ``COCOeval.evaluateImg`` does, over all areas."""
     image_ids = sorted(matching.images)
-    crowds: dict[tuple[int, int], list[bool]] = defaultdict(list)
-    for annotation in matching.annotations:
-        crowds[annotation['image_id'], annotation['category_id']].append(bool(annotation.get('iscrowd')))
-    scores: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for detection in matching.detections:
-        scores[detection['image_id'], detection['category_id']].append(detection['score'])
+    annotations, detections = by_image_and_class(matching.annotations), by_image_and_class(matching.detections)
     classes = {}
     for name, category in zip(matching.classes, matching.category_ids, strict=True):
         image, score, outcome = [], [], []
         instances = np.zeros(len(image_ids), np.int32)
         for row, image_id in enumerate(image_ids):
-            crowd = np.array(crowds.get((image_id, category), []), bool)
+            pair = (image_id, category)
+            crowd = np.array([bool(a.get('iscrowd')) for a in annotations.get(pair, ())], bool)
             instances[row] = int((~crowd).sum())
-            found = np.sort(np.array(scores.get((image_id, category), []), np.float64))[::-1][: MAX_DETS[-1]]
-            ious = np.asarray(matching.ious[image_id, category], np.float64).reshape(-1, max(len(crowd), 1))
-            ious = ious if ious.size else np.zeros((len(found), len(crowd)))
+            found = [detection['score'] for detection in best_first(detections.get(pair, ()))]
+            ious = matching.ious.get(pair)
             image.append(np.full(len(found), row, np.int32))
-            score.append(found)
-            outcome.append(_match_image(ious, crowd, IOU_THRESHOLDS))
+            score.append(np.array(found, np.float64))
+            outcome.append(
+                np.zeros((len(IOU_THRESHOLDS), len(found)), np.int8)
+                if ious is None
+                else _match_image(ious, crowd, IOU_THRESHOLDS)
+            )
         order = np.argsort(-np.concatenate(score), kind='stable')
         classes[name] = ClassMatches(np.concatenate(image)[order], np.concatenate(outcome, axis=1)[:, order], instances)
     return MatchTable(np.array(image_ids, np.int64), classes)

@@ -1,6 +1,6 @@
 """The COCO protocol on plain dicts: overlaps computed once, precision and recall accumulated as often as needed.
 
-The matching and the accumulation are faster-coco-eval's C++ code. This module fixes the protocol (thresholds, at most
+Overlaps are pycocotools', matching and accumulation are faster-coco-eval's C++ code. This module fixes the protocol (thresholds, at most
 100 detections, areas of masks for masks and of boxes for boxes), numbers annotations from 1 because COCO's code reads
 an id of 0 as "unmatched", and names what comes out. Protocol: https://cocodataset.org/#detection-eval.
 """
@@ -12,11 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import mask as mask_api
 from faster_coco_eval.core.coco import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.overlaps import compute_overlaps, run_lengths
 
 MAX_DETS = (1, 10, 100)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -85,14 +86,12 @@ def _mean_where_defined(values: np.ndarray) -> float | None:
 
 
 class _Evaluator(COCOeval_faster):
-    """COCO evaluation whose IoUs are computed once and reused for other areas and image subsets."""
+    """COCO evaluation of overlaps that are known already; boxes and masks are not looked at again."""
 
-    known_ious: Mapping[tuple[int, int], Any] | None = None
+    known_ious: Mapping[tuple[int, int], Any]
 
     def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803 - the library's names
-        if self.known_ious is not None:
-            return self.known_ious[imgId, catId]
-        return super().computeIoU(imgId, catId)
+        return self.known_ious[imgId, catId]
 
 
 class Matching:
@@ -104,6 +103,11 @@ class Matching:
         detections: COCO results: ``image_id``, ``category_id``, ``score`` and ``bbox`` (xywh) for boxes or
             ``segmentation`` (RLE) for masks and boundaries. They are not changed.
         iou_type: ``bbox``, ``segm`` or ``boundary`` (the smaller of mask and boundary IoU, arXiv 2103.16562).
+
+    Attributes:
+        annotations: The ground truth, for masks with each ``mask`` as RLE.
+        detections: The detections with their ``area``.
+        ious: See :func:`~armbench_mmdet.evaluation.overlaps.compute_overlaps`.
 
     Raises:
         InputError: A detection without a mask in ``segm``, with both, or of an unknown image or category.
@@ -118,61 +122,57 @@ class Matching:
         categories = sorted(ground_truth['categories'], key=lambda category: category['id'])
         self.classes = tuple(category['name'] for category in categories)
         self.category_ids = [category['id'] for category in categories]
-        # Numbered anew: an annotation whose id is 0 could never be matched.
-        self.annotations = [{**a, 'id': i} for i, a in enumerate(ground_truth['annotations'], 1)]
-        self.detections = [{**d, 'id': i, 'iscrowd': 0} for i, d in enumerate(detections, 1)]
-        _fill_areas(self.detections, iou_type)
-        self._header = {'images': list(ground_truth['images']), 'categories': categories}
-        self._ious: Mapping[tuple[int, int], Any] | None = None
-
-    @property
-    def ious(self) -> Mapping[tuple[int, int], Any]:
-        """IoUs by image and category id: ``(D, G)`` float64, detections by falling score, at most 100; [] if empty."""
-        if self._ious is None:
-            self.accumulate()
-        return self._ious or {}
+        self.annotations = [dict(annotation) for annotation in ground_truth['annotations']]
+        if iou_type == 'bbox':
+            self.detections = [{**d, 'area': d['bbox'][2] * d['bbox'][3]} for d in detections]
+        else:
+            self.detections = [{**d, 'area': float(mask_api.area(d['segmentation']))} for d in detections]
+            for annotation in self.annotations:
+                image = self.images[annotation['image_id']]
+                annotation['mask'] = run_lengths(annotation['segmentation'], image['height'], image['width'])
+        self.ious = compute_overlaps(self.annotations, self.detections, iou_type)
+        # Lists, because the C++ code takes numbers out of arrays one Python object at a time.
+        self._iou_lists = {pair: ious.tolist() for pair, ious in self.ious.items()}
 
     def accumulate(self, image_ids: Collection[int] | None = None, relative_areas: bool = False) -> Accumulated:
         """Precision and recall over all images or some, at bins of the area in pixels or of the image area."""
-        annotations, detections = self.annotations, self.detections
-        if image_ids is not None:
-            annotations, detections = (
-                [shape for shape in part if shape['image_id'] in image_ids] for part in (annotations, detections)
+        image_ids = self.images.keys() if image_ids is None else set(image_ids)
+        images = [{'id': image_id} for image_id in sorted(image_ids)]
+        categories = [{'id': category_id} for category_id in self.category_ids]
+        apis = [
+            COCO({'images': images, 'categories': categories, 'annotations': part})
+            for part in (
+                self._essentials(self.annotations, image_ids, relative_areas),
+                self._essentials(self.detections, image_ids, relative_areas),
             )
-        if relative_areas:
-            annotations, detections = (
-                [self._at_coco_size(shape) for shape in part] for part in (annotations, detections)
-            )
-        if self._ious is None and image_ids is None:
-            evaluator = self._evaluator(annotations, detections, self.iou_type)
-        else:
-            # With the IoUs known only scores and areas are read, so no masks need to be prepared again.
-            evaluator = self._evaluator(annotations, detections, 'bbox', image_ids)
-            evaluator.known_ious = self.ious
+        ]
+        evaluator = _Evaluator(*apis, 'bbox')
+        evaluator.known_ious = self._iou_lists
+        evaluator.params.maxDets = list(MAX_DETS)
         evaluator.evaluate()
         evaluator.accumulate()
-        if image_ids is None:
-            self._ious = evaluator.ious
         precision, recall = (np.asarray(evaluator.eval[key]) for key in ('precision', 'recall'))
         return Accumulated(precision, recall, classes=self.classes)
 
-    def _evaluator(
-        self,
-        annotations: list[dict[str, Any]],
-        detections: list[dict[str, Any]],
-        iou_type: str,
-        image_ids: Collection[int] | None = None,
-    ) -> _Evaluator:
-        apis = [COCO({**self._header, 'annotations': part}) for part in (annotations, detections)]
-        evaluator = _Evaluator(*apis, iou_type)
-        evaluator.params.maxDets = list(MAX_DETS)
-        evaluator.params.catIds = list(self.category_ids)
-        evaluator.params.imgIds = sorted(self.images if image_ids is None else image_ids)
-        return evaluator
-
-    def _at_coco_size(self, shape: dict[str, Any]) -> dict[str, Any]:
-        image = self.images[shape['image_id']]
-        return {**shape, 'area': shape['area'] * COCO_IMAGE_AREA_PX / (image['height'] * image['width'])}
+    def _essentials(
+        self, shapes: Sequence[Mapping[str, Any]], image_ids: Collection[int], relative_areas: bool
+    ) -> list[dict[str, Any]]:
+        """What matching reads, numbered from 1: an annotation whose id is 0 could never be matched."""
+        unit_px = dict.fromkeys(image_ids, 1.0)
+        if relative_areas:
+            sizes = ((i, self.images[i]) for i in image_ids)
+            unit_px = {i: image['height'] * image['width'] / COCO_IMAGE_AREA_PX for i, image in sizes}
+        return [
+            {
+                'id': number,
+                'image_id': shape['image_id'],
+                'category_id': shape['category_id'],
+                'area': shape['area'] / unit_px[shape['image_id']],
+                'iscrowd': int(shape.get('iscrowd', 0)),
+                'score': shape.get('score', 0.0),
+            }
+            for number, shape in enumerate((shape for shape in shapes if shape['image_id'] in image_ids), 1)
+        ]
 
 
 def check_detections(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str) -> None:
@@ -201,13 +201,3 @@ def check_detections(ground_truth: Mapping[str, Any], detections: Sequence[Mappi
         raise InputError(
             '; '.join(f'{rule}, got {values[0]!r} ({len(values)} detections)' for rule, values in faults.items())
         )
-
-
-def _fill_areas(detections: list[dict[str, Any]], iou_type: str) -> None:
-    if iou_type == 'bbox':
-        for detection in detections:
-            detection['area'] = detection['bbox'][2] * detection['bbox'][3]
-        return
-    areas = mask_api.area([detection['segmentation'] for detection in detections]) if detections else []
-    for detection, area in zip(detections, areas, strict=True):
-        detection['area'] = float(area)

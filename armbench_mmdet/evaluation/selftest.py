@@ -23,8 +23,8 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.error_rates import run_lengths
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
+from armbench_mmdet.evaluation.overlaps import run_lengths
 from armbench_mmdet.evaluation.protocol import MAX_DETS
 from armbench_mmdet.evaluation.rle import encode_masks
 from armbench_mmdet.evaluation.rle_masks import RleMasks

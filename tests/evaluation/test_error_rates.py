@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from coco_random import encode, only, random_dataset, random_mask
 
-from armbench_mmdet.evaluation.error_rates import VERDICTS, run_lengths, segmentation_errors, verdicts
+from armbench_mmdet.evaluation.error_rates import VERDICTS, segmentation_errors, verdicts
+from armbench_mmdet.evaluation.overlaps import run_lengths
 from armbench_mmdet.evaluation.protocol import Matching
 
 
