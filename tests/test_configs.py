@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mmdet.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
 
 from armbench_mmdet.launch import config as configs
 
@@ -36,6 +37,7 @@ def test_leaf_is_built(path: Path) -> None:
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         for transform in loader.dataset.pipeline:
             TRANSFORMS.build(transform)
+    Visualizer.get_instance(path.stem)  # the visualization hook asks for one
     for hook in [*config.default_hooks.values(), *config.custom_hooks]:
         HOOKS.build(hook)
     for evaluator in (config.val_evaluator, config.test_evaluator):

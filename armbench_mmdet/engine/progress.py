@@ -66,9 +66,11 @@ class ProgressHook(Hook):
         if 'train/loss' in runner.message_hub.log_scalars:
             loss = runner.message_hub.get_scalar('train/loss').current()
             bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
+        if bar.n == bar.total:  # now, so that the last validation does not draw into it
+            self._close('train')
 
     def after_train(self, runner: Runner) -> None:
-        """Close the training bar."""
+        """Close the training bar of a run that ended early."""
         self._close('train')
 
     def before_val_epoch(self, runner: Runner) -> None:

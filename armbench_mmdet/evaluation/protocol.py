@@ -1,8 +1,9 @@
 """The COCO protocol on plain dicts: overlaps computed once, precision and recall accumulated as often as needed.
 
-Overlaps are pycocotools', matching and accumulation are faster-coco-eval's C++ code. This module fixes the protocol (thresholds, at most
-100 detections, areas of masks for masks and of boxes for boxes), numbers annotations from 1 because COCO's code reads
-an id of 0 as "unmatched", and names what comes out. Protocol: https://cocodataset.org/#detection-eval.
+Overlaps come from pycocotools, matching and accumulation from faster-coco-eval's C++ code. This module fixes the
+protocol (thresholds, at most 100 detections, areas of masks for masks and of boxes for boxes), numbers annotations
+from 1 because COCO's code reads an id of 0 as "unmatched", and names what comes out.
+Protocol: https://cocodataset.org/#detection-eval.
 """
 
 from __future__ import annotations

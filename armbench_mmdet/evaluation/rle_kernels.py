@@ -79,8 +79,7 @@ def boxed_switches(
 ) -> tuple[int, int]:
     """Switches of a mask pasted into its box by bilinear interpolation and cut at a threshold.
 
-    Between two rows of the mask the value runs in a straight line down a column of the image. Where both ends lie on
-    one side of the threshold, nothing in between has to be computed.
+    Down a column, values between two rows of the mask lie on a straight line: ends on one side need no look between.
 
     Args:
         mask: ``(h, w)`` float32 probabilities, zero outside.

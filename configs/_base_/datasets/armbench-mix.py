@@ -2,16 +2,19 @@
 # The folder comes from --data-root, then ARMBENCH_ROOT, then data/armbench-segmentation-0.1.
 dataset_type = 'ArmbenchDataset'
 
+# Polygons first: boxes and masks are moved as coordinates, and RenderImage decodes the photo once, no larger than
+# needed. Testing reads photos the same way.
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='LoadPolygons'),
+    dict(type='LazyResize', scale=(1333, 800), keep_ratio=True),
+    dict(type='LazyRandomFlip', prob=0.5),
+    dict(type='RenderImage'),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='LoadPolygons'),
+    dict(type='LazyResize', scale=(1333, 800), keep_ratio=True),
+    dict(type='RenderImage'),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 

@@ -4,16 +4,18 @@ _base_ = './armbench-mix.py'
 data_root = 'data/minibench'
 dataset = dict(type='MinibenchDataset', data_root=data_root)
 
+image_size = (320, 256)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='Resize', scale=(320, 256), keep_ratio=True),
-    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='LoadPolygons'),
+    dict(type='LazyResize', scale=image_size, keep_ratio=True),
+    dict(type='LazyRandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='RenderImage'),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(320, 256), keep_ratio=True),
+    dict(type='LoadPolygons'),
+    dict(type='LazyResize', scale=image_size, keep_ratio=True),
+    dict(type='RenderImage'),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 

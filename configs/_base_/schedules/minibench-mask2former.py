@@ -1,7 +1,6 @@
 # From random weights on two CPU cores: one learning rate for all parts, short warm-up, cosine to 2 % of the peak.
 max_iters = 1200
 warmup_iters = 40
-no_decay = dict(decay_mult=0.0)
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
@@ -13,8 +12,5 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(
-        custom_keys=dict(query_embed=no_decay, query_feat=no_decay, level_embed=no_decay), norm_decay_mult=0.0
-    ),
     clip_grad=dict(max_norm=1.0),
 )
