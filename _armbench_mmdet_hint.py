@@ -21,7 +21,6 @@ class ExtensionHint:
         """Raise the hint for an import of ``mmcv._ext``; stay silent when importlib is merely asked if it exists."""
         if name == 'mmcv._ext' and sys._getframe(2).f_code.co_name == '_find_and_load_unlocked':
             raise ModuleNotFoundError(HINT, name=name)
-        return None
 
 
 sys.meta_path.append(ExtensionHint)

@@ -18,9 +18,9 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.overlaps import compute_overlaps, run_lengths
+from armbench_mmdet.evaluation.overlaps import MAX_PER_IMAGE, compute_overlaps, run_lengths
 
-MAX_DETS = (1, 10, 100)
+MAX_DETS = (1, 10, MAX_PER_IMAGE)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 IOU_TYPES = ('bbox', 'segm', 'boundary')

@@ -72,7 +72,7 @@ def test_matching_survives_mixed_precision_where_the_stock_head_does_not() -> No
     scores, masks = torch.zeros(1, queries, 3, dtype=torch.half), torch.full((1, queries, 16, 16), 9.0).half()
     arguments = ([scores], [masks], instances, metas)
     with torch.autocast('cpu', torch.float16):
-        with pytest.raises(ValueError, match='infeasible|invalid numeric'):
+        with pytest.raises(ValueError, match=r'infeasible|invalid numeric'):
             Mask2FormerHead.loss_by_feat(model.panoptic_head, *arguments)
         found = model.panoptic_head.loss_by_feat(*arguments)
     assert all(value.isfinite() and value.dtype == torch.float32 for value in found.values())
