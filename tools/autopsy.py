@@ -18,9 +18,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Run the autopsy and print its table."""
-    args = parse_args()
     from mmengine.logging import MMLogger
     from tqdm import tqdm
 
@@ -39,6 +38,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
     from armbench_mmdet.errors import run_tool
 
-    raise SystemExit(run_tool(main))
+    raise SystemExit(run_tool(lambda: main(arguments)))

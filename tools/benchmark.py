@@ -23,9 +23,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Run the benchmarks and print a row as soon as it is measured."""
-    args = parse_args()
     import armbench_mmdet  # noqa: F401 - before the stock stack is imported
 
     rows = []
@@ -42,6 +41,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
     from armbench_mmdet.errors import run_tool
 
-    raise SystemExit(run_tool(main))
+    raise SystemExit(run_tool(lambda: main(arguments)))

@@ -27,10 +27,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Write the sheet."""
-    args = parse_args()
-    import cv2  # late, so that --help answers at once
+    import cv2
 
     from armbench_mmdet.errors import InputError
     from armbench_mmdet.launch import config as configs
@@ -54,6 +53,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
     from armbench_mmdet.errors import run_tool
 
-    raise SystemExit(run_tool(main))
+    raise SystemExit(run_tool(lambda: main(arguments)))

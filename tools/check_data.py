@@ -21,9 +21,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
+def main(args: argparse.Namespace) -> int:
     """Audit, print, and write what was asked for."""
-    args = parse_args()
     import json
 
     from armbench_mmdet.datasets.audit import audit_data_set
@@ -48,6 +47,7 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
     from armbench_mmdet.errors import run_tool
 
-    raise SystemExit(run_tool(main))
+    raise SystemExit(run_tool(lambda: main(arguments)))

@@ -25,9 +25,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Make the data set, the contact sheet, or both."""
-    args = parse_args()
     from armbench_mmdet.datasets.minibench import make_minibench, write_contact_sheet
     from armbench_mmdet.datasets.minibench.scene import MIX, SUBSETS
     from armbench_mmdet.datasets.minibench.writer import is_complete
@@ -49,6 +48,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
     from armbench_mmdet.errors import run_tool
 
-    raise SystemExit(run_tool(main))
+    raise SystemExit(run_tool(lambda: main(arguments)))

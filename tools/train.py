@@ -30,10 +30,9 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    args = parse_args()
-    from armbench_mmdet.launch import config as configs  # late, so that --help answers at once
+    from armbench_mmdet.launch import config as configs
     from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume, train
 
     config = configs.load_config(args.config, args.cfg_options)
@@ -51,6 +50,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
     from armbench_mmdet.errors import run_tool
 
-    raise SystemExit(run_tool(main))
+    raise SystemExit(run_tool(lambda: main(arguments)))

@@ -60,7 +60,8 @@ def test_config(config: Config, checkpoint: Path, subset: str, split: str, out_d
         'seed': config.get('randomness', {}).get('seed'),
         'extra': {'checkpoint_sha256': _sha256(checkpoint)},
     }
-    evaluator.update(result_file=str(out_dir / f'{subset}_{split}.json'), identity=identity)
+    stem = str(out_dir / f'{subset}_{split}')
+    evaluator.update(result_file=f'{stem}.json', coco_json_prefix=stem, identity=identity)
     # Nothing is trained here, so nothing of training is built.
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_cfg', 'val_evaluator'):
         config[key] = None

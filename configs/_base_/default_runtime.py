@@ -11,7 +11,11 @@ default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
     progress=dict(type='ProgressHook'),
 )
-custom_hooks = [dict(type='NumClassCheckHook')]
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(type='MetricSelfTestHook', load_annotations=dict(type='LoadPolygons')),  # ground truth must score 1.0
+    dict(type='SpeedHook'),
+]
 
 env_cfg = dict(
     cudnn_benchmark=False,
