@@ -150,3 +150,18 @@ def test_minibench_has_the_parts_of_the_full_model() -> None:
     full, small = (Config.fromfile(LEAVES[name]).model for name in (ARMBENCH[-1], 'mask2former_r18-w32_q30_minibench'))
     del full.data_preprocessor.batch_augments, small.data_preprocessor.batch_augments
     assert types(full) == types(small)
+
+
+def test_large_scale_jitter_is_the_zoos_with_polygons_first(zoo: Any) -> None:
+    def steps(config: Config) -> dict[str, dict]:
+        pipeline = [dict(step) for step in config.train_dataloader.dataset.pipeline]
+        return {step.pop('type').removeprefix('Lazy'): step for step in pipeline}
+
+    ours, theirs = steps(Config.fromfile(LEAVES[ARMBENCH[-1]])), steps(zoo(ZOO.format('r50_8xb2-lsj-50e_coco')))
+    added, left_out = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+    assert added == {'LoadPolygons', 'RenderImage', 'RasterizeMasks'}
+    assert left_out == {'LoadImageFromFile', 'LoadAnnotations'}
+    shared = [name for name in theirs if name in ours]
+    assert shared == [name for name in ours if name in theirs]
+    found = differences({name: theirs[name] for name in shared}, {name: ours[name] for name in shared})
+    assert found == {'RandomResize.resize_type': ('Resize', 'LazyResize')}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -23,7 +21,7 @@ def parse_args() -> argparse.Namespace:
         help='one row for each custom augmentation on --columns images, instead of the pipeline',
     )
     parser.add_argument('--data-root', help='folder that holds the subsets (default: ARMBENCH_ROOT, or the config)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value …')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     return parser.parse_args()
 
 
@@ -39,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError('--num, --columns and --cell-px must be at least 1')
     if args.out.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
         raise InputError(f'--out must end in .png or .jpg, got {str(args.out)!r}')
-    config = configs.load_config(args.config, args.cfg_options)
+    config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     if args.data_root:
         configs.set_data_root(config, args.data_root)
     if args.augmentations:

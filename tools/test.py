@@ -6,8 +6,6 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -22,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data-root', help='folder that holds the subsets (default: ARMBENCH_ROOT, or the config)')
     parser.add_argument('--out', help='folder for the result files (default: <work dir>/results)')
     parser.add_argument('--show-dir', help='folder for images with the predictions drawn')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value …')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -37,7 +35,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.report.table import subset_table
 
     checkpoint = find_checkpoint(args.checkpoint)
-    config = configs.load_config(args.config, args.cfg_options)
+    config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     config.launcher = args.launcher
     work_dir = configs.set_work_dir(config, args.work_dir)
     if args.data_root:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 
-from mmengine.config import DictAction
-
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -22,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value …')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -35,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.launch import config as configs
     from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume, train
 
-    config = configs.load_config(args.config, args.cfg_options)
+    config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     config.launcher = args.launcher
     configs.set_work_dir(config, args.work_dir)
     if args.data_root:

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import numpy as np
-from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.engine.hooks import NumClassCheckHook
-from mmdet.registry import TRANSFORMS
-from mmdet.structures.mask import BitmapMasks
-from pycocotools import mask as mask_api
 from torch import nn
 
-from armbench_mmdet.autopsy.perfect import PerfectPredictions, Sample, bitmaps, encoded, stock_scores
+from armbench_mmdet.autopsy.perfect import PerfectPredictions, Sample, stock_scores
+from armbench_mmdet.autopsy.spoiled import (
+    at_network_size,
+    changed,
+    counted_from_zero,
+    crowded,
+    shifted,
+    through_id_map,
+    with_boxes,
+    with_coco_labels,
+    with_false_detections,
+)
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
@@ -30,8 +35,6 @@ from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.selftest import run_selftest
 
 Scores = dict[str, float]
-NETWORK_SCALE = 0.75
-COCO_LABELS = {'tote': 28, 'object': 39}  # suitcase and bottle: what a head of 80 classes knows them as
 MANY_DETECTIONS = (100, 300, 1000)
 """The detection limits of mmdet's ``CocoMetric``."""
 
@@ -73,14 +76,6 @@ def evaluate_here(perfect: PerfectPredictions, samples: Sequence[Sample], **metr
     return metric.evaluate(len(samples))
 
 
-def changed(perfect: PerfectPredictions, change: Callable[[dict[str, Any], Sample], Any]) -> list[Sample]:
-    """Perfect samples, each changed by a function of its ``pred_instances`` and itself."""
-    samples = perfect.samples()
-    for sample in samples:
-        change(sample['pred_instances'], sample)
-    return samples
-
-
 def _perfect_scores(perfect: PerfectPredictions) -> Scores:
     return stock_scores(perfect.truth, perfect.stock_detections(perfect.samples()))
 
@@ -89,40 +84,13 @@ def _with_samples(perfect: PerfectPredictions, samples: Sequence[Sample]) -> tup
     return stock_scores(perfect.truth, perfect.stock_detections(samples)), _perfect_scores(perfect)
 
 
-@TRANSFORMS.register_module()
-class FaultyLoadAnnotations(LoadAnnotations):
-    """``LoadAnnotations`` that commits a fault, to see whether the self-test notices.
-
-    Args:
-        fault: ``shift`` for labels less one, ``flatten`` for masks that went through one id map.
-    """
-
-    def __init__(self, fault: str) -> None:
-        super().__init__(with_bbox=True, with_mask=True)
-        self.fault = fault
-
-    def transform(self, results: dict) -> dict:
-        """Load, then spoil."""
-        results = super().transform(results)
-        if self.fault == 'shift':
-            results['gt_bboxes_labels'] = results['gt_bboxes_labels'] - 1
-        else:
-            flat = _flattened(results['gt_masks'].to_ndarray())
-            results['gt_masks'] = BitmapMasks(flat, *flat.shape[1:])
-        return results
-
-
 def _self_test(perfect: PerfectPredictions, fault: str) -> str:
     loader = {'type': 'FaultyLoadAnnotations', 'fault': fault}
     return refusal(lambda: run_selftest(perfect.dataset, perfect.truth, ('segm',), load_annotations=loader))
 
 
-def _shifted(perfect: PerfectPredictions) -> list[Sample]:
-    return changed(perfect, lambda instances, _: instances.update(labels=instances['labels'] - 1))
-
-
 def _stop_shift(perfect: PerfectPredictions) -> list[str]:
-    return [refusal(lambda: evaluate_here(perfect, _shifted(perfect))), _self_test(perfect, 'shift')]
+    return [refusal(lambda: evaluate_here(perfect, shifted(perfect))), _self_test(perfect, 'shift')]
 
 
 def _measure_rectangles(perfect: PerfectPredictions) -> tuple[Scores, Scores]:
@@ -139,79 +107,18 @@ def _stop_rectangles(perfect: PerfectPredictions) -> list[str]:
     return [refusal(lambda: evaluate_here(perfect, without_masks))]
 
 
-def _flattened(masks: np.ndarray) -> np.ndarray:
-    """(N, H, W) masks after a visit to one id map, where the later of two instances keeps the pixel."""
-    ids = np.zeros(masks.shape[1:], int)
-    for number, mask in enumerate(masks, 1):
-        ids[mask > 0] = number
-    return np.stack([ids == number for number in range(1, len(masks) + 1)]).astype(np.uint8)
-
-
-def _measure_flattened(perfect: PerfectPredictions) -> tuple[Scores, Scores]:
-    def flatten(instances: dict[str, Any], _: Sample) -> None:
-        instances['masks'] = encoded(_flattened(bitmaps(instances['masks'])))
-
-    return _with_samples(perfect, changed(perfect, flatten))
-
-
-def _at_network_size(perfect: PerfectPredictions) -> list[Sample]:
-    def shrink(instances: dict[str, Any], _: Sample) -> None:
-        masks = [cv2.resize(mask, None, fx=NETWORK_SCALE, fy=NETWORK_SCALE) for mask in bitmaps(instances['masks'])]
-        instances['masks'] = encoded(np.stack(masks))
-
-    return changed(perfect, shrink)
-
-
-def _with_false_detections(perfect: PerfectPredictions) -> list[Sample]:
-    """Beside every true detection a surer false one, its mask moved aside by a twentieth of the image's width."""
-
-    def add(instances: dict[str, Any], sample: Sample) -> None:
-        false = encoded(np.roll(bitmaps(instances['masks']), sample['ori_shape'][1] // 20, axis=2))
-        _put_before(instances, false, instances['labels'])
-
-    return changed(perfect, add)
-
-
-def _crowded(perfect: PerfectPredictions) -> list[Sample]:
-    """In every third image a hundred surer false detections of each class before the true ones."""
-
-    def add(instances: dict[str, Any], sample: Sample) -> None:
-        if sample['img_id'] in every_third:
-            labels, first = np.unique(instances['labels'], return_index=True)
-            masks = bitmaps([instances['masks'][index] for index in first])
-            moved = encoded(np.roll(masks, sample['ori_shape'][1] // 3, axis=2))
-            hundred = np.arange(100 * len(labels)) // 100
-            _put_before(instances, [moved[index] for index in hundred], labels[hundred])
-            instances['scores'] *= 0.5
-
-    every_third = {image['id'] for image in perfect.truth['images'][::3]}
-    return changed(perfect, add)
-
-
-def _put_before(instances: dict[str, Any], masks: list[dict[str, Any]], labels: np.ndarray) -> None:
-    """Give an image detections at score 1, and those it has half of theirs."""
-    instances['scores'] = np.concatenate([np.ones(len(masks)), 0.5 * instances['scores']])
-    instances['labels'] = np.concatenate([labels, instances['labels']])
-    instances['masks'] = [*masks, *instances['masks']]
-
-
 def _measure_leftover_box(perfect: PerfectPredictions) -> tuple[Scores, Scores]:
-    detections = perfect.stock_detections(_with_false_detections(perfect))
-    return stock_scores(perfect.truth, _with_boxes(detections)), stock_scores(perfect.truth, detections)
-
-
-def _with_boxes(detections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    boxes = mask_api.toBbox([detection['segmentation'] for detection in detections]).tolist()
-    return [{**detection, 'bbox': box} for detection, box in zip(detections, boxes, strict=True)]
+    detections = perfect.stock_detections(with_false_detections(perfect))
+    return stock_scores(perfect.truth, with_boxes(detections)), stock_scores(perfect.truth, detections)
 
 
 def _stop_leftover_box(perfect: PerfectPredictions) -> list[str]:
-    detections = _with_boxes(perfect.stock_detections(perfect.samples()))
+    detections = with_boxes(perfect.stock_detections(perfect.samples()))
     return [refusal(lambda: Matching(perfect.truth, detections, 'segm'))]
 
 
 def _measure_many_detections(perfect: PerfectPredictions) -> tuple[Scores, Scores]:
-    detections = perfect.stock_detections(_crowded(perfect))
+    detections = perfect.stock_detections(crowded(perfect))
     return stock_scores(perfect.truth, detections, MANY_DETECTIONS), stock_scores(perfect.truth, detections)
 
 
@@ -219,16 +126,11 @@ def _stop_many_detections(perfect: PerfectPredictions) -> list[str]:
     return [refusal(lambda: evaluate_here(perfect, perfect.samples(), max_dets=MANY_DETECTIONS))]
 
 
-def _with_coco_labels(perfect: PerfectPredictions) -> list[Sample]:
-    known = np.array([COCO_LABELS[name] for name in perfect.classes])
-    return changed(perfect, lambda instances, _: instances.update(labels=known[instances['labels']]))
-
-
 def _measure_coco_head(perfect: PerfectPredictions) -> tuple[Scores, Scores]:
     # "label + 1" is what most converters take for the category; COCO's code passes over categories it does not know.
     detections = [
         {'image_id': sample['img_id'], 'category_id': int(label) + 1, 'score': 1.0, 'segmentation': mask}
-        for sample in _with_coco_labels(perfect)
+        for sample in with_coco_labels(perfect)
         for label, mask in zip(sample['pred_instances']['labels'], sample['pred_instances']['masks'], strict=True)
     ]
     return stock_scores(perfect.truth, detections), _perfect_scores(perfect)
@@ -240,23 +142,19 @@ def _stop_coco_head(perfect: PerfectPredictions) -> list[str]:
     runner: Any = SimpleNamespace(model=model, train_dataloader=SimpleNamespace(dataset=perfect.dataset))
     return [
         refusal(lambda: NumClassCheckHook().before_train_epoch(runner), AssertionError),
-        refusal(lambda: evaluate_here(perfect, _with_coco_labels(perfect))),
+        refusal(lambda: evaluate_here(perfect, with_coco_labels(perfect))),
     ]
-
-
-def _counted_from_zero(truth: Mapping[str, Any]) -> dict[str, Any]:
-    return {**truth, 'annotations': [{**a, 'id': number} for number, a in enumerate(truth['annotations'])]}
 
 
 def _measure_zero_ids(perfect: PerfectPredictions) -> tuple[Scores, Scores]:
     detections = perfect.stock_detections(perfect.samples())
-    return stock_scores(_counted_from_zero(perfect.truth), detections), stock_scores(perfect.truth, detections)
+    return stock_scores(counted_from_zero(perfect.truth), detections), stock_scores(perfect.truth, detections)
 
 
 def _stop_zero_ids(perfect: PerfectPredictions) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'test.json'
-        file.write_text(json.dumps(_counted_from_zero(perfect.truth)))
+        file.write_text(json.dumps(counted_from_zero(perfect.truth)))
         truth = load_ground_truth(file, cache_dir=folder)
     score = evaluate_here(perfect, perfect.samples(), ground_truth=truth)['coco/segm_mAP']
     if score != 1:
@@ -267,7 +165,7 @@ def _stop_zero_ids(perfect: PerfectPredictions) -> list[str]:
 FAULTS = (
     Fault(
         'labels shifted by −1',
-        lambda perfect: _with_samples(perfect, _shifted(perfect)),
+        lambda perfect: _with_samples(perfect, shifted(perfect)),
         _stop_shift,
         'the metric refuses labels outside 0…1; the self-test before training refuses the loader',
     ),
@@ -279,14 +177,14 @@ FAULTS = (
     ),
     Fault(
         'masks flattened into one id map',
-        _measure_flattened,
+        lambda perfect: _with_samples(perfect, through_id_map(perfect)),
         lambda perfect: [_self_test(perfect, 'flatten')],
         'the self-test before training refuses the loader',
     ),
     Fault(
         'masks left at network size',
-        lambda perfect: _with_samples(perfect, _at_network_size(perfect)),
-        lambda perfect: [refusal(lambda: evaluate_here(perfect, _at_network_size(perfect)))],
+        lambda perfect: _with_samples(perfect, at_network_size(perfect)),
+        lambda perfect: [refusal(lambda: evaluate_here(perfect, at_network_size(perfect)))],
         "the metric refuses masks of another size than the image's",
     ),
     Fault(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmdet.registry import TRANSFORMS
 from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -41,7 +42,7 @@ class PerfectPredictions:
     @classmethod
     def of_minibench(cls, data_root: str | Path | None = None, split: str = 'test') -> PerfectPredictions:
         """Those of a split of minibench's mix subset, which is made if it is not there yet."""
-        pipeline = [{'type': 'mmdet.LoadImageFromFile'}, {'type': 'mmdet.PackDetInputs'}]
+        pipeline = [TRANSFORMS.build({'type': name}) for name in ('LoadImageFromFile', 'PackDetInputs')]
         dataset = MinibenchDataset(
             subset=SUBSETS[0], split=split, data_root=data_root, pipeline=pipeline, test_mode=True
         )

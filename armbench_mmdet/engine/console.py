@@ -25,7 +25,7 @@ _NOISE = (
     'Dataset ArmbenchDataset has already been built',
     '"FileClient" will be deprecated in future',
     '"HardDiskBackend" is the alias of "LocalBackend"',
-    'Warning: The model and loaded state dict do not match exactly',
+    'The model and loaded state dict do not match exactly',  # PretrainedReportHook says it better
 )
 
 
@@ -75,4 +75,5 @@ def quiet_warnings() -> None:
     warnings.filterwarnings('ignore', category=FutureWarning, module=r'(mmengine|mmdet|mmcv|torch|imaug)(\.|$)')
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     warnings.filterwarnings('ignore', message='.*torch.meshgrid.*')
+    warnings.filterwarnings('ignore', message='.*use_reentrant.*')
     warnings.filterwarnings('ignore', message='.*lr_scheduler.step.*')

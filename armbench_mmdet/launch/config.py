@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 
 from armbench_mmdet.errors import InputError
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Read the ``key=value`` pairs of ``--cfg-options``, with mmengine's notation for lists and tuples.
+
+    Raises:
+        InputError: A pair has no ``=``.
+    """
+    bad = [pair for pair in pairs or () if '=' not in pair.strip('=')]
+    if bad:
+        raise InputError(f'--cfg-options must be pairs key=value, got {", ".join(map(repr, bad))}')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction, default={})
+    return parser.parse_args(['--options', *pairs]).options if pairs else {}
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:

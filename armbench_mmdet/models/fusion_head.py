@@ -89,7 +89,7 @@ class BoundedMaskFormerFusionHead(MaskFormerFusionHead):
         is_thing = labels < self.num_things_classes
         top_scores, labels, queries = top_scores[is_thing], labels[is_thing], queries[is_thing]
         kept, place = queries.unique(return_inverse=True)
-        masks = upsample_masks((mask_logits[query] for query in kept.tolist()), (int(size[0]), int(size[1])))
+        masks = upsample_masks([mask_logits[query] for query in kept.tolist()], (int(size[0]), int(size[1])))
         mask_scores = top_scores.new_tensor([mask.score for mask in masks])
         boxes = torch.tensor([mask.box for mask in masks], dtype=torch.float32, device=labels.device).reshape(-1, 4)
         run_lengths = RleMasks([masks[index].rle for index in place.tolist()], size[0], size[1])

@@ -14,8 +14,9 @@ import numpy as np
 
 from armbench_mmdet.ops.jit import compiled
 
-ROUNDING = np.float32(2.0**-21)
-"""Two float32 bilinear interpolations of values up to M differ by at most this times M (four roundings each)."""
+ROUNDING = 1.01 * 2.0**-22
+"""A bilinear interpolation in float32, in any order, is within this times the sum of its four terms' sizes of the exact
+one: a term goes through at most four roundings, each within a 2**-24th, and the terms of the second order are small."""
 
 
 @compiled()
@@ -69,11 +70,47 @@ def sigmoid_sum(values: np.ndarray) -> float:
 
 
 @compiled()
-def _is_uncertain(source: np.ndarray, x: int, y: int, value: float) -> bool:
-    """Whether ``value``, interpolated between the four around, is too close to zero for its sign to be known."""
+def _is_uncertain(source: np.ndarray, x: int, x_weights: np.ndarray, y: int, y_weights: np.ndarray) -> bool:
+    """Whether rounding may decide the sign of the value interpolated between the four from column x and row y on."""
     right, below = min(x + 1, source.shape[0] - 1), min(y + 1, source.shape[1] - 1)
-    largest = max(max(abs(source[x, y]), abs(source[x, below])), max(abs(source[right, y]), abs(source[right, below])))
-    return abs(value) <= ROUNDING * largest
+    total, largest = 0.0, 0.0
+    for column, x_weight in ((x, x_weights[0]), (right, x_weights[1])):
+        for row, y_weight in ((y, y_weights[0]), (below, y_weights[1])):
+            part = np.float64(x_weight) * np.float64(y_weight) * np.float64(source[column, row])
+            total += part
+            largest += abs(part)
+    return abs(total) <= ROUNDING * largest
+
+
+@compiled()
+def _uncertain_rows(
+    values: np.ndarray,
+    margin: float,
+    source: np.ndarray,
+    x: int,
+    x_weights: np.ndarray,
+    y_low: np.ndarray,
+    y_weights: np.ndarray,
+) -> list[int]:
+    """The rows of a column of values, made from source column x and the next, whose sign rounding may decide."""
+    return [
+        row
+        for row in range(len(values))
+        if abs(values[row]) <= margin and _is_uncertain(source, x, x_weights, y_low[row], y_weights[row])
+    ]
+
+
+@compiled()
+def _append_switches(
+    values: np.ndarray, start: int, inside: bool, switches: np.ndarray, count: int
+) -> tuple[bool, int]:
+    """Append the switches of a column that begins at ``start``; return whether it ends inside, and the new count."""
+    for row in range(len(values)):  # no branch: noise would be mispredicted at every other pixel
+        above = values[row] > 0
+        switches[count] = start + row
+        count += above != inside
+        inside = above
+    return inside, count
 
 
 @compiled()
@@ -129,7 +166,7 @@ def scan_mask(
         see another sign, the positions ``x · H + y``, (U,) int64, and the signs they were given, (U,) bool.
     """
     columns, rows, (height, width) = len(x_low), len(y_low), size
-    margin = ROUNDING * np.abs(source).max()
+    margin = np.float32(2 * ROUNDING * np.abs(source).max())
     left, right, values = np.empty(rows, np.float32), np.empty(rows, np.float32), np.empty(rows, np.float32)
     switches, count = np.empty(1024, np.int64), 0
     doubts, given, doubt_count = np.empty(8, np.int64), np.empty(8, np.bool_), 0
@@ -145,24 +182,19 @@ def scan_mask(
             loaded = x_low[column]
             _at_rows(source[min(loaded + 1, source.shape[0] - 1)], y_low, y_weights, right)
         if _blend(left, right, x_weights[column], margin, values):
-            for row in range(rows):
-                if abs(values[row]) <= margin and _is_uncertain(source, loaded, y_low[row], values[row]):
-                    if doubt_count < len(signs):
-                        values[row] = 1e-30 if signs[doubt_count] else -1e-30
-                    doubts, given = _longer(doubts, doubt_count, 1), _longer(given, doubt_count, 1)
-                    doubts[doubt_count], given[doubt_count] = start + row, values[row] > 0
-                    doubt_count += 1
+            for row in _uncertain_rows(values, margin, source, loaded, x_weights[column], y_low, y_weights):
+                if doubt_count < len(signs):
+                    values[row] = 1e-30 if signs[doubt_count] else -1e-30
+                doubts, given = _longer(doubts, doubt_count, 1), _longer(given, doubt_count, 1)
+                doubts[doubt_count], given[doubt_count] = start + row, values[row] > 0
+                doubt_count += 1
         score_sum += sigmoid_sum(values)
         switches = _longer(switches, count, rows + 2)
         if inside and corner[1] > 0:  # the mask reached the image's lower edge; this column starts below its upper one
             switches[count] = start - corner[1]
             count, inside = count + 1, False
         before, first = inside, count
-        for row in range(rows):  # no branch: noise would be mispredicted at every other pixel
-            above = values[row] > 0
-            switches[count] = start + row
-            count += above != inside
-            inside = above
+        inside, count = _append_switches(values, start, inside, switches, count)
         if count > first or inside:
             top = 0 if before else switches[first] - start
             bottom = rows if inside else switches[count - 1] - start

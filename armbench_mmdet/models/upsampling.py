@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,9 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.rle import encode_masks
 from armbench_mmdet.evaluation.rle_kernels import compressed
 from armbench_mmdet.models.mask_scan import positive_extent, scan_mask
+
+_AT_ONCE = 16
+"""Masks of which the pool may hold intermediate results."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class UpsampledMask:
     score: float
 
 
-def upsample_masks(logits: Iterable[Tensor], size: tuple[int, int]) -> list[UpsampledMask]:
+def upsample_masks(logits: Sequence[Tensor], size: tuple[int, int]) -> list[UpsampledMask]:
     """Upsample mask logits bilinearly and cut them at zero.
 
     The masks equal those of ``interpolate(logits, size, mode='bilinear', align_corners=False) > 0`` pixel by pixel.
@@ -49,14 +52,16 @@ def upsample_masks(logits: Iterable[Tensor], size: tuple[int, int]) -> list[Upsa
     Raises:
         InputError: A logit is NaN or infinite.
     """
+    if not all(one.device.type == 'cpu' and one.dtype == torch.float32 for one in logits):
+        return [_interpolated(one.detach(), size) for one in logits]
+    masks: list[UpsampledMask] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(lambda one: upsample_mask(one.detach(), size), logits))
-
-
-def upsample_mask(logits: Tensor, size: tuple[int, int]) -> UpsampledMask:
-    """Upsample one mask, (h, w); see :func:`upsample_masks`."""
-    is_scannable = logits.device.type == 'cpu' and logits.dtype == torch.float32
-    return _scanned(logits, size) if is_scannable else _interpolated(logits, size)
+        for start in range(0, len(logits), _AT_ONCE):
+            part = [one.detach() for one in logits[start : start + _AT_ONCE]]
+            scans = pool.map(lambda one: _scan(one, size), part)
+            # torch has threads of its own, so doubts are settled here and not in the pool.
+            masks += [_settled(scan, one, size) for scan, one in zip(scans, part, strict=True)]
+    return masks
 
 
 def _interpolate(logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -73,30 +78,58 @@ def _interpolated(logits: Tensor, size: tuple[int, int]) -> UpsampledMask:
     return UpsampledMask(encode_masks(mask[None])[0], (x1, y1, x2, y2), float(score))
 
 
-def _scanned(logits: Tensor, size: tuple[int, int]) -> UpsampledMask:
+@dataclass(frozen=True)
+class _Scan:
+    """A mask, and what of it is in doubt.
+
+    Attributes:
+        mask: The mask if the doubts are decided as ``signs`` says.
+        doubts: Positions ``x · H + y`` of values too close to zero, (U,) int64.
+        signs: Whether each was taken to be above zero, (U,) bool.
+        again: Makes the mask with other signs.
+    """
+
+    mask: UpsampledMask
+    doubts: np.ndarray
+    signs: np.ndarray
+    again: Callable[[np.ndarray], _Scan]
+
+
+def _scan(logits: Tensor, size: tuple[int, int]) -> _Scan:
     source = logits.numpy()
     is_finite, *extent = positive_extent(source)
     _refuse_not_finite(is_finite)
     columns = bilinear_axis(source.shape[1], size[1]).reached_from(extent[0], extent[2])
     rows = bilinear_axis(source.shape[0], size[0]).reached_from(extent[1], extent[3])
-    if not len(columns.low) or not len(rows.low):
-        return UpsampledMask(_rle(np.empty(0, np.int64), size), (0.0, 0.0, 0.0, 0.0), 0.0)
     window = np.ascontiguousarray(source[rows.cells, columns.cells].T)
-    scan = functools.partial(
-        scan_mask, window, columns.low, columns.weights, rows.low, rows.weights, (columns.first, rows.first), size
-    )
-    switches, score_sum, box, doubts, given = scan(np.empty(0, np.bool_))
-    if len(doubts):
-        # Only torch's own arithmetic can tell on which side of zero it comes out.
-        x, y = np.divmod(doubts, size[0])
-        signs = _interpolate(logits, size).numpy()[y, x] > 0
-        if not np.array_equal(signs, given):
-            switches, score_sum, box, _, _ = scan(signs)
+
+    def scan(signs: np.ndarray) -> _Scan:
+        axes = columns.low, columns.weights, rows.low, rows.weights
+        found = scan_mask(window, *axes, (columns.first, rows.first), size, signs)
+        switches, score_sum, box, doubts, signs = found
+        return _Scan(_mask(switches, score_sum, box, size), doubts, signs, scan)
+
+    if not window.size:
+        empty = np.empty(0, np.int64)
+        return _Scan(_mask(empty, 0.0, np.zeros(4), size), empty, empty > 0, scan)
+    return scan(np.empty(0, np.bool_))
+
+
+def _settled(scan: _Scan, logits: Tensor, size: tuple[int, int]) -> UpsampledMask:
+    """The mask with every doubt decided by torch's own arithmetic, of which nothing else knows the last bit."""
+    if not len(scan.doubts):
+        return scan.mask
+    x, y = np.divmod(scan.doubts, size[0])
+    signs = _interpolate(logits, size).numpy()[y, x] > 0
+    return scan.mask if np.array_equal(signs, scan.signs) else scan.again(signs).mask
+
+
+def _mask(switches: np.ndarray, score_sum: float, box: np.ndarray, size: tuple[int, int]) -> UpsampledMask:
     if not len(switches):
         box = np.zeros(4)
+    x1, y1, x2, y2 = box.astype(float).tolist()
     ends = np.append(switches[1::2], size[0] * size[1])[: (len(switches) + 1) // 2]
     area = int((ends - switches[::2]).sum())
-    x1, y1, x2, y2 = box.astype(float).tolist()
     return UpsampledMask(_rle(switches, size), (x1, y1, x2, y2), score_sum / (area + 1e-6))
 
 

@@ -13,6 +13,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='NumClassCheckHook'),
+    dict(type='PretrainedReportHook'),  # of the weights in load_from, only the class head may start afresh
     dict(type='MetricSelfTestHook', load_annotations=dict(type='LoadPolygons')),  # ground truth must score 1.0
     dict(type='SpeedHook'),
 ]

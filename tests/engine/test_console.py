@@ -3,9 +3,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+from mmengine.logging import MMLogger, print_log
 
 from armbench_mmdet.engine import console
-from mmengine.logging import MMLogger, print_log
 
 
 def record(path: str, level: int, message: str) -> logging.LogRecord:

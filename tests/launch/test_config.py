@@ -37,6 +37,21 @@ def test_misspelt_config_name_suggests_the_right_one(monkeypatch: pytest.MonkeyP
         configs.load_config('configs/mask_rcnn/mask-rcnn_r18-w32_fpn_minibench.py')
 
 
+def test_option_pairs_follow_mmengine() -> None:
+    pairs = ['a.b=1', 'c=[1,2]', 'd="[(1,2),(3,4)]"', 'e=x=y', 'f=None', 'g=true']
+    assert configs.parse_options(pairs) == {
+        'a.b': 1,
+        'c': [1, 2],
+        'd': [(1, 2), (3, 4)],
+        'e': 'x=y',
+        'f': None,
+        'g': True,
+    }
+    assert configs.parse_options(None) == {}
+    with pytest.raises(InputError, match="must be pairs key=value, got 'lr'"):
+        configs.parse_options(['lr', 'a=1'])
+
+
 def test_options_override_and_unknown_keys_are_reported(capsys: pytest.CaptureFixture) -> None:
     config = configs.load_config(LEAF, {'optim_wrapper.optimizer.lr': 0.5, 'train_dataloader.batchsize': 3})
     assert config.optim_wrapper.optimizer.lr == 0.5

@@ -1,0 +1,64 @@
+"""The whole way on pictures: data set, predictions, metric, written COCO results, and pycocotools on those."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from pycocotools import mask as mask_api
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from armbench_mmdet.datasets import ArmbenchDataset
+from armbench_mmdet.evaluation.metric import ArmbenchMetric
+
+SUMMARY = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR_1', 'AR_10', 'AR_100')
+
+
+def blurred_truth(record: dict, rng: np.random.Generator) -> dict:
+    """Predictions near the truth: shifted masks, wrong labels now and then, random scores."""
+    height, width = record['height'], record['width']
+    masks = []
+    for instance in record['instances']:
+        runs = mask_api.merge(mask_api.frPyObjects(instance['mask'], height, width))
+        shift = np.float32([[1, 0, rng.integers(-3, 4)], [0, 1, rng.integers(-3, 4)]])
+        masks.append(cv2.warpAffine(mask_api.decode(runs), shift, (width, height)) > 0)
+    boxes = np.array([instance['bbox'] for instance in record['instances']]) + rng.normal(0, 2, (len(masks), 4))
+    labels = np.array([instance['bbox_label'] for instance in record['instances']])
+    labels = np.where(rng.random(len(labels)) < 0.1, 1 - labels, labels)
+    instances = InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float32),
+        labels=torch.tensor(labels),
+        scores=torch.tensor(rng.random(len(labels)), dtype=torch.float32),
+        masks=torch.tensor(np.stack(masks)),
+    )
+    return {'img_id': record['img_id'], 'ori_shape': (height, width), 'pred_instances': instances}
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_result_equals_pycocotools_on_the_written_files(iou_type: str, minibench_root: Path, tmp_path: Path) -> None:
+    dataset = ArmbenchDataset(data_root=minibench_root, split='test', test_mode=True, pipeline=[])
+    rng = np.random.default_rng(0)
+    metric = ArmbenchMetric(coco_json_prefix=str(tmp_path / 'mix'), log_table=False)
+    metric.dataset_meta = dataset.metainfo
+    metric.process({}, [blurred_truth(dataset.get_data_info(i), rng) for i in range(len(dataset))])
+    scores = metric.evaluate(len(dataset))
+
+    # By hand, as a reviewer would: the published annotation file and the written results, nothing of ours.
+    truth = COCO(str(minibench_root / 'mix-object-tote/test.json'))
+    written = json.loads((tmp_path / f'mix.{iou_type}.json').read_text())
+    assert all(('segmentation' in one) == (iou_type == 'segm') for one in written)
+    peer = COCOeval(truth, truth.loadRes(written), iou_type)
+    peer.evaluate()
+    peer.accumulate()
+    peer.summarize()
+    expected = dict(zip(SUMMARY, peer.stats, strict=False))
+    assert 0.05 < expected['mAP'] < 0.95
+    for key, value in expected.items():
+        ours = scores[f'coco/{iou_type}_{key}']
+        assert (value == -1 and ours is None) or ours == pytest.approx(value, abs=1e-9), key
