@@ -29,17 +29,17 @@ class Difficulty:
     """
 
     count_weights: tuple[int, ...] = (1, 2, 3, 5, 7, 9, 10, 10, 9, 8, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
-    size_scale: float = 1.1
+    size_scale: float = 1.0
     crowd_reference: int = 7
     min_crowd_scale: float = 0.74
-    stack_prob: float = 0.10
+    stack_prob: float = 0.14
     stack_overlap_frac: tuple[float, float] = (0.12, 0.40)
-    contact_prob: float = 0.3
+    contact_prob: float = 0.18
     wall_prob: float = 0.18
     lean_prob: float = 0.25
-    min_visible_frac: float = 0.25
+    min_visible_frac: float = 0.35
     min_visible_area_frac: float = 0.0009
-    min_contrast: int = 55
+    min_contrast: int = 65
     mix_fill_frac: tuple[float, float] = (0.90, 1.0)
     zoomed_fill_frac: tuple[float, float] = (0.45, 0.65)
     noise_sigma: tuple[float, float] = (1.5, 4.0)

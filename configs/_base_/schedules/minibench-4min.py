@@ -1,5 +1,5 @@
 # From random weights, about four minutes on two CPU cores: short warm-up, then cosine to 2 % of the peak.
-max_iters = 560
+max_iters = 620
 warmup_iters = 40
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
@@ -11,6 +11,6 @@ param_scheduler = [
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10.0),
 )

@@ -20,7 +20,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(sys, 'argv', ['make_minibench.py', *map(str, arguments)])
-    return run_tool(module.main)
+    parsed = module.parse_args()
+    return run_tool(lambda: module.main(parsed))
 
 
 TINY = ('--train', 1, '--val', 1, '--test', 1, '--width', 64, '--height', 64, '--workers', 1)
