@@ -11,7 +11,8 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Evaluate a checkpoint', allow_abbrev=False)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file, or a run folder (its latest checkpoint)')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file, or a run folder (its latest checkpoint)')
+    parser.add_argument('--selftest', action='store_true', help='only check that ground truth scores 1.0')
     parser.add_argument(
         '--subset', default='mix-object-tote', help="a subset's folder name, or all (default: %(default)s)"
     )
@@ -24,6 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.checkpoint is None and not args.selftest:
+        parser.error('CHECKPOINT must be given, unless --selftest is')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -31,10 +34,9 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from armbench_mmdet.launch import config as configs
-    from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint
+    from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint, selftest
     from armbench_mmdet.report.table import subset_table
 
-    checkpoint = find_checkpoint(args.checkpoint)
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     config.launcher = args.launcher
     work_dir = configs.set_work_dir(config, args.work_dir)
@@ -43,6 +45,12 @@ def main(args: argparse.Namespace) -> None:
     if args.show_dir:
         config.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
     subsets = chosen_subsets(args.subset)
+    if args.selftest:
+        for subset in subsets:
+            images = selftest(config, subset, args.split)
+            print(f'{subset} {args.split}: the ground truth of {images} images scores 1.0')
+        return
+    checkpoint = find_checkpoint(args.checkpoint)
     out_dir = Path(args.out or work_dir / 'results')
     results = evaluate(config, checkpoint, subsets, args.split, out_dir)
     print(subset_table(results))

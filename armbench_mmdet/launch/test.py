@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import SUBSETS, check_choice
 from armbench_mmdet.engine.weights import compare_weights, load_weights
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.selftest import run_selftest
 from armbench_mmdet.launch.train import build_runner
 
 
@@ -91,6 +95,26 @@ def load_exactly(runner: Runner, checkpoint: Path) -> None:
             f'(in {runner.cfg.filename})'
         )
     model.load_state_dict(state)
+
+
+def selftest(config: Config, subset: str, split: str) -> int:
+    """Send the ground truth of a few images through the evaluation as predictions; it must score 1.0.
+
+    Args:
+        config: Its test loader's data set is used.
+        subset: Folder name of the subset.
+        split: ``val`` or ``test``.
+
+    Returns:
+        How many images were used.
+
+    Raises:
+        InputError: It scores less; the message names the step that lost it.
+    """
+    init_default_scope(config.default_scope)
+    dataset = DATASETS.build({**config.test_dataloader.dataset, 'subset': subset, 'split': split})
+    truth = load_ground_truth(Path(dataset.metainfo['ann_file']), dataset.metainfo['category_map'])
+    return run_selftest(dataset, truth, load_annotations={'type': 'LoadPolygons'})
 
 
 def evaluate(

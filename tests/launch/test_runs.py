@@ -13,8 +13,9 @@ from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.engine.weights import load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.launch import config as configs
-from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint
+from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint, selftest
 from armbench_mmdet.launch.train import train
+from armbench_mmdet.transforms import LoadPolygons
 
 REPO = Path(__file__).resolve().parents[2]
 LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
@@ -108,3 +109,21 @@ def test_console_has_no_noise_and_the_log_file_has_everything(
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'Hooks will be executed' in log
     assert 'System environment' in log
+
+
+def test_selftest_passes_on_every_subset_and_catches_a_shifted_label(
+    minibench_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(minibench_root, tmp_path)
+    for subset in SUBSETS:
+        assert selftest(config, subset, 'test') >= 1
+    original = LoadPolygons.transform
+
+    def shifted(self: LoadPolygons, results: dict) -> dict:
+        results = original(self, results)
+        results['gt_bboxes_labels'] = results['gt_bboxes_labels'] - 1
+        return results
+
+    monkeypatch.setattr(LoadPolygons, 'transform', shifted)
+    with pytest.raises(InputError, match='lost at labels'):
+        selftest(config, SUBSETS[0], 'test')
