@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
+from torch import Tensor
 
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import SUBSETS, check_choice
 from armbench_mmdet.engine.weights import compare_weights, load_weights
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.result_file import file_fingerprint
 from armbench_mmdet.evaluation.selftest import run_selftest
 from armbench_mmdet.launch.train import build_runner
 
@@ -44,12 +45,13 @@ def chosen_subsets(name: str) -> tuple[str, ...]:
     return SUBSETS if name == 'all' else (check_choice('--subset', name, (*SUBSETS, 'all')),)
 
 
-def test_config(config: Config, checkpoint: Path, subset: str, split: str, out_dir: Path) -> Config:
+def test_config(config: Config, checkpoint: Path, digest: str, subset: str, split: str, out_dir: Path) -> Config:
     """Return a copy of ``config`` that evaluates one subset and writes its result file.
 
     Args:
         config: The config the checkpoint was trained with.
         checkpoint: The checkpoint file.
+        digest: Its SHA-256, hexadecimal.
         subset: Folder name of the subset.
         split: ``val`` or ``test``.
         out_dir: Where ``<subset>_<split>.json`` goes.
@@ -62,7 +64,7 @@ def test_config(config: Config, checkpoint: Path, subset: str, split: str, out_d
         'config': str(config.filename),
         'checkpoint': str(checkpoint),
         'seed': config.get('randomness', {}).get('seed'),
-        'extra': {'checkpoint_sha256': _sha256(checkpoint)},
+        'extra': {'checkpoint_sha256': digest},
     }
     stem = str(out_dir / f'{subset}_{split}')
     evaluator.update(result_file=f'{stem}.json', coco_json_prefix=stem, identity=identity)
@@ -76,17 +78,12 @@ def test_config(config: Config, checkpoint: Path, subset: str, split: str, out_d
     return config
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load_exactly(runner: Runner, checkpoint: Path) -> None:
-    """Load a checkpoint whose every tensor fits the model, and nothing else.
+def load_exactly(runner: Runner, state: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Load the tensors of a checkpoint if every one fits the model, and none is missing.
 
     Raises:
         InputError: Tensors are missing, left over or of another shape: the checkpoint belongs to another model.
     """
-    state = load_weights(checkpoint)
     model = runner.model.module if hasattr(runner.model, 'module') else runner.model
     comparison = compare_weights(state, model.state_dict())
     if not comparison.is_exact:
@@ -135,10 +132,12 @@ def evaluate(
     Raises:
         InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config.
     """
+    state = load_weights(checkpoint)
+    digest = str(file_fingerprint(checkpoint)).removeprefix('sha256:')
     results: dict[str, dict[str, Any]] = {}
     for subset in subsets:
-        runner = build_runner(test_config(config, checkpoint, subset, split, out_dir))
-        load_exactly(runner, checkpoint)
+        runner = build_runner(test_config(config, checkpoint, digest, subset, split, out_dir))
+        load_exactly(runner, state, checkpoint)
         try:
             loop = runner.build_test_loop(runner._test_loop)
         except InputError as error:

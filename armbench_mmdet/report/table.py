@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MISSING = '–'
-
-
-def number(value: float | None) -> str:
-    """A score between 0 and 1 with three digits; a dash where there is none."""
-    return MISSING if value is None else f'{value:.3f}'
+from armbench_mmdet.evaluation.result_file import shown
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -37,5 +32,5 @@ def subset_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         segm, bbox = result['segm'], result['bbox']
         tote, thing = segm['per_class']['tote'], segm['per_class']['object']
         scores = [segm['mAP'], segm['mAP_50'], segm['mAP_75'], tote['mAP'], thing['mAP'], thing['mAP_50'], bbox['mAP']]
-        rows.append([subset, *map(number, scores)])
+        rows.append([subset, *map(shown, scores)])
     return markdown_table(header, rows)

@@ -13,11 +13,11 @@ vertices of all parts in fifths of a pixel; ``parts`` (M + 1,) int64, part ``m``
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from armbench_mmdet.ops.jit import compiled
 
 STEPS = 5
 _HALF = STEPS // 2
-_compiled = njit(cache=True, nogil=True, error_model='numpy')
 
 
 def to_lattice(coords: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def first_wanted(wanted: np.ndarray, size: int) -> np.ndarray:
     return np.searchsorted(wanted, np.arange(size + 1)).astype(np.int64)
 
 
-@_compiled
+@compiled
 def _toggle(x: int, y: int, first_x: np.ndarray, first_y: np.ndarray, left: int, top: int, out: np.ndarray) -> None:
     """Toggle the wanted copies of source column ``x`` from lattice height ``y`` on downwards."""
     row = min(max(-((_HALF - y) // STEPS), 0), len(first_y) - 1)
@@ -39,7 +39,7 @@ def _toggle(x: int, y: int, first_x: np.ndarray, first_y: np.ndarray, left: int,
         out[target, column] ^= 1
 
 
-@_compiled
+@compiled
 def _toggle_edge(
     x0: int, y0: int, x1: int, y1: int, first_x: np.ndarray, first_y: np.ndarray, left: int, top: int, out: np.ndarray
 ) -> None:
@@ -70,7 +70,7 @@ def _toggle_edge(
         before = after
 
 
-@_compiled
+@compiled
 def _window(lattice: np.ndarray, first: np.ndarray) -> tuple[int, int]:
     """Range of wanted indices that vertices along one axis, (V,) int64, can reach."""
     size = len(first) - 1
@@ -79,7 +79,7 @@ def _window(lattice: np.ndarray, first: np.ndarray) -> tuple[int, int]:
     return first[low], first[high]
 
 
-@_compiled
+@compiled
 def _draw_part(lattice: np.ndarray, first_x: np.ndarray, first_y: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Draw one part within its own window; return the (h + 1, w) uint8 bitmap and its left and top."""
     left, right = _window(lattice[:, 0], first_x)
@@ -96,7 +96,7 @@ def _draw_part(lattice: np.ndarray, first_x: np.ndarray, first_y: np.ndarray) ->
     return out[: bottom - top], left, top
 
 
-@_compiled
+@compiled
 def draw_instances(
     lattice: np.ndarray,
     parts: np.ndarray,
@@ -131,7 +131,7 @@ def draw_instances(
                         target[x - left - column] |= local[row, column]
 
 
-@_compiled
+@compiled
 def measure_instances(
     lattice: np.ndarray, parts: np.ndarray, instances: np.ndarray, first_x: np.ndarray, first_y: np.ndarray
 ) -> np.ndarray:
@@ -165,7 +165,7 @@ def measure_instances(
     return stats
 
 
-@_compiled
+@compiled
 def draw_rois(
     coords: np.ndarray,
     parts: np.ndarray,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from armbench_mmdet.report.table import markdown_table, number, subset_table
+from armbench_mmdet.evaluation.result_file import shown
+from armbench_mmdet.report.table import markdown_table, subset_table
 
 
 def test_table_is_aligned() -> None:
@@ -12,7 +13,7 @@ def test_table_is_aligned() -> None:
 
 
 def test_missing_number_is_a_dash() -> None:
-    assert (number(None), number(0.12345)) == ('–', '0.123')
+    assert (shown(None), shown(0.12345)) == ('–', '0.123')
 
 
 def test_subset_table_shows_tote_and_object_apart() -> None:
