@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from armbench_mmdet.autopsy.faults import FAULTS, Fault
 from armbench_mmdet.autopsy.perfect import PerfectPredictions
-from armbench_mmdet.report.table import markdown_table, number
+from armbench_mmdet.evaluation.result_file import shown
+from armbench_mmdet.report.table import markdown_table
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def findings_table(findings: Iterable[Finding]) -> str:
     rows = []
     for finding in findings:
         unit = '' if finding.fault.score == 'mAP' else f' ({finding.fault.score})'
-        rows.append([finding.fault.name, *(number(score) + unit for score in (finding.with_it, finding.without))])
+        rows.append([finding.fault.name, *(shown(score) + unit for score in (finding.with_it, finding.without))])
     table = markdown_table(['fault', 'segm mAP with it', 'without it'], rows).splitlines()
     checks = ['what stops it here', '---', *(finding.fault.check for finding in findings)]
     return '\n'.join(f'{line} {check} |' for line, check in zip(table, checks, strict=True))
