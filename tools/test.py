@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = find_checkpoint(args.checkpoint)
     out_dir = Path(args.out or work_dir / 'results')
     results = evaluate(config, checkpoint, subsets, args.split, out_dir)
-    print(subset_table(results))
+    print(subset_table(results, configs.training_subsets(config)))
     print(f'\nresult files: {out_dir}')
 
 

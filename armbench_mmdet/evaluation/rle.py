@@ -15,6 +15,7 @@ from torch.nn.functional import grid_sample
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.rle_kernels import boxed_switches, compressed, differences, source_positions
+from armbench_mmdet.ops.jit import map_threads
 
 ROUNDING_PER_CELL = 1e-6
 """Bound on the difference in value, per mask cell, that float32 positions and another order of operations make.
@@ -112,7 +113,7 @@ def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
     if isinstance(masks, Tensor) and masks.device.type != 'cpu':
         return [_rle(_device_switches(mask), size) for mask in masks.bool()]
     array = masks.detach().numpy() if isinstance(masks, Tensor) else masks
-    return [_rle(_bitmap_switches(np.ascontiguousarray(mask, dtype=bool)), size) for mask in array]
+    return map_threads(lambda mask: _rle(_bitmap_switches(np.ascontiguousarray(mask, dtype=bool)), size), array)
 
 
 def _bitmap_switches(bitmap: np.ndarray) -> np.ndarray:

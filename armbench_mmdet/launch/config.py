@@ -99,6 +99,12 @@ def datasets(config: Config) -> Iterator[ConfigDict]:
             yield from _unwrap(loader['dataset'])
 
 
+def training_subsets(config: Config) -> str:
+    """The subsets a config trains on, by name, several joined by `` + ``."""
+    names = [dataset.get('subset', '?') for dataset in _unwrap(config.train_dataloader['dataset'])]
+    return ' + '.join(dict.fromkeys(names))
+
+
 def _unwrap(dataset: ConfigDict) -> Iterator[ConfigDict]:
     inner = dataset.get('dataset', dataset.get('datasets'))
     if inner is None:

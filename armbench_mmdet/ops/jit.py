@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numba
 import torch
 
 Kernel = Callable[..., Any]
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 
 
 @overload
@@ -37,19 +39,29 @@ def compiled(kernel: Kernel | None = None, *, fused: bool = False) -> Kernel | C
         return numba.njit(**options)(kernel)
 
 
+def map_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Call a function once per item, on at most ``torch.get_num_threads()`` threads.
+
+    Args:
+        function: What releases the interpreter lock for most of its time, such as a compiled kernel.
+        items: Its arguments.
+
+    Returns:
+        The results, in the order of the items.
+    """
+    waiting = list(items)
+    threads = min(torch.get_num_threads(), len(waiting))
+    if threads <= 1:
+        return [function(item) for item in waiting]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, waiting))
+
+
 def run_tasks(kernel: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> None:
-    """Call a kernel once per task, on at most ``torch.get_num_threads()`` threads.
+    """Call a kernel once per task, on threads as :func:`map_threads` does.
 
     Args:
         kernel: A function compiled by :func:`compiled`, which writes its result into its arguments.
         tasks: The arguments of each call. No two may write to the same place.
     """
-    calls = list(tasks)
-    threads = min(torch.get_num_threads(), len(calls))
-    if threads <= 1:
-        for call in calls:
-            kernel(*call)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(lambda call: kernel(*call), calls):
-            pass
+    map_threads(lambda task: kernel(*task), tasks)

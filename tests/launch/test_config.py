@@ -73,6 +73,14 @@ def test_data_root_reaches_every_loader_and_wrapped_data_sets() -> None:
     assert [dataset.data_root for dataset in configs.datasets(config)] == ['elsewhere'] * 3
 
 
+def test_training_subsets_are_named_through_wrappers() -> None:
+    config = configs.load_config(LEAF)
+    assert configs.training_subsets(config) == 'mix-object-tote'
+    parts = [config.train_dataloader.dataset, {**config.train_dataloader.dataset, 'subset': 'other'}]
+    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    assert configs.training_subsets(config) == 'mix-object-tote + other'
+
+
 @pytest.mark.parametrize(
     ('argument', 'in_config', 'expected'),
     [('given', 'written', 'given'), (None, 'written', 'written'), (None, None, f'work_dirs/{LEAF.stem}')],

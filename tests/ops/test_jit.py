@@ -7,7 +7,7 @@ import pytest
 import torch
 from numba.core.caching import FunctionCache
 
-from armbench_mmdet.ops.jit import compiled, run_tasks
+from armbench_mmdet.ops.jit import compiled, map_threads, run_tasks
 
 
 @pytest.mark.parametrize('threads', [1, 3])
@@ -20,6 +20,13 @@ def test_every_task_runs_once(threads: int, monkeypatch: pytest.MonkeyPatch) -> 
 
     run_tasks(kernel, ((index, 2) for index in range(10)))
     assert counts.tolist() == [2] * 10
+
+
+@pytest.mark.parametrize('threads', [1, 3])
+def test_results_keep_the_order_of_the_items(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    assert map_threads(lambda item: item**2, range(20)) == [item**2 for item in range(20)]
+    assert map_threads(lambda item: item, []) == []
 
 
 @pytest.mark.parametrize('threads', [1, 3])

@@ -21,6 +21,6 @@ def test_subset_table_shows_tote_and_object_apart() -> None:
         return {'mAP': ap, 'mAP_50': 0.75, 'mAP_75': 0.25}
 
     segm = {**scores(0.5), 'per_class': {'tote': scores(0.9), 'object': scores(None)}}
-    table = subset_table({'mix-object-tote': {'segm': segm, 'bbox': scores(0.4)}})
+    table = subset_table({'mix-object-tote': {'segm': segm, 'bbox': scores(0.4)}}, 'mix')
     cells = [cell.strip() for cell in table.splitlines()[2].strip('|').split('|')]
-    assert cells == ['mix-object-tote', '0.500', '0.750', '0.250', '0.900', '–', '0.750', '0.400']
+    assert cells == ['mix', 'mix-object-tote', '0.500', '0.750', '0.250', '0.900', '–', '0.750', '0.400']

@@ -1,14 +1,17 @@
-"""Mask R-CNN's post-processing: run lengths box by box against stock pasting and encoding.
+"""Post-processing of both models, from what the network gives to COCO run lengths, equal character by character.
 
-Both start from the same 28×28 probabilities and boxes and end with COCO run lengths, equal character by character.
+Mask R-CNN: run lengths box by box against stock pasting and encoding of the same 28×28 probabilities and boxes.
+Mask2Former: see :mod:`benchmarks._mask2former`.
 """
 
 from __future__ import annotations
 
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from benchmarks import _mask2former
+from benchmarks._memory import added_mb
 
 MASKS = 100
 SIZES_PX = ((960, 1280), (2048, 2448))
@@ -34,9 +37,7 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
         size = f'{height}×{width}'
         inputs = (masks, boxes, height, width)
         yield _row(f'{MASKS} masks at {size}, paste and encode', 's', _seconds, (ours, stock), inputs)
-        # Measured on a fifth: the tracer slows Python down, and memory grows with the number of masks.
-        part = (masks[::5], boxes[::5], height, width)
-        yield _row(f'{len(part[0])} masks at {size}, memory for arrays', 'MB', _peak_mb, (ours, stock), part)
+        yield _row(f'{MASKS} masks at {size}, added memory', 'MB', _memory_mb, (ours, stock), inputs)
         yield _row(
             f'{MASKS} masks at {size}, encode bitmaps alone',
             's',
@@ -44,6 +45,7 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
             (encode_masks, encode_mask_results),
             (bitmaps,),
         )
+    yield from _mask2former.rows(small)
 
 
 def _row(
@@ -65,15 +67,9 @@ def _seconds(function: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[flo
     return min(times_s), value
 
 
-def _peak_mb(function: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[float, Any]:
-    """NumPy's and Python's peak; torch's own memory is not traced, so stock's bitmaps are added by their size."""
-    tracemalloc.start()
-    value = function(*inputs)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    if isinstance(value[0]['counts'], bytes):
-        peak += len(inputs[0]) * inputs[2] * inputs[3]
-    return peak / 2**20, value
+def _memory_mb(function: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[float, Any]:
+    value: list[Any] = []
+    return added_mb(lambda: value.extend(function(*inputs))), value
 
 
 def _stock_paste(masks: Any, boxes: Any, height: int, width: int) -> Any:
