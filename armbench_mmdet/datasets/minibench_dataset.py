@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mmdet.registry import DATASETS
 
@@ -18,9 +19,13 @@ class MinibenchDataset(ArmbenchDataset):
 
     Args:
         data_root: Folder of the subsets; ``data/minibench`` by default.
-        *args: As for :class:`ArmbenchDataset`.
+        train_images: How many training pictures to render, if not the default 400.
         **kwargs: As for :class:`ArmbenchDataset`.
     """
+
+    def __init__(self, train_images: int | None = None, **kwargs: Any) -> None:
+        self.train_images = train_images
+        super().__init__(**kwargs)
 
     def locate_root(self, data_root: str | Path | None) -> Path:
         """The folder given, else ``data/minibench``."""
@@ -30,5 +35,5 @@ class MinibenchDataset(ArmbenchDataset):
         """Make the data if need be, then load them."""
         from armbench_mmdet.datasets.minibench import ensure_minibench
 
-        ensure_minibench(Path(self.data_root))
+        ensure_minibench(Path(self.data_root), self.train_images)
         return super().load_data_list()

@@ -1,4 +1,4 @@
-"""Make the default minibench when it is first needed, once, whoever asks at the same time."""
+"""Make minibench when it is first needed, once, whoever asks at the same time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from armbench_mmdet.datasets.minibench.writer import DEFAULT_COUNTS, LOCK, check_ours, is_complete, make_minibench
+from armbench_mmdet.datasets.minibench.writer import DEFAULT_COUNTS, LOCK, MIX, check_ours, is_complete, make_minibench
 
 if sys.platform != 'win32':
     import fcntl
@@ -27,8 +27,8 @@ def _only_one(root: Path) -> Iterator[None]:
         yield
 
 
-def ensure_minibench(root: Path) -> None:
-    """Make the default minibench in a folder unless a complete one is there.
+def ensure_minibench(root: Path, train_images: int | None = None) -> None:
+    """Make minibench in a folder unless a complete one is there.
 
     A complete minibench of another size, seed or number of pictures is left as it is; an interrupted one, or one made
     by an older version of the generator, is made anew. Several processes may call this at once: one makes it, the
@@ -36,6 +36,7 @@ def ensure_minibench(root: Path) -> None:
 
     Args:
         root: Folder of the data set.
+        train_images: Training pictures of mix, if not the default 400; the other splits stay the same pictures.
 
     Raises:
         InputError: If the folder holds something that minibench did not make.
@@ -46,5 +47,8 @@ def ensure_minibench(root: Path) -> None:
     with _only_one(root):
         if is_complete(root):
             return
-        print(f'making minibench, {sum(DEFAULT_COUNTS.values())} procedural pictures, in {root}', flush=True)
-        make_minibench(root)
+        counts = dict(DEFAULT_COUNTS)
+        if train_images is not None:
+            counts[MIX, 'train'] = train_images
+        print(f'making minibench, {sum(counts.values())} procedural pictures, in {root}', flush=True)
+        make_minibench(root, counts=counts)

@@ -12,7 +12,7 @@ from armbench_mmdet.datasets.minibench.writer import is_complete
 
 
 def _ensure_slowly(root: Path, log: Path) -> None:
-    def slow(folder: Path) -> None:
+    def slow(folder: Path, counts: dict) -> None:
         with log.open('a') as file:
             file.write('made\n')
         time.sleep(0.5)

@@ -9,7 +9,14 @@ import cv2
 import pytest
 from pycocotools.coco import COCO
 
-from armbench_mmdet.datasets.minibench import SUBSETS, ensure_minibench, first_use, make_minibench, writer
+from armbench_mmdet.datasets.minibench import (
+    DEFAULT_COUNTS,
+    SUBSETS,
+    ensure_minibench,
+    first_use,
+    make_minibench,
+    writer,
+)
 from armbench_mmdet.datasets.minibench.writer import MARKER, image_name, is_complete
 from armbench_mmdet.errors import InputError
 
@@ -120,19 +127,19 @@ def test_an_interrupted_call_is_seen_and_made_anew(tmp_path: Path, monkeypatch: 
 
 
 @pytest.fixture
-def few_by_default(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """``make_minibench`` as ``ensure_minibench`` calls it, small; the list tells for which folders."""
-    calls: list[Path] = []
+def few_by_default(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, dict]]:
+    """``make_minibench`` as ``ensure_minibench`` calls it, small; the list tells for which folders and counts."""
+    calls: list[tuple[Path, dict]] = []
 
-    def small(root: Path) -> None:
-        calls.append(root)
+    def small(root: Path, counts: dict) -> None:
+        calls.append((root, counts))
         make_minibench(root, counts={(SUBSETS[0], 'test'): 1}, workers=1, **SMALL)
 
     monkeypatch.setattr(first_use, 'make_minibench', small)
     return calls
 
 
-def test_ensure_makes_it_once(tmp_path: Path, few_by_default: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_ensure_makes_it_once(tmp_path: Path, few_by_default: list, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / 'data' / 'minibench'
     ensure_minibench(root)
     said = capsys.readouterr().out
@@ -140,10 +147,15 @@ def test_ensure_makes_it_once(tmp_path: Path, few_by_default: list[Path], capsys
     assert said.count('\n') == 1
     ensure_minibench(root)
     assert capsys.readouterr().out == ''
-    assert few_by_default == [root]
+    assert few_by_default == [(root, DEFAULT_COUNTS)]
 
 
-def test_ensure_replaces_an_older_version(tmp_path: Path, few_by_default: list[Path]) -> None:
+def test_ensure_makes_as_many_training_pictures_as_asked(tmp_path: Path, few_by_default: list) -> None:
+    ensure_minibench(tmp_path, train_images=7)
+    assert few_by_default[0][1] == {**DEFAULT_COUNTS, (SUBSETS[0], 'train'): 7}
+
+
+def test_ensure_replaces_an_older_version(tmp_path: Path, few_by_default: list) -> None:
     ensure_minibench(tmp_path)
     marker = json.loads((tmp_path / MARKER).read_text())
     (tmp_path / MARKER).write_text(json.dumps({**marker, 'version': 0}))
@@ -152,7 +164,7 @@ def test_ensure_replaces_an_older_version(tmp_path: Path, few_by_default: list[P
     assert is_complete(tmp_path)
 
 
-def test_a_missing_annotation_file_is_incomplete(tmp_path: Path, few_by_default: list[Path]) -> None:
+def test_a_missing_annotation_file_is_incomplete(tmp_path: Path, few_by_default: list) -> None:
     ensure_minibench(tmp_path)
     (tmp_path / SUBSETS[0] / 'test.json').unlink()
     assert not is_complete(tmp_path)
