@@ -1,0 +1,35 @@
+"""Two finished runs on the same small data, and the report of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic_runs import MASK2FORMER, write_data, write_run
+
+from armbench_mmdet.report.content import Report, gather
+from armbench_mmdet.report.files import write_report
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp('report_data') / 'minibench')
+
+
+@pytest.fixture(scope='session')
+def work_dirs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp('report_runs')
+    return [
+        write_run(root / 'first', data),
+        write_run(root / 'second', data, MASK2FORMER, noise_px=4.0, seed=1),
+    ]
+
+
+@pytest.fixture(scope='session')
+def report(work_dirs: list[Path]) -> Report:
+    return gather(work_dirs)
+
+
+@pytest.fixture(scope='session')
+def page(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(report, tmp_path_factory.mktemp('report'))

@@ -1,0 +1,173 @@
+"""What is broken or unfinished is one clear line each, and the rest is reported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from synthetic_runs import MASK_RCNN, record, write_data, write_result
+
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.report import content
+from armbench_mmdet.report.content import gather
+from armbench_mmdet.report.files import markdown
+from armbench_mmdet.report.page import html
+from armbench_mmdet.report.runs import collect_runs
+
+MIX = f'{SUBSETS[0]}_test'
+
+
+def change(path: Path, **keys: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+def change_identity(path: Path, **keys: object) -> None:
+    change(path, identity={**json.loads(path.read_text())['identity'], **keys})
+
+
+def truncate_log(run: Path) -> None:
+    path = next(run.glob('*/vis_data/scalars.json'))
+    path.write_text(path.read_text()[:-20])
+
+
+def swap_matches(run: Path) -> None:
+    shutil.copy(run / f'results/{SUBSETS[1]}_test.segm.matches.npz', run / f'results/{MIX}.segm.matches.npz')
+
+
+def break_config(run: Path) -> None:
+    for path in (*run.glob('*.py'), *run.glob('*/vis_data/config.py')):
+        path.write_text('model = dict(')
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, 'gallery', lambda runs: ([], []))
+
+
+DAMAGES: list[tuple[Callable[[Path], object], str]] = [
+    (truncate_log, 'cut short'),
+    (lambda run: change(run / f'results/{MIX}.json', schema_version=99), 'schema_version must be 1, got 99'),
+    (lambda run: (run / f'results/{MIX}.json').write_text('{"schema'), 'must be JSON'),
+    (lambda run: change(run / f'results/{MIX}.json', classes=['cat', 'dog']), 'another data set'),
+    (lambda run: change_identity(run / f'results/{MIX}.json', subset='coco'), 'another data set'),
+    (lambda run: change_identity(run / f'results/{MIX}.json', split='val'), 'named after its subset and split'),
+    (lambda run: (run / f'results/{MIX}.segm.matches.npz').unlink(), 'match table must be a readable file'),
+    (swap_matches, 'match table must belong to its result'),
+    (lambda run: (run / 'record.json').write_text('{'), 'record must be JSON'),
+    (lambda run: change(run / 'record.json', schema_version=2), 'schema_version must be 1, got 2'),
+    (lambda run: change(run / 'record.json', attempts=None), 'record must have attempts'),
+    (break_config, 'config must load'),
+]
+
+
+@pytest.mark.parametrize(('damage', 'line'), DAMAGES, ids=[line for _, line in DAMAGES])
+def test_damage_is_one_line_and_the_rest_is_reported(
+    work_dirs: list[Path], tmp_path: Path, damage: Callable[[Path], object], line: str
+) -> None:
+    broken = tmp_path / 'broken'
+    shutil.copytree(work_dirs[0], broken)
+    assert collect_runs([broken])[1] == []
+    damage(broken)
+    runs, problems = collect_runs([broken, work_dirs[1]])
+    named = [problem for problem in problems if line in problem]
+    assert len(named) == 1
+    assert named[0].startswith('broken: ')
+    assert '\n' not in named[0]
+    assert [run.name for run in runs] == ['broken', 'second']
+    assert len(runs[0].evaluations) >= 2
+    assert len(runs[1].evaluations) == 3
+
+
+def test_nothing_to_report_names_every_folder(tmp_path: Path) -> None:
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'empty' / 'record.json').write_text('[]')
+    with pytest.raises(InputError, match=r'nowhere.*empty: record must be JSON.*must hold a run'):
+        collect_runs([tmp_path / 'nowhere', tmp_path / 'empty'])
+
+
+def test_a_missing_folder_does_not_hide_the_others(work_dirs: list[Path], tmp_path: Path) -> None:
+    runs, problems = collect_runs([tmp_path / 'nowhere', *work_dirs])
+    assert len(runs) == 2
+    assert problems == [f"work dir must be an existing folder, got '{tmp_path / 'nowhere'}'"]
+
+
+@pytest.mark.parametrize(
+    ('status', 'message', 'shown'),
+    [
+        ('running', None, 'unfinished'),
+        ('failed', 'loss became NaN', 'failed: loss became NaN'),
+        ('stopped', None, 'stopped'),
+    ],
+)
+def test_a_run_that_did_not_finish_is_listed_as_such(
+    work_dirs: list[Path], tmp_path: Path, status: str, message: str | None, shown: str
+) -> None:
+    run = tmp_path / 'run'
+    shutil.copytree(work_dirs[0], run, ignore=shutil.ignore_patterns('results'))
+    (run / 'record.json').write_text(json.dumps(record(MASK_RCNN, status, message=message)))
+    report = gather([run])
+    assert any(f'did not finish at iteration 600; its record says {shown!r}' in line for line in report.problems)
+    assert any('no result to show' in line for line in report.problems)
+    assert shown in [cell.text for cell in report.run_table().rows[0]]
+    assert 'No run has a result file yet' in html(report)
+
+
+def test_results_alone_are_enough(data: Path, tmp_path: Path) -> None:
+    write_result(tmp_path / 'bare', data, SUBSETS[2], None, 2.0)
+    report = gather([tmp_path / 'bare'])
+    text = html(report)
+    assert 'unknown: no record.json' in text
+    assert 'No run has a log with curves.' in text
+    assert 'Neither a record nor a result names the config.' in text
+    assert not report.problems[0].startswith('bare: record')
+    assert '0.' in markdown(report)
+
+
+def test_a_result_on_other_data_is_shown_and_not_compared(work_dirs: list[Path], tmp_path: Path) -> None:
+    other_data = write_data(tmp_path / 'minibench', seed=5)
+    other = tmp_path / 'other'
+    shutil.copytree(work_dirs[1], other)
+    write_result(other, other_data, SUBSETS[0], MASK_RCNN, 0.5)
+    report = gather([work_dirs[0], other, work_dirs[1]])
+    warnings = [line for line in report.problems if 'must be on the same data' in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f'other: result on {SUBSETS[0]} test must be on the same data to be compared')
+    scores, difference = report.scores[:2]
+    by_run = {row[1].text: row for row in scores.rows if row[0].text == 'mean'}
+    assert list(by_run) == ['first', 'other †', 'second']
+    assert not any(cell.is_best for cell in by_run['other †'])
+    assert by_run['first'][2].is_best
+    assert float(by_run['other †'][2].text) > float(by_run['first'][2].text)
+    assert [row[0].text for row in difference.rows] == ['first − second']
+    pair = gather([work_dirs[0], other])
+    assert 'paired differences' not in pair.scores[1].caption
+    assert not any(cell.is_best for row in pair.scores[0].rows for cell in row)
+
+
+def test_results_without_a_fingerprint_are_not_compared(work_dirs: list[Path], tmp_path: Path) -> None:
+    copies = [tmp_path / 'first', tmp_path / 'second']
+    for source, copy in zip(work_dirs, copies, strict=True):
+        shutil.copytree(source, copy)
+        change_identity(copy / f'results/{MIX}.json', data_fingerprint=None)
+    report = gather(copies)
+    assert sum('got no data fingerprint' in line for line in report.problems) == 2
+    assert not any(cell.is_best for row in report.scores[0].rows for cell in row)
+
+
+def test_runs_of_one_name_are_told_apart(work_dirs: list[Path], tmp_path: Path) -> None:
+    for name in ('a', 'b'):
+        shutil.copytree(work_dirs[0], tmp_path / name / 'run')
+    runs, _ = collect_runs([tmp_path / 'a' / 'run', tmp_path / 'b' / 'run', tmp_path / 'a' / 'run'])
+    assert [run.name for run in runs] == ['a/run', 'b/run']
+
+
+def test_an_equal_score_on_other_data_is_not_marked_as_best(work_dirs: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(work_dirs[0], tmp_path / 'other')
+    change_identity(tmp_path / 'other' / f'results/{MIX}.json', data_fingerprint='sha256:0123')
+    rows = gather([*work_dirs, tmp_path / 'other']).scores[0].rows
+    best = {row[1].text: row[2].is_best for row in rows if row[0].text == 'mean'}
+    assert best == {'first': True, 'second': False, 'other †': False}

@@ -1,0 +1,116 @@
+"""What the report says, against the result files it was made from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.evaluation.bootstrap import difference_intervals
+from armbench_mmdet.evaluation.matches import MatchTable
+from armbench_mmdet.evaluation.result_file import read_result
+from armbench_mmdet.report.content import PROCEDURAL, Report
+from armbench_mmdet.report.files import comma_separated, markdown
+from armbench_mmdet.report.part_tables import density_table, error_table, size_table, speed_table
+from armbench_mmdet.report.published import PUBLISHED
+
+
+def texts(rows) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in rows]
+
+
+def test_scores_are_the_result_files(report: Report, work_dirs: list[Path]) -> None:
+    assert report.problems == []
+    table = report.scores[0]
+    assert table.caption == f'{SUBSETS[0]}, test: masks'
+    results = [read_result(folder / f'results/{SUBSETS[0]}_test.json')['segm'] for folder in work_dirs]
+    for row in texts(table.rows):
+        scores = results[row[1] == 'second']
+        one = scores if row[0] == 'mean' else scores['per_class'][row[0]]
+        numbers = [one[key] for key in table.header[2:-1] if key != '95 % interval']
+        assert [*row[2:3], *row[4:-1]] == ['–' if number is None else f'{number:.3f}' for number in numbers]
+        interval = scores['confidence'][row[0]]
+        assert row[3] == f'{interval["low"]:.3f}…{interval["high"]:.3f}'
+    assert sum(int(row[-1]) for row in texts(table.rows)[2:]) == 2 * int(table.rows[0][-1].text)
+
+
+def test_the_best_of_each_column_and_class_is_marked(report: Report) -> None:
+    for table in report.scores:
+        if 'paired' in table.caption:
+            continue
+        for first, second in zip(table.rows[::2], table.rows[1::2], strict=True):
+            for one, other in zip(first[2:-1], second[2:-1], strict=True):
+                if '…' in one.text:  # the interval
+                    assert not one.is_best
+                elif one.text != '–':
+                    assert one.is_best == (float(one.text) >= float(other.text))
+                    assert other.is_best == (float(other.text) >= float(one.text))
+
+
+def test_differences_are_paired_and_the_better_run_comes_first(report: Report, work_dirs: list[Path]) -> None:
+    table = report.scores[1]
+    assert table.rows[0][0].text == 'first − second'
+    loaded = [MatchTable.load(folder / f'results/{SUBSETS[0]}_test.segm.matches.npz') for folder in work_dirs]
+    for cell, interval in zip(table.rows[0][1:], difference_intervals(*loaded).values(), strict=True):
+        sure = ' *' if interval.low > 0 or interval.high < 0 else ''
+        assert cell.text == f'{interval.value:+.3f} ({interval.low:+.3f}…{interval.high:+.3f}){sure}'
+    assert [row[-1].text.endswith(' *') for row in table.rows] == [True]
+
+
+def test_the_matrix_has_every_subset_and_both_numbers(report: Report, work_dirs: list[Path]) -> None:
+    (matrix,) = report.matrices
+    assert list(matrix.header[2:]) == list(SUBSETS)
+    for row, folder in zip(texts(matrix.rows), work_dirs, strict=True):
+        assert row[0] == SUBSETS[0]
+        for shown, subset in zip(row[2:], SUBSETS, strict=True):
+            segm = read_result(folder / f'results/{subset}_test.json')['segm']
+            assert shown == f'{segm["mAP"]:.3f} / {segm["per_class"]["object"]["mAP"]:.3f}'
+    assert f'trained on {SUBSETS[1]}, {SUBSETS[2]}' in matrix.notes[1]
+
+
+def test_parts_are_the_result_files(report: Report, work_dirs: list[Path]) -> None:
+    comparison = report.compared[0]
+    result = read_result(work_dirs[0] / f'results/{SUBSETS[0]}_test.json')
+    sizes = {row[0]: row for row in texts(size_table(comparison).rows) if row[1] == 'first'}
+    small = result['segm']['per_size']['coco']['s']
+    assert sizes['small (in pixels)'][2] == f'{small["mAP"]:.3f}'
+    assert sizes['small (in pixels)'][4] == f'{small["per_class"]["object"]:.3f}'
+    densities = density_table(comparison)
+    assert {row[0].text for row in densities.rows} == {'1-5', '6-10'}
+    assert '11-15' in densities.notes[0]
+    speed = texts(speed_table(comparison).rows)[0]
+    assert speed[1:4] == ['cpu', '6', f'{result["speed"]["median_ms"]:.0f} / {result["speed"]["p95_ms"]:.0f}']
+    for row in texts(error_table(comparison).rows):
+        assert sum(map(float, row[2:-1])) == pytest.approx(1, abs=0.002)
+
+
+def test_rows_of_numbers_have_everything(report: Report, work_dirs: list[Path]) -> None:
+    rows = list(csv.DictReader(io.StringIO(comma_separated(report))))
+    assert len(rows) == 2 * 3 * 2 * 3  # runs, subsets, IoU types, classes and their mean
+    row = next(row for row in rows if (row['run'], row['class'], row['iou_type']) == ('second', 'object', 'segm'))
+    result = json.loads((work_dirs[1] / f'results/{row["subset"]}_test.json').read_text())
+    assert float(row['mAP']) == result['segm']['per_class']['object']['mAP']
+    assert float(row['mAP_low']) == result['segm']['confidence']['object']['low']
+    assert row['data_fingerprint'] == result['identity']['data_fingerprint']
+    assert (row['procedural'], row['comparable'], row['images']) == ('1', '1', '6')
+
+
+def test_markdown_says_minibench_and_keeps_published_numbers_apart(report: Report) -> None:
+    text = markdown(report)
+    assert PROCEDURAL in text
+    ours, theirs = text.split('## Published numbers')
+    assert '0.6971' not in ours
+    assert '| first' not in theirs
+    for one in PUBLISHED:
+        assert one.split in theirs
+        assert one.caveat in theirs
+
+
+def test_the_overview_has_a_line_for_every_result(report: Report) -> None:
+    lines = report.overview().splitlines()
+    assert len(lines) == 2 + 2 * 3
+    assert lines[2].startswith(f'| first  | {SUBSETS[0]} | {SUBSETS[0]}, test ')

@@ -1,0 +1,73 @@
+"""Per-image scores against COCO's own numbers, and the rule by which images are chosen."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable, match_table
+from armbench_mmdet.evaluation.protocol import Matching
+from armbench_mmdet.report.image_scores import ALL, KINDS, choose, image_scores
+
+
+def random_boxes(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A few images of overlapping boxes, some crowds, detections near them with tied scores."""
+    rng = np.random.default_rng(seed)
+    truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': []}
+    truth['categories'] = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
+    detections = []
+    for image_id in (7, 3, 12, 5):
+        truth['images'].append({'id': image_id, 'height': 100, 'width': 100})
+        for box in rng.uniform(5, 40, (int(rng.integers(0, 8)), 4)):
+            category = int(rng.integers(1, 3))
+            own = {'image_id': image_id, 'category_id': category, 'bbox': box.tolist()}
+            truth['annotations'].append({**own, 'area': box[2] * box[3], 'iscrowd': int(rng.random() < 0.2)})
+            for _ in range(int(rng.integers(0, 4))):
+                near = (box + rng.normal(0, 3, 4)).clip(1).tolist()
+                detections.append({**own, 'bbox': near, 'score': int(rng.integers(0, 8)) / 8})
+    return truth, detections
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_a_score_is_the_average_precision_of_the_image_alone(seed: int) -> None:
+    matching = Matching(*random_boxes(seed), 'bbox')
+    table = match_table(matching)
+    for class_name in (ALL, *table.classes):
+        for image_id, score in zip(table.image_ids.tolist(), image_scores(table, class_name), strict=True):
+            alone = matching.accumulate({image_id}).ap(class_name=None if class_name == ALL else class_name)
+            assert (np.isnan(score) and alone is None) or score == pytest.approx(alone, abs=1e-12)
+
+
+def table_of(scores: list[float]) -> MatchTable:
+    """One instance and one detection an image, found at so many tenths of the thresholds; nothing there for NaN."""
+    there = ~np.isnan(scores)
+    outcome = np.where(np.arange(10)[:, None] < np.round(10 * np.nan_to_num(scores)), FOUND, 0).astype(np.int8)
+    rows = np.arange(len(scores), dtype=np.int32)
+    return MatchTable(10 * rows.astype(np.int64), {'object': ClassMatches(rows, outcome, there.astype(np.int32))})
+
+
+TENTHS = [value / 10 for value in range(10)]
+
+CHOICES = [
+    # scores, per kind, image ids (ten times the place) by kind
+    ([0.1, 0.9, 0.5], 1, ([10], [20], [0])),
+    (TENTHS, 1, ([90], [50], [0])),
+    (TENTHS, 3, ([90, 80, 70], [60, 50, 40], [20, 10, 0])),
+    (TENTHS, 9, ([90, 80, 70], [60, 50, 40], [20, 10, 0])),  # no image twice
+    ([0.5, 0.5, 0.5], 1, ([0], [10], [20])),  # ties by image id
+    ([0.1, 0.2], 2, ([10], [], [0])),
+    ([0.1], 1, ([0], [], [])),
+    ([math.nan, 0.3], 1, ([10], [], [])),  # nothing to find, nothing to rank
+    ([math.nan], 1, ([], [], [])),
+]
+
+
+@pytest.mark.parametrize(('scores', 'per_kind', 'expected'), CHOICES)
+def test_images_are_chosen_by_rank(scores: list[float], per_kind: int, expected: tuple[list[int], ...]) -> None:
+    choices = choose(table_of(scores), ALL, per_kind)
+    assert tuple([one.image_id for one in choices if one.kind == kind] for kind in KINDS) == expected
+    assert [one.score for one in choices] == sorted((one.score for one in choices), reverse=True)
+    assert all(one.images == np.isfinite(scores).sum() for one in choices)

@@ -1,0 +1,98 @@
+"""What was run: the config that training had, what it changes, and the facts of the record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from synthetic_runs import MASK_RCNN, REPO, record
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.launch.config import load_config
+from armbench_mmdet.report.dumped_config import differences_from_base, dumped_config
+from armbench_mmdet.report.provenance import provenance
+from armbench_mmdet.report.runs import collect_runs
+
+
+def test_the_config_of_training_is_found_behind_the_one_of_testing(work_dirs: list[Path]) -> None:
+    stem = Path(MASK_RCNN).stem
+    assert Config.fromfile(work_dirs[0] / f'{stem}.py').train_cfg is None
+    config, problems = dumped_config(work_dirs[0], stem)
+    assert problems == []
+    assert config is not None
+    assert config.optim_wrapper.optimizer.lr == 0.5
+
+
+def test_no_config_is_said(tmp_path: Path) -> None:
+    assert dumped_config(tmp_path, None) == (None, [f'no resolved config of its training (in {tmp_path})'])
+
+
+def test_differences_are_the_leafs_text_and_the_command_lines(tmp_path: Path) -> None:
+    (tmp_path / 'base.py').write_text("a = dict(b=1, c=[1, 2])\nhooks = [dict(type='A'), dict(type='B', x=1)]\n")
+    leaf = tmp_path / 'leaf.py'
+    leaf.write_text("_base_ = './base.py'\na = dict(b=2)\nnew = 'n'\n")
+    resolved = load_config(leaf, {'a.c': [1, 2], 'hooks': [dict(type='A'), dict(x=2, type='B')]})
+    resolved.dump(str(tmp_path / 'dumped.py'))
+    found = differences_from_base(leaf, load_config(tmp_path / 'dumped.py'))
+    assert {one.key: (one.base, one.run) for one in found} == {
+        'a.b': ('1', '2'),
+        'new': ('–', "'n'"),
+        'hooks': ("[dict(type='B', x=1), …]", "[dict(type='B', x=2), …]"),
+    }
+
+
+def test_a_dumped_config_of_the_repository_differs_by_its_leaf_alone(tmp_path: Path) -> None:
+    load_config(REPO / MASK_RCNN).dump(str(tmp_path / 'dumped.py'))
+    found = differences_from_base(REPO / MASK_RCNN, load_config(tmp_path / 'dumped.py'))
+    assert {one.key for one in found} == {'default_hooks.logger.interval', 'default_hooks.checkpoint.interval'}
+
+
+@pytest.mark.parametrize(('text', 'message'), [('a = 1', 'build on others'), ('a = (', 'readable'), (None, 'readable')])
+def test_a_leaf_without_a_base_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    leaf = tmp_path / 'leaf.py'
+    if text:
+        leaf.write_text(text)
+    with pytest.raises(InputError, match=message):
+        differences_from_base(leaf, Config({'a': 1}))
+
+
+def test_facts_of_the_record(work_dirs: list[Path], data: Path) -> None:
+    run = collect_runs([work_dirs[0]])[0][0]
+    found = provenance(run)
+    facts = dict(found.facts)
+    assert facts['seed'] == '7'
+    assert facts['time running'] == '0 h 10 min 02 s'
+    assert facts['git revision'] == '1234abc with changes, kept in git.diff of the folder'
+    assert facts['hardware'] == 'EPYC, 2 cores, 8 GB memory, no GPU'
+    assert facts['data: mix-object-tote/train.json'] == 'sha256:feed'
+    assert facts['versions'] == 'torch 2.13.0'
+    assert facts['tested: mix-object-tote test'] == run.evaluations[0].fingerprint
+    assert found.differences is not None
+    changed = {row[0].text: row[2].text for row in found.differences.rows}
+    assert changed['optim_wrapper.optimizer.lr'] == '0.5'
+    assert changed['train_dataloader.dataset.data_root'] == repr(str(data))
+    assert found.leaf == (REPO / MASK_RCNN).read_text()
+    assert 'optim_wrapper' in str(found.resolved)
+
+
+def test_attempts_and_what_is_not_known(work_dirs: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(work_dirs[0], tmp_path / 'run')
+    first, second = record(MASK_RCNN)['attempts'][0], record(MASK_RCNN, 'running')['attempts'][0]
+    second['unreadable_images'] = ['a.jpg', 'b.jpg']
+    changed = record('configs/gone.py', 'running', attempts=[first, second])
+    (tmp_path / 'run' / 'record.json').write_text(json.dumps(changed))
+    shutil.copy(next((tmp_path / 'run').glob('*.py')), tmp_path / 'run' / 'gone.py')
+    found = provenance(collect_runs([tmp_path / 'run'])[0][0])
+    assert found.attempts is not None
+    assert [[cell.text for cell in row][2:4] for row in found.attempts.rows] == [
+        ['0 h 10 min 02 s', 'finished'],
+        ['–', 'unfinished'],
+    ]
+    facts = dict(found.facts)
+    assert facts['time running'] == '0 h 10 min 02 s, and 1 attempts whose end is not known'
+    assert facts['unreadable images'] == '2: a.jpg, b.jpg'
+    assert found.differences is None
+    assert any('gone.py' in note for note in found.notes)

@@ -1,0 +1,49 @@
+"""A real run, tiny, through training, testing and the report: what the parts write is what the report reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.launch import config as configs
+from armbench_mmdet.launch.test import evaluate, find_checkpoint
+from armbench_mmdet.launch.train import train
+from armbench_mmdet.report.content import gather
+from armbench_mmdet.report.files import write_report
+from armbench_mmdet.report.provenance import provenance
+from armbench_mmdet.report.training_plots import loss_plot
+
+REPO = Path(__file__).resolve().parents[2]
+LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+
+
+@pytest.mark.slow
+def test_a_run_is_reported_without_a_complaint(minibench_root: Path, tmp_path: Path) -> None:
+    config = configs.load_config(LEAF)
+    configs.set_data_root(config, minibench_root)
+    work_dir = configs.set_work_dir(config, tmp_path / 'run')
+    config.train_cfg.update(max_iters=2, val_interval=2)
+    config.default_hooks.checkpoint.interval = 2
+    config.default_hooks.logger.interval = 1
+    config.param_scheduler = config.param_scheduler[:1]
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+    train(config)
+    evaluate(config, find_checkpoint(work_dir), SUBSETS, 'test', work_dir / 'results')
+
+    report = gather([work_dir])
+    assert report.problems == []
+    assert report.is_procedural
+    assert [cell.text for cell in report.run_table().rows[0]][1] == 'finished'
+    assert [comparison.subset for comparison in report.compared] == list(SUBSETS)
+    assert {shot.picture.subset for shot in report.shots} == set(SUBSETS)
+    plot = loss_plot(report.runs[0])
+    assert plot is not None
+    assert {'loss_mask', 'loss_mask, validation'} <= {trace['name'] for trace in plot.data}
+    found = provenance(report.runs[0])
+    assert '–' not in dict(found.facts).values()
+    assert found.differences is not None
+    assert 'train_cfg.max_iters' in [row[0].text for row in found.differences.rows]
+    assert write_report(report, tmp_path / 'report').stat().st_size < 15e6

@@ -1,0 +1,34 @@
+"""Show what runs did: ``python tools/report.py WORK_DIR… --out DIR`` writes report.html, results.md and results.csv."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Write a report of runs', allow_abbrev=False)
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folder of a run')
+    parser.add_argument('--out', default='work_dirs/report', help='folder for the report (default: %(default)s)')
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the tool."""
+    from armbench_mmdet.report.content import gather
+    from armbench_mmdet.report.files import write_report
+
+    report = gather(args.work_dirs)
+    page = write_report(report, Path(args.out))
+    for problem in report.problems:
+        print(f'note: {problem}')
+    print(report.overview())
+    print(f'\nreport: {page}')
+
+
+if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
+    from armbench_mmdet.errors import run_tool
+
+    raise SystemExit(run_tool(lambda: main(arguments)))
