@@ -1,0 +1,157 @@
+"""A trained model that takes image files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from torch.utils.data import DataLoader, Dataset
+
+from armbench_mmdet.engine.weights import load_weights
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.predictions import checked_prediction
+from armbench_mmdet.inference.image_files import find_images, image_size
+from armbench_mmdet.inference.prediction import Prediction
+from armbench_mmdet.launch.config import load_config
+from armbench_mmdet.launch.test import find_checkpoint, load_exactly
+
+Report = Callable[[str, str], None]
+
+
+class Detector:
+    """A model with its weights and the test pipeline of its config: what ``tools/test.py`` would evaluate.
+
+    mmdet's ``DetInferencer`` and ``inference_detector`` need a pipeline that starts by loading the image, and read
+    checkpoints that could run code; this reads tensors only, and all of them must fit.
+
+    Args:
+        config: The config file, or a loaded config.
+        checkpoint: The checkpoint file, or a run folder (its latest checkpoint).
+        device: ``cpu``, ``cuda``, ``cuda:1``; by default the GPU if there is one.
+
+    Attributes:
+        classes: Names of the labels.
+        checkpoint: The checkpoint file.
+        device: Where the model is.
+
+    Raises:
+        InputError: The config does not load, the checkpoint does not fit it, or there is no such device.
+    """
+
+    def __init__(self, config: str | Path | Config, checkpoint: str | Path, device: str | None = None) -> None:
+        self.config = config if isinstance(config, Config) else load_config(config)
+        self.checkpoint = find_checkpoint(checkpoint)
+        self.device = checked_device(device)
+        init_default_scope(self.config.get('default_scope', 'mmdet'))
+        dataset = self.config.test_dataloader.dataset
+        self.classes = tuple(DATASETS.build({**dataset, 'lazy_init': True}).metainfo['classes'])
+        self._pipeline = Compose(dataset.pipeline)
+        self._model = MODELS.build(self.config.model)
+        load_exactly(self._model, load_weights(self.checkpoint), self.checkpoint, str(self.config.filename))
+        self._model.to(self.device).eval()
+
+    def predict(
+        self, images: str | Path | Iterable[str | Path], batch_size: int | None = None, report: Report | None = None
+    ) -> Iterator[Prediction]:
+        """Predict images, one prediction for each that can be read, in order.
+
+        Args:
+            images: Files, folders and patterns, see :func:`~armbench_mmdet.inference.image_files.find_images`.
+            batch_size: By default the config's for testing. The images of a batch are padded to one size, which
+                can move the predictions of images of different sizes by a little.
+            report: Called with an image's path and the reason when it cannot be read and is left out; by default it
+                is logged as a warning.
+
+        Raises:
+            InputError: There is no image file at all.
+        """
+        size = self.config.test_dataloader.get('batch_size', 1) if batch_size is None else batch_size
+        if size < 1:
+            raise InputError(f'batch_size must be at least 1, got {size!r}')
+        found = find_images(images)
+        report = report or _warn
+        for name, reason in found.left_out.items():
+            report(name, reason)
+        return self._predict(found.paths, size, report)
+
+    def _predict(self, paths: list[Path], batch_size: int, report: Report) -> Iterator[Prediction]:
+        batches = -(-len(paths) // batch_size)
+        workers = min(self.config.test_dataloader.get('num_workers', 0), batches - 1)
+        records = _Records(paths, self._pipeline)
+        loader = DataLoader(records, batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread_each)
+        for batch in loader:
+            for path, reason in (entry for entry in batch if isinstance(entry, tuple)):
+                report(path, reason)
+            packed = [entry for entry in batch if isinstance(entry, dict)]
+            if packed:
+                yield from self._predict_batch(packed)
+
+    @torch.no_grad()
+    def _predict_batch(self, packed: list[dict[str, Any]]) -> list[Prediction]:
+        data = {key: [one[key] for one in packed] for key in ('inputs', 'data_samples')}
+        predictions = []
+        for record, sample in zip((one['record'] for one in packed), self._model.test_step(data), strict=True):
+            size = {key: record[key] for key in ('height', 'width')}
+            about = {'img_id': record['img_id'], 'ori_shape': tuple(size.values())}
+            one = checked_prediction({**sample.to_dict(), **about}, len(self.classes), with_masks=True)
+            arrays = {'boxes': one['bboxes'], 'scores': one['scores'], 'labels': one['labels'], 'masks': one['masks']}
+            predictions.append(
+                Prediction(record['img_id'], Path(record['img_path']), **size, **arrays, classes=self.classes)
+            )
+        return predictions
+
+
+class _Records(Dataset):
+    """Images through the pipeline: what the model takes, or the path and the reason why there is nothing."""
+
+    def __init__(self, paths: list[Path], pipeline: Compose) -> None:
+        self._paths = paths
+        self._pipeline = pipeline
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | tuple[str, str]:
+        path = self._paths[index]
+        try:
+            height, width = image_size(path)
+            # As a data set without annotations would have it.
+            record = {'img_id': index + 1, 'img_path': str(path), 'height': height, 'width': width}
+            packed = self._pipeline({**record, 'seg_map_path': None, 'instances': []})
+        except (InputError, OSError, cv2.error) as error:
+            return str(path), str(error)
+        except ZeroDivisionError:
+            return str(path), f'{width}x{height} is too narrow: nothing is left of it at the input size of the model'
+        return {**packed, 'record': record}
+
+
+def checked_device(device: str | None) -> torch.device:
+    """The device of that name; None stands for the GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    try:
+        chosen = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except RuntimeError as error:
+        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
+    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f'device must be there, got {device!r} with {torch.cuda.device_count()} GPUs')
+    return chosen
+
+
+def _one_thread_each(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _warn(path: str, reason: str) -> None:
+    print_log(f'{path} is left out: {reason}', 'current', logging.WARNING)

@@ -1,0 +1,205 @@
+"""The detector: the predictions of tools/test.py, whatever the images, and nothing unsafe or unfit loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from pycocotools import mask as mask_api
+from untrained_models import untrained
+
+import armbench_mmdet
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.inference import Detector, Prediction
+from armbench_mmdet.inference.results import infer
+from armbench_mmdet.launch.test import evaluate
+
+SUBSET = 'mix-object-tote'
+
+
+@pytest.fixture(scope='module')
+def detector(mask_rcnn: tuple[Config, Path]) -> Detector:
+    return Detector(*mask_rcnn, device='cpu')
+
+
+@pytest.fixture(scope='module')
+def images(minibench_root: Path) -> Path:
+    return minibench_root / SUBSET / 'images'
+
+
+def by_file(results: list[dict], images: list[dict]) -> dict[str, list[tuple]]:
+    names = {image['id']: Path(image['file_name']).name for image in images}
+    found = defaultdict(list)
+    for one in results:
+        shape = one['segmentation']['counts'] if 'segmentation' in one else tuple(one['bbox'])
+        found[names[one['image_id']]].append((one['category_id'], one['score'], shape))
+    return found
+
+
+@pytest.mark.parametrize('name', ['mask_rcnn', pytest.param('mask2former', marks=pytest.mark.slow)])
+def test_predictions_are_those_of_tools_test(name: str, minibench_root: Path, tmp_path: Path) -> None:
+    config, checkpoint = untrained(name, minibench_root, tmp_path)
+    evaluate(config, checkpoint, [SUBSET], 'test', tmp_path / 'test')
+    truth = json.loads((minibench_root / SUBSET / 'test.json').read_text())
+    files = [minibench_root / SUBSET / 'images' / image['file_name'] for image in truth['images']]
+    done = infer(Detector(config, checkpoint, 'cpu'), files[::-1], tmp_path / 'infer', score_threshold=0)
+    assert (done.images, done.left_out) == (len(files), {})
+    index = json.loads((tmp_path / 'infer/images.json').read_text())
+    for iou_type in ('segm', 'bbox'):
+        tested = json.loads((tmp_path / f'test/{SUBSET}_test.{iou_type}.json').read_text())
+        inferred = json.loads((tmp_path / f'infer/results.{iou_type}.json').read_text())
+        assert len(tested) > 20
+        assert by_file(inferred, index['images']) == by_file(tested, truth['images'])
+
+
+def test_three_lines_of_python(mask_rcnn: tuple[Config, Path], images: Path) -> None:
+    text = armbench_mmdet.inference.__doc__ or ''
+    example = text.split('.. code-block:: python')[1].split('Each :class:')[0]
+    lines = [line.strip() for line in example.splitlines() if line.strip()]
+    assert len(lines) == 3
+    config, checkpoint = mask_rcnn
+    code = '\n'.join(lines).replace("'photos/*.jpg'", repr(str(images / '*.jpg')))
+    code = code.replace("'work_dirs/demo'", repr(str(checkpoint)))
+    names: dict = {}
+    exec(code.replace("'configs/", f"'{Path(config.filename).parents[1]}/"), names)
+    assert len(names['predictions']) == len(list(images.glob('*.jpg')))
+    assert isinstance(names['predictions'][0], Prediction)
+
+
+def test_a_broken_image_is_reported_and_the_others_go_on(detector: Detector, images: Path, tmp_path: Path) -> None:
+    first, second = sorted(images.glob('*.jpg'))[:2]
+    shutil.copy(first, tmp_path / 'a.jpg')
+    (tmp_path / 'b.jpg').write_bytes(first.read_bytes()[:900])
+    (tmp_path / 'c.jpg').touch()
+    shutil.copy(second, tmp_path / 'd.jpg')
+    reported: dict[str, str] = {}
+    inputs = [tmp_path, 'nowhere.jpg']
+    predictions = list(detector.predict(inputs, batch_size=3, report=reported.__setitem__))
+    assert [(one.path.name, one.image_id) for one in predictions] == [('a.jpg', 1), ('d.jpg', 4)]
+    assert sorted(Path(name).name for name in reported) == ['b.jpg', 'c.jpg', 'nowhere.jpg']
+    assert all(reported.values())
+    assert predictions[0].masks == next(iter(detector.predict(first))).masks
+
+
+def test_what_is_left_out_is_logged_where_nobody_asks_for_it(
+    detector: Detector, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr('armbench_mmdet.inference.detector.print_log', lambda message, *_: said.append(message))
+    assert list(detector.predict([next(images.glob('*.jpg')), tmp_path / 'nowhere.jpg']))
+    assert said == [f'{tmp_path / "nowhere.jpg"} is left out: no such file or folder']
+
+
+def test_batches_give_the_same_instances(detector: Detector, images: Path) -> None:
+    files = sorted(images.glob('*.jpg'))[:3]
+    one_by_one, together = (list(detector.predict(files, batch_size=size)) for size in (1, 3))
+    for a, b in zip(one_by_one, together, strict=True):
+        assert len(a) == len(b) > 0
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
+    with pytest.raises(InputError, match='batch_size must be at least 1, got 0'):
+        detector.predict(files, batch_size=0)
+
+
+def test_worker_processes_give_the_same(detector: Detector, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted(images.glob('*.jpg'))[:3]
+    expected = [one.masks for one in detector.predict(files)]
+    monkeypatch.setitem(detector.config.test_dataloader, 'num_workers', 2)
+    assert [one.masks for one in detector.predict(files)] == expected
+
+
+def test_an_image_is_turned_as_its_orientation_says(detector: Detector, images: Path, tmp_path: Path) -> None:
+    upright = Image.open(next(images.glob('*.jpg')))
+    upright.save(tmp_path / 'upright.png')
+    exif = Image.Exif()
+    exif[0x112] = 6  # shown turned by 90° clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'turned.png', exif=exif)
+    turned, straight = detector.predict([tmp_path / 'turned.png', tmp_path / 'upright.png'])
+    assert (turned.height, turned.width) == (straight.height, straight.width) == upright.size[::-1]
+    assert turned.masks == straight.masks
+    np.testing.assert_array_equal(turned.overlay(), straight.overlay())
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA', 'CMYK', 'I;16', 'P'])
+def test_every_kind_of_image_is_predicted(mode: str, detector: Detector, images: Path, tmp_path: Path) -> None:
+    image = Image.open(next(images.glob('*.jpg')))
+    path = tmp_path / ('image.jpg' if mode == 'CMYK' else 'image.png')
+    if mode == 'I;16':
+        Image.fromarray(np.asarray(image.convert('L')).astype(np.uint16) * 257).save(path)
+    else:
+        image.convert(mode).save(path)
+    (prediction,) = detector.predict(path)
+    assert len(prediction)
+    assert (prediction.height, prediction.width) == image.size[::-1]
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 700), (700, 3), (2500, 40)])
+def test_any_size_is_predicted(size: tuple[int, int], detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / 'image.png'
+    cv2.imwrite(str(path), np.full((*size, 3), 99, np.uint8))
+    (prediction,) = detector.predict(path)
+    assert all(mask['size'] == list(size) for mask in prediction.masks)
+    assert prediction.overlay().ndim == 3
+
+
+def test_an_image_too_narrow_for_the_model_is_reported(detector: Detector, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / 'image.png'), np.full((1, 5000, 3), 99, np.uint8))
+    reported: dict[str, str] = {}
+    assert list(detector.predict(tmp_path, report=reported.__setitem__)) == []
+    assert list(reported.values()) == ['5000x1 is too narrow: nothing is left of it at the input size of the model']
+
+
+def test_a_threshold_keeps_what_reaches_it(detector: Detector, images: Path) -> None:
+    prediction = next(iter(detector.predict(images)))
+    threshold = float(np.median(prediction.scores))
+    kept = prediction.above(threshold)
+    assert 0 < len(kept) < len(prediction)
+    assert len(kept) == len(kept.masks) == len(kept.boxes) == len(kept.labels) == (prediction.scores >= threshold).sum()
+    assert kept.scores.min() >= threshold
+    assert mask_api.decode(kept.masks[0]).shape == (prediction.height, prediction.width)
+    assert len(prediction.above(1.01)) == 0
+    assert prediction.above(1.01).overlay().shape == kept.overlay().shape
+
+
+def test_a_checkpoint_of_another_model_is_refused(mask_rcnn: tuple[Config, Path], tmp_path: Path) -> None:
+    config, checkpoint = mask_rcnn
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    state.pop('backbone.conv1.weight')
+    torch.save({'state_dict': state}, tmp_path / 'other.pth')
+    with pytest.raises(InputError, match=r'other\.pth.*backbone\.conv1\.weight.*minibench\.py'):
+        Detector(config, tmp_path / 'other.pth', 'cpu')
+
+
+class Payload:
+    def __reduce__(self) -> tuple:
+        return print, ('this ran',)
+
+
+def test_a_checkpoint_that_could_run_code_is_refused(
+    mask_rcnn: tuple[Config, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save({'state_dict': {'weight': Payload()}}, tmp_path / 'evil.pth')
+    with pytest.raises(InputError, match=r'could run code|tensors and plain data'):
+        Detector(mask_rcnn[0], tmp_path / 'evil.pth', 'cpu')
+    assert 'this ran' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'cpu:x'])
+def test_a_device_that_is_not_there_is_refused(device: str, mask_rcnn: tuple[Config, Path]) -> None:
+    with pytest.raises(InputError, match=f"device must be .*{device}'"):
+        Detector(*mask_rcnn, device=device)
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_the_cpu_finds(mask_rcnn: tuple[Config, Path], images: Path) -> None:
+    on_gpu, on_cpu = (list(Detector(*mask_rcnn, device=device).predict(images)) for device in ('cuda', 'cpu'))
+    for a, b in zip(on_gpu, on_cpu, strict=True):
+        assert len(a) == pytest.approx(len(b), abs=3)
+        np.testing.assert_allclose(a.scores[:5], b.scores[:5], atol=1e-2)

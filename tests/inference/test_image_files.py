@@ -1,0 +1,159 @@
+"""Which files are taken, and what each image is."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.inference.image_files import find_images, image_size, read_image
+
+HEIGHT, WIDTH = 64, 80
+
+
+def picture() -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)
+    return Image.fromarray(cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
+
+
+def encoded(image: Image.Image, kind: str, orientation: int | None = None) -> bytes:
+    content, exif = io.BytesIO(), Image.Exif()
+    if orientation:
+        exif[0x112] = orientation
+    image.save(content, kind, **({'exif': exif} if orientation else {}))
+    return content.getvalue()
+
+
+def of_depth(dtype: type, suffix: str = '.png') -> bytes:
+    return cv2.imencode(suffix, np.asarray(picture())[..., ::-1].astype(dtype) * (257 if dtype is np.uint16 else 1))[
+        1
+    ].tobytes()
+
+
+SOUND = {
+    'plain.jpg': (encoded(picture(), 'JPEG'), (HEIGHT, WIDTH)),
+    'turned.jpg': (encoded(picture(), 'JPEG', 6), (WIDTH, HEIGHT)),
+    'mirrored.jpg': (encoded(picture(), 'JPEG', 2), (HEIGHT, WIDTH)),
+    'turned.png': (encoded(picture(), 'PNG', 8), (WIDTH, HEIGHT)),
+    'turned.tif': (encoded(picture(), 'TIFF', 6), (WIDTH, HEIGHT)),
+    'grey.jpg': (encoded(picture().convert('L'), 'JPEG'), (HEIGHT, WIDTH)),
+    'cmyk.jpg': (encoded(picture().convert('CMYK'), 'JPEG'), (HEIGHT, WIDTH)),
+    'alpha.png': (encoded(picture().convert('RGBA'), 'PNG'), (HEIGHT, WIDTH)),
+    'palette.png': (encoded(picture().convert('P'), 'PNG'), (HEIGHT, WIDTH)),
+    'deep.png': (of_depth(np.uint16), (HEIGHT, WIDTH)),
+    'one.png': (encoded(Image.new('RGB', (1, 1)), 'PNG'), (1, 1)),
+    'web.webp': (encoded(picture(), 'WEBP'), (HEIGHT, WIDTH)),
+}
+
+
+@pytest.mark.parametrize('name', SOUND)
+def test_the_size_is_that_of_the_decoded_image(name: str, tmp_path: Path) -> None:
+    content, size = SOUND[name]
+    (tmp_path / name).write_bytes(content)
+    assert image_size(tmp_path / name) == size
+    image = read_image(tmp_path / name)
+    assert image.shape == (*size, 3)
+    assert image.dtype == np.uint8
+    if size == (HEIGHT, WIDTH) and name not in ('mirrored.jpg', 'grey.jpg', 'palette.png'):
+        assert np.abs(image[..., ::-1].astype(int) - np.asarray(picture())).mean() < 12
+
+
+LARGE = encoded(picture().resize((800, 640)), 'JPEG')
+
+BROKEN = {
+    'empty.jpg': (b'', 'empty'),
+    'text.jpg': (b'not an image at all', 'no image format'),
+    'cut.jpg': (LARGE[: len(LARGE) // 2], 'truncated'),
+    'cut.png': (encoded(picture(), 'PNG')[:900], 'truncated'),
+    'float.tiff': (of_depth(np.float32, '.tiff'), 'no image format'),
+}
+
+
+@pytest.mark.parametrize('name', BROKEN)
+def test_a_broken_image_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+    content, message = BROKEN[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        image_size(tmp_path / name)
+
+
+def test_a_missing_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='No such file'):
+        image_size(tmp_path / 'nowhere.png')
+    with pytest.raises(InputError, match=r'nowhere\.png'):
+        read_image(tmp_path / 'nowhere.png')
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (
+        'b.JPG',
+        'a.png',
+        'notes.txt',
+        'in/c.jpg',
+        'in/deep/d.tif',
+        '.hidden/e.jpg',
+        'in/._f.jpg',
+        'out/g.jpg',
+    ):
+        path = tmp_path / 'photos' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / 'photos' / 'empty').mkdir()
+    return tmp_path / 'photos'
+
+
+INPUTS = [
+    (['.'], ['a.png', 'b.JPG', 'in/c.jpg', 'in/deep/d.tif']),
+    (['b.JPG', 'a.png'], ['b.JPG', 'a.png']),  # as given
+    (['b.JPG', '.'], ['b.JPG', 'a.png', 'in/c.jpg', 'in/deep/d.tif']),  # each once
+    (['*.*'], ['a.png', 'b.JPG', 'notes.txt']),  # a pattern means what it says
+    (['**/*.tif'], ['in/deep/d.tif']),
+    (['**/*.jpg'], ['in/c.jpg']),
+    (['in*'], ['in/c.jpg', 'in/deep/d.tif']),
+    (['out/g.jpg'], ['out/g.jpg']),  # what is named is taken
+    (['out'], ['out/g.jpg']),
+    (['in', 'in/../in/c.jpg'], ['in/c.jpg', 'in/deep/d.tif']),
+]
+
+
+@pytest.mark.parametrize(('inputs', 'expected'), INPUTS)
+def test_files_folders_and_patterns(tree: Path, inputs: list[str], expected: list[str]) -> None:
+    found = find_images([tree / name for name in inputs], skip=tree / 'out')
+    assert [path.relative_to(tree).as_posix() for path in found.paths] == expected
+    assert found.left_out == {}
+
+
+def test_links_are_followed_but_not_in_circles(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere/h.bmp').touch()
+    (tree / 'in/linked').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere/back').symlink_to(tree)
+    (tree / 'in/self').symlink_to(tree / 'in')
+    found = find_images(tree / 'in').paths
+    names = [path.relative_to(tree).as_posix() for path in found]
+    assert names[:3] == ['in/c.jpg', 'in/deep/d.tif', 'in/linked/h.bmp']
+    assert len({path.name for path in found}) == len(found)
+
+
+def test_a_single_input_needs_no_list(tree: Path) -> None:
+    assert find_images(str(tree / 'a.png')).paths == [tree / 'a.png']
+    assert [path.name for path in find_images(tree / 'out').paths] == ['g.jpg']
+
+
+def test_inputs_without_images_are_named_with_the_reason(tree: Path) -> None:
+    found = find_images([tree / 'a.png', tree / 'empty', tree / 'nowhere.jpg', f'{tree}/*.gif'])
+    assert found.paths == [tree / 'a.png']
+    reasons = {Path(name).name: reason for name, reason in found.left_out.items()}
+    assert reasons['nowhere.jpg'] == 'no such file or folder'
+    assert reasons['*.gif'] == 'the pattern fits no file'
+    assert '.jpg' in reasons['empty']
+    with pytest.raises(InputError, match=r'nowhere\.jpg: no such file.*empty: no \.bmp'):
+        find_images([tree / 'nowhere.jpg', tree / 'empty'])
+    with pytest.raises(InputError, match='got none'):
+        find_images([])

@@ -1,0 +1,59 @@
+"""Predict images: ``python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER… --out DIR``.
+
+Writes overlays, COCO results and an index of the image ids, see ``armbench_mmdet/inference/results.py``, which also
+has the format. An image that cannot be read is reported and the others go on. The exit status is 0 if any image was
+predicted, and 2 if none was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Predict images, draw and write what is found', allow_abbrev=False)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a run folder (its latest checkpoint)')
+    parser.add_argument('images', nargs='+', help="files, folders (with their subfolders) and patterns such as '*.jpg'")
+    parser.add_argument('--out', type=Path, required=True, help='folder for overlays and results')
+    parser.add_argument(
+        '--score-threshold',
+        type=float,
+        default=0.5,
+        help='instances below it are neither drawn nor written (default: %(default)s; an AP needs 0)',
+    )
+    parser.add_argument('--batch-size', type=int, help="images at once (default: the config's for testing)")
+    parser.add_argument('--device', help='cpu, cuda or cuda:N (default: the GPU if there is one)')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the tool."""
+    from mmengine.logging import MMLogger
+
+    from armbench_mmdet.engine.console import quiet_console, quiet_warnings
+    from armbench_mmdet.inference.detector import Detector
+    from armbench_mmdet.inference.results import infer
+    from armbench_mmdet.launch import config as configs
+
+    quiet_warnings()
+    quiet_console(MMLogger.get_current_instance())
+    config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
+    detector = Detector(config, args.checkpoint, args.device)
+    done = infer(detector, args.images, args.out, args.score_threshold, args.batch_size)
+    for name, reason in done.left_out.items():
+        print(f'left out: {name}: {reason}', file=sys.stderr)
+    also = f', {len(done.left_out)} left out' if done.left_out else ''
+    print(f'{done.images} images predicted{also}; {done.instances} instances with a score ≥ {args.score_threshold:g}')
+    print(f'overlays, results.segm.json, results.bbox.json and images.json: {args.out}')
+
+
+if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
+    from armbench_mmdet.errors import run_tool
+
+    raise SystemExit(run_tool(lambda: main(arguments)))
