@@ -1,5 +1,5 @@
-# From random weights on two CPU cores: one learning rate for all parts, short warm-up, cosine to 2 % of the peak.
-max_iters = 1200
+# From random weights, about five minutes on two CPU cores: one learning rate for all parts, cosine to 2 % of the peak.
+max_iters = 1000
 warmup_iters = 40
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
@@ -11,6 +11,6 @@ param_scheduler = [
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=1.0),
 )
