@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data-root', help='folder that holds the subsets (default: ARMBENCH_ROOT, or the config)')
     parser.add_argument('--out', help='folder for the result files (default: <work dir>/results)')
     parser.add_argument('--show-dir', help='folder for images with the predictions drawn')
+    parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -33,17 +34,20 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
+    from armbench_mmdet.engine.weights import trust_checkpoints
     from armbench_mmdet.launch import config as configs
+    from armbench_mmdet.launch.distributed import joined_processes
     from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint, selftest
     from armbench_mmdet.report.table import subset_table
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
-    config.launcher = args.launcher
     work_dir = configs.set_work_dir(config, args.work_dir)
     if args.data_root:
         configs.set_data_root(config, args.data_root)
     if args.show_dir:
         config.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
+    if args.trust_checkpoint:
+        trust_checkpoints()
     subsets = chosen_subsets(args.subset)
     if args.selftest:
         for subset in subsets:
@@ -52,9 +56,11 @@ def main(args: argparse.Namespace) -> None:
         return
     checkpoint = find_checkpoint(args.checkpoint)
     out_dir = Path(args.out or work_dir / 'results')
-    results = evaluate(config, checkpoint, subsets, args.split, out_dir)
-    print(subset_table(results, configs.training_subsets(config)))
-    print(f'\nresult files: {out_dir}')
+    with joined_processes(config, args.launcher):
+        results = evaluate(config, checkpoint, subsets, args.split, out_dir)
+        if results:  # only one process has them
+            print(subset_table(results, configs.training_subsets(config)))
+            print(f'\nresult files: {out_dir}')
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='continue from the latest checkpoint of the work directory, or from the one given',
     )
+    parser.add_argument('--trust-checkpoint', action='store_true', help='load files that can run code')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
@@ -30,21 +31,25 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
+    from armbench_mmdet.engine.weights import trust_checkpoints
     from armbench_mmdet.launch import config as configs
+    from armbench_mmdet.launch.distributed import joined_processes
     from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume, train
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
-    config.launcher = args.launcher
     configs.set_work_dir(config, args.work_dir)
     if args.data_root:
         configs.set_data_root(config, args.data_root)
+    if args.trust_checkpoint:
+        trust_checkpoints()
     if args.amp:
         set_amp(config)
     if args.auto_scale_lr:
         set_auto_scale_lr(config)
     if args.resume:
         set_resume(config, args.resume)
-    train(config)
+    with joined_processes(config, args.launcher):
+        train(config)
 
 
 if __name__ == '__main__':

@@ -26,8 +26,11 @@ from armbench_mmdet.datasets.locations import (
     require_folder,
     resolve_data_root,
 )
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.engine.loading import UnreadableImages, note_image
+from armbench_mmdet.errors import InputError, UnreadableImageError
 
+CORRUPT_IMAGES = ('error', 'skip')
+_PLACEHOLDER_GREY = 114
 _reported: set[tuple[str, ...]] = set()
 
 
@@ -51,6 +54,9 @@ class ArmbenchDataset(CocoDataset):
         ann_file: A COCO file of your own, instead of ``subset`` and ``split``.
         data_prefix: ``dict(img=...)``, its images; by default the folder ``images`` beside it.
         metainfo: ``classes`` may name one of the two classes only; annotations of the other are then left out.
+        corrupt_images: What to do with an image that ``RenderImage`` cannot read. ``error`` ends the run; ``skip``
+            takes the next image that can be read in training, and in testing a grey one, whose predictions the metric
+            leaves out and whose file it lists. Both are counted and listed (``unreadable_images``).
         **kwargs: As for ``CocoDataset``: ``pipeline``, ``filter_cfg``, ``test_mode``, ``indices``, ``lazy_init``, …
 
     Raises:
@@ -68,8 +74,10 @@ class ArmbenchDataset(CocoDataset):
         cache_dir: str | Path | None = None,
         ann_file: str = '',
         data_prefix: dict[str, str] | None = None,
+        corrupt_images: str = 'error',
         **kwargs: Any,
     ) -> None:
+        self.corrupt_images = check_choice('corrupt_images', corrupt_images, CORRUPT_IMAGES)
         self.subset = check_choice('subset', subset, SUBSETS)
         self.split = check_choice('split', split, SPLITS)
         self.category_map = None if category_map is None else dict(category_map)
@@ -83,7 +91,13 @@ class ArmbenchDataset(CocoDataset):
         super().__init__(
             ann_file=ann_file, data_root=str(root), data_prefix=prefix, serialize_data=False, lazy_init=True, **kwargs
         )
-        self._metainfo.update(ann_file=self.ann_file, subset=subset, split=split, category_map=self.category_map)
+        self._metainfo.update(
+            ann_file=self.ann_file,
+            image_folder=self.data_prefix['img'],
+            subset=subset,
+            split=split,
+            category_map=self.category_map,
+        )
         if not lazy_init:
             self.full_init()
 
@@ -96,6 +110,7 @@ class ArmbenchDataset(CocoDataset):
         if self._fully_initialized:
             return
         super().full_init()
+        self._unreadable = UnreadableImages(len(self))
         self._log_table()
 
     def load_data_list(self) -> AnnotatedImages:
@@ -153,6 +168,36 @@ class ArmbenchDataset(CocoDataset):
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """The record of an image, made afresh: change it as you like."""
         return {**self.data_list[idx], 'sample_idx': idx if idx >= 0 else len(self) + idx}
+
+    def prepare_data(self, idx: int) -> Any:
+        """Send an image through the pipeline; see ``corrupt_images`` for one that cannot be read."""
+        for step in range(len(self)):
+            index = (idx + step) % len(self) if step else idx
+            record = self.get_data_info(index)
+            note_image(index, record['img_path'])
+            try:
+                return self.pipeline(record)
+            except UnreadableImageError as error:
+                if self.corrupt_images == 'error':
+                    raise UnreadableImageError(f'{error}; it has the index {index} in the data set') from error
+                if self._unreadable.add(index):
+                    print_log(f'skipped (index {index}): {error}', 'current', logging.WARNING)
+            if self.test_mode:
+                return self._grey_image(index)
+        raise InputError(f'images must be readable, got none of {len(self)} (in {self.ann_file})')
+
+    def _grey_image(self, index: int) -> Any:
+        """A sample of the annotated size in the place of an unreadable one, marked ``unreadable``."""
+        record = self.get_data_info(index)
+        shape = (record['height'], record['width'])
+        image = np.full((*shape, 3), _PLACEHOLDER_GREY, np.uint8)
+        sample = self.pipeline({**record, 'img': image, 'img_shape': shape, 'ori_shape': shape})
+        sample['data_samples'].set_metainfo({'unreadable': record['img_path']})
+        return sample
+
+    def unreadable_images(self) -> list[str]:
+        """Paths of the images that ``corrupt_images='skip'`` has met so far, in all processes."""
+        return [self.data_list[int(index)]['img_path'] for index in self._unreadable.indices()]
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:

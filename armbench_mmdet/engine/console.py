@@ -24,6 +24,7 @@ _NOISE = (
     'TORCH_DISTRIBUTED_DEBUG',
     'Dataset ArmbenchDataset has already been built',
     '"FileClient" will be deprecated in future',
+    'make sure that the mlflow server is running',  # with a database file there is none
     '"HardDiskBackend" is the alias of "LocalBackend"',
     'The model and loaded state dict do not match exactly',  # PretrainedReportHook says it better
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
@@ -11,21 +11,42 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+_COUNT = '{n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}, {rate_fmt}{postfix}]'
+
+
+class _Lines:
+    """Turns the redrawing of a bar into lines, for files that keep everything."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if line:
+            self.stream.write(line + '\n')
+
+    def flush(self) -> None:
+        self.stream.flush()
+
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Shows one bar per phase on standard error: iterations, rate, ETA, and in training the loss.
+    """Shows one bar at a time on standard error: iterations, ETA, rate, and in training the loss and the last metric.
 
-    On a terminal the bar moves in place; elsewhere (a log file, CI) a line is written now and then.
+    On a terminal the bar moves in place; elsewhere (a log file, CI) a line is written now and then. Rate and ETA are
+    averages since the start, so that those of training contain its validations so far.
 
     Args:
+        metric: Which metric of the last validation the training bar shows.
         line_interval_s: Seconds between two lines where standard error is no terminal.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, line_interval_s: float = 15.0) -> None:
+    def __init__(self, metric: str = 'coco/segm_mAP', line_interval_s: float = 15.0) -> None:
+        self.metric = metric
         self.line_interval_s = line_interval_s
+        self._score: str | None = None
         self._bars: dict[str, tqdm] = {}
 
     def _open(self, phase: str, total: int, initial: int = 0) -> None:
@@ -38,16 +59,20 @@ class ProgressHook(Hook):
             unit='it' if phase == 'train' else 'batch',
             disable=not is_main_process(),
             leave=phase == 'train',
+            position=0,
+            smoothing=0,
+            file=sys.stderr if is_terminal else _Lines(sys.stderr),
+            bar_format='{l_bar}{bar}| ' + _COUNT if is_terminal else '{desc}: {percentage:3.0f}% ' + _COUNT,
             dynamic_ncols=is_terminal,
             mininterval=0.2 if is_terminal else self.line_interval_s,
-            ascii=None if is_terminal else ' #',
-            ncols=None if is_terminal else 100,
+            delay=0 if is_terminal else self.line_interval_s,
         )
 
-    def _step(self, phase: str) -> tqdm:
+    def _step(self, phase: str) -> None:
         bar = self._bars[phase]
         bar.update()
-        return bar
+        if bar.n == bar.total:  # now, so that what is printed next does not run into it
+            self._close(phase)
 
     def _close(self, phase: str) -> None:
         bar = self._bars.pop(phase, None)
@@ -61,20 +86,28 @@ class ProgressHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Advance the training bar and show the loss."""
-        bar = self._step('train')
+        """Advance the training bar and show the loss and the last metric."""
+        shown = {}
         if 'train/loss' in runner.message_hub.log_scalars:
-            loss = runner.message_hub.get_scalar('train/loss').current()
-            bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
-        if bar.n == bar.total:  # now, so that the last validation does not draw into it
-            self._close('train')
+            shown['loss'] = f'{runner.message_hub.get_scalar("train/loss").current():.3f}'
+        if self._score is not None:
+            shown[self.metric.rpartition('/')[2]] = self._score
+        self._bars['train'].set_postfix(shown, refresh=False)
+        self._step('train')
 
     def after_train(self, runner: Runner) -> None:
         """Close the training bar of a run that ended early."""
         self._close('train')
 
+    def after_abort(self, runner: Runner, status: str, message: str, iterations: int) -> None:
+        """Close the bars of a run that fails or is stopped."""
+        for phase in list(self._bars):
+            self._close(phase)
+
     def before_val_epoch(self, runner: Runner) -> None:
-        """Open the validation bar."""
+        """Open the validation bar in the place of the training bar."""
+        if 'train' in self._bars:
+            self._bars['train'].clear()
         self._open('val', len(runner.val_dataloader))
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -82,8 +115,9 @@ class ProgressHook(Hook):
         self._step('val')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Close the validation bar."""
-        self._close('val')
+        """Note the metric for the training bar."""
+        score = (metrics or {}).get(self.metric)
+        self._score = None if score is None else f'{score:.3f}'
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Open the test bar."""
@@ -92,7 +126,3 @@ class ProgressHook(Hook):
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Advance the test bar."""
         self._step('test')
-
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Close the test bar."""
-        self._close('test')

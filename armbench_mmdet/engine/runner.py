@@ -6,9 +6,16 @@ from typing import Any
 
 from mmdet.registry import RUNNERS
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
+from mmengine.visualization import Visualizer
 
+from armbench_mmdet.engine.checkpoint_backend import BACKEND_ARGS
+from armbench_mmdet.engine.checkpoint_loaders import register_safe_loaders
 from armbench_mmdet.engine.console import quiet_console, quiet_warnings
+from armbench_mmdet.engine.live_view import check_packages
+from armbench_mmdet.engine.loops import resumable
+
+register_safe_loaders()
 
 
 @RUNNERS.register_module()
@@ -25,3 +32,18 @@ class ArmbenchRunner(Runner):
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
         return logger
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """Build the visualizer as mmengine does, once the packages of its backends are known to be there."""
+        if isinstance(visualizer, dict):
+            check_packages(visualizer)
+        return super().build_visualizer(visualizer)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the training loop as mmengine does, in a form that can go on from any iteration."""
+        return super().build_train_loop(resumable(loop))
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint as mmengine does, in a file that is never half there."""
+        kwargs['backend_args'] = kwargs.get('backend_args') or BACKEND_ARGS
+        super().save_checkpoint(out_dir, filename, *args, **kwargs)

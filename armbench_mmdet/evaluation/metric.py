@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.registry import METRICS
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from armbench_mmdet.engine.distributed import gathered
+from armbench_mmdet.environment import installed_versions
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import confidence_intervals
 from armbench_mmdet.evaluation.error_rates import segmentation_errors
@@ -19,6 +22,7 @@ from armbench_mmdet.evaluation.predictions import (
     check_mask_sizes,
     checked_prediction,
     coco_detections,
+    without_detections,
     write_coco_results,
 )
 from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_DETS, SUMMARY_KEYS, Matching
@@ -26,7 +30,6 @@ from armbench_mmdet.evaluation.result_file import (
     SCHEMA_VERSION,
     checked_result,
     file_fingerprint,
-    installed_versions,
     matches_path,
     write_result,
 )
@@ -41,7 +44,8 @@ class ArmbenchMetric(BaseMetric):
 
     Ground truth comes from the data set's own ``ann_file`` (its meta information carries the path), loaded once for
     the life of the metric. An image that was never processed counts as one without detections, and is reported; one
-    that was processed twice, as samplers do to fill the last batch, counts once.
+    that was processed twice, as samplers do to fill the last batch, counts once. One that the data set could not read
+    (``corrupt_images='skip'``) has no detections, and is listed.
 
     Logged keys, after the prefix ``coco/``: ``{bbox,segm}_{mAP,mAP_50,mAP_75,mAP_s,mAP_m,mAP_l,AR_1,AR_10,AR_100}``
     and the same for each class as ``segm_object_mAP``. A number without ground truth is None.
@@ -57,8 +61,6 @@ class ArmbenchMetric(BaseMetric):
         identity: For the result file: ``config``, ``checkpoint``, ``seed``, ``data_fingerprint``, ``extra``.
         coco_json_prefix: Also write the detections as ``{prefix}.bbox.json`` and ``{prefix}.segm.json``.
         log_table: Whether to log the result as a table.
-        collect_device: As in mmengine.
-        collect_dir: As in mmengine.
         prefix: As in mmengine.
 
     Attributes:
@@ -77,11 +79,9 @@ class ArmbenchMetric(BaseMetric):
         identity: Mapping[str, Any] | None = None,
         coco_json_prefix: str | None = None,
         log_table: bool = True,
-        collect_device: str = 'cpu',
-        collect_dir: str | None = None,
         prefix: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device, collect_dir=collect_dir, prefix=prefix)
+        super().__init__(prefix=prefix)
         self.iou_types = [metric] if isinstance(metric, str) else list(metric)
         if not self.iou_types or not set(self.iou_types) <= set(IOU_TYPES):
             raise InputError(f'metric must be some of {", ".join(IOU_TYPES)}, got {metric!r}')
@@ -126,7 +126,27 @@ class ArmbenchMetric(BaseMetric):
         classes = self.ground_truth['categories']
         with_masks = any(iou_type != 'bbox' for iou_type in self.iou_types)
         for sample in data_samples:
-            self.results.append(checked_prediction(sample, len(classes), with_masks))
+            prediction = checked_prediction(sample, len(classes), with_masks)
+            if 'unreadable' in sample:
+                prediction = {**without_detections(prediction), 'unreadable': str(sample['unreadable'])}
+            self.results.append(prediction)
+
+    def evaluate(self, size: int) -> dict[str, float | None]:
+        """Evaluate what all processes have processed, in the data set's order, whatever their shares.
+
+        Args:
+            size: The data set's length; what samplers added to give all processes equally much is left out.
+
+        Returns:
+            The same in every process, see :meth:`compute_metrics`, its keys with the prefix.
+        """
+        results = gathered(self.results, size)
+        metrics: list[Any] = [None]
+        if is_main_process():
+            metrics = [{f'{self.prefix}/{key}': value for key, value in self.compute_metrics(results).items()}]
+        broadcast_object_list(metrics)
+        self.results.clear()
+        return metrics[0]
 
     def compute_metrics(self, results: list) -> dict[str, float | None]:
         """Evaluate everything processed; see the class for the keys.
@@ -169,7 +189,7 @@ class ArmbenchMetric(BaseMetric):
         for prediction in self.results[-images:]:
             prediction['seconds'] = seconds
 
-    def _count_images(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    def _count_images(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         sizes = {image['id']: (image['height'], image['width']) for image in self.ground_truth['images']}
         for prediction in predictions:
             check_mask_sizes(prediction, sizes.get(prediction['img_id']))
@@ -177,7 +197,11 @@ class ArmbenchMetric(BaseMetric):
         if not_seen:
             message = f'{not_seen} of {len(sizes)} images were not predicted; they count as images without detections'
             print_log(message, logger='current', level=logging.WARNING)
-        return {'ground_truth': len(sizes), 'not_seen': not_seen}
+        unreadable = [prediction['unreadable'] for prediction in predictions if 'unreadable' in prediction]
+        if unreadable:
+            message = f'{len(unreadable)} images could not be read; they count as images without detections:'
+            print_log('\n  '.join([message, *unreadable]), logger='current', level=logging.WARNING)
+        return {'ground_truth': len(sizes), 'not_seen': not_seen, 'unreadable': unreadable}
 
     def _keep_matches(self, matching: Matching) -> dict[str, Any]:
         table = match_table(matching)
@@ -191,7 +215,17 @@ class ArmbenchMetric(BaseMetric):
         ann_file = self.ann_file or meta.get('ann_file')
         if known['data_fingerprint'] is None and self.result_file and ann_file:
             known['data_fingerprint'] = file_fingerprint(ann_file)
-        return {**known, 'versions': installed_versions(), **self.identity}
+        extra = {**_data_location(meta, ann_file), **self.identity.get('extra', {})}
+        return {**known, 'versions': installed_versions(), **self.identity, 'extra': extra}
+
+
+def _data_location(meta: Mapping[str, Any], ann_file: str | None) -> dict[str, Any]:
+    """Where the data of an evaluation lie and how their categories were read; the report draws pictures from there."""
+    places = {'ann_file': ann_file, 'image_folder': meta.get('image_folder')}
+    location: dict[str, Any] = {key: str(Path(path).absolute()) for key, path in places.items() if path}
+    if meta.get('category_map'):
+        location['category_map'] = {str(name): target for name, target in meta['category_map'].items()}
+    return location
 
 
 def only_classes(ground_truth: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:

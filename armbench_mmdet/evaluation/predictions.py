@@ -71,6 +71,11 @@ def check_mask_sizes(prediction: Mapping[str, Any], size: Sequence[int] | None) 
             )
 
 
+def without_detections(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """The prediction of the same image with nothing found in it."""
+    return {key: value if key == 'img_id' else value[:0] for key, value in prediction.items()}
+
+
 def coco_detections(
     predictions: Iterable[Mapping[str, Any]], category_ids: Sequence[int], iou_type: str
 ) -> list[dict[str, Any]]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Mapping
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +97,23 @@ class Interval(msgspec.Struct, kw_only=True):
 
 
 class Images(msgspec.Struct, kw_only=True):
-    """How many images there were, how many the metric never saw, and how many it saw twice (counted once)."""
+    """How many images there were, how many the metric never saw, and how many it saw twice (counted once).
+
+    ``unreadable`` lists the files that could not be read; they count as images without detections.
+    """
 
     ground_truth: int
     not_seen: int
     repeated: int
+    unreadable: list[str] = []
 
 
 class Identity(msgspec.Struct, kw_only=True):
-    """What was evaluated on what; anything more goes to ``extra``."""
+    """What was evaluated on what; anything more goes to ``extra``.
+
+    The metric puts there where the data lie: ``ann_file`` and ``image_folder``, absolute, and ``category_map`` if the
+    data set has one.
+    """
 
     subset: str | None
     split: str | None
@@ -135,23 +142,6 @@ class ResultFile(msgspec.Struct, kw_only=True):
 
 SCHEMA: dict[str, Any] = msgspec.json.schema(ResultFile)
 """The JSON schema of the file, derived from the types above."""
-
-
-PACKAGES = (
-    *('armbench-mmdet', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
-    *('faster-coco-eval', 'pycocotools', 'numpy'),
-)
-
-
-def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """The versions of the packages a result depends on; a package under another name is left out."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def file_fingerprint(path: str | Path) -> str | None:

@@ -109,9 +109,9 @@ def run_selftest(
     evaluator = Evaluator([metric])
     evaluator.dataset_meta = {'classes': [category['name'] for category in ground_truth['categories']]}
     evaluator.process(samples, {})
-    scores = evaluator.evaluate(len(samples))
+    scores = metric.compute_metrics(metric.results)  # not evaluate: other processes take no part
     for iou_type in iou_types:
-        score = scores[f'coco/{iou_type}_mAP']
+        score = scores[f'{iou_type}_mAP']
         if score is None or score < 1 - 1e-9:
             raise _failure('metric', f'{iou_type} mAP is {score}, though labels, boxes and masks are right', chosen)
     return len(samples)

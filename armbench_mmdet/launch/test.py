@@ -9,13 +9,15 @@ from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import SUBSETS, check_choice
+from armbench_mmdet.engine.checkpoint_files import latest_checkpoint
+from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.engine.weights import compare_weights, load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result_file import file_fingerprint
@@ -30,10 +32,10 @@ def find_checkpoint(path: str | Path) -> Path:
         InputError: There is none.
     """
     path = Path(path)
-    latest = find_latest_checkpoint(str(path)) if path.is_dir() else str(path)
-    if latest is None or not Path(latest).is_file():
+    latest = latest_checkpoint(path) if path.is_dir() else path
+    if latest is None or not latest.is_file():
         raise InputError(f'checkpoint must be a file, or a run folder that holds one, got {str(path)!r}; train first')
-    return Path(latest)
+    return latest
 
 
 def chosen_subsets(name: str) -> tuple[str, ...]:
@@ -78,18 +80,24 @@ def test_config(config: Config, checkpoint: Path, digest: str, subset: str, spli
     return config
 
 
-def load_exactly(runner: Runner, state: Mapping[str, Tensor], checkpoint: Path) -> None:
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: Path, config_file: str) -> None:
     """Load the tensors of a checkpoint if every one fits the model, and none is missing.
+
+    Args:
+        model: The model, perhaps wrapped for distributed work.
+        state: The tensors.
+        checkpoint: Where they come from, for the message.
+        config_file: Where the model comes from, for the message.
 
     Raises:
         InputError: Tensors are missing, left over or of another shape: the checkpoint belongs to another model.
     """
-    model = runner.model.module if hasattr(runner.model, 'module') else runner.model
+    model = getattr(model, 'module', model)
     comparison = compare_weights(state, model.state_dict())
     if not comparison.is_exact:
         raise InputError(
             f'checkpoint must be one of this config, got {str(checkpoint)!r}: {comparison.describe()} '
-            f'(in {runner.cfg.filename})'
+            f'(in {config_file})'
         )
     model.load_state_dict(state)
 
@@ -127,7 +135,7 @@ def evaluate(
         out_dir: Where the result files go.
 
     Returns:
-        The result of each subset that was there, in the result file's shape.
+        The result of each subset that was there, in the result file's shape; nothing in processes but the first.
 
     Raises:
         InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config.
@@ -137,7 +145,7 @@ def evaluate(
     results: dict[str, dict[str, Any]] = {}
     for subset in subsets:
         runner = build_runner(test_config(config, checkpoint, digest, subset, split, out_dir))
-        load_exactly(runner, state, checkpoint)
+        load_exactly(runner.model, state, checkpoint, str(config.filename))
         try:
             loop = runner.build_test_loop(runner._test_loop)
         except InputError as error:
@@ -147,8 +155,10 @@ def evaluate(
             continue
         runner._test_loop = loop
         runner._has_loaded = True
-        runner.test()
-        results[subset] = loop.evaluator.metrics[0].result
-    if not results:
+        with explained_failures(runner):
+            runner.test()
+        if is_main_process():  # the only one that has it
+            results[subset] = loop.evaluator.metrics[0].result
+    if not results and is_main_process():
         raise InputError(f'at least one subset must be there, got none of {", ".join(subsets)}')
     return results

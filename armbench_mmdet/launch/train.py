@@ -6,8 +6,10 @@ from pathlib import Path
 
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
+from armbench_mmdet.engine.checkpoint_files import latest_checkpoint
+from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError
 
 
@@ -31,17 +33,19 @@ def set_auto_scale_lr(config: Config) -> None:
 
 
 def set_resume(config: Config, resume: str) -> None:
-    """Continue an earlier run: ``'auto'`` for the latest checkpoint of the work directory, or a checkpoint's path.
+    """Continue an earlier run: ``'auto'`` for the work directory's latest whole checkpoint, or a checkpoint's path.
 
     Raises:
         InputError: There is nothing to resume from.
     """
-    path = find_latest_checkpoint(config.work_dir) if resume == 'auto' else resume
-    if path is None or not Path(path).is_file():
-        where = f'a checkpoint in {config.work_dir!r}' if resume == 'auto' else 'an existing checkpoint'
-        raise InputError(f'--resume must find {where}, got {path!r}; leave --resume out to start afresh')
+    path = latest_checkpoint(Path(config.work_dir)) if resume == 'auto' else Path(resume)
+    if path is None or not path.is_file():
+        where = (
+            f'a checkpoint in {config.work_dir!r}' if resume == 'auto' else f'an existing checkpoint, got {resume!r}'
+        )
+        raise InputError(f'--resume must find {where}; leave --resume out to start afresh')
     config.resume = True
-    config.load_from = path
+    config.load_from = str(path)
 
 
 def build_runner(config: Config) -> Runner:
@@ -52,5 +56,6 @@ def build_runner(config: Config) -> Runner:
 def train(config: Config) -> Runner:
     """Train and return the runner, its last validation done."""
     runner = build_runner(config)
-    runner.train()
+    with explained_failures(runner):
+        runner.train()
     return runner

@@ -8,7 +8,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.errors import UnreadableImageError
 
 _REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 _REDUCED[8] = cv2.IMREAD_REDUCED_COLOR_8
@@ -55,7 +55,7 @@ class RenderImage(BaseTransform):
         try:
             content = fileio.get(results['img_path'], backend_args=self.backend_args)
         except FileNotFoundError as error:
-            raise InputError(f'image must be an existing file, got {results["img_path"]!r}') from error
+            raise UnreadableImageError(f'image must be an existing file, got {results["img_path"]!r}') from error
         scale = float(np.hypot(matrix[0, :2], matrix[1, :2]).max())
         reduction = 1
         if self.reduced_decoding and content[:2] == b'\xff\xd8':
@@ -66,7 +66,7 @@ class RenderImage(BaseTransform):
         if image is None or image.shape[:2] != expected:
             found = 'an unreadable file' if image is None else f'{image.shape[1]}x{image.shape[0]}'
             reduced = f' at 1/{reduction}' if reduction > 1 else ''
-            raise InputError(
+            raise UnreadableImageError(
                 f'image must be readable and {width}x{height} as annotated, got {found}{reduced} '
                 f'(in {results["img_path"]}); tools/check_data.py lists all such files'
             )

@@ -12,8 +12,9 @@ from armbench_mmdet.errors import InputError
 class SeededTransform(BaseTransform):
     """A transform that acts with probability ``prob``, from one number drawn of NumPy's global state.
 
-    mmengine seeds that state in every worker, and mmcv's ``cache_random_params`` repeats the number; all else follows
-    from it. When the transform does not act, the results pass untouched.
+    Training seeds that state for every sample (``armbench_mmdet/engine/batches.py``), and mmcv's
+    ``cache_random_params`` repeats the number; all else follows from it. When the transform does not act, the results
+    pass untouched.
 
     Args:
         prob: Probability of acting.

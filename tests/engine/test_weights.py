@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
+from safetensors.torch import save_file
 
-from armbench_mmdet.engine.weights import compare_weights, load_weights
+from armbench_mmdet.engine.weights import compare_weights, export_weights, load_weights, read_checkpoint
 from armbench_mmdet.errors import InputError
 
 
@@ -44,6 +48,51 @@ def test_checkpoint_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'evil\.pth.*could run code'):
         load_weights(tmp_path / 'evil.pth')
     assert not made.exists()
+
+
+def test_what_checkpoints_of_the_zoo_hold_is_plain_data(tmp_path: Path) -> None:
+    meta = {
+        'dataset_meta': ConfigDict(classes=('a',), nested=dict(palette=[(1, 2)])),
+        'scalars': [np.float32(1), np.float64(2), np.int64(3), np.bool_(True), np.uint8(4)],
+        'array': np.arange(3, dtype=np.int32),
+        'time': 'a text',
+    }
+    torch.save({'state_dict': OrderedDict(a=torch.ones(2)), 'meta': meta}, tmp_path / 'a.pth')
+    read = read_checkpoint(tmp_path / 'a.pth')['meta']
+    assert read['dataset_meta'] == meta['dataset_meta']
+    assert isinstance(read['dataset_meta'].nested, ConfigDict)
+    assert read['scalars'] == meta['scalars']
+    assert read['array'].tolist() == [0, 1, 2]
+
+
+def test_numpy_1_names_are_known(tmp_path: Path) -> None:
+    torch.save({'state_dict': {'a': torch.ones(2)}, 'x': np.float64(2)}, tmp_path / 'new.pth')
+    content = (tmp_path / 'new.pth').read_bytes()
+    assert b'numpy._core.multiarray' in content
+    with zipfile.ZipFile(tmp_path / 'new.pth') as new, zipfile.ZipFile(tmp_path / 'old.pth', 'w') as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b'numpy._core.multiarray', b'numpy.core.multiarray'))
+    assert read_checkpoint(tmp_path / 'old.pth')['x'] == 2
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    save_file({'module.a': torch.ones(2)}, tmp_path / 'a.safetensors')
+    assert load_weights(tmp_path / 'a.safetensors')['a'].tolist() == [1, 1]
+    (tmp_path / 'b.safetensors').write_bytes(b'not that')
+    with pytest.raises(InputError, match=r'checkpoint must .*b\.safetensors'):
+        load_weights(tmp_path / 'b.safetensors')
+
+
+def test_weights_are_exported(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    state = {'module.a': shared.reshape(2, 3).T, 'b': shared, 'n': torch.tensor(3)}
+    torch.save({'state_dict': state, 'optimizer': {}}, tmp_path / 'a.pth')
+    assert export_weights(tmp_path / 'a.pth', tmp_path / 'out/a.safetensors') == 3
+    exported, original = load_weights(tmp_path / 'out/a.safetensors'), load_weights(tmp_path / 'a.pth')
+    assert exported.keys() == original.keys()
+    assert all(torch.equal(exported[name], original[name]) for name in original)
+    with pytest.raises(InputError, match=r'OUT must end in \.safetensors'):
+        export_weights(tmp_path / 'a.pth', tmp_path / 'a.pt')
 
 
 def test_getattr_of_anything_but_a_history_buffer_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from coco_random import random_dataset
 from test_metric import as_samples, run
 
+from armbench_mmdet.environment import installed_versions
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.result_file import SCHEMA, installed_versions, read_result, shown, write_result
+from armbench_mmdet.evaluation.result_file import SCHEMA, read_result, shown, write_result
 from armbench_mmdet.evaluation.table import result_table
 
 

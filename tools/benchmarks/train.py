@@ -1,7 +1,9 @@
-"""A Mask R-CNN R50-FPN training step: this project's operators against mmcv's compiled ones.
+"""Training: what our runner and hooks cost, and our operators against mmcv's compiled ones.
 
-The peer needs an environment in which mmcv was compiled; ``ARMBENCH_COMPILED_PYTHON`` names its interpreter (it needs
-this project's requirements as well). Both sides run in processes of their own, in turn, on the same random batch.
+The first row is an iteration of the small minibench model under the default runtime (guards, seeding, logging) and
+under mmengine's own runner and hooks. The second is a Mask R-CNN R50-FPN step; its peer needs an environment in which
+mmcv was compiled, whose interpreter ``ARMBENCH_COMPILED_PYTHON`` names (it needs this project's requirements as well).
+The sides run in processes of their own, in turn.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = 'ARMBENCH_COMPILED_PYTHON'
 HEIGHT_PX, WIDTH_PX, STEPS, ROUNDS = 320, 448, 6, 3
+OVERHEAD_ITERATIONS, OVERHEAD_ROUNDS = 40, 4
 
 STEP = f"""
 import json, sys, time
@@ -60,15 +63,40 @@ print(json.dumps(dict(seconds=seconds[2:], losses=losses)))
 
 def measure(python: str) -> dict[str, Any]:
     """Run the steps in one interpreter; the first two, which warm up, are not timed."""
+    return run_python(python, '-c', STEP)
+
+
+def run_python(*command: str) -> Any:
+    """Run an interpreter from the repository and return the JSON of its last line."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run([python, '-c', STEP], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f'{python} failed:\n{done.stderr[-2000:]}')
+        raise RuntimeError(f'{command[0]} failed:\n{done.stderr[-2000:]}')
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def overhead_row(small: bool) -> dict[str, Any]:
+    """Our runner and hooks against mmengine's: the sum over the same iterations, each at its fastest of some rounds."""
+    script = str(Path(__file__).with_name('_overhead.py'))
+    rounds: dict[str, list[list[float]]] = {'ours': [], 'stock': []}
+    for _ in range(1 if small else OVERHEAD_ROUNDS):
+        for side, seconds in rounds.items():
+            seconds.append(run_python(sys.executable, script, side, str(4 if small else OVERHEAD_ITERATIONS)))
+    ours, stock = (sum(map(min, zip(*seconds, strict=True))) / len(seconds[0]) for seconds in rounds.values())
+    return {
+        'name': 'train',
+        'case': "iteration of the small minibench model, our runner and hooks against mmengine's",
+        'ours': ours,
+        'peer': stock,
+        'unit': 's',
+        'ratio': stock / ours,
+        'equal': None,  # samples and steps draw other random numbers
+    }
+
+
 def rows(small: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield the benchmark's rows: the median step of each side, in alternating processes."""
+    """Yield the benchmark's rows: each side in processes of its own, in turn."""
+    yield overhead_row(small)
     peer_python = os.environ.get(VARIABLE)
     if peer_python is None:
         print(f'train: set {VARIABLE} to the python of an environment with a compiled mmcv for the comparison')

@@ -1,0 +1,101 @@
+"""Images that cannot be read: an error that names them, or skipped, counted and listed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from torch import zeros
+from torch.utils.data import DataLoader
+
+from armbench_mmdet.datasets import ArmbenchDataset
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation import ArmbenchMetric
+from armbench_mmdet.evaluation.result_file import read_result
+
+PIPELINE = [
+    {'type': 'LoadPolygons'},
+    {'type': 'LazyResize', 'scale': (80, 64), 'keep_ratio': True},
+    {'type': 'RenderImage'},
+    {'type': 'PackDetInputs', 'meta_keys': ('img_id', 'img_path', 'ori_shape', 'img_shape')},
+]
+
+
+@pytest.fixture
+def root(minibench_root: Path, tmp_path: Path) -> Path:
+    """A copy whose train images 1 and 2, and test image 1, are cut off, missing and empty."""
+    copy = tmp_path / 'data'
+    shutil.copytree(minibench_root, copy)
+    first, second = image_paths(copy, 'train')[1:3]
+    first.write_bytes(first.read_bytes()[:200])
+    second.unlink()
+    image_paths(copy, 'test')[1].write_bytes(b'')
+    return copy
+
+
+def dataset(root: Path, split: str, **options) -> ArmbenchDataset:
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return ArmbenchDataset(data_root=root, split=split, pipeline=PIPELINE, test_mode=split == 'test', **options)
+
+
+def image_paths(root: Path, split: str) -> list[Path]:
+    return [Path(record['img_path']) for record in dataset(root, split).data_list]
+
+
+@pytest.mark.parametrize(('index', 'found'), [(1, 'unreadable'), (2, 'existing file')])
+def test_error_names_file_and_index(root: Path, index: int, found: str) -> None:
+    data = dataset(root, 'train')
+    with pytest.raises(InputError) as caught:
+        data[index]
+    assert found in str(caught.value)
+    assert image_paths(root, 'train')[index].name in str(caught.value)
+    assert f'index {index} in the data set' in str(caught.value)
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_training_takes_the_next_image_whoever_loads_it(root: Path, num_workers: int) -> None:
+    data = dataset(root, 'train', corrupt_images='skip')
+    loader = DataLoader(data, batch_size=None, num_workers=num_workers)
+    names = [Path(sample['data_samples'].img_path).name for sample in loader]
+    paths = image_paths(root, 'train')
+    expected = [0, 3, 3, 3, 4, 5]
+    assert names == [paths[index].name for index in expected]
+    assert data.unreadable_images() == [str(path) for path in paths[1:3]]
+
+
+def test_nothing_readable_is_an_error(root: Path) -> None:
+    for path in (root / 'mix-object-tote/images').iterdir():
+        path.write_bytes(b'no image')
+    with pytest.raises(InputError, match='got none of 6'):
+        dataset(root, 'train', corrupt_images='skip')[0]
+
+
+def test_evaluation_counts_it_as_without_detections_and_lists_it(root: Path, tmp_path: Path) -> None:
+    data = dataset(root, 'test', corrupt_images='skip')
+    file = tmp_path / 'results/mix-object-tote_test.json'
+    evaluator = Evaluator(
+        [ArmbenchMetric(metric='bbox', result_file=str(file), coco_json_prefix=str(tmp_path / 'detections'))]
+    )
+    evaluator.dataset_meta = data.metainfo
+    for sample in data:
+        found = sample['data_samples']
+        assert found.ori_shape == (128, 160)
+        found.pred_instances = InstanceData(
+            bboxes=zeros(3, 4) + 5, labels=zeros(3, dtype=int), scores=zeros(3) + 0.5, masks=zeros(3, 128, 160).bool()
+        )
+        evaluator.process([found], {})
+    evaluator.evaluate(len(data))
+    result = read_result(file)
+    assert result['images']['unreadable'] == [str(image_paths(root, 'test')[1])]
+    assert (result['images']['ground_truth'], result['images']['not_seen']) == (4, 0)
+    assert result['detections'] == 9
+    assert data.unreadable_images() == result['images']['unreadable']
+
+
+def test_choice_is_checked(root: Path) -> None:
+    with pytest.raises(InputError, match='corrupt_images must be one of error, skip'):
+        dataset(root, 'train', corrupt_images='ignore')

@@ -1,0 +1,154 @@
+"""Every way to a checkpoint refuses one that would run code, unless it is told to trust it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import _load_checkpoint
+from safetensors.torch import save_file
+from test_weights import Attack
+from toy_run import ToyModel, run, toy_config
+
+from armbench_mmdet.engine import checkpoint_loaders, weights
+from armbench_mmdet.engine.weights import load_weights, trust_checkpoints
+from armbench_mmdet.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def distrustful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, '_is_trusted', False)
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Path:
+    """A checkpoint of the toy model, complete, that makes the file ``made`` when it is unpickled."""
+    run(toy_config(tmp_path / 'run'), dies=dict(iteration=3))
+    checkpoint = torch.load(tmp_path / 'run/iter_2.pth', weights_only=False)
+    checkpoint['meta']['extra'] = Attack(tmp_path / 'made')
+    path = tmp_path / 'evil.pth'
+    torch.save(checkpoint, path)
+    return path
+
+
+def fine_tune(config: Config, path: Path) -> Any:
+    config.load_from = str(path)
+    return run(config)
+
+
+def resume(config: Config, path: Path) -> Any:
+    return run(config, str(path))
+
+
+def pretrained(config: Config, path: Path) -> Any:
+    config.model.init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    return run(config)
+
+
+def pretrained_part(config: Config, path: Path) -> Any:
+    config.model.init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='net')
+    return run(config)
+
+
+@pytest.mark.parametrize('use', [fine_tune, resume, pretrained, pretrained_part])
+def test_no_way_to_train_runs_the_code_of_a_checkpoint(use: Callable, evil: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'evil\.pth.*could run code.*--trust-checkpoint'):
+        use(toy_config(tmp_path / 'again'), evil)
+    assert not (tmp_path / 'made').exists()
+
+
+@pytest.mark.parametrize('use', [fine_tune, resume, pretrained])
+def test_a_trusted_checkpoint_loads_with_a_warning(
+    use: Callable, evil: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    trust_checkpoints()
+    use(toy_config(tmp_path / 'again'), evil)
+    assert (tmp_path / 'made').exists()
+    assert 'is trusted with running code' in capsys.readouterr().out
+
+
+def test_trust_is_for_unsafe_files_and_no_cure_for_broken_ones(tmp_path: Path) -> None:
+    trust_checkpoints()
+    (tmp_path / 'broken.pth').write_bytes(b'nothing')
+    with pytest.raises(InputError, match=r'broken\.pth'):
+        load_weights(tmp_path / 'broken.pth')
+
+
+def test_every_scheme_is_ours() -> None:
+    for prefix, loader in CheckpointLoader._schemes.items():
+        assert loader.__module__ == checkpoint_loaders.__name__, prefix
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('s3://bucket/a.pth', 'path or a URL'),
+        ('pavi://a', 'path or a URL'),
+        ('mmcls://resnet50', 'path or a URL'),
+        ('open-mmlab://no-such-model', 'a path, a URL or a known name'),
+        ('nowhere.pth', 'existing file'),
+    ],
+)
+def test_what_cannot_be_loaded_safely_is_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _load_checkpoint(name)
+
+
+@pytest.fixture
+def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Downloads without a network: every URL gives the file ``remote.pth``; the list holds the URLs asked for."""
+    urls: list[str] = []
+
+    def download(url: str, target: str, *args: Any) -> None:
+        urls.append(url)
+        shutil.copy(tmp_path / 'remote.pth', target)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    return urls
+
+
+@pytest.mark.parametrize(
+    'name', ['https://zoo.org/a/model-1234.pth?b=c', 'torchvision://resnet50', 'open-mmlab://detectron2/resnet50_caffe']
+)
+def test_zoo_weights_are_downloaded_once_and_read_safely(name: str, downloads: list[str], tmp_path: Path) -> None:
+    torch.save({'a': torch.ones(2)}, tmp_path / 'remote.pth')
+    for _ in range(2):
+        assert list(_load_checkpoint(name)) == ['a']
+    assert len(downloads) == 1
+    assert downloads[0].startswith('https://')
+    next((tmp_path / 'hub/checkpoints').iterdir()).unlink()
+    torch.save({'a': Attack(tmp_path / 'made')}, tmp_path / 'remote.pth')
+    with pytest.raises(InputError, match='could run code'):
+        _load_checkpoint(name)
+    assert not (tmp_path / 'made').exists()
+
+
+def test_a_failed_download_says_where_the_file_belongs(
+    downloads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*args: Any) -> None:
+        raise URLError('no route to host')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', unreachable)
+    with pytest.raises(InputError, match=r'no route to host.*save it as .*hub/checkpoints/m\.pth'):
+        _load_checkpoint('https://zoo.org/m.pth')
+
+
+def test_safetensors_are_weights_to_start_from_and_not_to_resume_from(tmp_path: Path) -> None:
+    state = {name: torch.full_like(value, 2) for name, value in ToyModel().state_dict().items()}
+    save_file(state, tmp_path / 'model.safetensors')
+    config = toy_config(tmp_path / 'run')
+    config.optim_wrapper.optimizer.lr = 0.0
+    config.optim_wrapper.optimizer.weight_decay = 0.0
+    runner = fine_tune(config, tmp_path / 'model.safetensors')
+    assert torch.equal(runner.model.net[0].weight.data, state['net.0.weight'])
+    with pytest.raises(InputError, match='got none of meta, message_hub, optimizer'):
+        resume(toy_config(tmp_path / 'run'), tmp_path / 'model.safetensors')

@@ -1,0 +1,81 @@
+"""What the processes of a run agree on, and that together they train what one process does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from guarded_run import AtIteration, Points, guarded_runner, weights
+from mmengine.model import MMDistributedDataParallel
+from processes import in_processes
+
+from armbench_mmdet.engine.distributed import gathered, largest, total
+from armbench_mmdet.engine.failure import explained_failures
+from armbench_mmdet.engine.weights import read_checkpoint
+from armbench_mmdet.errors import InputError
+
+IMAGES_A_STEP = 4
+BAD = {9: (float('nan'), 0, 0)}  # in the third step, and in the second process if there are two
+
+
+def agree(count: int) -> None:
+    rank = torch.distributed.get_rank()
+    assert largest(15 if rank == count - 1 else 0) == 15
+    assert float(total(torch.tensor(float(rank)))) == sum(range(count))
+    assert bool(total(torch.tensor(float('inf') if rank else 1.0)).isinf()) == (count > 1)
+    for dealt in (range(7), [*range(7), *range(-7 % count)]):  # shares as they fall, and filled up
+        assert gathered(list(dealt)[rank::count], 7) == ([] if rank else list(range(7)))
+
+
+def train(count: int, folder: Path) -> None:
+    options = dict(batch_size=IMAGES_A_STEP // count, launcher='pytorch', data=Points(count=24, changed=BAD))
+    runner = guarded_runner(folder / 'skip', 5, loss_guard={'on_bad_loss': 'skip'}, **options)
+    assert isinstance(runner.model, MMDistributedDataParallel)
+    runner.train()
+    torch.save(weights(runner), folder / f'weights_{torch.distributed.get_rank()}.pth')
+
+
+def stop_by_loss(count: int, folder: Path) -> None:
+    options = dict(batch_size=IMAGES_A_STEP // count, launcher='pytorch', data=Points(count=24, changed=BAD))
+    runner = guarded_runner(folder / 'stop', 5, **options)
+    with pytest.raises(InputError) as caught, explained_failures(runner):
+        runner.train()
+    (folder / f'message_{torch.distributed.get_rank()}').write_text(str(caught.value))
+
+
+def stop_by_signal(count: int, folder: Path) -> None:
+    def signal_last() -> None:
+        if torch.distributed.get_rank() == count - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    runner = guarded_runner(folder / 'signal', 5, launcher='pytorch', hooks=[AtIteration(2, signal_last)])
+    with pytest.raises(SystemExit) as caught:
+        runner.train()
+    assert caught.value.code == 143
+    torch.distributed.barrier()
+    assert read_checkpoint(folder / 'signal/interrupted.pth')['meta']['iter'] == 2
+
+
+def everything(count: int, folder: str) -> None:
+    own = Path(folder) / str(count)
+    agree(count)
+    train(count, own)
+    stop_by_loss(count, own)
+    stop_by_signal(count, own)
+
+
+@pytest.mark.slow
+def test_processes_agree_and_together_train_what_one_does(tmp_path: Path) -> None:
+    in_processes([1, 2, 4], __file__, 'everything', tmp_path)
+    alone = torch.load(tmp_path / '1/weights_0.pth')
+    for rank in range(2):
+        shared = torch.load(tmp_path / f'2/weights_{rank}.pth')
+        for name in alone:
+            torch.testing.assert_close(shared[name], alone[name], rtol=0, atol=1e-6)
+    messages = [(tmp_path / f'2/message_{rank}').read_text() for rank in range(2)]
+    assert 'NaN or infinity in another process at iteration 3' in messages[0]
+    assert 'loss nan, loss_fit nan at iteration 3' in messages[1]
+    assert 'images/9.jpg' in messages[1]

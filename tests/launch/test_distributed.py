@@ -1,0 +1,208 @@
+"""Several processes through the real path and the real command lines, on CPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import HOOKS
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from processes import in_processes
+from test_runs import LEAF, REPO, tiny_config
+
+from armbench_mmdet.datasets.minibench import SUBSETS, make_minibench
+from armbench_mmdet.engine.distributed import total
+from armbench_mmdet.engine.weights import read_checkpoint
+from armbench_mmdet.errors import InputError, run_tool
+from armbench_mmdet.evaluation.result_file import read_result
+from armbench_mmdet.launch.distributed import joined_processes
+from armbench_mmdet.launch.test import evaluate, find_checkpoint
+from armbench_mmdet.launch.train import train
+
+IMAGES = 7
+ITERATIONS = 12
+
+
+@pytest.fixture(scope='module')
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven images to test on: two and three processes get shares that have to be filled up."""
+    root = tmp_path_factory.mktemp('seven')
+    counts = {(SUBSETS[0], 'train'): 8, (SUBSETS[0], 'val'): 2, (SUBSETS[0], 'test'): IMAGES}
+    make_minibench(root, counts=counts, width_px=160, height_px=128, workers=1, show_progress=False)
+    return root
+
+
+@HOOKS.register_module(force=True)
+class Losses(Hook):
+    """Keeps the mean loss over the processes, each iteration."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.losses.append(float(total(outputs['loss'].detach())) / runner.world_size)
+
+
+def train_share(count: int, data_root: str, folder: str) -> None:
+    """Runs in every process: two images a step in all, batch norm frozen."""
+    config = tiny_config(Path(data_root), Path(folder) / f'train_{count}', ITERATIONS)
+    config.model.backbone.norm_eval = True
+    config.param_scheduler[0].start_factor = 1.0
+    config.train_dataloader.batch_size = 2 // count
+    config.custom_hooks.append(dict(type='Losses'))
+    with joined_processes(config, 'pytorch'):
+        runner = train(config)
+    if runner.rank == 0:
+        losses = next(hook.losses for hook in runner.hooks if isinstance(hook, Losses))
+        (Path(folder) / f'losses_{count}.json').write_text(json.dumps(losses))
+
+
+def evaluate_share(count: int, data_root: str, folder: str) -> None:
+    """Runs in every process: the checkpoint of one process, whoever evaluates it."""
+    work_dir = Path(folder) / 'train_1'
+    config = tiny_config(Path(data_root), work_dir)
+    with joined_processes(config, 'pytorch'):
+        evaluate(config, find_checkpoint(work_dir), SUBSETS[:1], 'test', Path(folder) / f'results_{count}')
+
+
+@pytest.fixture(scope='module')
+def folder(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('runs')
+    in_processes([1, 2], __file__, 'train_share', data_root, folder)
+    in_processes([1, 2, 3], __file__, 'evaluate_share', data_root, folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_loss_curve_of_one(folder: Path) -> None:
+    one, two = (torch.tensor(json.loads((folder / f'losses_{count}.json').read_text())) for count in (1, 2))
+    assert len(one) == len(two) == ITERATIONS
+    assert one[-4:].mean() < 0.9 * one[0]
+    difference = (two / one - 1).abs()
+    assert difference.max() < 0.15
+    assert difference.mean() < 0.06  # RoIs are drawn at random, and losses normalised in each process apart
+
+
+@pytest.mark.slow
+def test_result_files_are_the_same_whoever_evaluates(folder: Path) -> None:
+    alone, *shared = (folder / f'results_{count}' for count in (1, 2, 3))
+    stem = f'{SUBSETS[0]}_test'
+    expected = read_result(alone / f'{stem}.json')
+    assert expected['detections'] > 0
+    assert expected['images'] == {'ground_truth': IMAGES, 'not_seen': 0, 'repeated': 0, 'unreadable': []}
+    for results in shared:
+        result = read_result(results / f'{stem}.json')
+        assert {**result, 'speed': None} == {**expected, 'speed': None}
+        for name in (f'{stem}.segm.json', f'{stem}.bbox.json', f'{stem}.segm.matches.npz'):
+            assert (results / name).read_bytes() == (alone / name).read_bytes(), name
+
+
+def start(*command: str | Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'OMP_NUM_THREADS': '1'}
+    return subprocess.Popen(
+        [str(word) for word in command],
+        cwd=REPO,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    try:
+        return process.communicate(timeout=400)[0]
+    finally:
+        if process.poll() is None:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_torchrun_stops_all_processes_on_sigterm_and_the_printed_command_goes_on(
+    data_root: Path, tmp_path: Path
+) -> None:
+    options = ['--work-dir', tmp_path, '--data-root', data_root, '--cfg-options', 'train_cfg.max_iters=3']
+    options += ['train_cfg.val_interval=3', 'train_dataloader.batch_size=1', 'default_hooks.checkpoint.interval=3']
+    options += ['param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=3']
+    process = start('bash', 'tools/dist_train.sh', LEAF, '2', *options)
+    record = tmp_path / 'record.json'
+    while not record.is_file() and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    printed = finish(process)
+    assert process.returncode != 0
+    assert json.loads(record.read_text())['status'] == 'stopped', printed
+    stopped_at = read_checkpoint(tmp_path / 'interrupted.pth')['meta']['iter']
+    assert printed.count(f'stopped by SIGTERM after iteration {stopped_at}') == 1
+    assert 'DataLoader worker' not in printed
+    assert 'OMP_NUM_THREADS' not in printed
+    command = re.search(r'^  (torchrun .* --launcher pytorch .* --resume)$', printed, re.MULTILINE)
+    assert command is not None, printed
+    again = start(*shlex.split(command[1]))
+    printed = finish(again)
+    assert again.returncode == 0, printed
+    assert printed.count('mix-object-tote val: 2 images') == 1
+    written = json.loads(record.read_text())
+    assert [attempt['status'] for attempt in written['attempts']] == ['stopped', 'finished']
+    assert [attempt['world_size'] for attempt in written['attempts']] == [2, 2]
+    assert written['attempts'][1]['start_iter'] == stopped_at
+    for noise in ('Traceback', 'warning:', 'Warning', 'Gloo', 'OMP_NUM_THREADS'):
+        assert noise not in printed, printed
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'message'),
+    [('pytorch', 'must be started by torchrun, which sets RANK'), ('slurm', 'must be started by srun')],
+)
+def test_launcher_without_its_starter_says_so(launcher: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=message), joined_processes(Config({}), launcher):
+        pass
+
+
+def test_slurm_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('SLURM_PROCID', '0')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(InputError, match='--launcher must be pytorch'), joined_processes(Config({}), 'slurm'):
+        pass
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('RANK', '2')
+    monkeypatch.setenv('LOCAL_RANK', '2')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    with pytest.raises(InputError, match='at most 2, one a GPU'), joined_processes(Config({}), 'pytorch'):
+        pass
+
+
+def test_one_process_is_left_alone() -> None:
+    config = Config({})
+    with joined_processes(config, 'none'):
+        assert not torch.distributed.is_initialized()
+    assert config.to_dict() == {'launcher': 'none'}
+
+
+def fail() -> None:
+    raise InputError('a clear message')
+
+
+@pytest.mark.parametrize(('rank', 'printed'), [('0', 'error: a clear message\n'), ('1', '')])
+def test_a_message_that_all_processes_have_is_printed_once(
+    rank: str, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv('RANK', rank)
+    assert run_tool(fail) == 2
+    assert capsys.readouterr().err == printed

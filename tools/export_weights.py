@@ -1,0 +1,33 @@
+"""Export a checkpoint's weights as safetensors: ``python tools/export_weights.py CHECKPOINT OUT.safetensors``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Write the weights of a checkpoint to a safetensors file')
+    parser.add_argument('checkpoint', type=Path, help='checkpoint file, or a run folder (its latest checkpoint)')
+    parser.add_argument('out', type=Path, help='file to write; tools/test.py and load_from take it as a checkpoint')
+    parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the tool."""
+    from armbench_mmdet.engine.weights import export_weights, trust_checkpoints
+    from armbench_mmdet.launch.test import find_checkpoint
+
+    if args.trust_checkpoint:
+        trust_checkpoints()
+    checkpoint = find_checkpoint(args.checkpoint)
+    print(f'{args.out}: {export_weights(checkpoint, args.out)} tensors of {checkpoint}')
+
+
+if __name__ == '__main__':
+    arguments = parse_args()  # before anything is imported: --help answers at once
+    from armbench_mmdet.errors import run_tool
+
+    raise SystemExit(run_tool(lambda: main(arguments)))
