@@ -1,0 +1,72 @@
+"""A sweep of real trainings, from the command line to the retrained best trial."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+SPACE = """
+base = {base!r}
+n_trials = 8
+pruner = dict(type='SuccessiveHalvingPruner', min_resource=1, reduction_factor=2)
+_loaders = ('train_dataloader', 'val_dataloader')
+fixed = {{
+    **{{f'{{name}}.dataset.data_root': {root!r} for name in _loaders}},
+    **{{f'{{name}}.num_workers': 0 for name in _loaders}},
+    **{{f'{{name}}.persistent_workers': False for name in _loaders}},
+    'train_cfg.max_iters': 24,
+    'train_cfg.val_interval': 8,
+    'param_scheduler.LinearLR.end': 4,
+    'param_scheduler.CosineAnnealingLR': dict(begin=4, end=24),
+    'default_hooks.checkpoint.interval': 24,
+    'default_hooks.logger.interval': 4,
+}}
+parameters = {{
+    'optim_wrapper.optimizer.lr': dict(type='float', low=1e-3, high=1e-2, log=True),
+    'model.backbone.frozen_stages': dict(type='categorical', choices=[-1, 1]),
+}}
+"""
+
+
+def run(*arguments: str | Path) -> str:
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=550, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    """What a run logged, without its timings."""
+    (log,) = folder.glob('*/vis_data/scalars.json')
+    untimed = ('time', 'data_time', 'memory')
+    return [{k: v for k, v in json.loads(row).items() if k not in untimed} for row in log.read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_best_of_eight_trials_retrains_to_the_same_number(minibench_root: Path, tmp_path: Path) -> None:
+    base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+    (tmp_path / 'space.py').write_text(SPACE.format(base=str(base), root=str(minibench_root)))
+    study = tmp_path / 'study'
+    shown = run('tools/sweep.py', tmp_path / 'space.py', '--work-dir', study, '--workers', '2')
+    assert '8/8 trials over' in shown
+    assert 'mmengine - INFO' not in shown
+    trials = list(csv.DictReader((study / 'trials.csv').open()))
+    assert len(trials) == 8
+    assert {trial['state'] for trial in trials} == {'complete', 'pruned'}
+    assert len(json.loads((study / 'importances.json').read_text())) == 2
+    assert (study / 'report.html').stat().st_size > 1_000_000
+    best = max((trial for trial in trials if trial['state'] == 'complete'), key=lambda trial: float(trial['value']))
+    pruned = next(trial for trial in trials if trial['state'] == 'pruned')
+    assert not [row for row in logged(study / pruned['folder'] / 'run') if row['step'] > 8 * int(pruned['validations'])]
+
+    run('tools/train.py', study / 'best.py', '--work-dir', tmp_path / 'again')
+    first, again = logged(study / best['folder'] / 'run'), logged(tmp_path / 'again')
+    assert again == first
+    assert again[-1]['coco/segm_mAP'] == float(best['value'])

@@ -1,0 +1,195 @@
+"""Search spaces: the ready ones, what trials get, and every way to get one wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FixedTrial
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.sweep.space import load_space
+
+REPO = Path(__file__).resolve().parents[2]
+SPACES = sorted((REPO / 'configs/sweeps').glob('*.py'))
+BASE = """
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1), 'backbone.norm': dict(lr_mult=0.1)}))
+model = dict(depth=18, losses=dict(cls=2.0), cost=dict(cls=2.0))
+train_dataloader = dict(pipeline=[dict(type='Load'), dict(type='Flip', prob=0.5)])
+max_iters = 10
+"""
+LR = "'optim_wrapper.optimizer.lr': dict(type='float', low=1e-4, high=1e-2, log=True)"
+
+
+def write(folder: Path, parameters: str, **values: object) -> Path:
+    (folder / 'base_config.py').write_text(BASE)
+    values = {'base': 'base_config.py', **values}
+    text = ''.join(f'{key} = {value!r}\n' for key, value in values.items() if value is not None)
+    path = folder / 'space.py'
+    path.write_text(f'{text}parameters = {{{parameters}}}\n')
+    return path
+
+
+@pytest.mark.parametrize('path', SPACES, ids=lambda path: path.stem)
+def test_ready_space(path: Path, tmp_path: Path) -> None:
+    space = load_space(path)
+    study = optuna.create_study(sampler=space.sampler(0), pruner=space.pruner())
+    configs = [space.config(study.ask()) for _ in range(5)]
+    assert all(config != space.base_config for config in configs)
+    assert len(path.read_text().splitlines()) <= 40
+    names = {parameter.name for parameter in space.parameters}
+    wanted = {'mask-rcnn': 'frozen_stages', 'mask2former': 'queries'}[path.stem.partition('_')[0]]
+    assert any(wanted in name for name in names)
+
+
+def test_there_are_four_spaces() -> None:
+    assert len(SPACES) == 4
+
+
+GROUPS = """
+    'optimizer': dict(type='choice', choices=dict(
+        adamw=dict(parameters={'optim_wrapper.optimizer.lr': dict(type='float', low=1e-4, high=1e-3, log=True)}),
+        sgd=dict(
+            overrides={'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9)},
+            parameters={'optim_wrapper.optimizer.lr': dict(type='float', low=1e-2, high=1.0, log=True)}))),
+    'augmentation': dict(type='choice', choices=dict(
+        none={}, strong=dict(overrides={'train_dataloader.pipeline': [dict(type='Strong')]}))),
+    'weight': dict(type='float', low=1, high=4, paths=['model.losses.cls', 'model.cost.cls']),
+    'backbone': dict(type='float', low=0.01, high=1.0,
+        path=['optim_wrapper', 'paramwise_cfg', 'custom_keys', 'backbone.norm', 'lr_mult']),
+"""
+
+
+def test_groups_and_conditions(tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, GROUPS, fixed={'model.depth': 50}))
+    common = {'weight': 3.0, 'backbone': 0.5}
+    sgd = space.config(
+        FixedTrial(
+            {**common, 'optimizer': 'sgd', 'optimizer.sgd.optim_wrapper.optimizer.lr': 0.2, 'augmentation': 'none'}
+        )
+    )
+    assert sgd['optim_wrapper']['optimizer'] == {'type': 'SGD', 'lr': 0.2, 'momentum': 0.9}
+    assert sgd['model'] == {'depth': 50, 'losses': {'cls': 3.0}, 'cost': {'cls': 3.0}}
+    rates = {'backbone': {'lr_mult': 0.1}, 'backbone.norm': {'lr_mult': 0.5}}
+    assert sgd['optim_wrapper']['paramwise_cfg']['custom_keys'] == rates
+    adamw = space.config(
+        FixedTrial(
+            {
+                **common,
+                'optimizer': 'adamw',
+                'optimizer.adamw.optim_wrapper.optimizer.lr': 5e-4,
+                'augmentation': 'strong',
+            }
+        )
+    )
+    assert adamw['optim_wrapper']['optimizer'] == {'type': 'AdamW', 'lr': 5e-4, 'weight_decay': 0.05}
+    assert adamw['train_dataloader']['pipeline'] == [{'type': 'Strong'}]
+
+
+def test_draws_depend_on_the_seed_and_the_number_only(tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, LR, seed=1))
+    other = load_space(write(tmp_path, LR, seed=2))
+
+    def draw(which: int, space=space) -> dict:
+        study = optuna.create_study(sampler=space.sampler(which))
+        return space.config(study.ask())
+
+    assert draw(3) == draw(3)
+    assert draw(3) != draw(4)
+    assert draw(3) != draw(3, other)
+
+
+def one(spec: str, name: str = 'optim_wrapper.optimizer.lr') -> str:
+    return f'{name!r}: {spec}'
+
+
+PATH = ['optim_wrapper', 'optimizer', 'lr']
+INSIDE = "'o': dict(type='choice', choices=dict(a={}, b=dict(overrides={'optim_wrapper.optimizer': {'lr': 0.1}})))"
+MALFORMED = {
+    'unknown key': (one("dict(type='float', low=0, high=1)", 'optim_wrapper.optimizer.lrr'), {}, 'did you mean'),
+    'no effect': (one("dict(type='int', low=1, high=9)", 'max_iters'), {}, 'only helps to write the base config'),
+    'wrong type': (one("dict(type='float', low=1.0, high=9.0)", 'model.depth'), {}, 'int 18, got 1.0'),
+    'wrong choice': (one("dict(type='categorical', choices=[18, '50'])", 'model.depth'), {}, "int 18, got '50'"),
+    'empty range': (one("dict(type='float', low=1.0, high=1.0)"), {}, 'high must be above low = 1.0, got 1.0'),
+    'turned range': (one("dict(type='float', low=2.0, high=1.0)"), {}, 'the range is empty'),
+    'infinite range': (one("dict(type='float', low=0.0, high=float('inf'))"), {}, 'high must be a finite float'),
+    'no high': (one("dict(type='float', low=0.0)"), {}, 'high must be a finite float, got None'),
+    'log of zero': (one("dict(type='float', low=0.0, high=1.0, log=True)"), {}, 'low must be above 0'),
+    'log and step': (one("dict(type='float', low=0.1, high=1.0, log=True, step=0.1)"), {}, 'step must be left out'),
+    'step too large': (one("dict(type='float', low=0.0, high=1.0, step=2.0)"), {}, 'step must be above 0 and at most'),
+    'float in int': (one("dict(type='int', low=1, high=9.5)", 'model.depth'), {}, 'high must be a finite int'),
+    'one choice': (one("dict(type='categorical', choices=[18])", 'model.depth'), {}, 'at least two different'),
+    'rich choice': (one("dict(type='categorical', choices=[(1,), (2,)])"), {}, "type='choice' gives it a name"),
+    'unknown type': (one("dict(type='normal', low=0, high=1)"), {}, 'type of float, int, categorical, choice'),
+    'unknown field': (one("dict(type='float', low=0.1, high=1.0, base=2)"), {}, 'its fields must be of'),
+    'not a dict': (one('0.5'), {}, 'must be a dict with a type'),
+    'duplicate key': (f'{LR}, {LR}', {}, r"got 'optim_wrapper\.optimizer\.lr' twice \(line 2\)"),
+    'same setting twice': (
+        f"{LR}, 'rate': dict(type='float', low=0.1, high=1.0, path={PATH})",
+        {},
+        'both set optim_wrapper.optimizer.lr',
+    ),
+    'setting in a bundle too': (f'{LR}, {INSIDE}', {}, 'both set optim_wrapper.optimizer.lr'),
+    'fixed and searched': (LR, {'fixed': {'optim_wrapper.optimizer.lr': 0.1}}, 'fixed must leave'),
+    'fixed unknown': (LR, {'fixed': {'model.dept': 1}}, 'fixed: key must be.*did you mean model.depth'),
+    'bad bundle': (
+        one("dict(type='choice', choices=dict(a={}, b=dict(model=1)))"),
+        {},
+        'dict of overrides and parameters',
+    ),
+    'bad in bundle': (
+        one("dict(type='choice', choices=dict(a={}, b=dict(overrides={'model.depth': 'x'})))"),
+        {},
+        "int 18, got 'x'",
+    ),
+    'unknown entry': (LR, {'trials': 5}, 'got .trials.; did you mean n_trials'),
+    'missing base': (LR, {'base': 'nowhere.py'}, "base: config must be an existing file, got .*nowhere.py'"),
+    'no base': (LR, {'base': None}, 'base must be the path of a config file, got None'),
+    'cyclic base': (LR, {'base': 'cyclic.py'}, 'base: config must not be among its own bases'),
+    'broken base': (LR, {'base': 'broken.py'}, 'base: config must load, got'),
+    'no trials': (LR, {'n_trials': 0}, 'n_trials must be an integer from 1, got 0'),
+    'retries': (LR, {'max_retries': -1}, 'max_retries must be an integer from 0'),
+    'seed': (LR, {'seed': 'x'}, 'seed must be an integer from 0'),
+    'direction': (LR, {'direction': 'up'}, 'direction must be maximize or minimize'),
+    'objective': (LR, {'objective': ''}, 'objective must be the name'),
+    'heartbeat': (LR, {'heartbeat_s': 0}, 'heartbeat_s must be above 0'),
+    'sampler': (LR, {'sampler': {'type': 'Guess'}}, 'sampler must be a dict with a type of TPESampler'),
+    'sampler option': (LR, {'sampler': {'type': 'TPESampler', 'colour': 1}}, 'sampler must fit TPESampler'),
+    'sampler seed': (LR, {'sampler': {'type': 'TPESampler', 'seed': 1}}, 'set seed'),
+    'pruner': (LR, {'pruner': 'ASHA'}, 'pruner must be a dict with a type of NopPruner'),
+    'pruner option': (
+        LR,
+        {'pruner': {'type': 'HyperbandPruner', 'min_resource': 0}},
+        'pruner must fit HyperbandPruner',
+    ),
+}
+
+
+@pytest.mark.parametrize(('parameters', 'values', 'message'), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_space_is_one_clear_error(parameters: str, values: dict, message: str, tmp_path: Path) -> None:
+    (tmp_path / 'cyclic.py').write_text("_base_ = 'cyclic.py'\n")
+    (tmp_path / 'broken.py').write_text('model = dict(\n')
+    path = write(tmp_path, parameters, **values)
+    with pytest.raises(InputError, match=message) as caught:
+        load_space(path)
+    assert f'got 1 problem (in {path})' in str(caught.value)
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, one("dict(type='float', low=2, high=1)"), n_trials=0, direction='up')
+    with pytest.raises(InputError, match='got 3 problems'):
+        load_space(path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [("_base_ = 'space.py'", 'must not be among its own bases'), ('base = (', 'must load'), (None, 'an existing file')],
+)
+def test_space_that_does_not_load(text: str | None, message: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / 'space.py').write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_space(tmp_path / 'space.py')
