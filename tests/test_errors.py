@@ -16,3 +16,11 @@ def test_exit_status(capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().err == 'error: size must be positive, got -1\n'
     with pytest.raises(ZeroDivisionError):
         run_tool(lambda: fail(ZeroDivisionError()))
+
+
+def test_ctrl_c_is_one_word_and_status_130(capsys: pytest.CaptureFixture) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    assert run_tool(main) == 130
+    assert capsys.readouterr().err == 'interrupted\n'

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -93,6 +94,17 @@ def test_second_ctrl_c_quits_at_once_but_one_key_heard_twice_does_not(monkeypatc
     hook._hear(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
         hook._hear(signal.SIGINT, None)
+
+
+def test_signals_to_the_group_do_not_reach_data_loading_processes(tmp_path: Path) -> None:
+    groups = []
+
+    def look() -> None:
+        groups.extend(os.getpgid(process.pid) for process in multiprocessing.active_children())
+
+    guarded_runner(tmp_path, iterations=2, num_workers=2, hooks=[AtIteration(1, look)]).train()
+    assert len(groups) == 2
+    assert os.getpgid(0) not in groups
 
 
 def test_ctrl_c_twice_ends_the_record_as_stopped(tmp_path: Path) -> None:

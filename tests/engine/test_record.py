@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
-from guarded_run import AtIteration, guarded_runner
+from guarded_run import AtIteration, Points, guarded_runner
 from mmengine.dataset import ConcatDataset, RepeatDataset
 
 from armbench_mmdet import environment
@@ -50,6 +51,22 @@ def test_resumed_run_adds_an_attempt(tmp_path: Path) -> None:
     assert written['status'] == 'finished'
     assert [attempt['start_iter'] for attempt in written['attempts']] == [0, 2]
     assert [attempt['resumed_from'] for attempt in written['attempts']] == [None, checkpoint]
+
+
+def test_data_are_fingerprinted_and_unreadable_images_listed(tmp_path: Path) -> None:
+    annotations = tmp_path / 'train.json'
+    annotations.write_text('{}')
+
+    class Listed(Points):
+        metainfo = {'ann_file': str(annotations)}  # noqa: RUF012
+
+        def unreadable_images(self) -> list[str]:
+            return ['images/3.jpg']
+
+    guarded_runner(tmp_path, iterations=1, data=Listed()).train()
+    written = record(tmp_path)
+    assert written['data'] == {str(annotations): f'sha256:{hashlib.sha256(b"{}").hexdigest()}'}
+    assert written['attempts'][0]['unreadable_images'] == ['images/3.jpg']
 
 
 def test_killed_run_stays_running(tmp_path: Path) -> None:

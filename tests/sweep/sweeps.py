@@ -31,8 +31,8 @@ base = 'base_config.py'
 objective = 'score'
 n_trials = {n_trials}
 heartbeat_s = {heartbeat_s}
-sampler = dict(type='RandomSampler')
-pruner = {pruner!r}
+sampler = dict(type={sampler})
+pruner = dict(type={pruner})
 fixed = {fixed!r}
 parameters = {{
     'model.x': dict(type='float', low=0.0, high=1.0),
@@ -96,13 +96,17 @@ class Sweep:
         self.configure()
 
     def configure(
-        self, n_trials: int = 6, heartbeat_s: float = 0.5, pruner: dict | None = None, **model: object
+        self,
+        n_trials: int = 6,
+        heartbeat_s: float = 0.5,
+        sampler: str = "'RandomSampler'",
+        pruner: str = "'NopPruner'",
+        **model: object,
     ) -> None:
-        """Write the search space; ``model`` is what every trial sets."""
+        """Write the search space; ``model`` is what every trial sets, the others Python of the file."""
         self.n_trials = n_trials
         fixed = {f'model.{key}': value for key, value in model.items()}
-        pruner = pruner or {'type': 'NopPruner'}
-        text = SPACE.format(n_trials=n_trials, heartbeat_s=heartbeat_s, pruner=pruner, fixed=fixed)
+        text = SPACE.format(n_trials=n_trials, heartbeat_s=heartbeat_s, sampler=sampler, pruner=pruner, fixed=fixed)
         (self.folder / 'space.py').write_text(text)
 
     def driver(self, workers: int = 2, study: str = 'study', n_trials: int | None = None) -> Driver:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def test_claims_add_up_whoever_makes_them(sweep: Sweep) -> None:
         assert first.settle(trial, TrialState.COMPLETE, value, {})
     assert first.claim(3, ()).is_over
     assert first.claim(4, ()).trial is not None, 'asking for more resumes the study'
+
+
+def test_trials_are_claimed_under_a_lock(sweep: Sweep) -> None:
+    mine, other = sweep.study(), sweep.study()
+    with mine.storage.claiming(mine.study._study_id):
+        thread = threading.Thread(target=other.claim, args=(1, ()), daemon=True)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        assert not mine.trials()
+    thread.join()
+    assert len(mine.trials()) == 1
 
 
 def test_retries_are_limited(journal_sweep: Sweep) -> None:
@@ -95,12 +108,35 @@ def run_here(sweep: Sweep, count: int) -> None:
 
 
 def test_pruned_training_is_told_to_stop(sweep: Sweep) -> None:
-    sweep.configure(n_trials=1, steps=50, pruner={'type': 'ThresholdPruner', 'lower': -1e-9})
+    sweep.configure(n_trials=1, steps=50, pruner="'ThresholdPruner', lower=-1e-9")
     run_here(sweep, 1)
     (trial,) = sweep.study().trials()
     assert trial.state == TrialState.PRUNED
     assert len(trial.intermediate_values) < 50
     assert (sweep.work_dir / 'trial_0000/train.log').read_text() == 'told to stop\n'
+
+
+SEARCHES = {
+    'ASHA': (
+        "'TPESampler', multivariate=True, group=True, constant_liar=True, n_startup_trials=2",
+        "'SuccessiveHalvingPruner', min_resource=1, reduction_factor=3",
+    ),
+    'Hyperband': (
+        "'TPESampler', multivariate=True, group=True, constant_liar=True, n_startup_trials=2",
+        "'HyperbandPruner', min_resource=1, max_resource=6, reduction_factor=3",
+    ),
+    'Gaussian process': ("'GPSampler', n_startup_trials=2", "'MedianPruner', n_startup_trials=1"),
+}
+
+
+@pytest.mark.parametrize(('sampler', 'pruner'), SEARCHES.values(), ids=SEARCHES)
+def test_samplers_and_pruners(sampler: str, pruner: str, journal_sweep: Sweep) -> None:
+    journal_sweep.configure(n_trials=8, sampler=sampler, pruner=pruner, steps=6)
+    run_here(journal_sweep, 8)
+    count = journal_sweep.check()
+    assert count.count(TrialState.PRUNED) >= 1
+    assert count.count(TrialState.COMPLETE) >= 1
+    assert len({trial.params['model.x'] for trial in count.latest.values()}) > 3
 
 
 def test_done_study_is_left_alone(journal_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

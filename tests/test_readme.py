@@ -1,0 +1,139 @@
+"""Every command and every piece of code in the README works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+README = (REPO / 'README.md').read_text()
+NOT_HERE = {  # what needs a cluster, the network, or stays open
+    'git': 'clones',
+    'tensorboard': 'serves until it is stopped',
+    'GPUS=16': 'needs SLURM; its script is read by bash below',
+    'pip': 'installs an optional package',
+}
+TINY = """
+_base_ = {base!r}
+train_cfg = dict(max_iters=4, val_interval=4)
+param_scheduler = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=2)]
+default_hooks = dict(checkpoint=dict(interval=4))
+auto_scale_lr = dict(base_batch_size=2)
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf'^```{language}\n(.*?)^```', README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Command lines of the README's blocks, comments and line ends joined away."""
+    lines = '\n'.join(blocks('bash')).replace('\\\n', ' ').splitlines()
+    return [line for line in (re.sub(r'\s#.*', '', line).strip() for line in lines) if line]
+
+
+def world(tmp_path: Path, minibench_root: Path) -> Path:
+    """A folder where the README's commands run as they stand, on a handful of tiny totes."""
+    (tmp_path / 'tools').symlink_to(REPO / 'tools')
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/minibench').symlink_to(minibench_root)
+    (tmp_path / 'photos').symlink_to(minibench_root / 'mix-object-tote/images')
+    base = str(REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py')
+    for name in ('mask-rcnn_r50_fpn_1x_armbench-mix', 'mask-rcnn_r18-w32_fpn-64_minibench'):
+        leaf = tmp_path / f'configs/mask_rcnn/{name}.py'
+        leaf.parent.mkdir(parents=True, exist_ok=True)
+        leaf.write_text(TINY.format(base=base))
+    return tmp_path
+
+
+def adapted(command: str) -> list[str]:
+    """The command with two processes on one machine, in this Python."""
+    command = re.sub(r'^NNODES=2 NODE_RANK=0 MASTER_ADDR=node0 ', '', command)
+    command = re.sub(r'(_armbench-mix\.py) 8\b', r'\1 2', command).replace('--nproc-per-node 8', '--nproc-per-node 2')
+    command = command.replace('torchrun ', 'torchrun --standalone ').replace(' --amp', '')
+    return ['bash', '-c', os.path.expandvars(command)]
+
+
+def test_there_is_something_to_test() -> None:
+    assert len(commands()) >= 10
+    assert len(blocks('python')) >= 3
+
+
+def test_files_named_in_the_readme_exist() -> None:
+    code = '\n'.join(blocks('python'))
+    named = set(re.findall(r'(?:configs|tools|docs|tests)/[\w./-]+\w', README))
+    missing = [name for name in named if not (REPO / name).exists() and name not in code]
+    assert not missing
+
+
+def test_make_targets_named_in_the_readme_exist() -> None:
+    makefile = (REPO / 'Makefile').read_text()
+    for target in set(re.findall(r'`make ([a-z-]+)', README)):
+        assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
+
+
+@pytest.mark.slow
+def test_commands_run_as_they_stand(tmp_path: Path, minibench_root: Path) -> None:
+    """In the README's order, since later commands use what earlier ones left."""
+    folder = world(tmp_path, minibench_root)
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    environment = {**os.environ, 'PATH': path, 'ARMBENCH_ROOT': str(minibench_root), 'OMP_NUM_THREADS': '1'}
+    ran = []
+    demo = 'python tools/train.py configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'  # as `make demo` does
+    for command in [demo, *commands()]:
+        first = shlex.split(command)[0]
+        if first in NOT_HERE or first in ('make', 'export', 'source', 'cd') or 'sweep' in command:
+            continue
+        done = subprocess.run(
+            adapted(command.replace('$ARMBENCH_ROOT', str(minibench_root))),
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}'
+        ran.append(command)
+    assert len(ran) >= 8
+    assert (folder / 'work_dirs/report/report.html').is_file()
+
+
+@pytest.mark.parametrize('script', sorted((REPO / 'tools').glob('*.sh')), ids=lambda path: path.name)
+def test_shell_scripts_are_valid(script: Path) -> None:
+    assert subprocess.run(['bash', '-n', script], check=False).returncode == 0
+
+
+def test_the_new_model_of_the_readme_builds(tmp_path: Path) -> None:
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    from armbench_mmdet.launch.config import load_config
+
+    init_default_scope('mmdet')
+    shutil.copytree(REPO / 'configs', tmp_path / 'configs')
+    files = dict(
+        found.groups() for block in blocks('python') if (found := re.match(r'# (configs/\S+)\n(.*)', block, re.S))
+    )
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    leaf = load_config(tmp_path / next(name for name in files if '_base_' not in name))
+    leaf.model.backbone.init_cfg = None
+    model = MODELS.build(leaf.model)
+    assert len(model.backbone.layer3) == 23
+    assert model.roi_head.bbox_head.num_classes == 2
+
+
+def test_the_new_transform_of_the_readme_works() -> None:
+    import numpy as np
+
+    (block,) = (block for block in blocks('python') if 'register_module' in block)
+    names: dict = {}
+    exec(block, names)
+    assert names['Dim']().transform({'img': np.full((2, 2, 3), 100, np.uint8)})['img'].max() == 50
