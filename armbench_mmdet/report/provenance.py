@@ -83,7 +83,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield 'iterations logged', MISSING if iterations is None else str(iterations)
     yield 'time running', _total_time(attempts)
     git = attempts[-1].get('git') or {}
-    changed = ' with changes, kept in git.diff of the folder' if git.get('diff') else ''
+    changed = f' with changes, kept in {git["diff"]} of the folder' if git.get('diff') else ''
     yield 'git revision', f'{git["revision"]}{changed}' if git.get('revision') else MISSING
     yield 'hardware', _hardware(attempts[-1].get('hardware') or {})
     versions: Mapping[str, str] = attempts[-1].get('versions') or next(
