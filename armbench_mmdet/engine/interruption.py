@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from armbench_mmdet.engine.distributed import largest
 
 SIGNALS = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name))
 _SAME_KEY_S = 1.0
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @HOOKS.register_module()
@@ -54,7 +56,7 @@ class InterruptionHook(Hook):
         self._previous = {number: signal.signal(number, self._hear) for number in SIGNALS}
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None and loop.dataloader.num_workers:
-                loop.dataloader.worker_init_fn = partial(_leave_group, inner=loop.dataloader.worker_init_fn)
+                loop.dataloader.worker_init_fn = partial(_start_worker, inner=loop.dataloader.worker_init_fn)
 
     def after_train(self, runner: Runner) -> None:
         """Stop listening."""
@@ -112,11 +114,14 @@ def _heard(number: int) -> str:
     return f'\n{name}: finishing this iteration, then writing a checkpoint{again}\n'
 
 
-def _leave_group(worker_id: int, inner: Callable[[int], None] | None) -> None:
+def _start_worker(worker_id: int, inner: Callable[[int], None] | None) -> None:
     """Start a data-loading process that a signal to the whole process group does not reach, so no batch is lost.
 
-    Ctrl-C and torchrun signal the group; the main process still ends its workers one by one.
+    Ctrl-C and torchrun signal the group; the main process still ends its workers one by one. When it is killed itself,
+    Linux ends them: one that was writing a batch would wait for its reader for ever.
     """
     os.setpgid(0, 0)
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if inner is not None:
         inner(worker_id)

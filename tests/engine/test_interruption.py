@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,33 @@ def test_command_that_resumes(tmp_path: Path, monkeypatch, environment, words, e
     monkeypatch.setattr(sys, 'argv', words[2:])
     runner = guarded_runner(tmp_path)
     assert resume_command(runner) == expected.format(config=tmp_path / 'guarded.py', work_dir=tmp_path)
+
+
+DYING_PARENT = """
+import multiprocessing, os, signal, time
+from armbench_mmdet.engine.interruption import _start_worker
+
+def work(ready):
+    _start_worker(0, None)
+    ready.set()
+    time.sleep(60)
+
+context = multiprocessing.get_context('fork')
+ready = context.Event()
+worker = context.Process(target=work, args=(ready,))
+worker.start()
+ready.wait(60)
+print(worker.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='Linux ends the children')
+def test_workers_of_a_killed_run_end_with_it() -> None:
+    killed = subprocess.run([sys.executable, '-c', DYING_PARENT], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    status = Path('/proc', killed.stdout.strip(), 'status')
+    deadline_s = time.monotonic() + 10
+    while status.is_file() and 'zombie' not in status.read_text() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not status.is_file() or 'zombie' in status.read_text()
