@@ -1,4 +1,4 @@
-# The schedule of five minutes drawn out to about half an hour, for a model that has 2,000 images to learn from.
+# The schedule of four minutes drawn out to about half an hour, for a model that has 2,000 images to learn from.
 _base_ = './minibench-mask2former.py'
 
 max_iters = 6000
