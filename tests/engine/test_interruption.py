@@ -99,10 +99,13 @@ def test_second_ctrl_c_quits_at_once_but_one_key_heard_twice_does_not(monkeypatc
 
 
 def test_signals_to_the_group_do_not_reach_data_loading_processes(tmp_path: Path) -> None:
-    groups = []
+    groups: list[int] = []
 
-    def look() -> None:
-        groups.extend(os.getpgid(process.pid) for process in multiprocessing.active_children())
+    def look() -> None:  # until both have started, at most ten seconds
+        deadline_s = time.monotonic() + 10
+        while not groups or (os.getpgid(0) in groups and time.monotonic() < deadline_s):
+            groups[:] = [os.getpgid(process.pid) for process in multiprocessing.active_children()]
+            time.sleep(0.02)
 
     guarded_runner(tmp_path, iterations=2, num_workers=2, hooks=[AtIteration(1, look)]).train()
     assert len(groups) == 2

@@ -74,6 +74,7 @@ def test_no_command_runs_its_code(
     assert not (tmp_path / 'made').exists()
 
 
+@pytest.mark.slow
 def test_a_trusted_one_is_evaluated(
     evil: Path, minibench_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_trusted_one_is_evaluated(
     assert (tmp_path / 'run/results/mix-object-tote_test.json').is_file()
 
 
+@pytest.mark.slow
 def test_a_trusted_one_is_trained_from(
     evil: Path, minibench_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
