@@ -21,6 +21,7 @@ from armbench_mmdet.errors import InputError
 
 Result = TypeVar('Result')
 DRIVERS = {'postgresql': 'psycopg', 'mysql': 'pymysql'}
+STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, sql.SQLAlchemyError, OSError)
 CLAIMS = 'claims'  # the study's attribute whose row is the lock
 _CONNECT_TIMEOUT_S = 10
 _LOCK_TIMEOUT_S = 60  # a machine that vanished with the lock loses it
@@ -235,7 +236,7 @@ def persistently(step: Callable[[], Result], is_stopped: Callable[[], bool]) -> 
     while True:
         try:
             return step()
-        except Exception as error:
+        except STORAGE_ERRORS as error:
             if not is_away(error):
                 raise
             if is_stopped():

@@ -116,17 +116,13 @@ class SharedStudy:
             return None
         return Claim(None, is_over=not count.count(TrialState.RUNNING))
 
-    def beat(self, trial: optuna.Trial, worker: str, count: int) -> bool:
+    def beat(self, trial: optuna.Trial, worker: str, count: int) -> None:
         """Give a sign of life.
 
-        Returns:
-            Whether the trial is still running; if not, somebody took the worker for dead.
+        Raises:
+            UpdateFinishedTrialError: Somebody took the worker for dead, and the trial is no longer its own.
         """
-        try:
-            trial.set_user_attr(HEARTBEAT, [worker, count])
-        except UpdateFinishedTrialError:
-            return False
-        return True
+        trial.set_user_attr(HEARTBEAT, [worker, count])
 
     def settle(self, trial: optuna.Trial | FrozenTrial, state: TrialState, value: float | None, outcome: Any) -> bool:
         """End a running trial; what has ended stays as it is.

@@ -15,13 +15,14 @@ from typing import Any
 
 import optuna
 from mmengine.logging import print_log
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.sweep.ledger import INTERRUPTED
 from armbench_mmdet.sweep.overrides import BASE, write_overrides
 from armbench_mmdet.sweep.space import Space
-from armbench_mmdet.sweep.storage import StoppedError, Storage, is_away, open_storage, persistently
+from armbench_mmdet.sweep.storage import STORAGE_ERRORS, StoppedError, Storage, is_away, open_storage, persistently
 from armbench_mmdet.sweep.study import SharedStudy
 from armbench_mmdet.sweep.trial import Outcome, Training, fresh_folder
 
@@ -116,14 +117,18 @@ class Worker:
 
     def _run_trial(self, study: SharedStudy, trial: optuna.Trial) -> None:
         self.current[:] = [trial.number, 0]
-        outcome = self._outcome(study, trial)
-        if outcome is not None:
+        try:
+            outcome = self._outcome(study, trial)
             kept = {key: value for key, value in asdict(outcome).items() if key not in ('state', 'value')}
-            persistently(lambda: study.settle(trial, outcome.state, outcome.value, kept), self.is_stopped)
+            is_ours = persistently(lambda: study.settle(trial, outcome.state, outcome.value, kept), self.is_stopped)
+        except UpdateFinishedTrialError:
+            is_ours = False
+        if not is_ours:
+            print_log(f'trial {trial.number} was taken for dead; it is left to others', logger='current')
         self.current[:] = [-1, 0]
 
-    def _outcome(self, study: SharedStudy, trial: optuna.Trial) -> Outcome | None:
-        """Train, and return what became of it; None if somebody has taken the trial away."""
+    def _outcome(self, study: SharedStudy, trial: optuna.Trial) -> Outcome:
+        """Train, and return what became of it."""
         persistently(lambda: study.beat(trial, self.name, 0), self.is_stopped)
         space = self.task.space
         config = persistently(lambda: space.config(trial), self.is_stopped)
@@ -135,27 +140,25 @@ class Worker:
         except (InputError, OSError) as error:
             return Outcome(TrialState.FAIL, reason='not started', error=str(error))
         self.current[1] = training.process.pid
-        return self._watch(study, trial, training)
+        try:
+            return self._watch(study, trial, training)
+        finally:
+            training.end()
 
-    def _watch(self, study: SharedStudy, trial: optuna.Trial, training: Training) -> Outcome | None:
+    def _watch(self, study: SharedStudy, trial: optuna.Trial, training: Training) -> Outcome:
         """Pass reports on and give signs of life until the training has ended."""
         relay = _Relay(trial, training)
         beats, beat_at_s = 0, time.monotonic()
         while not training.wait(_POLL_S):
             if self.is_stopped():
-                training.end()
                 return Outcome(TrialState.FAIL, reason='interrupted', lost=INTERRUPTED)
             try:
                 if time.monotonic() - beat_at_s >= self.task.space.heartbeat_s:
                     beats, beat_at_s = beats + 1, time.monotonic()
-                    if not study.beat(trial, self.name, beats):
-                        training.end()
-                        print_log(f'trial {trial.number} was taken for dead and is left to others', logger='current')
-                        return None
+                    study.beat(trial, self.name, beats)
                 relay.pass_on()
-            except Exception as error:
+            except STORAGE_ERRORS as error:
                 if not is_away(error):
-                    training.end()
                     raise
         persistently(relay.pass_on, self.is_stopped)
         return training.outcome(relay.is_pruned)

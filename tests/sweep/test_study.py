@@ -7,8 +7,10 @@ import json
 import threading
 from pathlib import Path
 
+import optuna
 import pytest
 from mmengine.config import Config
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sweeps import Sweep
 
@@ -17,6 +19,7 @@ from armbench_mmdet.sweep import driver
 from armbench_mmdet.sweep.ledger import DIED
 from armbench_mmdet.sweep.outputs import importances, write_best, write_report, write_table
 from armbench_mmdet.sweep.overrides import resolved, write_base
+from armbench_mmdet.sweep.study import SharedStudy
 from armbench_mmdet.sweep.worker import Worker
 
 
@@ -82,9 +85,26 @@ def test_sign_of_life_says_whether_the_trial_is_still_ours(sweep: Sweep) -> None
     study = sweep.study()
     trial = study.claim(1, ()).trial
     assert trial is not None
-    assert study.beat(trial, 'worker', 1)
+    study.beat(trial, 'worker', 1)
     lose(study, trial)
-    assert not study.beat(trial, 'worker', 2)
+    with pytest.raises(UpdateFinishedTrialError):
+        study.beat(trial, 'worker', 2)
+
+
+def test_worker_leaves_a_trial_that_was_taken_from_it(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep.configure(n_trials=1, behaviour='hang', heartbeat_s=0.1)
+    other, take = sweep.study(), SharedStudy.beat
+
+    def beat(self: SharedStudy, trial: optuna.Trial, worker: str, count: int) -> None:
+        if count == 2 and trial.number == 0:
+            lose(other, trial)
+            sweep.go()
+        take(self, trial, worker, count)
+
+    monkeypatch.setattr(SharedStudy, 'beat', beat)
+    run_here(sweep, 1)
+    assert [trial.state.name for trial in sweep.study().trials()] == ['FAIL', 'COMPLETE']
+    sweep.check()
 
 
 def test_another_search_space_is_refused_with_the_difference(sweep: Sweep) -> None:
