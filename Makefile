@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) tools/doctor.py
 	touch $@
 
-demo: setup      ## train, evaluate and report on procedural totes (about 12 minutes on two cores)
+demo: setup      ## train, evaluate and report on procedural totes (about 10 minutes on two cores)
 	$(call run,$(DEMO),work_dirs/report)
 
 minibench-results: setup ## the longer recipes behind the README's table (under an hour on two cores)

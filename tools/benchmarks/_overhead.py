@@ -1,12 +1,14 @@
 """Iterations of a minibench training, timed from step to step: ``python _overhead.py ours|stock ITERATIONS``.
 
-``ours`` is the config as it is; ``stock`` has mmengine's runner and hooks and nothing else. Both train the same model
-on the same batches in one process, without validation. Prints the seconds of each iteration as JSON.
+``ours`` is the config as it is; ``stock`` has mmengine's runner and hooks and nothing else. Both load batches in one
+process, without validation; then every step takes one fixed batch and the same random numbers, so that the model's
+work is equal. Prints the seconds of each iteration and the last loss as JSON.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import itertools
 import json
@@ -50,25 +52,45 @@ def benchmark_config(side: str, iterations: int, work_dir: str) -> Any:
     return config
 
 
-def main(side: str, iterations: int) -> list[float]:
+def fixed_batch(config: Any) -> Any:
+    """The first images of the training set, with the same draws of their transforms each time."""
+    import numpy as np
+    from mmdet.registry import DATASETS
+    from mmengine.dataset import pseudo_collate
+
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    np.random.seed(0)  # noqa: NPY002 - what mmcv's transforms draw from
+    return pseudo_collate([dataset[i] for i in range(config.train_dataloader.batch_size)])
+
+
+def main(side: str, iterations: int) -> dict[str, Any]:
     """Train, and return the seconds of each iteration after the first few."""
+    import torch
+
     from armbench_mmdet.launch.train import build_runner
 
     starts: list[float] = []
+    losses: list[float] = []
     with tempfile.TemporaryDirectory() as work_dir:
-        runner = build_runner(benchmark_config(side, iterations, work_dir))
+        config = benchmark_config(side, iterations, work_dir)
+        runner = build_runner(config)
         train_step = runner.model.train_step
+        batch = fixed_batch(config)
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
+        def timed(data: Any, optim_wrapper: Any) -> Any:
             starts.append(time.perf_counter())
-            return train_step(*args, **kwargs)
+            torch.manual_seed(0)
+            outputs = train_step(copy.deepcopy(batch), optim_wrapper)
+            losses.append(outputs['loss'].item())
+            return outputs
 
         runner.model.train_step = timed
         runner.train()
-    return [later - earlier for earlier, later in itertools.pairwise(starts[WARM_UP - 1 :])]
+    seconds = [later - earlier for earlier, later in itertools.pairwise(starts[WARM_UP - 1 :])]
+    return {'seconds': seconds, 'loss': losses[-1]}
 
 
 if __name__ == '__main__':
     with contextlib.redirect_stdout(io.StringIO()):
-        seconds = main(sys.argv[1], int(sys.argv[2]))
-    print(json.dumps(seconds))
+        measured = main(sys.argv[1], int(sys.argv[2]))
+    print(json.dumps(measured))

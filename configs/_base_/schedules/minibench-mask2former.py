@@ -1,5 +1,5 @@
 # From random weights, about four minutes on two CPU cores: one learning rate for all parts, cosine to 2 % of the peak.
-max_iters = 800
+max_iters = 900
 warmup_iters = 40
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 2)
