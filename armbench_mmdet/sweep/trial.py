@@ -25,7 +25,7 @@ HOOKS = (
 LOG = 'train.log'
 _TAIL_BYTES = 20_000
 _MEMORY = re.compile(r'out of memory|OutOfMemoryError|MemoryError|can.t allocate memory|Cannot allocate memory')
-_NAN = re.compile(r'loss become infinite or NaN')
+_NAN = re.compile(r'loss must be finite, got|loss become infinite or NaN')  # LossGuardHook's words, mmdet's
 _KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -123,7 +123,7 @@ class Training:
         if is_pruned:
             return Outcome(TrialState.PRUNED, exit_status=status)
         tail = _tail(self.folder / LOG)
-        error = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), '')[:500]
+        error = _error(tail)
         if status == 0 and values and math.isfinite(values[-1]):
             return Outcome(TrialState.COMPLETE, values[-1], exit_status=0)
         if status == 0:
@@ -156,6 +156,13 @@ def end_group(group: int, number: int) -> None:
         pass
     except PermissionError as error:  # macOS says so of a group of dead processes
         print_log(f'could not end process group {group}: {error}', logger='current')
+
+
+def _error(tail: str) -> str:
+    """What went wrong, in one line: what ``run_tool`` says, else the last words."""
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith('error')]
+    return (told or lines or [''])[-1][:500]
 
 
 def _tail(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from optuna.trial import TrialState
 from sweeps import BASE, STAND_IN, stand_ins
 
+from armbench_mmdet.engine.loss_guard import LossGuardHook, describe_losses
 from armbench_mmdet.sweep.trial import LOG, Outcome, Training, _command, fresh_folder
 
 
@@ -49,6 +51,15 @@ def test_invalid_loss_is_told_from_a_crash(tmp_path: Path) -> None:
     training = start(tmp_path, behaviour='crash')
     (training.folder / LOG).write_text('loss become infinite or NaN!\nAssertionError: None\n')
     assert training.outcome(is_pruned=False).reason == 'NaN'
+
+
+def test_the_loss_guards_words_are_told_from_a_crash(tmp_path: Path) -> None:
+    training = start(tmp_path, behaviour='crash')
+    said = describe_losses({'loss_mask': math.nan}, 7, {'data_samples': []})
+    (training.folder / LOG).write_text(f'error: {said}{LossGuardHook()._remedy()}\n')
+    outcome = training.outcome(is_pruned=False)
+    assert outcome.reason == 'NaN'
+    assert outcome.error == 'error: loss must be finite, got loss_mask nan at iteration 7'
 
 
 def test_training_told_to_stop_is_pruned(tmp_path: Path) -> None:
