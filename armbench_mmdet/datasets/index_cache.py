@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from mmengine.logging import print_log
 
 from armbench_mmdet.datasets.column_file import ColumnFileError, Columns, read_columns
+from armbench_mmdet.digest import sha256_of
 from armbench_mmdet.errors import InputError
 
 try:
@@ -25,7 +26,6 @@ except ImportError:  # not a POSIX system: builders then repeat each other's wor
     fcntl = None  # type: ignore[assignment]
 
 _RACY_S = 2.0
-_CHUNK_BYTES = 1 << 20
 
 Builder = Callable[[BinaryIO], None]
 
@@ -67,7 +67,7 @@ def open_cached(
     key = _remembered(folder, source, stamp)
     opened = _open(folder, key) if key else None
     if opened is None:
-        key = _content_key(source)
+        key = sha256_of(source)[:40]
         opened = _open(folder, key)
         if opened is None:
             with _lock(folder, key):
@@ -147,14 +147,6 @@ def _is_writable(folder: Path) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
-
-
-def _content_key(source: Path) -> str:
-    digest = hashlib.sha256()
-    with source.open('rb') as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()[:40]
 
 
 def _stamp(source: Path) -> list[int]:

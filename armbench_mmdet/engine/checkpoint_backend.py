@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from armbench_mmdet.engine.checkpoint_files import checksum_path, remove_checkpoint, sha256_of, write_atomically
+from armbench_mmdet.digest import sha256_of
+from armbench_mmdet.engine.checkpoint_files import checksum_path, remove_checkpoint, write_atomically
 from armbench_mmdet.engine.weights import read_checkpoint
 from armbench_mmdet.errors import InputError
 

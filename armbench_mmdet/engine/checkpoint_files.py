@@ -6,7 +6,6 @@ cut, a checkpoint's name stands for a complete file: the old one or the new one.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from logging import WARNING
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from armbench_mmdet.digest import sha256_of
 from armbench_mmdet.errors import InputError
 
 LATEST = 'last_checkpoint'
@@ -21,7 +21,6 @@ LATEST = 'last_checkpoint'
 
 _DRAFT = '.draft'
 _CHECKSUM = '.sha256'
-_BLOCK_BYTES = 2**22
 
 
 def write_atomically(path: Path, content: bytes, check: Callable[[Path], object] | None = None) -> None:
@@ -60,15 +59,6 @@ def _sync_folder(folder: Path) -> None:
 def checksum_path(path: Path) -> Path:
     """Where the checksum of a checkpoint lies."""
     return path.with_name(path.name + _CHECKSUM)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check_checksum(path: Path) -> None:

@@ -16,7 +16,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from armbench_mmdet.engine.checkpoint_files import sha256_of, write_atomically
+from armbench_mmdet.digest import sha256_of
+from armbench_mmdet.engine.checkpoint_files import write_atomically
 from armbench_mmdet.engine.command_line import command_line
 from armbench_mmdet.environment import git_state, hardware, installed_versions
 

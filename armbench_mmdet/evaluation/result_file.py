@@ -6,7 +6,6 @@ atomic and reading validates. A number that does not exist (no ground truth in a
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from armbench_mmdet.digest import sha256_of
 from armbench_mmdet.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -146,13 +146,7 @@ SCHEMA: dict[str, Any] = msgspec.json.schema(ResultFile)
 
 def file_fingerprint(path: str | Path) -> str | None:
     """``sha256:`` and the digest of a file's content, or None if there is no such file."""
-    if not Path(path).is_file():
-        return None
-    with Path(path).open('rb') as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return f'sha256:{digest.hexdigest()}'
+    return f'sha256:{sha256_of(Path(path))}' if Path(path).is_file() else None
 
 
 def matches_path(result_file: str | Path, iou_type: str) -> Path:

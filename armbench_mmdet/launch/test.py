@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import SUBSETS, check_choice
+from armbench_mmdet.digest import sha256_of
 from armbench_mmdet.engine.checkpoint_files import latest_checkpoint
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.engine.weights import compare_weights, load_weights
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.result_file import file_fingerprint
 from armbench_mmdet.evaluation.selftest import run_selftest
 from armbench_mmdet.launch.train import build_runner
 
@@ -141,7 +141,7 @@ def evaluate(
         InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config.
     """
     state = load_weights(checkpoint)
-    digest = str(file_fingerprint(checkpoint)).removeprefix('sha256:')
+    digest = sha256_of(checkpoint)
     results: dict[str, dict[str, Any]] = {}
     for subset in subsets:
         runner = build_runner(test_config(config, checkpoint, digest, subset, split, out_dir))
