@@ -67,7 +67,7 @@ def open_cached(
     key = _remembered(folder, source, stamp)
     opened = _open(folder, key) if key else None
     if opened is None:
-        key = sha256_of(source)[:40]
+        key = _content_key(source)
         opened = _open(folder, key)
         if opened is None:
             with _lock(folder, key):
@@ -147,6 +147,10 @@ def _is_writable(folder: Path) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _content_key(source: Path) -> str:
+    return sha256_of(source)[:40]
 
 
 def _stamp(source: Path) -> list[int]:
