@@ -12,7 +12,7 @@ import io
 with contextlib.redirect_stdout(io.StringIO()):  # mmdet prints, twice, that an optional package is not there
     import mmdet.datasets  # noqa: F401
 
-from armbench_mmdet import datasets, engine, evaluation, models, transforms
+from armbench_mmdet import datasets, engine, evaluation, hooks, models, transforms
 
 __version__ = '0.1.0'
-__all__ = ['datasets', 'engine', 'evaluation', 'models', 'ops', 'transforms']
+__all__ = ['datasets', 'engine', 'evaluation', 'hooks', 'models', 'ops', 'transforms']

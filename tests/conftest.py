@@ -17,7 +17,7 @@ REPO = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope='session')
 def minibench_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A minibench of a few small totes, all three subsets."""
-    from armbench_mmdet.datasets.minibench import make_minibench
+    from armbench_mmdet.minibench import make_minibench
 
     root = tmp_path_factory.mktemp('minibench')
     counts = {

@@ -9,7 +9,7 @@ from mmdet.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 
-from armbench_mmdet.launch import config as configs
+from armbench_mmdet import configs
 
 REPO = Path(__file__).resolve().parents[1]
 LEAVES = sorted(p for p in REPO.glob('configs/*/*.py') if p.parts[-2] not in ('_base_', 'sweeps'))

@@ -115,7 +115,7 @@ def test_the_new_model_of_the_readme_builds(tmp_path: Path) -> None:
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
 
-    from armbench_mmdet.launch.config import load_config
+    from armbench_mmdet.configs import load_config
 
     init_default_scope('mmdet')
     shutil.copytree(REPO / 'configs', tmp_path / 'configs')

@@ -29,9 +29,9 @@ def main(args: argparse.Namespace) -> None:
     """Write the sheet."""
     import cv2
 
+    from armbench_mmdet import configs
     from armbench_mmdet.errors import InputError
-    from armbench_mmdet.launch import config as configs
-    from armbench_mmdet.transforms import browse
+    from armbench_mmdet.visualization import contact_sheet as browse
 
     if min(args.num, args.columns, args.cell_px) < 1:
         raise InputError('--num, --columns and --cell-px must be at least 1')

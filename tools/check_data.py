@@ -25,9 +25,8 @@ def main(args: argparse.Namespace) -> int:
     """Audit, print, and write what was asked for."""
     import json
 
-    from armbench_mmdet.datasets.audit import audit_data_set
-    from armbench_mmdet.datasets.audit_statistics import plot_statistics
-    from armbench_mmdet.datasets.audit_text import format_audit
+    from armbench_mmdet.audit.audit import audit_data_set, format_audit
+    from armbench_mmdet.audit.statistics import plot_statistics
     from armbench_mmdet.datasets.locations import SUBSETS, check_choice
     from armbench_mmdet.errors import InputError
 

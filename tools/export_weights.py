@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    from armbench_mmdet.engine.weights import export_weights, trust_checkpoints
+    from armbench_mmdet.engine.checkpoints import export_weights, trust_checkpoints
     from armbench_mmdet.launch.test import find_checkpoint
 
     if args.trust_checkpoint:

@@ -35,10 +35,10 @@ def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from mmengine.logging import MMLogger
 
+    from armbench_mmdet import configs
     from armbench_mmdet.engine.console import quiet_console, quiet_warnings
     from armbench_mmdet.inference.detector import Detector
     from armbench_mmdet.inference.results import infer
-    from armbench_mmdet.launch import config as configs
 
     quiet_warnings()
     quiet_console(MMLogger.get_current_instance())

@@ -27,10 +27,11 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Make the data set, the contact sheet, or both."""
-    from armbench_mmdet.datasets.minibench import make_minibench, write_contact_sheet
-    from armbench_mmdet.datasets.minibench.scene import MIX, SUBSETS
-    from armbench_mmdet.datasets.minibench.writer import is_complete
     from armbench_mmdet.errors import InputError
+    from armbench_mmdet.minibench import make_minibench
+    from armbench_mmdet.minibench.scene import MIX, SUBSETS
+    from armbench_mmdet.minibench.writer import is_complete
+    from armbench_mmdet.visualization.minibench_sheet import write_contact_sheet
 
     if args.out is not None:
         if is_complete(args.out) and not args.overwrite:

@@ -34,11 +34,11 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    from armbench_mmdet.engine.weights import trust_checkpoints
-    from armbench_mmdet.launch import config as configs
-    from armbench_mmdet.launch.distributed import joined_processes
+    from armbench_mmdet import configs
+    from armbench_mmdet.engine.checkpoints import trust_checkpoints
+    from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint, selftest
-    from armbench_mmdet.report.table import subset_table
+    from armbench_mmdet.report.tables import subset_table
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     work_dir = configs.set_work_dir(config, args.work_dir)

@@ -31,9 +31,9 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    from armbench_mmdet.engine.weights import trust_checkpoints
-    from armbench_mmdet.launch import config as configs
-    from armbench_mmdet.launch.distributed import joined_processes
+    from armbench_mmdet import configs
+    from armbench_mmdet.engine.checkpoints import trust_checkpoints
+    from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume, train
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))

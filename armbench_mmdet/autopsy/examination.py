@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from armbench_mmdet.autopsy.faults import FAULTS, Fault
 from armbench_mmdet.autopsy.perfect import PerfectPredictions
-from armbench_mmdet.evaluation.result_file import shown
-from armbench_mmdet.report.table import markdown_table
+from armbench_mmdet.evaluation.result import shown
+from armbench_mmdet.report.tables import markdown_table
 
 
 @dataclass(frozen=True)

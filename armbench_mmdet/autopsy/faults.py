@@ -32,7 +32,7 @@ from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.evaluation.selftest import run_selftest
+from armbench_mmdet.hooks.self_test import run_selftest
 
 Scores = dict[str, float]
 MANY_DETECTIONS = (100, 300, 1000)

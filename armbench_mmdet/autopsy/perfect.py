@@ -17,11 +17,10 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from armbench_mmdet.datasets.armbench import ArmbenchDataset
+from armbench_mmdet.datasets.armbench import ArmbenchDataset, MinibenchDataset
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import SUBSETS
-from armbench_mmdet.datasets.minibench_dataset import MinibenchDataset
-from armbench_mmdet.evaluation.overlaps import run_lengths
+from armbench_mmdet.evaluation.protocol import run_lengths
 
 Sample = dict[str, Any]
 """What the metric takes of an image: ``img_id``, ``ori_shape`` and ``pred_instances``, a dict of arrays and RLEs."""

@@ -1,10 +1,9 @@
 """ARMBench as a data set: the column index, the data set classes, ground truth, and procedural totes."""
 
-from armbench_mmdet.datasets.armbench import ArmbenchDataset
+from armbench_mmdet.datasets.armbench import ArmbenchDataset, MinibenchDataset
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
 from armbench_mmdet.datasets.locations import SPLITS, SUBSETS, resolve_data_root
-from armbench_mmdet.datasets.minibench_dataset import MinibenchDataset
 
 __all__ = [
     'SPLITS',

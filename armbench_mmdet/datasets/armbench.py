@@ -1,4 +1,4 @@
-"""ARMBench's segmentation data, and any COCO file of totes and objects, as an mmdet data set."""
+"""ARMBench's segmentation data, any COCO file of totes and objects, and procedural totes, as mmdet data sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from armbench_mmdet.datasets.categories import CLASSES, IGNORED, CategoryAssignment, CategoryMap, assign_categories
-from armbench_mmdet.datasets.data_list import AnnotatedImages, select_annotations
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.locations import (
     IMAGE_FOLDER,
@@ -26,7 +25,8 @@ from armbench_mmdet.datasets.locations import (
     require_folder,
     resolve_data_root,
 )
-from armbench_mmdet.engine.loading import UnreadableImages, note_image
+from armbench_mmdet.datasets.records import AnnotatedImages, select_annotations
+from armbench_mmdet.datasets.worker_notes import UnreadableImages, note_image
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
 CORRUPT_IMAGES = ('error', 'skip')
@@ -230,3 +230,32 @@ def _refuse_unsupported(data_prefix: dict[str, str] | None, options: dict[str, A
     for name in ('proposal_file', 'backend_args'):
         if options.get(name) is not None:
             raise InputError(f'{name} must be None: the data are local files, got {options[name]!r}')
+
+
+MINIBENCH_ROOT = Path('data/minibench')
+
+
+@DATASETS.register_module()
+class MinibenchDataset(ArmbenchDataset):
+    """An :class:`ArmbenchDataset` that renders its images when its folder is not there yet.
+
+    Args:
+        data_root: Folder of the subsets; ``data/minibench`` by default.
+        train_images: How many training pictures to render, if not the default 400.
+        **kwargs: As for :class:`ArmbenchDataset`.
+    """
+
+    def __init__(self, train_images: int | None = None, **kwargs: Any) -> None:
+        self.train_images = train_images
+        super().__init__(**kwargs)
+
+    def locate_root(self, data_root: str | Path | None) -> Path:
+        """The folder given, else ``data/minibench``."""
+        return Path(data_root or MINIBENCH_ROOT).expanduser()
+
+    def load_data_list(self) -> AnnotatedImages:
+        """Make the data if need be, then load them."""
+        from armbench_mmdet.minibench import ensure_minibench
+
+        ensure_minibench(Path(self.data_root), self.train_images)
+        return super().load_data_list()

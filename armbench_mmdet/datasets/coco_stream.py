@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from armbench_mmdet.datasets.coco_json import CocoAnnotation, CocoCategory, CocoDocument, CocoImage
+from armbench_mmdet.datasets.coco import CocoAnnotation, CocoCategory, CocoDocument, CocoImage
 
 _BLOCK_BYTES = 1 << 22
 _OVERLAP_BYTES = 64

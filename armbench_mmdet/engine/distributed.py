@@ -1,13 +1,18 @@
-"""Agreement between the processes of one run, so that all of them turn the same way."""
+"""Processes of one run: joining them, and agreement between them."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_reduce, gather_object, get_world_size
+
+from armbench_mmdet.errors import InputError
 
 
 def largest(value: int) -> int:
@@ -41,3 +46,79 @@ def gathered(share: Sequence[Any], size: int) -> list[Any]:
     shares = gather_object(list(share)) or []
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*shares))
     return [one for one in in_turn if one is not None][:size]
+
+
+_RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+_LOCAL_RANK_VARIABLES = {'pytorch': 'LOCAL_RANK', 'slurm': 'SLURM_LOCALID', 'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK'}
+_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+
+
+@contextlib.contextmanager
+def joined_processes(config: Config, launcher: str) -> Iterator[None]:
+    """Be one of the processes of a run for as long as the context lasts.
+
+    With GPUs mmengine joins them over NCCL when it builds the runner; without, they are joined here over gloo, and the
+    model is wrapped for CPUs. Only the first process prints to standard output.
+
+    Args:
+        config: The run's config, made ready in place.
+        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+
+    Raises:
+        InputError: The launcher did not start this process, or there is no GPU for it.
+    """
+    config.launcher = launcher
+    if launcher == 'none':
+        yield
+        return
+    rank = _number(launcher, _RANK_VARIABLES)
+    for name in _THREAD_VARIABLES:
+        os.environ.setdefault(name, '1')  # mmengine would, with a warning
+    if torch.cuda.is_available():
+        _require_gpu(_number(launcher, _LOCAL_RANK_VARIABLES))
+    else:
+        _join_on_cpus(config, launcher)
+    with contextlib.ExitStack() as quiet:
+        if rank:
+            quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, 'w'))))
+        try:
+            yield
+        except SystemExit:  # all processes stop together
+            _leave()
+            raise
+    _leave()
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _number(launcher: str, variables: dict[str, str]) -> int:
+    name = variables[launcher]
+    if name not in os.environ:
+        starter = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}[launcher]
+        raise InputError(
+            f'--launcher {launcher} must be started by {starter}, which sets {name}, got none; '
+            'tools/dist_train.sh CONFIG N starts N processes on this machine'
+        )
+    return int(os.environ[name])
+
+
+def _require_gpu(local_rank: int) -> None:
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise InputError(f'processes on this machine must be at most {gpus}, one a GPU, got one with rank {local_rank}')
+
+
+def _join_on_cpus(config: Config, launcher: str) -> None:
+    if launcher != 'pytorch':
+        raise InputError(f'--launcher must be pytorch (torchrun) on a machine without GPUs, got {launcher!r}')
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    config.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'device_ids': None,
+        'broadcast_buffers': False,
+        'find_unused_parameters': config.get('find_unused_parameters', False),
+    }

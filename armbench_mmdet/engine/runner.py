@@ -9,8 +9,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 
-from armbench_mmdet.engine.checkpoint_backend import BACKEND_ARGS
-from armbench_mmdet.engine.checkpoint_loaders import register_safe_loaders
+from armbench_mmdet.engine.checkpoints import BACKEND_ARGS, register_safe_loaders
 from armbench_mmdet.engine.console import quiet_console, quiet_warnings
 from armbench_mmdet.engine.live_view import check_packages
 from armbench_mmdet.engine.loops import resumable

@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.evaluation.overlaps import by_image_and_class
-from armbench_mmdet.evaluation.protocol import Matching
+from armbench_mmdet.evaluation.protocol import Matching, by_image_and_class
 
 SCORE_THRESHOLD = 0.5
 OVERLAP = 0.5

@@ -1,8 +1,4 @@
-"""Which detection found which instance: COCO's greedy matching image by image, as a table to count in.
-
-The table holds what average precision needs and nothing else, so it can be stored beside a result file and resampled
-without the masks.
-"""
+"""COCO's greedy matching as a table of detections and instances, and curves from it."""
 
 from __future__ import annotations
 
@@ -16,8 +12,13 @@ import numba
 import numpy as np
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.overlaps import best_first, by_image_and_class
-from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, Matching
+from armbench_mmdet.evaluation.protocol import (
+    IOU_THRESHOLDS,
+    RECALL_THRESHOLDS,
+    Matching,
+    best_first,
+    by_image_and_class,
+)
 
 MISSED, FOUND, IGNORED = 0, 1, 2
 
@@ -139,3 +140,27 @@ def _match_image(ious: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) ->
                 if crowd[g] and ious[d, g] >= best:
                     outcome[t, d] = IGNORED
     return outcome
+
+
+def precision_at_recall(matches: ClassMatches) -> np.ndarray:
+    """COCO's interpolated precision: the best at each recall point or above it, 0 beyond the last recall reached.
+
+    Args:
+        matches: One class's matches.
+
+    Returns:
+        ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
+    """
+    curves = np.full((len(matches.outcome), len(RECALL_THRESHOLDS)), np.nan)
+    instances = int(matches.instances.sum())
+    if not instances:
+        return curves
+    for curve, outcome in zip(curves, matches.outcome, strict=True):
+        hits, misses = np.cumsum(outcome == FOUND), np.cumsum(outcome == MISSED)
+        precision = hits / np.maximum(hits + misses, 1)
+        best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+        first = np.searchsorted(hits / instances, RECALL_THRESHOLDS, side='left')
+        reached = first < len(outcome)
+        curve[:] = 0
+        curve[reached] = best_from_here[first[reached]]
+    return curves

@@ -13,7 +13,6 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from armbench_mmdet.engine.distributed import gathered
-from armbench_mmdet.environment import installed_versions
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import confidence_intervals
 from armbench_mmdet.evaluation.error_rates import segmentation_errors
@@ -26,16 +25,16 @@ from armbench_mmdet.evaluation.predictions import (
     write_coco_results,
 )
 from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_DETS, SUMMARY_KEYS, Matching
-from armbench_mmdet.evaluation.result_file import (
+from armbench_mmdet.evaluation.result import (
     SCHEMA_VERSION,
     checked_result,
     file_fingerprint,
     matches_path,
+    result_table,
     write_result,
 )
-from armbench_mmdet.evaluation.speed import speed_summary
-from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type
-from armbench_mmdet.evaluation.table import result_table
+from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type, speed_summary
+from armbench_mmdet.system import installed_versions
 
 
 @METRICS.register_module()

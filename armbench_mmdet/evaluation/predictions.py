@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.rle import encode_masks
+from armbench_mmdet.masks.encode import encode_masks
 
 
 def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: bool) -> dict[str, Any]:

@@ -13,11 +13,22 @@ In a size bin, as in COCO, ground truth outside the bin is ignored, and so are u
 from __future__ import annotations
 
 import bisect
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+
 from armbench_mmdet.evaluation.protocol import SIZE_EDGES_FRAC, SIZE_EDGES_PX, Accumulated, Matching
+
+try:
+    import resource
+except ImportError:  # not on every system; the peak is then unknown
+    resource = None  # type: ignore[assignment]
+
+BYTES_PER_MB = 2**20
+
 
 DENSITY_STARTS = (1, 6, 11, 16, 21, 31)
 DENSITY_NAMES = ('1-5', '6-10', '11-15', '16-20', '21-30', '31+')
@@ -91,3 +102,38 @@ def _stratum(
             'per_class': {name: accumulated.ap(area=area, class_name=name) for name in accumulated.classes},
         }
     return {**scores, 'instances': len(inside), 'images': len(set(image_ids))}
+
+
+def speed_summary(predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str | None]) -> dict[str, Any] | None:
+    """The result file's ``speed``, or None if nothing was timed.
+
+    Args:
+        predictions: With ``img_id`` and, where timed, ``seconds``.
+        density: The density bin of each image.
+    """
+    times_ms = {p['img_id']: 1000 * p['seconds'] for p in predictions if 'seconds' in p}
+    if not times_ms:
+        return None
+    by_density = defaultdict(list)
+    for image_id, time_ms in times_ms.items():
+        by_density[density.get(image_id)].append(time_ms)
+    on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
+    return {
+        **_median_and_p95(list(times_ms.values())),
+        'images': len(times_ms),
+        'per_density': {name: _median_and_p95(by_density[name]) for name in DENSITY_NAMES if name in by_density},
+        'peak_memory_mb': peak_memory_mb(),
+        'peak_gpu_memory_mb': torch.cuda.max_memory_allocated() / BYTES_PER_MB if on_gpu else None,
+        'device': torch.cuda.get_device_name() if on_gpu else 'cpu',
+    }
+
+
+def peak_memory_mb() -> float | None:
+    """The process's largest resident memory so far, or None where the system does not say."""
+    if resource is None:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
+
+
+def _median_and_p95(times_ms: list[float]) -> dict[str, float]:
+    return {'median_ms': float(np.median(times_ms)), 'p95_ms': float(np.percentile(times_ms, 95))}

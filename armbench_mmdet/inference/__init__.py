@@ -11,7 +11,6 @@ Each :class:`Prediction` has ``path``, ``boxes``, ``scores``, ``labels``, ``mask
 ``tools/infer.py`` is the same on the command line.
 """
 
-from armbench_mmdet.inference.detector import Detector
-from armbench_mmdet.inference.prediction import Prediction
+from armbench_mmdet.inference.detector import Detector, Prediction
 
 __all__ = ['Detector', 'Prediction']

@@ -1,13 +1,15 @@
-"""A trained model that takes image files."""
+"""A detector for images, and its predictions."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS, MODELS
@@ -16,13 +18,61 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader, Dataset
 
-from armbench_mmdet.engine.weights import load_weights
+from armbench_mmdet.configs import load_config
+from armbench_mmdet.engine.checkpoints import load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.predictions import checked_prediction
-from armbench_mmdet.inference.image_files import find_images, image_size
-from armbench_mmdet.inference.prediction import Prediction
-from armbench_mmdet.launch.config import load_config
+from armbench_mmdet.inference.images import find_images, image_size, read_image
 from armbench_mmdet.launch.test import find_checkpoint, load_exactly
+from armbench_mmdet.visualization.instances import Instance, draw_overlay
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The N instances predicted in an image.
+
+    Attributes:
+        image_id: Place of the image among those asked for, from 1; broken images keep theirs.
+        path: The image file.
+        height: In px, upright.
+        width: In px, upright.
+        boxes: ``(N, 4)`` float32, x1, y1, x2, y2 in px.
+        scores: ``(N,)`` float32, 0 to 1.
+        labels: ``(N,)`` int64, indices into ``classes``.
+        masks: N compressed COCO RLE dicts; ``pycocotools.mask.decode`` gives bitmaps.
+        classes: Names of the labels.
+    """
+
+    image_id: int
+    path: Path
+    height: int
+    width: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: list[dict[str, Any]]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.scores)
+
+    def above(self, threshold: float) -> Prediction:
+        """The instances with a score of at least ``threshold``."""
+        kept = np.flatnonzero(self.scores >= threshold)
+        arrays = {key: getattr(self, key)[kept] for key in ('boxes', 'scores', 'labels')}
+        return dataclasses.replace(self, **arrays, masks=[self.masks[i] for i in kept])
+
+    def overlay(self) -> np.ndarray:
+        """The image with all N drawn on it, (H, W, 3) uint8, BGR; small images are enlarged.
+
+        Raises:
+            InputError: The image file is gone.
+        """
+        rows = zip(self.masks, self.labels.tolist(), self.scores.tolist(), strict=True)
+        instances = [Instance(mask, self.classes[label], score) for mask, label, score in rows]
+        return draw_overlay(read_image(self.path), instances)
+
 
 Report = Callable[[str, str], None]
 
@@ -65,7 +115,7 @@ class Detector:
         """Predict images, one prediction for each that can be read, in order.
 
         Args:
-            images: Files, folders and patterns, see :func:`~armbench_mmdet.inference.image_files.find_images`.
+            images: Files, folders and patterns, see :func:`~armbench_mmdet.inference.images.find_images`.
             batch_size: By default the config's for testing. The images of a batch are padded to one size, which
                 can move the predictions of images of different sizes by a little.
             report: Called with an image's path and the reason when it cannot be read and is left out; by default it

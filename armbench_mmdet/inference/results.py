@@ -25,9 +25,8 @@ from tqdm import tqdm
 from armbench_mmdet.datasets.categories import CLASSES
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.predictions import coco_detections, write_coco_results
-from armbench_mmdet.inference.detector import Detector
-from armbench_mmdet.inference.image_files import find_images
-from armbench_mmdet.inference.prediction import Prediction
+from armbench_mmdet.inference.detector import Detector, Prediction
+from armbench_mmdet.inference.images import find_images
 
 JPEG_QUALITY = 90
 

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import SUBSETS, check_choice
-from armbench_mmdet.digest import sha256_of
-from armbench_mmdet.engine.checkpoint_files import latest_checkpoint
+from armbench_mmdet.engine.checkpoints import compare_weights, latest_checkpoint, load_weights
 from armbench_mmdet.engine.failure import explained_failures
-from armbench_mmdet.engine.weights import compare_weights, load_weights
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.selftest import run_selftest
+from armbench_mmdet.files import sha256_of
+from armbench_mmdet.hooks.self_test import run_selftest
 from armbench_mmdet.launch.train import build_runner
 
 

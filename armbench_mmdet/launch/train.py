@@ -8,7 +8,7 @@ from mmdet.registry import RUNNERS
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from armbench_mmdet.engine.checkpoint_files import latest_checkpoint
+from armbench_mmdet.engine.checkpoints import latest_checkpoint
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError
 

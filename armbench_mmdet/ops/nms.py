@@ -1,15 +1,14 @@
-"""Greedy non-maximum suppression with the calling convention of mmcv's extension."""
+"""Greedy non-maximum suppression."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.jit import compiled
 from armbench_mmdet.ops.backend import choose_backend
 
 BLOCK = 1024
@@ -99,10 +98,36 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         ranks = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)
         return order[torch.ops.torchvision.nms(ordered, ranks, threshold)]
     if backend == 'numba':
-        kernels: Any = importlib.import_module('armbench_mmdet.ops.nms_numba')
         corners = ordered.T.contiguous().numpy()
         scalar = corners.dtype.type
-        kept = torch.from_numpy(kernels.kept_boxes(corners, scalar(threshold), scalar(offset)))
+        kept = torch.from_numpy(kept_boxes(corners, scalar(threshold), scalar(offset)))
     else:
         kept = _kept_torch(ordered, threshold, offset)
     return order[kept]
+
+
+@compiled
+def kept_boxes(corners: NDArray[np.floating], threshold: np.floating, offset: np.floating) -> NDArray[np.bool_]:
+    """Return which boxes survive.
+
+    Args:
+        corners: ``(4, N)``, rows x1 y1 x2 y2, boxes best first.
+        threshold: Scalar of the same dtype, like the next.
+        offset: What to add to a width or height.
+
+    Returns:
+        ``(N,) bool``.
+    """
+    x1, y1, x2, y2 = corners[0], corners[1], corners[2], corners[3]
+    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
+    zero = offset - offset
+    kept = np.ones(areas.size, np.bool_)
+    for i in range(areas.size):
+        if not kept[i]:
+            continue
+        for j in range(i + 1, areas.size):
+            width = max(min(x2[i], x2[j]) - max(x1[i], x1[j]) + offset, zero)
+            height = max(min(y2[i], y2[j]) - max(y1[i], y1[j]) + offset, zero)
+            inner = width * height
+            kept[j] &= not inner / (areas[i] + areas[j] - inner) > threshold
+    return kept

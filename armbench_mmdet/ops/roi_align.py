@@ -1,18 +1,101 @@
-"""RoIAlign (arXiv 1703.06870, section 3) with the calling convention of mmcv's extension."""
+"""RoIAlign: sample positions, the dispatch to a backend, and the backend in plain torch."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.ops.backend import choose_backend
-from armbench_mmdet.ops.roi_samples import Bins
+
+EMPTY_MAXIMUM = -10000.0
+"""What the maximum over no sample is, in the compiled operator; a maximum starts from here."""
+
+
+class Bins(NamedTuple):
+    """How an RoI is divided and sampled."""
+
+    height: int
+    width: int
+    spatial_scale: float
+    """Feature cells per pixel."""
+    sampling_ratio: int
+    """Samples per bin and axis; 0 for as many as the bin has cells, rounded up."""
+    aligned: bool
+    """Shift positions by half a cell, and accept RoIs smaller than one cell."""
+
+
+def sample_positions(boxes: Tensor, axis: int, bins: Bins) -> tuple[Tensor, Tensor]:
+    """Return sample positions along one axis.
+
+    The operations and their order are those of the compiled operator, so that single precision gives the same bits.
+
+    Args:
+        boxes: ``(N, 5)``, image index and x1 y1 x2 y2 in pixels.
+        axis: 0 for x, 1 for y.
+        bins: How to divide the boxes.
+
+    Returns:
+        Positions in cells, ``(N, P, G)`` for P bins of at most G samples, NaN where a bin has fewer; and the samples
+        per bin, ``(N,) int64``.
+    """
+    pooled = bins.width if axis == 0 else bins.height
+    scale = float(np.float32(bins.spatial_scale))  # the compiled operator takes it in single precision
+    shift = 0.5 if bins.aligned else 0.0
+    start = boxes[:, 1 + axis] * scale - shift
+    size = boxes[:, 3 + axis] * scale - shift - start
+    bin_size = (size if bins.aligned else size.clamp(min=1)) / pooled
+    counts = bin_size.ceil().long() if bins.sampling_ratio <= 0 else start.new_full((), bins.sampling_ratio).long()
+    counts = counts.expand(len(boxes))
+    index = torch.arange(pooled, dtype=boxes.dtype, device=boxes.device)[:, None]
+    sample = torch.arange(int(counts.max()), dtype=boxes.dtype, device=boxes.device)
+    start, bin_size, counts_column = start[:, None, None], bin_size[:, None, None], counts[:, None, None]
+    within = (sample + 0.5) * bin_size / counts_column.to(boxes.dtype)
+    positions = start + index * bin_size + within
+    return positions.masked_fill(sample >= counts_column, torch.nan), counts
+
+
+def inside(positions: Tensor, extent: int) -> Tensor:
+    """Return which positions are interpolated at all; up to one cell beyond the map is, NaN is not."""
+    return (positions >= -1) & (positions <= extent)
+
+
+def corners(positions: Tensor, extent: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the cell before each position, the cell after it, and the weight of each; weight 0 outside the map."""
+    clamped = positions.nan_to_num().clamp(min=0)
+    low = clamped.long().clamp(max=extent - 1)
+    high = (low + 1).clamp(max=extent - 1)
+    fraction = torch.where(low < extent - 1, clamped - low, 0)
+    counts = inside(positions, extent)
+    return low, high, torch.where(counts, 1 - fraction, 0), torch.where(counts, fraction, 0)
+
+
+def cells_around_maxima(at_y: Tensor, at_x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the cells that made each maximum, as indices into a channel's map, and their weights.
+
+    A maximum at y = -1 is none at all, as in the compiled operator.
+
+    Args:
+        at_y: ``(N, C, P, Q)``, in cells, like the next.
+        at_x: As ``at_y``.
+        height: Of the map, in cells, like the next.
+        width: As ``height``.
+
+    Returns:
+        ``(N, C, P, Q, 4) int64`` and ``(N, C, P, Q, 4)``, in row-major order of the cells.
+    """
+    top, bottom, above, below = corners(torch.where(at_y == -1, torch.nan, at_y), height)
+    left, right, before, after = corners(at_x, width)
+    cells = [row * width + column for row in (top, bottom) for column in (left, right)]
+    weights = [row * column for row in (above, below) for column in (before, after)]
+    return torch.stack(cells, -1), torch.stack(weights, -1)
+
 
 MAX, AVERAGE = 0, 1
 
@@ -49,7 +132,9 @@ def _check(rois: Tensor, images: int, aligned: bool) -> None:
 def _backend(operator: str, tensor: Tensor) -> tuple[str, Any]:
     """Return the backend's name and, unless it is torchvision, its module."""
     name = choose_backend(operator, tensor.device)
-    return name, None if name == 'torchvision' else importlib.import_module(f'armbench_mmdet.ops.roi_align_{name}')
+    if name == 'torchvision':
+        return name, None
+    return name, importlib.import_module(f'armbench_mmdet.ops.roi_align{"_numba" * (name == "numba")}')
 
 
 def roi_align_forward(
@@ -146,3 +231,89 @@ def roi_align_backward(
     else:
         with _wide_targets(grad_input) as (target,), torch.autocast(gradient.device.type, enabled=False):
             backend.backward_average(gradient, boxes, bins, target)
+
+
+CHUNK_ELEMENTS = 2**25
+"""Elements of an intermediate result: 128 MB in single precision."""
+
+
+def _interpolation(boxes: Tensor, axis: int, bins: Bins, extent: int) -> Tensor:
+    """Return ``(N, P, extent)``: how much each cell along an axis counts in the mean of each bin."""
+    positions, counts = sample_positions(boxes, axis, bins)
+    cells = torch.arange(extent, dtype=boxes.dtype, device=boxes.device)
+    weights = boxes.new_zeros(*positions.shape[:2], extent)
+    for sample in positions.unbind(-1):
+        # A tent of width one around each sample is bilinear interpolation.
+        tent = (1 - (sample.clamp(0, extent - 1)[..., None] - cells).abs()).clamp(min=0)
+        weights += torch.where(inside(sample, extent)[..., None], tent, 0)
+    return weights / counts.clamp(min=1)[:, None, None]
+
+
+def _chunks(boxes: Tensor, images: int, row_elements: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield an image and the indices of some of its RoIs, few enough for an intermediate result of rows."""
+    size = max(1, CHUNK_ELEMENTS // max(row_elements, 1))
+    for image in range(images):
+        members = (boxes[:, 0] == image).nonzero()[:, 0]
+        for chunk in members.split(size):
+            if len(chunk):
+                yield image, chunk
+
+
+def forward_average(features: Tensor, boxes: Tensor, bins: Bins, output: Tensor) -> None:
+    """Fill in the mean of each bin, ``(N, C, P, Q)``, of features ``(B, C, H, W)`` for RoIs ``(N, 5)``."""
+    images, channels, height, width = features.shape
+    for image, chunk in _chunks(boxes, images, bins.height * channels * width):
+        vertical = _interpolation(boxes[chunk], 1, bins, height)
+        horizontal = _interpolation(boxes[chunk], 0, bins, width)
+        rows = vertical.flatten(0, 1) @ features[image].transpose(0, 1).flatten(1)
+        rows = rows.view(len(chunk), bins.height * channels, width)
+        pooled = rows @ horizontal.transpose(1, 2)
+        output[chunk] = pooled.view(len(chunk), bins.height, channels, bins.width).transpose(1, 2)
+
+
+def backward_average(gradient: Tensor, boxes: Tensor, bins: Bins, result: Tensor) -> None:
+    """Add to ``(B, C, H, W)`` the gradient at the features, for ``(N, C, P, Q)`` at the output."""
+    images, channels, height, width = result.shape
+    for image, chunk in _chunks(boxes, images, bins.height * channels * width):
+        vertical = _interpolation(boxes[chunk], 1, bins, height)
+        horizontal = _interpolation(boxes[chunk], 0, bins, width)
+        rows = gradient[chunk].transpose(1, 2).flatten(1, 2) @ horizontal
+        rows = rows.view(len(chunk) * bins.height, channels * width)
+        cells = vertical.flatten(0, 1).T @ rows
+        result[image] += cells.view(height, channels, width).transpose(0, 1)
+
+
+def forward_max(features: Tensor, boxes: Tensor, bins: Bins, outputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Fill in the largest sample of each bin and where it lies, y and x, three times ``(N, C, P, Q)``."""
+    images, channels, height, width = features.shape
+    for image, chunk in _chunks(boxes, images, channels * bins.height * bins.width):
+        ys, xs = (sample_positions(boxes[chunk], axis, bins)[0] for axis in (1, 0))
+        shape = (len(chunk), channels, bins.height, bins.width)
+        value, at_y, at_x = (features.new_full(shape, start) for start in (EMPTY_MAXIMUM, -1, -1))
+        for y in ys.unbind(-1):
+            top, bottom, above, below = (t[:, :, None] for t in corners(y, height))
+            for x in xs.unbind(-1):
+                left, right, before, after = (t[:, None, :] for t in corners(x, width))
+                sample = above * before * features[image][:, top, left]
+                sample = sample + above * after * features[image][:, top, right]
+                sample = sample + below * before * features[image][:, bottom, left]
+                sample = (sample + below * after * features[image][:, bottom, right]).transpose(0, 1)
+                exists = ~(y[:, None, :, None].isnan() | x[:, None, None, :].isnan())
+                better = exists & (sample > value)
+                value = torch.where(better, sample, value)
+                at_y = torch.where(better, y[:, None, :, None], at_y)
+                at_x = torch.where(better, x[:, None, None, :], at_x)
+        for output, result in zip(outputs, (value, at_y, at_x), strict=True):
+            output[chunk] = result
+
+
+def backward_max(gradient: Tensor, boxes: Tensor, at_y: Tensor, at_x: Tensor, result: Tensor) -> None:
+    """Add to ``(B, C, H, W)`` the gradient at the features, for ``(N, C, P, Q)`` at the output and at the maxima.
+
+    On CUDA the order of summation varies from run to run unless torch is told to use deterministic algorithms.
+    """
+    _, channels, height, width = result.shape
+    cells, weights = cells_around_maxima(at_y, at_x, height, width)
+    planes = boxes[:, 0].long()[:, None] * channels + torch.arange(channels, device=boxes.device)
+    cells += planes[:, :, None, None, None] * (height * width)
+    result.view(-1).index_add_(0, cells.flatten(), (gradient[..., None] * weights).flatten())

@@ -8,13 +8,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from armbench_mmdet.datasets.locations import SUBSETS
-from armbench_mmdet.evaluation.result_file import MISSING
-from armbench_mmdet.report.comparisons import SPLIT_ORDER, Comparison, comparisons
-from armbench_mmdet.report.gallery import Shot, gallery
-from armbench_mmdet.report.part_tables import density_table, error_table, size_table, speed_table
-from armbench_mmdet.report.runs import Run, collect_runs
-from armbench_mmdet.report.score_tables import difference_table, matrix_table, score_table
-from armbench_mmdet.report.table import MAIN_SCORES, Table, cells, main_scores, markdown_table
+from armbench_mmdet.evaluation.result import MISSING
+from armbench_mmdet.report.collect import SPLIT_ORDER, Comparison, Run, collect_runs, comparisons
+from armbench_mmdet.report.pictures import Shot, gallery
+from armbench_mmdet.report.tables import (
+    MAIN_SCORES,
+    Table,
+    cells,
+    density_table,
+    difference_table,
+    error_table,
+    main_scores,
+    markdown_table,
+    matrix_table,
+    score_table,
+    size_table,
+    speed_table,
+)
 
 PROCEDURAL = (
     'Minibench: these are procedurally drawn totes, not ARMBench photos. The numbers show that everything works and '

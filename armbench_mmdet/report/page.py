@@ -1,7 +1,10 @@
-"""The report as one HTML file that needs nothing else: styles, scripts, plots and pictures are in it."""
+"""The report as files: HTML, Markdown, CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,15 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from armbench_mmdet.report import result_plots, training_plots
-from armbench_mmdet.report.content import ELSEWHERE, PROCEDURAL, Report
-from armbench_mmdet.report.part_tables import density_table, error_table, size_table, speed_table
+from armbench_mmdet.evaluation.bootstrap import MEAN
+from armbench_mmdet.evaluation.protocol import IOU_TYPES, SUMMARY_KEYS
+from armbench_mmdet.report import plots
+from armbench_mmdet.report.collect import Comparison
+from armbench_mmdet.report.content import ELSEWHERE, PROCEDURAL, Report, part_tables
 from armbench_mmdet.report.plots import Plot
 from armbench_mmdet.report.provenance import provenance
 from armbench_mmdet.report.published import published_table
-from armbench_mmdet.report.table import Table
+from armbench_mmdet.report.tables import Table, density_table, error_table, size_table, speed_table
 
 _FOLDER = Path(__file__).parent
 _KINDS = ('best', 'median', 'worst')
@@ -52,14 +57,14 @@ def html(report: Report) -> str:
 
 
 def _training(report: Report) -> list[Plot]:
-    plots = [training_plots.loss_plot(run) for run in report.runs]
-    plots += [training_plots.learning_rate_plot(report.runs), training_plots.score_plot(report.runs)]
-    return [plot for plot in plots if plot is not None]
+    drawn = [plots.loss_plot(run) for run in report.runs]
+    drawn += [plots.learning_rate_plot(report.runs), plots.score_plot(report.runs)]
+    return [plot for plot in drawn if plot is not None]
 
 
 def _sections(report: Report) -> list[dict[str, Any]]:
     """The sections on results: name for links, heading, what to say where there is nothing, and the parts."""
-    colours = result_plots.run_colours([run.name for run in report.runs])
+    colours = plots.run_colours([run.name for run in report.runs])
 
     def parts(plot: Any, table: Any = None) -> list[Part]:
         both = [(plot(one), table(one) if table else None) for one in report.compared]
@@ -73,26 +78,26 @@ def _sections(report: Report) -> list[dict[str, Any]]:
             'precision-recall',
             'Precision and recall',
             'No match table lies beside a result file; evaluate again with tools/test.py.',
-            parts(coloured(result_plots.precision_recall_plot)),
+            parts(coloured(plots.precision_recall_plot)),
         ),
         (
             'size',
             'By object size',
             'No result has scores of masks.',
-            parts(coloured(result_plots.size_plot), size_table),
+            parts(coloured(plots.size_plot), size_table),
         ),
         (
             'density',
             'By density',
             'No result has scores of masks.',
-            parts(coloured(result_plots.density_plot), density_table),
+            parts(coloured(plots.density_plot), density_table),
         ),
-        ('speed', 'Speed', 'No result file has times.', parts(coloured(result_plots.speed_plot), speed_table)),
+        ('speed', 'Speed', 'No result file has times.', parts(coloured(plots.speed_plot), speed_table)),
         (
             'errors',
             'Over- and under-segmentation',
             'No result file has these shares.',
-            parts(result_plots.error_plot, error_table),
+            parts(plots.error_plot, error_table),
         ),
     ]
     return [dict(zip(('id', 'heading', 'empty', 'parts'), one, strict=True)) for one in names]
@@ -107,3 +112,69 @@ def _choices(report: Report) -> dict[str, list[str]]:
         'class': list(dict.fromkeys(picture.class_name for picture in pictures)),
         'kind': [kind for kind in _KINDS if any(picture.kind == kind for picture in pictures)],
     }
+
+
+def write_report(report: Report, out: Path) -> Path:
+    """Write ``report.html``, ``results.md`` and ``results.csv``.
+
+    Args:
+        report: What they say.
+        out: Their folder, made if need be.
+
+    Returns:
+        The page.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    page = out / 'report.html'
+    page.write_text(html(report), encoding='utf-8')
+    (out / 'results.md').write_text(markdown(report), encoding='utf-8')
+    (out / 'results.csv').write_text(comma_separated(report), encoding='utf-8')
+    return page
+
+
+def markdown(report: Report) -> str:
+    """The tables of a report as Markdown."""
+    parts = ['# Results', f'Made {report.made}.']
+    parts += [f'> **{PROCEDURAL}**'] if report.is_procedural else []
+    parts += ['## Runs', report.run_table().markdown()]
+    parts += ['## Missing, broken or unfinished', *(f'- {line}' for line in report.problems)] if report.problems else []
+    parts += ['## Scores', *(table.markdown() for table in [*report.scores, *report.matrices])]
+    parts += ['## Parts of the data', *(t.markdown() for c in report.compared for t in part_tables(c))]
+    parts += ['## Published numbers', f'> {ELSEWHERE}', published_table().markdown()]
+    return '\n\n'.join(parts) + '\n'
+
+
+def comma_separated(report: Report) -> str:
+    """One row for each run, subset, split, IoU type and class; a number that does not exist is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    identity = [
+        'run',
+        'config',
+        'checkpoint',
+        'seed',
+        'data_fingerprint',
+        'procedural',
+        'comparable',
+        'subset',
+        'split',
+    ]
+    scores = ['iou_type', 'class', *SUMMARY_KEYS, 'mAP_low', 'mAP_high', 'instances', 'images']
+    writer.writerow([*identity, *scores])
+    writer.writerows(row for comparison in report.compared for row in _rows(comparison))
+    return text.getvalue()
+
+
+def _rows(comparison: Comparison) -> Iterator[list[object]]:
+    for entry in comparison.entries:
+        run, result = entry.run, entry.evaluation.result
+        known = [result['identity'][key] for key in ('config', 'checkpoint', 'seed', 'data_fingerprint')]
+        flags = [int(run.is_procedural), int(entry.is_comparable)]
+        about = [run.name, *known, *flags, comparison.subset, comparison.split]
+        for iou_type in IOU_TYPES:
+            scores = result[iou_type]
+            for name, one in {MEAN: scores, **scores['per_class']}.items() if scores else ():
+                interval = (scores['confidence'] or {}).get(name) or {}
+                ends = [interval.get('low'), interval.get('high')]
+                numbers = [*(one[key] for key in SUMMARY_KEYS), *ends, one.get('instances')]
+                yield [*about, iou_type, name, *numbers, result['images']['ground_truth']]

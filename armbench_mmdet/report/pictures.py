@@ -1,17 +1,13 @@
-"""The best, median and worst images of a result, ground truth beside prediction; chosen by rule, never by hand.
-
-The rule is in :mod:`armbench_mmdet.report.image_scores`. Colours follow COCO's greedy matching at IoU 0.5 among the
-predictions of at least a display threshold: the average precision counts every prediction, a picture of all of them
-would show nothing.
-"""
+"""Pictures of the best, median and worst images."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import cv2
 import msgspec
@@ -20,12 +16,113 @@ import numpy as np
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import IMAGE_FOLDER
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import MatchTable
+from armbench_mmdet.evaluation.matches import FOUND, IGNORED, ClassMatches, MatchTable
 from armbench_mmdet.evaluation.metric import only_classes
-from armbench_mmdet.evaluation.overlaps import best_first, by_image_and_class, compute_overlaps, run_lengths
-from armbench_mmdet.evaluation.result_file import file_fingerprint, matches_path, read_result
-from armbench_mmdet.report import overlay
-from armbench_mmdet.report.image_scores import ALL, Choice, choose
+from armbench_mmdet.evaluation.protocol import (
+    RECALL_THRESHOLDS,
+    best_first,
+    by_image_and_class,
+    compute_overlaps,
+    run_lengths,
+)
+from armbench_mmdet.evaluation.result import file_fingerprint, matches_path, read_result
+from armbench_mmdet.report.collect import Run
+from armbench_mmdet.visualization import instances
+
+ALL = 'all'
+KINDS = ('best', 'median', 'worst')
+
+
+class Choice(NamedTuple):
+    """An image chosen by its score.
+
+    Attributes:
+        kind: ``best``, ``median`` or ``worst``.
+        image_id: The image.
+        score: From 0 to 1.
+        rank: 1 for the best.
+        images: How many were ranked.
+    """
+
+    kind: str
+    image_id: int
+    score: float
+    rank: int
+    images: int
+
+
+def image_scores(table: MatchTable, class_name: str = ALL) -> np.ndarray:
+    """The score of every image, see the module.
+
+    Args:
+        table: The matches of a result.
+        class_name: A class of the table, or ``all``.
+
+    Returns:
+        ``(I,)`` float64 in the table's order, NaN where there is none.
+    """
+    names = list(table.classes) if class_name == ALL else [class_name]
+    columns = np.array([_class_scores(table.classes[name]) for name in names])
+    defined = ~np.isnan(columns)
+    with np.errstate(invalid='ignore'):
+        return np.where(defined, columns, 0).sum(0) / defined.sum(0)
+
+
+def choose(table: MatchTable, class_name: str, per_kind: int) -> list[Choice]:
+    """The best, the median and the worst images, no image twice.
+
+    Images are ranked by falling score, equal scores by rising image id. The best are the first ranks, the worst the
+    last, the median those around the middle rank. With fewer than three times ``per_kind`` images each kind gets a
+    third of them, but at least one while there are any left: first the best, then the worst, then the median.
+
+    Args:
+        table: The matches of a result.
+        class_name: A class of the table, or ``all``.
+        per_kind: How many of each.
+
+    Returns:
+        The choices by kind and rank; none if no image has a score.
+    """
+    scores = image_scores(table, class_name)
+    scored = np.flatnonzero(~np.isnan(scores))
+    order = scored[np.lexsort((table.image_ids[scored], -scores[scored]))]
+    count = min(per_kind, max(len(order) // 3, 1))
+    ranks = list(range(len(order)))
+    best = ranks[:count]
+    worst = ranks[count:][-count:]
+    between = ranks[count : len(ranks) - count]
+    start = (len(between) - count) // 2
+    chosen = {'best': best, 'median': between[max(start, 0) : max(start, 0) + count], 'worst': worst}
+    return [
+        Choice(kind, int(table.image_ids[order[rank]]), float(scores[order[rank]]), rank + 1, len(order))
+        for kind in KINDS
+        for rank in chosen[kind]
+    ]
+
+
+def _class_scores(matches: ClassMatches) -> np.ndarray:
+    """``(I,)`` float64, NaN for images without an instance of the class."""
+    scores = np.full(len(matches.instances), np.nan)
+    by_image = np.argsort(matches.image, kind='stable')  # within an image, detections stay best first
+    bounds = np.searchsorted(matches.image[by_image], np.arange(len(scores) + 1))
+    for row in np.flatnonzero(matches.instances):
+        own = by_image[bounds[row] : bounds[row + 1]]
+        scores[row] = _average_precision(matches.outcome[:, own], int(matches.instances[row]))
+    return scores
+
+
+def _average_precision(outcome: np.ndarray, instances: int) -> float:
+    """COCO's interpolated average precision over all thresholds, from outcomes ``(T, D)`` best score first."""
+    found = np.cumsum(outcome == FOUND, axis=1)
+    counted = np.cumsum(outcome != IGNORED, axis=1)
+    precision = found / np.maximum(counted, 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    total = 0.0
+    for recall, best in zip(found / instances, envelope, strict=True):
+        reached = np.searchsorted(recall, RECALL_THRESHOLDS)
+        total += best[reached[reached < len(best)]].sum()
+    return total / (len(RECALL_THRESHOLDS) * len(outcome))
+
 
 MATCH_IOU = 0.5
 LARGEST_BYTES = 44_000
@@ -121,7 +218,7 @@ def judge(
     class_names: Mapping[int, str],
     annotations: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
     detections: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
-) -> tuple[list[overlay.Instance], list[overlay.Instance]]:
+) -> tuple[list[instances.Instance], list[instances.Instance]]:
     """Say of each instance and prediction of an image whether it was found or is right.
 
     Args:
@@ -143,10 +240,10 @@ def judge(
         crowd = np.array([bool(a.get('iscrowd')) for a in real], bool)
         taken, verdicts = match_greedily(ious, crowd)
         for annotation, is_taken, is_crowd in zip(real, taken, crowd, strict=True):
-            verdict = overlay.NOT_COUNTED if is_crowd else overlay.FOUND if is_taken else overlay.MISSED
-            truth.append(overlay.Instance(annotation['mask'], name, verdict=verdict))
+            verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_taken else instances.MISSED
+            truth.append(instances.Instance(annotation['mask'], name, verdict=verdict))
         for detection, verdict in zip(guessed, verdicts, strict=True):
-            predictions.append(overlay.Instance(detection['segmentation'], name, detection['score'], verdict))
+            predictions.append(instances.Instance(detection['segmentation'], name, detection['score'], verdict))
     return truth, predictions
 
 
@@ -166,9 +263,9 @@ def match_greedily(ious: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, lis
         allowed = np.flatnonzero(~taken & ~crowd & (row >= MATCH_IOU))
         if allowed.size:
             taken[allowed[::-1][row[allowed[::-1]].argmax()]] = True  # of equal overlaps COCO takes the last
-            verdicts.append(overlay.CORRECT)
+            verdicts.append(instances.CORRECT)
         else:
-            verdicts.append(overlay.NOT_COUNTED if (row[crowd] >= MATCH_IOU).any() else overlay.FALSE_POSITIVE)
+            verdicts.append(instances.NOT_COUNTED if (row[crowd] >= MATCH_IOU).any() else instances.FALSE_POSITIVE)
     return taken, verdicts
 
 
@@ -215,14 +312,14 @@ def _read(path: Path) -> np.ndarray:
 
 def _small_jpeg(
     image: np.ndarray,
-    truth: Sequence[overlay.Instance],
-    predictions: Sequence[overlay.Instance],
+    truth: Sequence[instances.Instance],
+    predictions: Sequence[instances.Instance],
     score_threshold: float,
 ) -> bytes:
     """The comparison as a JPEG of at most :data:`LARGEST_BYTES`, or the smallest there is: quality gives way first."""
-    image, (truth, predictions) = overlay.shrunk(image, (truth, predictions), _PANELS_PX[0])
+    image, (truth, predictions) = instances.shrunk(image, (truth, predictions), _PANELS_PX[0])
     for panel_px in _PANELS_PX:
-        drawn = overlay.draw_comparison(
+        drawn = instances.draw_comparison(
             image, truth, predictions, f'prediction, score from {score_threshold:g}', panel_px
         )
         for quality in _QUALITIES:
@@ -235,7 +332,7 @@ def _small_jpeg(
 def _caption(
     class_name: str,
     choice: Choice,
-    judged: tuple[Sequence[overlay.Instance], Sequence[overlay.Instance]],
+    judged: tuple[Sequence[instances.Instance], Sequence[instances.Instance]],
     score_threshold: float,
 ) -> str:
     counts = Counter(one.verdict for part in judged for one in part)
@@ -243,6 +340,69 @@ def _caption(
     return (
         f'{choice.kind}, rank {choice.rank} of {choice.images} by the AP of this image alone ({which}, IoU 0.50:0.95, '
         f'all scores): {choice.score:.3f}. Drawn at score ≥ {score_threshold:g} and matched at IoU ≥ {MATCH_IOU:g}: '
-        f'{counts[overlay.FOUND]} found, {counts[overlay.MISSED]} missed, '
-        f'{counts[overlay.FALSE_POSITIVE]} false positives.'
+        f'{counts[instances.FOUND]} found, {counts[instances.MISSED]} missed, '
+        f'{counts[instances.FALSE_POSITIVE]} false positives.'
     )
+
+
+if TYPE_CHECKING:
+    from armbench_mmdet.report.pictures import Picture
+
+BUDGET_BYTES = 8_500_000
+"""Of all pictures as they stand in the page; with the plots' code it stays below 15 MB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """A picture of a run, its place among those of its kind, and its source as the page has it."""
+
+    run: str
+    picture: Picture
+    rank: int
+    source: str
+
+
+def gallery(runs: Sequence[Run], budget_bytes: int = BUDGET_BYTES) -> tuple[list[Shot], list[str]]:
+    """Draw the best, median and worst images of every result.
+
+    Of what does not fit, the lower ranks go first.
+
+    Args:
+        runs: The runs.
+        budget_bytes: For all of them together.
+
+    Returns:
+        The pictures in the order of the runs, and what is missing, a line each.
+    """
+    from armbench_mmdet.report.pictures import pictures  # draws with OpenCV: not for tables alone
+
+    shots: list[Shot] = []
+    notes: list[str] = []
+    for run in runs:
+        for evaluation in run.evaluations:
+            try:
+                drawn = pictures(evaluation.path)
+            except InputError as error:
+                notes.append(f'{run.name}: no pictures of {evaluation.subset} {evaluation.split}: {error}')
+                continue
+            ranks: Counter[tuple[str, str]] = Counter()
+            for picture in drawn:
+                source = 'data:image/jpeg;base64,' + base64.b64encode(picture.jpeg).decode()
+                shots.append(Shot(run.name, picture, ranks[picture.kind, picture.class_name], source))
+                ranks[picture.kind, picture.class_name] += 1
+    kept = _fitting(shots, budget_bytes)
+    if len(kept) < len(shots):
+        notes.append(
+            f'{len(shots) - len(kept)} of {len(shots)} pictures, of lower ranks, are left out to keep the page small'
+        )
+    return kept, notes
+
+
+def _fitting(shots: Sequence[Shot], budget_bytes: int) -> list[Shot]:
+    kept, used = set(), 0
+    for number, shot in sorted(enumerate(shots), key=lambda pair: pair[1].rank):
+        used += len(shot.source)
+        if used > budget_bytes:
+            break
+        kept.add(number)
+    return [shot for number, shot in enumerate(shots) if number in kept]

@@ -10,11 +10,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+from armbench_mmdet.configs import differences_from_base
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.result_file import MISSING
-from armbench_mmdet.report.dumped_config import differences_from_base
-from armbench_mmdet.report.runs import Run
-from armbench_mmdet.report.table import Table, cells
+from armbench_mmdet.evaluation.result import MISSING
+from armbench_mmdet.report.collect import Run
+from armbench_mmdet.report.tables import Table, cells
 
 LONGEST_VALUE = 240
 CONFIGS_CHANGE = 'What its bases say now, beside what this run resolved to, command line included.'

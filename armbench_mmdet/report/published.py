@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from armbench_mmdet.datasets.locations import SUBSETS
-from armbench_mmdet.evaluation.result_file import MISSING
-from armbench_mmdet.report.table import Table, cells
+from armbench_mmdet.evaluation.result import MISSING
+from armbench_mmdet.report.tables import Table, cells
 
 MIX, ZOOMED_OUT, SAME_OBJECT = SUBSETS
 

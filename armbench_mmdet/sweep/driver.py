@@ -16,12 +16,22 @@ from mmengine.logging import print_log
 from optuna.trial import FrozenTrial, TrialState
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.ledger import DIED, INTERRUPTED, OUTCOME, Tally, Watch, failures, failures_in_a_row, tally
 from armbench_mmdet.sweep.outputs import write_best, write_report, write_table
 from armbench_mmdet.sweep.overrides import write_base
-from armbench_mmdet.sweep.progress import progress_line
 from armbench_mmdet.sweep.storage import StoppedError, open_storage, persistently
-from armbench_mmdet.sweep.study import FAILURES_IN_A_ROW, SharedStudy
+from armbench_mmdet.sweep.study import (
+    DIED,
+    FAILURES_IN_A_ROW,
+    INTERRUPTED,
+    OUTCOME,
+    SharedStudy,
+    Tally,
+    Watch,
+    failures,
+    failures_in_a_row,
+    progress_line,
+    tally,
+)
 from armbench_mmdet.sweep.trial import LOG, Outcome, end_group, trial_folder
 from armbench_mmdet.sweep.worker import Task, Worker
 

@@ -15,10 +15,9 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from armbench_mmdet.sweep.ledger import FIRST, HEARTBEAT, OUTCOME, Tally, tally
 from armbench_mmdet.sweep.overrides import BASE, write_overrides, write_text
-from armbench_mmdet.sweep.progress import best_trial
 from armbench_mmdet.sweep.space import Space
+from armbench_mmdet.sweep.study import FIRST, HEARTBEAT, OUTCOME, Tally, best_trial, tally
 from armbench_mmdet.sweep.trial import trial_folder
 
 _COLUMNS = ('number', 'state', 'value', 'duration_s', 'validations', 'retry_of', 'reason', 'error', 'worker', 'folder')

@@ -16,10 +16,10 @@ from mmengine.logging import print_log
 from optuna.trial import TrialState
 
 from armbench_mmdet.sweep.channel import VARIABLE, Reports
-from armbench_mmdet.sweep.ledger import DIED
+from armbench_mmdet.sweep.study import DIED
 
 HOOKS = (
-    'default_hooks.sweep.type=armbench_mmdet.sweep.report_hook.SweepReportHook',
+    'default_hooks.sweep.type=armbench_mmdet.hooks.sweep_report.SweepReportHook',
     'default_hooks.invalid_loss.type=CheckInvalidLossHook',
 )
 LOG = 'train.log'
@@ -39,7 +39,7 @@ class Outcome:
         reason: Why it failed: ``NaN``, ``out of memory``, ``crash``, ``killed``, …
         error: The last line of its log, for a failed one.
         exit_status: The process's; negative for a signal.
-        lost: How it was lost, if through no fault of its own (see :mod:`armbench_mmdet.sweep.ledger`).
+        lost: How it was lost, if through no fault of its own (see :mod:`armbench_mmdet.sweep.study`).
     """
 
     state: TrialState

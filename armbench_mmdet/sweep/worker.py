@@ -19,11 +19,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.ledger import INTERRUPTED
 from armbench_mmdet.sweep.overrides import BASE, write_overrides
 from armbench_mmdet.sweep.space import Space
 from armbench_mmdet.sweep.storage import STORAGE_ERRORS, StoppedError, Storage, is_away, open_storage, persistently
-from armbench_mmdet.sweep.study import SharedStudy
+from armbench_mmdet.sweep.study import INTERRUPTED, SharedStudy
 from armbench_mmdet.sweep.trial import Outcome, Training, fresh_folder
 
 _IDLE_S = 0.5

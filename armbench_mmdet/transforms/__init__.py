@@ -1,10 +1,8 @@
 """Polygon-first loading and the custom augmentations; importing it registers them with mmdet."""
 
-from armbench_mmdet.transforms.lazy_geometry import LazyRandomCrop, LazyRandomFlip, LazyResize
-from armbench_mmdet.transforms.load_polygons import LoadPolygons
+from armbench_mmdet.transforms.geometry import LazyRandomCrop, LazyRandomFlip, LazyResize
+from armbench_mmdet.transforms.loading import LoadPolygons, RasterizeMasks, RenderImage
 from armbench_mmdet.transforms.polygons import Polygons
-from armbench_mmdet.transforms.rasterize_masks import RasterizeMasks
-from armbench_mmdet.transforms.render_image import RenderImage
 from armbench_mmdet.transforms.tote_copy_paste import ToteCopyPaste
 from armbench_mmdet.transforms.tote_crop_jitter import ToteCropJitter
 from armbench_mmdet.transforms.warehouse_lighting import WarehouseLighting

@@ -10,8 +10,7 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
-from armbench_mmdet.transforms.annotations import redraw, select
-from armbench_mmdet.transforms.seeded import SeededTransform, check_fraction, check_range
+from armbench_mmdet.transforms.sample import SeededTransform, check_fraction, check_range, redraw, select
 
 _TRIES = 10
 _INSIDE_FRAC = 0.8

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mmdet.registry import TRANSFORMS
 
-from armbench_mmdet.transforms.annotations import crop_to, largest_tote
-from armbench_mmdet.transforms.seeded import SeededTransform, check_fraction
+from armbench_mmdet.transforms.sample import SeededTransform, check_fraction, crop_to, largest_tote
 
 
 @TRANSFORMS.register_module()

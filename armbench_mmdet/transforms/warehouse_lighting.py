@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from mmdet.registry import TRANSFORMS
 
-from armbench_mmdet.transforms.seeded import SeededTransform, check_fraction, check_range
+from armbench_mmdet.transforms.sample import SeededTransform, check_fraction, check_range
 
 _PATCH_PX = 384
 _NOISE_STEP = 32.0

@@ -8,8 +8,7 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
-from armbench_mmdet.transforms.annotations import as_movable, keep_visible
-from armbench_mmdet.transforms.seeded import SeededTransform, check_fraction, check_range
+from armbench_mmdet.transforms.sample import SeededTransform, as_movable, check_fraction, check_range, keep_visible
 
 
 @TRANSFORMS.register_module()

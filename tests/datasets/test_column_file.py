@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from armbench_mmdet.datasets.column_file import ColumnFileError, ColumnWriter, read_columns
+from armbench_mmdet.datasets.cache import ColumnFileError, ColumnWriter, read_columns
 
 COLUMNS = {
     'integers': np.arange(7),
@@ -49,7 +49,7 @@ def test_a_file_cut_anywhere_never_opens(path):
 
 @pytest.mark.parametrize('damage', [b'{"columns": 3}', b'[]', b'not json', b'{"columns": {"a": {}}, "meta": {}}'])
 def test_a_damaged_table_of_contents_never_opens(path, damage):
-    from armbench_mmdet.datasets.column_file import _FOOTER, _MAGIC
+    from armbench_mmdet.datasets.cache import _FOOTER, _MAGIC
 
     path.write_bytes(damage + _FOOTER.pack(0, len(damage), _MAGIC))
     with pytest.raises(ColumnFileError):

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from armbench_mmdet.datasets import ArmbenchDataset
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
-from armbench_mmdet.evaluation.result_file import read_result
+from armbench_mmdet.evaluation.result import read_result
 
 PIPELINE = [
     {'type': 'LoadPolygons'},

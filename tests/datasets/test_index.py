@@ -7,11 +7,12 @@ import pickle
 import coco_files
 import numpy as np
 import pytest
+from _annotations import write_synthetic_annotations
 
-from armbench_mmdet.datasets import coco_stream, geometry_build
+from armbench_mmdet.datasets import coco_stream
+from armbench_mmdet.datasets import index as geometry_build
 from armbench_mmdet.datasets import index as index_module
 from armbench_mmdet.datasets.index import open_index
-from armbench_mmdet.datasets.synthetic import write_synthetic_annotations
 from armbench_mmdet.errors import InputError
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import coco_files
 import pytest
+from _annotations import write_synthetic_annotations
 
+from armbench_mmdet.datasets import cache as index_cache
 from armbench_mmdet.datasets import index as index_module
-from armbench_mmdet.datasets import index_cache
 from armbench_mmdet.datasets.index import open_index
-from armbench_mmdet.datasets.synthetic import write_synthetic_annotations
 from armbench_mmdet.errors import InputError
 
 PROCESSES = multiprocessing.get_context('fork')

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from armbench_mmdet.audit.audit import Audit, audit_data_set
 from armbench_mmdet.datasets import ArmbenchDataset
-from armbench_mmdet.datasets.audit import Audit, audit_data_set
-from armbench_mmdet.datasets.data_list import KEPT_IN_PART
+from armbench_mmdet.datasets.records import KEPT_IN_PART
 from armbench_mmdet.errors import InputError
 
 AREA = coco_files.WIDTH * coco_files.HEIGHT

@@ -9,8 +9,7 @@ import pytest
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler
 
-from armbench_mmdet.engine import batches
-from armbench_mmdet.engine.batches import Draw, PositionedBatches, SeededSamples
+from armbench_mmdet.engine.loops import Draw, PositionedBatches, SeededSamples
 from armbench_mmdet.errors import InputError
 
 
@@ -55,10 +54,8 @@ def test_processes_share_out_one_stream(monkeypatch: pytest.MonkeyPatch) -> None
     alone = {draw for batch in stream(InfiniteSampler(Numbers(), seed=0), True, count=6) for draw in batch}
     shares = set()
     for rank in (0, 1):
-        for module in (batches, 'mmengine.dataset.sampler'):
-            name = 'get_dist_info'
-            target = f'{module}.{name}' if isinstance(module, str) else f'{module.__name__}.{name}'
-            monkeypatch.setattr(target, lambda rank=rank: (rank, 2))
+        for module in ('armbench_mmdet.engine.loops', 'mmengine.dataset.sampler'):
+            monkeypatch.setattr(f'{module}.get_dist_info', lambda rank=rank: (rank, 2))
         shares |= {draw for batch in stream(InfiniteSampler(Numbers(), seed=0), True, count=3) for draw in batch}
     assert {(draw.sample, draw.position) for draw in shares} == {(draw.sample, draw.position) for draw in alone}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import io
 import os
@@ -13,11 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import full_disk
 
-from armbench_mmdet.engine import checkpoint_files
-from armbench_mmdet.engine.checkpoint_backend import CheckpointBackend, write_checkpoint
-from armbench_mmdet.engine.checkpoint_files import check_checksum, latest_checkpoint, mark_latest, remove_drafts
-from armbench_mmdet.engine.weights import read_checkpoint
+from armbench_mmdet.engine import checkpoints as checkpoint_files
+from armbench_mmdet.engine.checkpoints import (
+    CheckpointBackend,
+    check_checksum,
+    latest_checkpoint,
+    mark_latest,
+    read_checkpoint,
+    remove_drafts,
+    write_checkpoint,
+)
 from armbench_mmdet.errors import InputError
 
 
@@ -29,18 +35,6 @@ def content_of(value: Any) -> bytes:
 
 def value_in(path: Path) -> float:
     return float(read_checkpoint(path)['state_dict']['a'][0])
-
-
-class FullDisk(io.FileIO):
-    """Takes half of what it is given."""
-
-    def write(self, content: Any) -> int:
-        super().write(content[: len(content) // 2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def full_disk(path: Path, mode: str) -> Any:
-    return FullDisk(path, 'w') if 'w' in mode else builtins.open(path, mode)
 
 
 def fails(*arguments: Any) -> None:
@@ -71,7 +65,7 @@ def test_a_loadable_checkpoint_is_always_left(
     write_checkpoint(tmp_path / 'iter_1.pth', content_of(1))
     mark_latest(tmp_path, tmp_path / 'iter_1.pth')
     with monkeypatch.context() as patched:
-        patched.setattr(f'armbench_mmdet.engine.checkpoint_files.{target}', fault(), raising=False)
+        patched.setattr(f'armbench_mmdet.engine.checkpoints.{target}', fault(), raising=False)
         with pytest.raises(InputError, match=rf'{name}.*earlier checkpoints are intact.*--resume'):
             write_checkpoint(tmp_path / name, content_of(2))
     latest = latest_checkpoint(tmp_path)
@@ -86,7 +80,7 @@ def test_last_checkpoint_names_the_old_one_or_the_new(
 ) -> None:
     mark_latest(tmp_path, tmp_path / 'a.pth')
     with monkeypatch.context() as patched:
-        patched.setattr(f'armbench_mmdet.engine.checkpoint_files.{target}', fault(), raising=False)
+        patched.setattr(f'armbench_mmdet.engine.checkpoints.{target}', fault(), raising=False)
         with pytest.raises(InputError, match=r'the checkpoint is complete.*--resume .*b\.pth'):
             mark_latest(tmp_path, tmp_path / 'b.pth')
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'a.pth')
@@ -99,7 +93,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_reads_back_otherwise_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('armbench_mmdet.engine.checkpoint_backend.sha256_of', lambda path: '0')
+    monkeypatch.setattr('armbench_mmdet.engine.checkpoints.sha256_of', lambda path: '0')
     with pytest.raises(InputError, match='reads back otherwise'):
         write_checkpoint(tmp_path / 'a.pth', content_of(1))
     assert not list(tmp_path.iterdir())

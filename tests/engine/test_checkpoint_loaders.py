@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from test_weights import Attack
 from toy_run import ToyModel, run, toy_config
 
-from armbench_mmdet.engine import checkpoint_loaders, weights
-from armbench_mmdet.engine.weights import load_weights, trust_checkpoints
+from armbench_mmdet.engine import checkpoints as checkpoint_loaders
+from armbench_mmdet.engine import checkpoints as weights
+from armbench_mmdet.engine.checkpoints import load_weights, trust_checkpoints
 from armbench_mmdet.errors import InputError
 
 

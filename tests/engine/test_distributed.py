@@ -12,9 +12,9 @@ from guarded_run import AtIteration, Points, guarded_runner, weights
 from mmengine.model import MMDistributedDataParallel
 from processes import in_processes
 
+from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.engine.distributed import gathered, largest, total
 from armbench_mmdet.engine.failure import explained_failures
-from armbench_mmdet.engine.weights import read_checkpoint
 from armbench_mmdet.errors import InputError
 
 IMAGES_A_STEP = 4

@@ -8,8 +8,8 @@ import pytest
 import torch
 from guarded_run import Fit, Points, guarded_runner
 
+from armbench_mmdet.datasets.worker_notes import UnreadableImages, image_in_work, note_image
 from armbench_mmdet.engine.failure import explained_failures
-from armbench_mmdet.engine.loading import UnreadableImages, image_in_work, note_image
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
 

@@ -11,9 +11,9 @@ from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from armbench_mmdet import configs
 from armbench_mmdet.engine import live_view
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.launch import config as configs
 from armbench_mmdet.launch.train import build_runner, train
 
 REPO = Path(__file__).resolve().parents[2]

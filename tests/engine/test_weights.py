@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
-from armbench_mmdet.engine.weights import compare_weights, export_weights, load_weights, read_checkpoint
+from armbench_mmdet.engine.checkpoints import compare_weights, export_weights, load_weights, read_checkpoint
 from armbench_mmdet.errors import InputError
 
 

@@ -7,8 +7,7 @@ import pytest
 from coco_random import encode, only, random_dataset, random_mask
 
 from armbench_mmdet.evaluation.error_rates import VERDICTS, segmentation_errors, verdicts
-from armbench_mmdet.evaluation.overlaps import run_lengths
-from armbench_mmdet.evaluation.protocol import Matching
+from armbench_mmdet.evaluation.protocol import Matching, run_lengths
 
 
 def strip(*spans: tuple[int, int]) -> np.ndarray:

@@ -8,54 +8,20 @@ import logging
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from coco_random import only, random_dataset
 from coco_reference import twelve_numbers
+from metric_runs import META, as_samples, run
 from mmdet.registry import METRICS
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
-from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
-from armbench_mmdet.evaluation.result_file import read_result
-
-META = {'classes': ('tote', 'object'), 'subset': 'mix-object-tote', 'split': 'test'}
-
-
-def as_samples(truth: dict[str, Any], detections: list[dict[str, Any]], masks: str = 'bitmaps') -> list[dict]:
-    """What a model would return for these detections; boxes exact in float64."""
-    samples = []
-    for image in truth['images']:
-        own = [d for d in detections if d['image_id'] == image['id']]
-        boxes = np.array([d['bbox'] for d in own], np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        instances: dict[str, Any] = {
-            'bboxes': torch.from_numpy(boxes),
-            'scores': torch.tensor([d['score'] for d in own], dtype=torch.float64),
-            'labels': torch.tensor([d['category_id'] - 1 for d in own], dtype=torch.long),
-        }
-        size = (image['height'], image['width'])
-        if masks == 'bitmaps':
-            bitmaps = [mask_api.decode(d['segmentation']) for d in own]
-            instances['masks'] = torch.from_numpy(np.array(bitmaps, np.uint8).reshape(-1, *size)).bool()
-        elif masks == 'rle':
-            instances['masks'] = [{**d['segmentation'], 'counts': d['segmentation']['counts'].encode()} for d in own]
-        samples.append({'img_id': image['id'], 'ori_shape': size, 'pred_instances': instances})
-    return samples
-
-
-def run(truth: dict[str, Any], samples: list[dict], **options: Any) -> tuple[dict[str, Any], ArmbenchMetric]:
-    metric = ArmbenchMetric(ground_truth=truth, **options)
-    metric.dataset_meta = META
-    for sample in samples:
-        metric.process({}, [sample])
-    return metric.evaluate(len(truth['images'])), metric
+from armbench_mmdet.evaluation.result import read_result
 
 
 def close(value: float | None, reference: float) -> bool:

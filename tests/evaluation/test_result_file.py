@@ -9,12 +9,11 @@ import math
 import jsonschema
 import pytest
 from coco_random import random_dataset
-from test_metric import as_samples, run
+from metric_runs import as_samples, run
 
-from armbench_mmdet.environment import installed_versions
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.result_file import SCHEMA, read_result, shown, write_result
-from armbench_mmdet.evaluation.table import result_table
+from armbench_mmdet.evaluation.result import SCHEMA, read_result, result_table, shown, write_result
+from armbench_mmdet.system import installed_versions
 
 
 @pytest.fixture(scope='module')

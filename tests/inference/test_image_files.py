@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.inference.image_files import find_images, image_size, read_image
+from armbench_mmdet.inference.images import find_images, image_size, read_image
 
 HEIGHT, WIDTH = 64, 80
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-_MODULES = ['torch', 'armbench_mmdet', 'mmdet.apis', 'armbench_mmdet.launch.train', 'armbench_mmdet.launch.distributed']
+_MODULES = ['torch', 'armbench_mmdet', 'mmdet.apis', 'armbench_mmdet.launch.train', 'armbench_mmdet.engine.distributed']
 _HOOKS = ('before_train_epoch', 'before_train_iter', 'after_train_iter', 'before_val', 'after_val_iter')
 ITERATIONS, SAVE_EVERY, VALIDATE_EVERY = 12, 3, 6
 
@@ -56,7 +56,8 @@ class _Moments:
 
     def watch(self) -> None:
         """Stand beside hooks, and inside and between the steps of writing a file."""
-        from armbench_mmdet.engine import ArmbenchRunner, checkpoint_files
+        from armbench_mmdet.engine import ArmbenchRunner
+        from armbench_mmdet.engine import checkpoints as checkpoint_files
 
         call_hook, fsync, replace = ArmbenchRunner.call_hook, os.fsync, os.replace
 
@@ -109,8 +110,8 @@ class _HalfWay:
 def _live(root: Path, work_dir: Path, workers: int, moment: int | None, rank: int, processes: int, port: int) -> None:
     import torch
 
-    from armbench_mmdet.engine.checkpoint_files import latest_checkpoint
-    from armbench_mmdet.launch.distributed import joined_processes
+    from armbench_mmdet.engine.checkpoints import latest_checkpoint
+    from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.launch.train import set_resume, train
 
     torch.set_num_threads(1)

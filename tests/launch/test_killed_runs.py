@@ -11,7 +11,7 @@ import pytest
 import torch
 from killed_run import ITERATIONS, live
 
-from armbench_mmdet.engine.weights import read_checkpoint
+from armbench_mmdet.engine.checkpoints import read_checkpoint
 
 DEATHS = 5
 

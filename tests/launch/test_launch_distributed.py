@@ -20,14 +20,13 @@ from mmengine.hooks import Hook
 from processes import in_processes
 from test_runs import LEAF, REPO, tiny_config
 
-from armbench_mmdet.datasets.minibench import SUBSETS, make_minibench
-from armbench_mmdet.engine.distributed import total
-from armbench_mmdet.engine.weights import read_checkpoint
+from armbench_mmdet.engine.checkpoints import read_checkpoint
+from armbench_mmdet.engine.distributed import joined_processes, total
 from armbench_mmdet.errors import InputError, run_tool
-from armbench_mmdet.evaluation.result_file import read_result
-from armbench_mmdet.launch.distributed import joined_processes
+from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.launch.test import evaluate, find_checkpoint
 from armbench_mmdet.launch.train import train
+from armbench_mmdet.minibench import SUBSETS, make_minibench
 
 IMAGES = 7
 ITERATIONS = 12

@@ -9,10 +9,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from armbench_mmdet import configs
 from armbench_mmdet.datasets import SUBSETS
-from armbench_mmdet.engine.weights import load_weights
+from armbench_mmdet.engine.checkpoints import load_weights
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.launch import config as configs
 from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint, selftest
 from armbench_mmdet.launch.train import train
 from armbench_mmdet.transforms import LoadPolygons

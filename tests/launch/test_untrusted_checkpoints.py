@@ -13,9 +13,9 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from test_runs import LEAF, REPO
 
-from armbench_mmdet.engine import weights
+from armbench_mmdet.configs import load_config
+from armbench_mmdet.engine import checkpoints
 from armbench_mmdet.errors import run_tool
-from armbench_mmdet.launch.config import load_config
 
 
 class Attack:
@@ -39,7 +39,7 @@ def evil(tmp_path: Path) -> Path:
 
 def start(monkeypatch: pytest.MonkeyPatch, tool: str, *arguments: str | Path) -> int:
     """The exit status of a tool, run in this process."""
-    monkeypatch.setattr(weights, '_is_trusted', False)
+    monkeypatch.setattr(checkpoints, '_is_trusted', False)
     monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
     module = runpy.run_path(str(REPO / 'tools' / tool))
     arguments = module['parse_args']()

@@ -10,7 +10,7 @@ from mask2former import batch, build
 from mmdet.models.dense_heads import Mask2FormerHead
 from torch import nn
 
-from armbench_mmdet.evaluation.rle_masks import RleMasks
+from armbench_mmdet.masks.encode import RleMasks
 
 SMALL = 'mask2former_r18-w32_q30.py'
 FULL = 'mask2former_swin-b-p4-w12-384.py'

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numba.core.caching import FunctionCache
 
-from armbench_mmdet.ops.jit import compiled, map_threads, run_tasks
+from armbench_mmdet.jit import compiled, map_threads, run_tasks
 
 
 @pytest.mark.parametrize('threads', [1, 3])

@@ -8,7 +8,7 @@ import pytest
 from synthetic_runs import MASK2FORMER, write_data, write_run
 
 from armbench_mmdet.report.content import Report, gather
-from armbench_mmdet.report.files import write_report
+from armbench_mmdet.report.page import write_report
 
 
 @pytest.fixture(scope='session')

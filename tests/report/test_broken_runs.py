@@ -13,10 +13,9 @@ from synthetic_runs import MASK_RCNN, record, write_data, write_result
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.report import content
+from armbench_mmdet.report.collect import collect_runs
 from armbench_mmdet.report.content import gather
-from armbench_mmdet.report.files import markdown
-from armbench_mmdet.report.page import html
-from armbench_mmdet.report.runs import collect_runs
+from armbench_mmdet.report.page import html, markdown
 
 MIX = f'{SUBSETS[0]}_test'
 

@@ -12,11 +12,11 @@ import pytest
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.evaluation.bootstrap import difference_intervals
 from armbench_mmdet.evaluation.matches import MatchTable
-from armbench_mmdet.evaluation.result_file import read_result
+from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report.content import PROCEDURAL, Report
-from armbench_mmdet.report.files import comma_separated, markdown
-from armbench_mmdet.report.part_tables import density_table, error_table, size_table, speed_table
+from armbench_mmdet.report.page import comma_separated, markdown
 from armbench_mmdet.report.published import PUBLISHED
+from armbench_mmdet.report.tables import density_table, error_table, size_table, speed_table
 
 
 def texts(rows) -> list[list[str]]:

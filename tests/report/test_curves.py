@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from armbench_mmdet.evaluation.matches import match_table
+from armbench_mmdet.evaluation.matches import match_table, precision_at_recall
 from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.report.curves import precision_at_recall
 
 
 def crowded_boxes(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

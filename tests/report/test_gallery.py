@@ -9,9 +9,9 @@ import pytest
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.report import pictures
+from armbench_mmdet.report.collect import collect_runs
 from armbench_mmdet.report.content import Report
-from armbench_mmdet.report.gallery import gallery
-from armbench_mmdet.report.runs import collect_runs
+from armbench_mmdet.report.pictures import gallery
 
 
 def test_every_result_has_pictures_of_every_kind(report: Report) -> None:

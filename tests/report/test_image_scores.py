@@ -10,7 +10,7 @@ import pytest
 
 from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable, match_table
 from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.report.image_scores import ALL, KINDS, choose, image_scores
+from armbench_mmdet.report.pictures import ALL, KINDS, choose, image_scores
 
 
 def random_boxes(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

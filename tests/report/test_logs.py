@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import log_rows, write_log
 
-from armbench_mmdet.report.logs import read_log
+from armbench_mmdet.report.collect import read_log
 
 
 def test_a_log_has_every_component_in_training_and_validation(tmp_path: Path) -> None:

@@ -78,5 +78,5 @@ def test_names_cannot_break_the_page(work_dirs: list[Path], tmp_path: Path, monk
 
 
 def test_a_run_on_photos_has_no_banner(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('armbench_mmdet.report.runs.Run.is_procedural', False)
+    monkeypatch.setattr('armbench_mmdet.report.collect.Run.is_procedural', False)
     assert 'id="procedural"' not in html(report)

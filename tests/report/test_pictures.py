@@ -20,11 +20,10 @@ from armbench_mmdet.datasets import ArmbenchDataset
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.evaluation.matches import FOUND, match_table
-from armbench_mmdet.evaluation.overlaps import by_image_and_class
-from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.evaluation.result_file import read_result
-from armbench_mmdet.report import overlay
+from armbench_mmdet.evaluation.protocol import Matching, by_image_and_class
+from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report.pictures import LARGEST_BYTES, judge, match_greedily, pictures
+from armbench_mmdet.visualization import instances as overlay
 
 SUBSET = 'mix-object-tote'
 IDENTITY = {'seed': 3, 'extra': {'checkpoint_sha256': 'abc'}}

@@ -10,12 +10,12 @@ import plotly.graph_objects
 import pytest
 from synthetic_runs import log_rows, write_log
 
-from armbench_mmdet.evaluation.result_file import read_result
-from armbench_mmdet.report import result_plots, training_plots
+from armbench_mmdet.evaluation.result import read_result
+from armbench_mmdet.report import plots as result_plots
+from armbench_mmdet.report import plots as training_plots
+from armbench_mmdet.report.collect import Series, collect_runs
 from armbench_mmdet.report.content import Report
-from armbench_mmdet.report.logs import Series
 from armbench_mmdet.report.plots import MAX_POINTS, Plot, thinned
-from armbench_mmdet.report.runs import collect_runs
 
 
 def plots_of(report: Report) -> list[Plot | None]:

@@ -10,11 +10,10 @@ import pytest
 from mmengine.config import Config
 from synthetic_runs import MASK_RCNN, REPO, record
 
+from armbench_mmdet.configs import differences_from_base, dumped_config, load_config
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.launch.config import load_config
-from armbench_mmdet.report.dumped_config import differences_from_base, dumped_config
+from armbench_mmdet.report.collect import collect_runs
 from armbench_mmdet.report.provenance import provenance
-from armbench_mmdet.report.runs import collect_runs
 
 
 def test_the_config_of_training_is_found_behind_the_one_of_testing(work_dirs: list[Path]) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from armbench_mmdet import configs
 from armbench_mmdet.datasets import SUBSETS
-from armbench_mmdet.launch import config as configs
 from armbench_mmdet.launch.test import evaluate, find_checkpoint
 from armbench_mmdet.launch.train import train
 from armbench_mmdet.report.content import gather
-from armbench_mmdet.report.files import write_report
+from armbench_mmdet.report.page import write_report
+from armbench_mmdet.report.plots import loss_plot
 from armbench_mmdet.report.provenance import provenance
-from armbench_mmdet.report.training_plots import loss_plot
 
 REPO = Path(__file__).resolve().parents[2]
 LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'

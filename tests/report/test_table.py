@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from armbench_mmdet.evaluation.result_file import shown
-from armbench_mmdet.report.table import markdown_table, subset_table
+from armbench_mmdet.evaluation.result import shown
+from armbench_mmdet.report.tables import markdown_table, subset_table
 
 
 def test_table_is_aligned() -> None:

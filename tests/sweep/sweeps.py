@@ -18,10 +18,9 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from armbench_mmdet.sweep.driver import Driver
-from armbench_mmdet.sweep.ledger import Tally
 from armbench_mmdet.sweep.space import load_space
 from armbench_mmdet.sweep.storage import open_storage
-from armbench_mmdet.sweep.study import SharedStudy
+from armbench_mmdet.sweep.study import SharedStudy, Tally
 from armbench_mmdet.sweep.worker import Task
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name('stand_in.py')))

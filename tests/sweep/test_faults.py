@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from sweeps import Postgres, Sweep, kill, stand_ins
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.ledger import ATTEMPT, FIRST, OUTCOME
+from armbench_mmdet.sweep.study import ATTEMPT, FIRST, OUTCOME
 
 pytestmark = pytest.mark.slow
 

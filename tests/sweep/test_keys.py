@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.keys import assignments, find
+from armbench_mmdet.sweep.overrides import assignments, find
 
 CONFIG = {
     'optim_wrapper': {

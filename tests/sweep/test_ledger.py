@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from armbench_mmdet.sweep.ledger import Watch, failures_in_a_row, next_attempt, tally
+from armbench_mmdet.sweep.study import Watch, failures_in_a_row, next_attempt, tally
 
 STATES = {
     'C': TrialState.COMPLETE,

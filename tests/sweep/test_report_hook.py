@@ -14,9 +14,9 @@ import pytest
 from mmengine.registry import HOOKS, init_default_scope
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep import report_hook
+from armbench_mmdet.hooks import sweep_report
+from armbench_mmdet.hooks.sweep_report import SweepReportHook
 from armbench_mmdet.sweep.channel import VARIABLE, Reports
-from armbench_mmdet.sweep.report_hook import SweepReportHook
 from armbench_mmdet.sweep.trial import HOOKS as OPTIONS
 
 
@@ -67,14 +67,14 @@ def test_training_ends_when_its_worker_is_gone(
 def test_it_is_built_by_its_path() -> None:
     init_default_scope('mmdet')
     name = next(option.partition('=')[2] for option in OPTIONS if 'sweep.type' in option)
-    assert type(HOOKS.build({'type': name})) is report_hook.SweepReportHook
+    assert type(HOOKS.build({'type': name})) is sweep_report.SweepReportHook
 
 
 RANK = """
 import logging, sys
 from types import SimpleNamespace
 import torch.distributed as dist
-from armbench_mmdet.sweep.report_hook import SweepReportHook
+from armbench_mmdet.hooks.sweep_report import SweepReportHook
 dist.init_process_group('gloo')
 runner = SimpleNamespace(train_loop=SimpleNamespace(stop_training=False), logger=logging.getLogger('test'))
 SweepReportHook().after_val_epoch(runner, {'score': 0.25})

@@ -16,10 +16,9 @@ from sweeps import Sweep
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.sweep import driver
-from armbench_mmdet.sweep.ledger import DIED
 from armbench_mmdet.sweep.outputs import importances, write_best, write_report, write_table
 from armbench_mmdet.sweep.overrides import resolved, write_base
-from armbench_mmdet.sweep.study import SharedStudy
+from armbench_mmdet.sweep.study import DIED, SharedStudy
 from armbench_mmdet.sweep.worker import Worker
 
 

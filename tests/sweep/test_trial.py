@@ -12,7 +12,7 @@ from mmengine.config import Config
 from optuna.trial import TrialState
 from sweeps import BASE, STAND_IN, stand_ins
 
-from armbench_mmdet.engine.loss_guard import LossGuardHook, describe_losses
+from armbench_mmdet.hooks.loss_guard import LossGuardHook, describe_losses
 from armbench_mmdet.sweep.trial import LOG, Outcome, Training, _command, fresh_folder
 
 

@@ -12,7 +12,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from armbench_mmdet.launch.config import load_config
+from armbench_mmdet.configs import load_config
 
 REPO = Path(__file__).resolve().parents[2]
 LEAF = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'

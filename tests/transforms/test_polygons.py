@@ -9,7 +9,7 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from transform_samples import random_info
 
 from armbench_mmdet.transforms import Polygons
-from armbench_mmdet.transforms.bitmap_trace import trace_bitmap
+from armbench_mmdet.transforms.polygons import trace_bitmap
 
 
 def nested(seed: int, width: int, height: int) -> list[list[np.ndarray]]:

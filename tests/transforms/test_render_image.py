@@ -10,7 +10,7 @@ import pytest
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.transforms import RenderImage
-from armbench_mmdet.transforms.render_image import warp
+from armbench_mmdet.transforms.loading import warp
 
 
 def picture(height: int = 64, width: int = 80) -> np.ndarray:

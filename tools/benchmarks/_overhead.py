@@ -33,7 +33,7 @@ STOCK_HOOKS = {
 
 def benchmark_config(side: str, iterations: int, work_dir: str) -> Any:
     """The config of one side."""
-    from armbench_mmdet.launch import config as configs
+    from armbench_mmdet import configs
 
     config = configs.load_config(LEAF)
     configs.set_data_root(config, ROOT / 'data/minibench')

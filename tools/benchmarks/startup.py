@@ -35,7 +35,7 @@ def benchmark_startup(cases: dict[str, tuple[int, int]] | None = None) -> list[d
         Rows ``name, case, ours, peer, unit, ratio, equal``. Times exclude imports. ``peak memory`` is the whole
         process's, imports included; ``added memory`` what a warm start adds to the imports.
     """
-    from armbench_mmdet.datasets.synthetic import write_synthetic_annotations
+    from benchmarks._annotations import write_synthetic_annotations
 
     found: list[dict[str, Any]] = []
     for case, (num_images, num_annotations) in (cases or SIZES).items():

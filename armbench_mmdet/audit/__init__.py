@@ -1,0 +1,1 @@
+"""The audit of a data set, for ``tools/check_data.py``."""

@@ -1,0 +1,123 @@
+"""The kinds of things an audit finds, and a collection that counts them and keeps the first of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from armbench_mmdet.datasets import coco
+
+ERROR, WARNING, NOTE = 'error', 'warning', 'note'
+SHOWN = 5
+"""Examples kept of each kind in each place."""
+
+KINDS: dict[str, tuple[str, str]] = {
+    coco.MALFORMED: (ERROR, 'the annotation file is no JSON'),
+    coco.STRUCTURE: (ERROR, 'a record lacks a key or has a value of a wrong type'),
+    coco.DUPLICATE_IMAGE: (ERROR, 'an image id occurs twice'),
+    coco.DUPLICATE_ANNOTATION: (ERROR, 'an annotation id occurs twice'),
+    coco.DUPLICATE_CATEGORY: (ERROR, 'a category id occurs twice'),
+    coco.ORPHAN: (ERROR, 'an annotation belongs to no image of the file'),
+    'no-annotations': (ERROR, 'the file has no annotation that can be used'),
+    'category-unknown': (ERROR, 'annotations have a category that is neither tote nor object'),
+    'category-assumed': (WARNING, 'something about the categories was assumed'),
+    'class-absent': (NOTE, 'the file has only one of the two classes'),
+    'image-missing': (ERROR, 'the image file is not there'),
+    'image-truncated': (ERROR, 'the image file ends too early'),
+    'image-unreadable': (ERROR, 'the image file cannot be decoded'),
+    'image-size': (ERROR, 'the image file has another size than the annotation file says'),
+    'image-exif-rotation': (WARNING, 'EXIF asks for a rotation; programs differ in whether they obey'),
+    'image-listed-twice': (WARNING, 'a split lists the same image file twice'),
+    'image-copied': (WARNING, 'two image files of a split have the same content'),
+    'image-unused': (NOTE, 'an image file belongs to no split'),
+    'image-without-annotation': (NOTE, 'the image has no annotation'),
+    'mask-missing': (ERROR, 'the annotation has no mask, so it is left out'),
+    'mask-degenerate': (ERROR, 'no polygon has three points and whole points, so the annotation is left out'),
+    'mask-broken': (ERROR, 'run lengths do not fit the image, or a polygon is far away; the annotation is left out'),
+    'mask-empty': (ERROR, 'the mask covers nothing'),
+    'mask-outside': (ERROR, 'the mask lies outside the image'),
+    'mask-beyond-edge': (WARNING, 'the mask reaches over the edge of the image'),
+    'polygon-dropped': (WARNING, 'a degenerate polygon was dropped, others of the annotation remain'),
+    'box-missing': (WARNING, 'the annotation has no box; that of its mask is used'),
+    'box-outside': (ERROR, 'the box lies outside the image, so the annotation is left out'),
+    'box-under-1-px': (WARNING, 'the box is under one pixel wide or high, so the annotation is left out'),
+    'box-disagrees': (WARNING, 'the box is not the one around the mask'),
+    'area-missing': (WARNING, 'the annotation has no area; that of its mask is used'),
+    'area-not-positive': (ERROR, 'the area is zero or negative, so the annotation is left out'),
+    'area-disagrees': (WARNING, 'the area is not that of the mask'),
+    'annotation-repeated': (WARNING, 'two annotations of an image have the same category and box'),
+    'annotation-ignored': (NOTE, 'the annotation is flagged "ignore", so it is left out'),
+    'crowd': (NOTE, 'the annotation is a crowd region: neither trained on nor counted'),
+    'split-missing': (WARNING, 'the annotation file is not there'),
+    'split-absent': (NOTE, 'the transfer set has no such split; it is needed for testing only'),
+    'subset-missing': (NOTE, 'the data set has no such subset'),
+    'same-name-in-splits': (ERROR, 'an image name is in two splits of a subset'),
+    'same-content-in-splits': (ERROR, 'an image is in two splits, by content'),
+}
+"""Kind to severity and meaning."""
+
+
+@dataclass
+class Finding:
+    """One kind of thing found in one place, ``subset/split``."""
+
+    kind: str
+    place: str
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def severity(self) -> str:
+        """``error``, ``warning`` or ``note``."""
+        return KINDS[self.kind][0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            'kind': self.kind,
+            'severity': self.severity,
+            'meaning': KINDS[self.kind][1],
+            'place': self.place,
+            'count': self.count,
+            'examples': self.examples,
+        }
+
+
+class Findings:
+    """All findings of an audit."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Finding] = {}
+
+    def add(self, kind: str, place: str, examples: Iterable[str], count: int | None = None) -> None:
+        """Count things found.
+
+        Args:
+            kind: A key of :data:`KINDS`.
+            place: ``subset/split``.
+            examples: A line for each; only the first :data:`SHOWN` of a kind and place are kept.
+            count: How many there are, if ``examples`` are only some of them.
+        """
+        lines = list(examples)
+        number = len(lines) if count is None else count
+        if number == 0:
+            return
+        finding = self._found.setdefault((kind, place), Finding(kind, place))
+        finding.count += number
+        finding.examples += lines[: SHOWN - len(finding.examples)]
+
+    def sorted(self) -> list[Finding]:
+        """Errors first, then warnings, then notes; each in the order of :data:`KINDS`."""
+        severities, kinds = [ERROR, WARNING, NOTE], list(KINDS)
+        return sorted(self._found.values(), key=lambda f: (severities.index(f.severity), kinds.index(f.kind), f.place))
+
+    def count(self, severity: str) -> int:
+        """Number of things found of a severity."""
+        return sum(f.count for f in self._found.values() if f.severity == severity)
+
+    def exit_status(self, strict: bool) -> int:
+        """2 with errors, 1 with warnings if ``strict``, else 0."""
+        if self.count(ERROR):
+            return 2
+        return 1 if strict and self.count(WARNING) else 0

@@ -1,0 +1,185 @@
+"""Records of a data set as a view of the column index, made when they are asked for."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from armbench_mmdet.datasets.index import ColumnIndex, SegmentationKind
+
+KEPT_IN_PART = 'annotations that lost a degenerate polygon and keep others'
+
+_SHOWN_IDS = 3
+
+
+class Skipped:
+    """Counts what is left out, by reason, with the first ids."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.first_ids: dict[str, list[int]] = {}
+
+    def add(self, reason: str, ids: NDArray[np.int64]) -> None:
+        """Note that the records with these ids are left out."""
+        if len(ids):
+            self.counts[reason] = self.counts.get(reason, 0) + len(ids)
+            self.first_ids.setdefault(reason, ids[:_SHOWN_IDS].tolist())
+
+    def rows(self) -> list[str]:
+        """Table rows: count, reason, first ids."""
+        return [
+            f'  {count:>9,}  {reason} (ids {", ".join(map(str, self.first_ids[reason]))}{", …" * (count > _SHOWN_IDS)})'
+            for reason, count in self.counts.items()
+        ]
+
+
+def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Skipped]:
+    """Choose the annotations that become instances.
+
+    Those that stock ``CocoDataset`` leaves out (flagged ``ignore``, outside the image, under one pixel, of another
+    category), and those without a usable mask.
+
+    Args:
+        index: The annotation file.
+        labels: ``(A,) int64`` label of each annotation, negative for other categories.
+
+    Returns:
+        ``(A,) bool``, and what was left out, each annotation under the first reason that holds.
+    """
+    kinds = index.segmentation_kinds
+    x, y, w, h = (index.boxes[:, column] for column in range(4))
+    image_w, image_h = index.widths[index.image_rows], index.heights[index.image_rows]
+    reasons = {
+        'annotations of an ignored category': labels < 0,
+        'annotations flagged "ignore"': index.ignores,
+        'annotations without a mask': kinds == SegmentationKind.MISSING,
+        'annotations with degenerate polygons only': kinds == SegmentationKind.DEGENERATE,
+        'annotations with a mask that does not fit the image': kinds == SegmentationKind.BROKEN,
+        'annotations with a box outside the image': ~(
+            (np.minimum(x + w, image_w) > np.maximum(x, 0)) & (np.minimum(y + h, image_h) > np.maximum(y, 0))
+        ),
+        'annotations with a box under 1 px': (w < 1) | (h < 1),
+        'annotations with no area': index.areas <= 0,
+    }
+    kept = np.ones(index.num_annotations, np.bool_)
+    skipped = Skipped()
+    for reason, holds in reasons.items():
+        skipped.add(reason, index.annotation_ids[np.flatnonzero(kept & holds)])
+        kept &= ~holds
+    skipped.add(KEPT_IN_PART, index.annotation_ids[np.flatnonzero(kept & (index.dropped_rings > 0))])
+    return kept, skipped
+
+
+class AnnotatedImages(Sequence[dict[str, Any]]):
+    """Images with their instances, as stock ``CocoDataset.parse_data_info`` writes them.
+
+    Args:
+        index: The annotation file.
+        labels: ``(A,) int64`` label of each annotation.
+        kept: ``(A,) bool``, annotations that become instances.
+        image_folder: Put before each file name.
+        extra: Further keys of every record.
+
+    Attributes:
+        columns: The annotation file.
+    """
+
+    def __init__(
+        self,
+        index: ColumnIndex,
+        labels: NDArray[np.int64],
+        kept: NDArray[np.bool_],
+        image_folder: str,
+        extra: dict[str, Any],
+    ) -> None:
+        self.columns = index
+        self._image_folder = image_folder
+        self._extra = extra
+        self._annotations = np.flatnonzero(kept)
+        self._labels = labels[self._annotations]
+        self._starts = np.concatenate([[0], np.cumsum(kept)])[index.annotation_starts]
+        self._images: NDArray[np.int64] = np.arange(index.num_images)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, position: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> AnnotatedImages: ...
+
+    def __getitem__(self, position: int | slice) -> dict[str, Any] | AnnotatedImages:
+        """A record, or for a slice the same kind of list."""
+        if isinstance(position, slice):
+            return self.take(np.arange(len(self))[position])
+        image = int(self._images[position])
+        index = self.columns
+        return {
+            'img_path': osp.join(self._image_folder, index.file_name(image)),
+            'img_id': int(index.image_ids[image]),
+            'seg_map_path': None,
+            'height': int(index.heights[image]),
+            'width': int(index.widths[image]),
+            **self._extra,
+            'instances': self._instances(image),
+        }
+
+    def take(self, positions: Sequence[int] | NDArray[np.int64]) -> AnnotatedImages:
+        """The records at these positions, as the same kind of list."""
+        taken = object.__new__(type(self))
+        taken.__dict__.update(self.__dict__)
+        taken._images = self._images[np.asarray(positions, np.int64)]
+        return taken
+
+    def sizes(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """``(N,) int32`` widths and heights in px."""
+        return self.columns.widths[self._images], self.columns.heights[self._images]
+
+    def ids(self) -> NDArray[np.int64]:
+        """``(N,) int64`` image ids."""
+        return self.columns.image_ids[self._images]
+
+    def has_any(self, annotations: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which images have one of these annotations.
+
+        Args:
+            annotations: ``(A,) bool`` over the annotations of the file.
+
+        Returns:
+            ``(N,) bool``.
+        """
+        found = np.zeros(self.columns.num_images, np.bool_)
+        found[self.columns.image_rows[annotations]] = True
+        return found[self._images]
+
+    def labels(self, position: int) -> list[int]:
+        """Labels of an image's instances."""
+        image = int(self._images[position])
+        return self._labels[self._starts[image] : self._starts[image + 1]].tolist()
+
+    def label_counts(self, num_classes: int) -> list[int]:
+        """Instances of each label over all images of this list."""
+        per_annotation = np.zeros(self.columns.num_images, np.bool_)
+        per_annotation[self._images] = True
+        rows = per_annotation[self.columns.image_rows[self._annotations]]
+        return np.bincount(self._labels[rows], minlength=num_classes).tolist()
+
+    def _instances(self, image: int) -> list[dict[str, Any]]:
+        index = self.columns
+        part = slice(*self._starts[image : image + 2].tolist())
+        rows = self._annotations[part]
+        boxes = index.boxes[rows]
+        boxes[:, 2:] += boxes[:, :2]
+        columns = zip(
+            rows.tolist(), index.crowds[rows].tolist(), boxes.tolist(), self._labels[part].tolist(), strict=True
+        )
+        return [
+            {'ignore_flag': int(crowd), 'bbox': box, 'bbox_label': label, 'mask': index.segmentation(row)}
+            for row, crowd, box, label in columns
+        ]

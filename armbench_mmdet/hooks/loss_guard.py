@@ -1,0 +1,116 @@
+"""A loss that is NaN or infinite never reaches the weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+
+from armbench_mmdet.engine.distributed import total
+from armbench_mmdet.engine.failure import image_lines
+from armbench_mmdet.errors import InputError
+
+ACTIONS = ('stop', 'skip')
+
+
+@HOOKS.register_module()
+class LossGuardHook(Hook):
+    """Looks at the loss before its gradient is computed, and leaves out the step if it is NaN or infinite.
+
+    The guard stands around the optimizer wrapper's ``update_params``, so weights, optimizer and loss scaler are as
+    they were before such a step. Only the loss counts: under mixed precision the loss scaler deals with gradients that
+    overflow, as it must. If one of several processes has such a loss, all leave out the step. With gradient
+    accumulation the gradient gathered since the last step is dropped with it.
+
+    The look costs one number copied from the device each iteration, where mmengine copies every loss to log it.
+
+    Args:
+        on_bad_loss: ``stop`` ends the run; ``skip`` goes on without the step and logs a warning.
+        max_skipped: With ``skip``, so many steps may be left out; one more ends the run.
+    """
+
+    priority = 'HIGHEST'  # before what is wrong with the losses reaches the log
+
+    def __init__(self, on_bad_loss: str = 'stop', max_skipped: int = 10) -> None:
+        if on_bad_loss not in ACTIONS:
+            raise InputError(f'on_bad_loss must be one of {", ".join(ACTIONS)}, got {on_bad_loss!r}')
+        if max_skipped < 0:
+            raise InputError(f'max_skipped must be at least 0, got {max_skipped!r}')
+        self.max_skipped = max_skipped if on_bad_loss == 'skip' else 0
+        self.skipped = 0
+        self._is_bad = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Stand around the optimizer wrapper."""
+        wrapper = runner.optim_wrapper
+        if not isinstance(wrapper, OptimWrapper):  # several optimizers: each model calls them as it likes
+            return
+        update = wrapper.update_params
+
+        def guarded(loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+            self._is_bad = not bool(torch.isfinite(total(loss.detach())))
+            if self._is_bad:
+                wrapper._inner_count += 1
+                wrapper.zero_grad()
+            else:
+                update(loss, *args, **kwargs)
+
+        wrapper.update_params = guarded
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the optimizer wrapper as it was."""
+        vars(runner.optim_wrapper).pop('update_params', None)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """After a step that was left out: end the run or say so, and keep its losses out of the log.
+
+        Raises:
+            InputError: The run must end.
+        """
+        if not self._is_bad:
+            return
+        self._is_bad = False
+        self.skipped += 1
+        problem = describe_losses(outputs or {}, runner.iter + 1, data_batch)
+        if self.skipped > self.max_skipped:
+            raise InputError(problem + self._remedy())
+        left_out = f'{problem}\n  step left out, {self.skipped} of at most {self.max_skipped}'
+        print_log(left_out, 'current', logging.WARNING)
+        if outputs is not None:
+            outputs.clear()
+
+    def _remedy(self) -> str:
+        already = f', after {self.max_skipped} steps left out' if self.max_skipped else ''
+        return (
+            f'\n  stopped{already} with the weights of before this step; lower the learning rate, set '
+            'optim_wrapper.clip_grad, look at these images (tools/browse_data.py), or give LossGuardHook '
+            "on_bad_loss='skip' and a max_skipped"
+        )
+
+
+def describe_losses(losses: Mapping[str, Any], iteration: int, batch: Any) -> str:
+    """What is wrong with an iteration's losses, and the images it happened on.
+
+    Args:
+        losses: Scalars by name, as a model's ``parse_losses`` gives them.
+        iteration: Counted from 1.
+        batch: What the losses were computed from.
+    """
+    values = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items()}
+    bad = [f'{name} {value}' for name, value in values.items() if not math.isfinite(value)]
+    good = [f'{name} {value:.4g}' for name, value in values.items() if math.isfinite(value)]
+    got = ', '.join(bad) or 'NaN or infinity in another process'
+    lines = [f'loss must be finite, got {got} at iteration {iteration}']
+    if good:
+        lines.append(f'  other losses: {", ".join(good)}')
+    return '\n'.join([*lines, *(f'  {line}' for line in image_lines(batch))])

@@ -1,0 +1,134 @@
+"""A resumed run goes on exactly where it was, or says why it cannot."""
+
+from __future__ import annotations
+
+from logging import WARNING
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from armbench_mmdet.engine.loops import ResumableEpochLoop, ResumableIterLoop
+from armbench_mmdet.engine.seeds import run_seed
+from armbench_mmdet.errors import InputError
+
+_NAMES = {'images': 'images', 'batch_size': 'batch size', 'processes': 'processes', 'epoch_length': 'batches an epoch'}
+
+
+@HOOKS.register_module()
+class ResumeHook(Hook):
+    """Keeps in each checkpoint where in the data the run is, and takes a resumed run there.
+
+    A checkpoint of another seed, of another place in an epoch than this data has, or without an optimizer is refused.
+    Where images, batch size or number of processes have changed, the run goes on with a warning that it is no longer
+    the same run. A validation that the interrupted run owed is made up for before training goes on; a run that was
+    finished is validated and says so.
+    """
+
+    priority = 'LOWEST'  # the validation comes after every other hook has prepared itself
+
+    def __init__(self) -> None:
+        self._checkpoint: dict[str, Any] | None = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add the place in the data, and the gradient that waits for the rest of its batches, if any."""
+        loop = runner.train_loop
+        if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
+            return
+        checkpoint['meta']['data'] = {**_data_facts(runner), 'batches_done': loop.batches_done}
+        gradients = {name: p.grad.cpu() for name, p in _model(runner).named_parameters() if p.grad is not None}
+        if gradients and 'optimizer' in checkpoint:
+            checkpoint['gradients'] = gradients
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Check a checkpoint before the run takes anything from it.
+
+        Raises:
+            InputError: The run cannot be resumed from it.
+        """
+        if not runner._resume:
+            return
+        needed = ['meta', 'message_hub', 'optimizer', *(['param_schedulers'] if runner.param_schedulers else [])]
+        missing = [name for name in needed if name not in checkpoint]
+        if missing:
+            raise InputError(
+                f'checkpoint to resume from must hold the state of training, got none of {", ".join(missing)} '
+                f'(in {runner._load_from}); resume from the latest checkpoint, or start afresh with '
+                f'--cfg-options load_from={runner._load_from}'
+            )
+        seed = checkpoint['meta'].get('seed')
+        if seed is not None and seed != run_seed(runner):
+            raise InputError(
+                f'randomness.seed must be the one the run was started with, {seed}, got {run_seed(runner)} '
+                f'(in {runner._load_from}); resume with --cfg-options randomness.seed={seed}'
+            )
+        self._checkpoint = {name: checkpoint.get(name, {}) for name in ('meta', 'gradients')}
+
+    def before_train(self, runner: Runner) -> None:
+        """Take a resumed run to its place, and validate what was not validated.
+
+        Raises:
+            InputError: The place is in the middle of an epoch of other data.
+        """
+        if self._checkpoint is None:
+            return
+        meta, gradients = self._checkpoint['meta'], self._checkpoint['gradients']
+        self._checkpoint = None
+        loop = runner.train_loop
+        if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
+            return
+        if 'data' in meta:
+            loop.batches_done = _compare_data(runner, meta['data'])
+        for name, parameter in _model(runner).named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter.device)
+        if gradients and get_world_size() > 1:
+            print_log(
+                'resumed between the batches of one accumulated step: with several processes, the gradient so far is '
+                "the first process's",
+                'current',
+                WARNING,
+            )
+        if loop.is_finished:
+            message = f'this run was finished at iteration {runner.iter}: nothing to train, validating'
+        else:
+            source = runner._load_from or 'the latest checkpoint'
+            message = f'resumed from {source} at iteration {runner.iter} of {runner.max_iters}'
+        print_log(message, 'current')
+        is_owed = loop.is_finished or not meta.get('validated', False)
+        if runner.val_loop is not None and is_owed and loop.validation_is_due():
+            runner.val_loop.run()
+
+
+def _model(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _data_facts(runner: Runner) -> dict[str, int]:
+    """What must stay the same for a place in the data to mean the same."""
+    loader = runner.train_dataloader
+    return {
+        'images': len(loader.dataset),
+        'batch_size': loader.batch_sampler.batch_size,
+        'processes': runner.world_size,
+        'epoch_length': len(loader),
+    }
+
+
+def _compare_data(runner: Runner, then: dict[str, int]) -> int:
+    """The number of batches of this epoch that are done, once the data have been compared with the checkpoint's."""
+    now = _data_facts(runner)
+    changes = [f'{now[key]} {name} instead of {then[key]}' for key, name in _NAMES.items() if now[key] != then[key]]
+    if changes and then['batches_done']:
+        raise InputError(
+            f'data must be as they were to resume in the middle of an epoch, got {", ".join(changes)} '
+            f'(in {runner._load_from}); resume with the former data and batch size, or from the end of an epoch'
+        )
+    if changes:
+        print_log(f'resumed with {", ".join(changes)}: not exactly the run it would have been', 'current', WARNING)
+    return then['batches_done']

@@ -1,0 +1,267 @@
+"""Places of objects on the floor of a tote: random, stacked, in contact, at walls; and packs of copies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from armbench_mmdet.minibench.camera import Pose, cos_sin
+from armbench_mmdet.minibench.goods import KINDS, Kind, sample_kind
+from armbench_mmdet.minibench.paint import Difficulty, Size
+
+_CELLS_PER_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A candidate place: middle and direction of a footprint of length × width."""
+
+    x: float
+    y: float
+    turn: tuple[float, float]
+    length: float
+    width: float
+
+    def reach(self) -> tuple[float, float]:
+        """Half the extent along the world's x and y axes."""
+        c, s = abs(self.turn[0]), abs(self.turn[1])
+        return (c * self.length + s * self.width) / 2, (s * self.length + c * self.width) / 2
+
+
+class Ground:
+    """What lies where, on a coarse grid over the tote's floor."""
+
+    def __init__(self, half_x: float, half_y: float) -> None:
+        self.half_x, self.half_y = half_x, half_y
+        shape = (int(2 * half_y * _CELLS_PER_LENGTH) + 1, int(2 * half_x * _CELLS_PER_LENGTH) + 1)
+        self.owner: NDArray[np.int16] = np.full(shape, -1, np.int16)
+        self.top = np.zeros(shape)
+
+    def cells(self, spot: Spot, along: tuple[float, float] = (-0.5, 0.5)) -> NDArray[np.bool_]:
+        """Grid cells under a footprint, or under a stretch of its length."""
+        c, s = spot.turn
+        corners = []
+        for a, b in ((along[0], -0.5), (along[1], -0.5), (along[1], 0.5), (along[0], 0.5)):
+            u, v = a * spot.length * 0.96, b * spot.width * 0.96
+            x = (spot.x + c * u - s * v + self.half_x) * _CELLS_PER_LENGTH
+            y = (spot.y + s * u + c * v + self.half_y) * _CELLS_PER_LENGTH
+            corners.append((round(x), round(y)))
+        stencil = np.zeros(self.owner.shape, np.uint8)
+        cv2.fillConvexPoly(stencil, np.array(corners, np.int32), 1)
+        return stencil.view(bool)
+
+    def height(self, cells: NDArray[np.bool_]) -> float:
+        """Height of the highest thing under the cells."""
+        return float(self.top[cells].max(initial=0.0))
+
+    def add(self, index: int, cells: NDArray[np.bool_], top: float) -> tuple[int, ...]:
+        """Occupy cells; return the objects that lay there."""
+        below = tuple(int(i) for i in np.unique(self.owner[cells]) if i >= 0)
+        self.owner[cells] = index
+        self.top[cells] = top
+        return below
+
+    def confine(self, spot: Spot) -> Spot:
+        """The spot, moved until it lies within the floor (or in its middle if it is too large)."""
+        reach_x, reach_y = spot.reach()
+        room_x, room_y = max(0.0, self.half_x - reach_x), max(0.0, self.half_y - reach_y)
+        x, y = min(room_x, max(-room_x, spot.x)), min(room_y, max(-room_y, spot.y))
+        return Spot(x, y, spot.turn, spot.length, spot.width)
+
+
+_TRIALS = 12
+_MAX_SLOPE = 0.45
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One object in the tote.
+
+    Attributes:
+        kind: What it is.
+        size: Length, width and height in tote lengths.
+        pose: Where it lies.
+        look_seed: Seed of its colours and print; copies share it.
+        supports: Indices of the objects it lies on.
+    """
+
+    kind: Kind
+    size: Size
+    pose: Pose
+    look_seed: int
+    supports: tuple[int, ...]
+
+
+def _random_spot(rng: np.random.Generator, ground: Ground, size: Size) -> Spot:
+    x, y, angle = rng.uniform(-1, 1, 3)
+    return ground.confine(Spot(x * ground.half_x, y * ground.half_y, cos_sin(math.pi * angle), size[0], size[1]))
+
+
+def _wall_spot(rng: np.random.Generator, ground: Ground, size: Size) -> Spot:
+    side = int(rng.integers(4))
+    place = float(rng.uniform(-1, 1))
+    turn = cos_sin(math.pi / 2 * int(rng.integers(4)) + float(rng.uniform(-0.04, 0.04)))
+    x, y = ((-1.0, place), (1.0, place), (place, -1.0), (place, 1.0))[side]
+    return ground.confine(Spot(x * ground.half_x, y * ground.half_y, turn, size[0], size[1]))
+
+
+def _contact_spot(rng: np.random.Generator, ground: Ground, size: Size, other: Placed) -> Spot:
+    """Side by side with another object, aligned with it."""
+    turned, side = int(rng.integers(2)), int(rng.integers(4))
+    slide = float(rng.uniform(-0.5, 0.5))
+    flat = math.sqrt(max(1e-9, other.pose.u[0] ** 2 + other.pose.u[1] ** 2))
+    c, s = other.pose.u[0] / flat, other.pose.u[1] / flat
+    turn = (c, s) if turned == 0 else (-s, c)
+    own = (size[0], size[1]) if turned == 0 else (size[1], size[0])
+    sign = 1 if side % 2 else -1
+    u = sign * (other.size[0] + own[0]) / 2 if side < 2 else slide * other.size[0]
+    v = sign * (other.size[1] + own[1]) / 2 if side >= 2 else slide * other.size[1]
+    x, y = other.pose.origin[0] + c * u - s * v, other.pose.origin[1] + s * u + c * v
+    return ground.confine(Spot(x, y, turn, size[0], size[1]))
+
+
+def _choose(
+    rng: np.random.Generator, ground: Ground, size: Size, placed: list[Placed], rim: float, level: Difficulty
+) -> Spot:
+    """The best of some random spots: on another object if that was drawn, else where it is free."""
+    stack, contact, wall = rng.random(3)
+    target = float(rng.uniform(*level.stack_overlap_frac)) if placed and stack < level.stack_prob else 0.0
+    best, best_cost = None, math.inf
+    for _ in range(_TRIALS):
+        if target == 0.0 and wall < level.wall_prob:
+            spot = _wall_spot(rng, ground, size)
+        elif target == 0.0 and placed and contact < level.contact_prob:
+            spot = _contact_spot(rng, ground, size, placed[int(rng.integers(len(placed)))])
+        else:
+            spot = _random_spot(rng, ground, size)
+        cells = ground.cells(spot)
+        overlap = float(np.count_nonzero(ground.owner[cells] >= 0)) / max(1, np.count_nonzero(cells))
+        cost = abs(overlap - target) + (2.0 if ground.height(cells) + size[2] > rim else 0.0)
+        if cost < best_cost:
+            best, best_cost = spot, cost
+        if cost < 0.02:
+            break
+    if best is None:
+        raise RuntimeError('no spot was tried')
+    return best
+
+
+def _lean(rng: np.random.Generator, ground: Ground, kind: Kind, size: Size, placed: list[Placed]) -> Placed | None:
+    """The object leaning on a wall, or None if something lies there already."""
+    side = int(rng.integers(4))
+    slope = float(rng.uniform(0.45, 0.85))
+    flat = size[1] * math.sqrt(1 - slope * slope)
+    place = float(rng.uniform(-0.7, 0.7))
+    turn = ((0.0, 1.0), (0.0, -1.0), (-1.0, 0.0), (1.0, 0.0))[side]
+    x, y = ((-1.0, place), (1.0, place), (place, -1.0), (place, 1.0))[side]
+    spot = ground.confine(Spot(x * ground.half_x, y * ground.half_y, turn, size[0], flat))
+    cells = ground.cells(spot)
+    if (ground.owner[cells] >= 0).any():
+        return None
+    rise = size[1] * slope / 2
+    ground.add(len(placed), cells, 2 * rise)
+    pose = Pose.leaning(spot.x, spot.y, rise, turn, slope)
+    return Placed(kind, size, pose, int(rng.integers(2**62)), ())
+
+
+def _lay(ground: Ground, spot: Spot, kind: Kind, size: Size, index: int, look_seed: int) -> Placed:
+    """Put an object down on whatever is under the two ends of its length."""
+    low, high = ground.height(ground.cells(spot, (-0.5, -0.1))), ground.height(ground.cells(spot, (0.1, 0.5)))
+    middle = ground.height(ground.cells(spot, (-0.15, 0.15)))
+    slope = max(-_MAX_SLOPE, min(_MAX_SLOPE, (high - low) / (0.8 * spot.length)))
+    z = max((low + high) / 2, middle * 0.9)
+    cells = ground.cells(spot)
+    below = ground.add(index, cells, z + size[2])
+    return Placed(kind, size, Pose.resting(spot.x, spot.y, z, spot.turn, slope), look_seed, below)
+
+
+def scatter(rng: np.random.Generator, ground: Ground, rim: float, level: Difficulty) -> list[Placed]:
+    """A mixed tote.
+
+    Args:
+        rng: Source of randomness.
+        ground: The empty floor.
+        rim: Height of the tote's rim.
+        level: How hard.
+
+    Returns:
+        Objects in the order in which they were put in.
+    """
+    weights = level.count_weights
+    pick = int(rng.integers(sum(weights)))
+    count = next(i for i in range(len(weights)) if pick < sum(weights[: i + 1])) + 1
+    crowd = max(level.min_crowd_scale, min(1.0, math.sqrt(level.crowd_reference / count)))
+    placed: list[Placed] = []
+    for _ in range(count):
+        kind = sample_kind(rng)
+        size = kind.sample_size(rng, crowd * level.size_scale)
+        if kind.thin and rng.random() < level.lean_prob:
+            leaning = _lean(rng, ground, kind, size, placed)
+            if leaning is not None:
+                placed.append(leaning)
+                continue
+        spot = _choose(rng, ground, size, placed, rim, level)
+        placed.append(_lay(ground, spot, kind, size, len(placed), int(rng.integers(2**62))))
+    return placed
+
+
+def pack(rng: np.random.Generator, ground: Ground, level: Difficulty) -> list[Placed]:
+    """Copies of one object in touching rows, some missing, now and then a few more on top.
+
+    Args:
+        rng: Source of randomness.
+        ground: The empty floor.
+        level: How hard.
+
+    Returns:
+        Objects in the order in which they were put in; all have one size and one look.
+    """
+    kind = KINDS[int(rng.integers(len(KINDS)))]
+    size = kind.sample_size(rng, 0.85 * level.size_scale)
+    look_seed = int(rng.integers(2**62))
+    lying = int(rng.integers(2))
+    pitch_x, pitch_y = (size[0], size[1]) if lying == 0 else (size[1], size[0])
+    columns = max(1, min(int(rng.integers(2, 6)), int(2 * ground.half_x / pitch_x)))
+    rows = max(1, min(int(rng.integers(2, 5)), int(2 * ground.half_y / pitch_y)))
+    angle = float(rng.uniform(-0.06, 0.06))
+    c, s = cos_sin(angle)
+    room_x = max(0.0, ground.half_x - columns * pitch_x / 2)
+    room_y = max(0.0, ground.half_y - rows * pitch_y / 2)
+    shift_x, shift_y = float(rng.uniform(-1, 1)) * room_x, float(rng.uniform(-1, 1)) * room_y
+    placed: list[Placed] = []
+    for i in range(rows):
+        for j in range(columns):
+            jitter = rng.uniform(-1, 1, 3)
+            if len(placed) > 1 and rng.random() < 0.08:
+                continue
+            a = (j - (columns - 1) / 2) * pitch_x + 0.006 * jitter[0]
+            b = (i - (rows - 1) / 2) * pitch_y + 0.006 * jitter[1]
+            turn = cos_sin(angle + lying * math.pi / 2 + 0.03 * jitter[2])
+            spot = ground.confine(Spot(shift_x + c * a - s * b, shift_y + s * a + c * b, turn, size[0], size[1]))
+            cells = ground.cells(spot)
+            ground.add(len(placed), cells, size[2])
+            placed.append(Placed(kind, size, Pose.resting(spot.x, spot.y, 0.0, turn), look_seed, ()))
+    for _ in range(int(rng.integers(0, 3))):
+        spot = _random_spot(rng, ground, size)
+        placed.append(_lay(ground, spot, kind, size, len(placed), look_seed))
+    return placed
+
+
+def painting_order(placed: list[Placed], foot: tuple[float, float]) -> list[int]:
+    """Indices from the first to paint to the last: what supports comes before what lies on it, else the farther
+    from the point under the camera comes first, as its nearer neighbours stand before it.
+    """
+    distance = [math.hypot(p.pose.origin[0] - foot[0], p.pose.origin[1] - foot[1]) for p in placed]
+    todo = sorted(range(len(placed)), key=lambda i: (-distance[i], i))
+    order: list[int] = []
+    done: set[int] = set()
+    while todo:
+        ready = next(i for i in todo if done.issuperset(placed[i].supports))
+        todo.remove(ready)
+        order.append(ready)
+        done.add(ready)
+    return order

@@ -1,0 +1,345 @@
+"""Colours, textures and the brush; the settings of difficulty."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from cv2.typing import MatLike
+from numpy.typing import NDArray
+
+from armbench_mmdet.minibench.camera import Camera, Light, Points, Pose
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """Named constants of the scene sampler; lengths are in tote lengths, areas in shares of the image.
+
+    Attributes:
+        count_weights: Integer weight of drawing 1, 2, 3, … objects for a tote of the mix subset.
+        size_scale: Factor on every object's length, width and height.
+        crowd_reference: Number of objects up to which objects keep their size; fuller totes get smaller ones.
+        min_crowd_scale: Smallest factor that a full tote puts on its objects.
+        stack_prob: Probability that an object is laid across another one on purpose.
+        stack_overlap_frac: Range of the share of the footprint that then lies on the other.
+        contact_prob: Probability that an object is pushed against the side of another one.
+        wall_prob: Probability that an object is pushed against a wall.
+        lean_prob: Probability that a thin object leans on a wall.
+        min_visible_frac: Objects with a smaller share visible are taken out of the scene before painting.
+        min_visible_area_frac: So are objects with a smaller visible area.
+        min_contrast: Least difference (largest channel, 0…255) between an object's main colour and the floor.
+        mix_fill_frac: Range of the share of the image width that the tote takes in mix and same-object.
+        zoomed_fill_frac: The same for zoomed-out.
+        noise_sigma: Range of the standard deviation of the sensor noise, in grey levels.
+        blur_px: Range of the Gaussian blur's sigma at 256 px image height.
+    """
+
+    count_weights: tuple[int, ...] = (1, 2, 3, 5, 7, 9, 10, 10, 9, 8, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
+    size_scale: float = 1.0
+    crowd_reference: int = 7
+    min_crowd_scale: float = 0.74
+    stack_prob: float = 0.14
+    stack_overlap_frac: tuple[float, float] = (0.12, 0.40)
+    contact_prob: float = 0.18
+    wall_prob: float = 0.18
+    lean_prob: float = 0.25
+    min_visible_frac: float = 0.35
+    min_visible_area_frac: float = 0.0009
+    min_contrast: int = 65
+    mix_fill_frac: tuple[float, float] = (0.90, 1.0)
+    zoomed_fill_frac: tuple[float, float] = (0.45, 0.65)
+    noise_sigma: tuple[float, float] = (1.5, 4.0)
+    blur_px: tuple[float, float] = (0.0, 0.45)
+
+
+DEFAULT = Difficulty()
+
+
+Colour = tuple[int, int, int]
+
+WHITE: Colour = (238, 240, 240)
+BLACK: Colour = (26, 24, 24)
+CARDBOARD: Colour = (92, 138, 176)
+
+# Weight, hue, saturation, value.
+_TOTES = (
+    (30, 0.13, 0.52, 0.52),
+    (18, 0.105, 0.42, 0.62),
+    (10, 0.60, 0.10, 0.42),
+    (12, 0.60, 0.55, 0.50),
+    (8, 0.40, 0.45, 0.36),
+    (7, 0.01, 0.55, 0.46),
+    (5, 0.06, 0.60, 0.55),
+    (5, 0.10, 0.12, 0.68),
+)
+# Weight, hue: what brands print in.
+_INKS = ((6, 0.0), (3, 0.05), (4, 0.13), (2, 0.24), (4, 0.36), (3, 0.48), (7, 0.58), (4, 0.63), (2, 0.76), (3, 0.93))
+
+
+def _weighted(rng: np.random.Generator, weights: list[int]) -> int:
+    pick = int(rng.integers(sum(weights)))
+    return next(i for i in range(len(weights)) if pick < sum(weights[: i + 1]))
+
+
+def hsv(hue: float, saturation: float, value: float) -> Colour:
+    """A colour from hue, saturation and value, each 0…1."""
+    r, g, b = colorsys.hsv_to_rgb(hue % 1.0, min(1.0, max(0.0, saturation)), min(1.0, max(0.0, value)))
+    return int(255 * b), int(255 * g), int(255 * r)
+
+
+def mixed(first: Colour, second: Colour, share: float) -> Colour:
+    """The colour ``share`` of the way from the first to the second."""
+    b, g, r = (int(p + (q - p) * share) for p, q in zip(first, second, strict=True))
+    return b, g, r
+
+
+def contrast(first: Colour, second: Colour) -> int:
+    """Largest difference of a channel."""
+    return max(abs(p - q) for p, q in zip(first, second, strict=True))
+
+
+def tote_colour(rng: np.random.Generator) -> Colour:
+    """A tote's plastic; yellow and tan are the commonest, as in ARMBench."""
+    _, hue, saturation, value = _TOTES[_weighted(rng, [row[0] for row in _TOTES])]
+    jitter = rng.uniform(-1, 1, 3)
+    return hsv(hue + 0.012 * jitter[0], saturation + 0.08 * jitter[1], value + 0.09 * jitter[2])
+
+
+def print_colour(rng: np.random.Generator) -> Colour:
+    """A colour that packaging is printed in: strong, white, black, pastel or cardboard."""
+    style, shift, a, b = (float(value) for value in rng.random(4))
+    hue = _INKS[_weighted(rng, [row[0] for row in _INKS])][1] + 0.05 * (shift - 0.5)
+    if style < 0.46:
+        return hsv(hue, 0.55 + 0.4 * a, 0.40 + 0.5 * b)
+    if style < 0.70:
+        return hsv(hue, 0.10 * a, 0.78 + 0.20 * b)
+    if style < 0.84:
+        return hsv(hue, 0.4 * a, 0.08 + 0.14 * b)
+    return hsv(hue, 0.2 + 0.25 * a, 0.60 + 0.3 * b)
+
+
+def object_colour(rng: np.random.Generator, floor: Colour, least_contrast: int) -> Colour:
+    """A print colour that differs from the floor by the wanted contrast, the best of a few otherwise."""
+    best = print_colour(rng)
+    for _ in range(5):
+        if contrast(best, floor) >= least_contrast:
+            break
+        other = print_colour(rng)
+        best = max(best, other, key=lambda colour: contrast(colour, floor))
+    return best
+
+
+def accent_colour(rng: np.random.Generator, base: Colour) -> Colour:
+    """A print colour that stands out from ``base``."""
+    colours = [print_colour(rng) for _ in range(3)] + [WHITE, BLACK]
+    usable = [colour for colour in colours if contrast(colour, base) > 80]
+    return usable[0] if usable else WHITE
+
+
+def toned(base: Colour, rng: np.random.Generator, factor: float = 1.0) -> Colour:
+    """The colour, a little brighter or darker than ``factor`` makes it."""
+    scale = factor * (0.85 + 0.3 * float(rng.random()))
+    b, g, r = (int(min(255.0, channel * scale)) for channel in base)
+    return b, g, r
+
+
+Pixels = MatLike
+"""Eight-bit images: ``(h, w, 3)`` BGR colours or ``(h, w)`` masks and opacities."""
+
+Size = tuple[float, float, float]
+
+_SUBPIXEL_BITS = 4
+
+
+def fixed(points_px: Points) -> NDArray[np.int32]:
+    """Pixels as OpenCV's fixed-point coordinates with four fractional bits."""
+    return np.rint(points_px * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+
+
+def fill_polygon(image: Pixels, points_px: Points, colour: Colour | int) -> None:
+    """Fill a polygon, integer arithmetic throughout (so that masks do not depend on the machine)."""
+    cv2.fillPoly(image, [fixed(points_px)], colour, cv2.LINE_8, _SUBPIXEL_BITS)
+
+
+def lit(colour: Colour, shade: float) -> Colour:
+    """A colour under a brightness factor, clipped."""
+    b, g, r = (int(min(255.0, max(0.0, channel * shade))) for channel in colour)
+    return b, g, r
+
+
+class Brush:
+    """One object's patch: what is drawn in local 3-D coordinates lands in ``image`` and ``mask``.
+
+    Attributes:
+        image: ``(h, w, 3) uint8`` BGR colours.
+        mask: ``(h, w) uint8`` 255 where the object is.
+        opacity: ``(h, w) uint8`` for translucent objects, else None.
+        left_px: Canvas column of the patch's first column.
+        top_px: Canvas row of the patch's first row.
+        scale_px: Pixels per tote length as if the object lay on the floor: copies get equal textures wherever they lie.
+        floor: The floor's colour, to keep away from.
+    """
+
+    def __init__(self, camera: Camera, light: Light, pose: Pose, size: Size, floor: Colour) -> None:
+        self.camera, self.light, self.pose, self.size, self.floor = camera, light, pose, size, floor
+        length, width, height = size
+        corners = np.array(
+            [(x * length * 0.56, y * width * 0.56, z * height) for x in (-1, 1) for y in (-1, 1) for z in (0, 1.08)]
+        )
+        px = camera.project(pose.to_world(corners))
+        low, high = np.floor(px.min(axis=0)) - 2, np.ceil(px.max(axis=0)) + 3
+        self.left_px, self.top_px = int(low[0]), int(low[1])
+        shape = (int(high[1]) - self.top_px, int(high[0]) - self.left_px)
+        self.image: Pixels = np.zeros((*shape, 3), np.uint8)
+        self.mask: Pixels = np.zeros(shape, np.uint8)
+        self.opacity: Pixels | None = None
+        self.scale_px = camera.scale_px(height / 2)
+
+    def project(self, local: Points) -> Points:
+        """Local ``(N, 3)`` points to ``(N, 2)`` patch pixels."""
+        return self.camera.project(self.pose.to_world(local)) - (self.left_px, self.top_px)
+
+    def texture_px(self, length: float, width: float) -> tuple[int, int]:
+        """Width and height of a texture that covers a face of this size about pixel by pixel."""
+        return max(4, round(length * self.scale_px)), max(4, round(width * self.scale_px))
+
+    def px(self, length: float, least: int = 1) -> int:
+        """A length in whole pixels."""
+        return max(least, round(length * self.scale_px))
+
+    def shade(self, normal: tuple[float, float, float]) -> float:
+        """Brightness of a face with this local normal."""
+        return self.light.shade(self.pose.direction(normal))
+
+    def sees(self, point: tuple[float, float, float], normal: tuple[float, float, float]) -> bool:
+        """Whether a face at this local point with this local normal turns to the camera."""
+        return self.camera.sees(self.pose.to_world(np.array([point]))[0], self.pose.direction(normal))
+
+    def light_on_texture(self) -> tuple[float, float]:
+        """The light's direction along the local length and width axes."""
+        light, u, v = self.light, self.pose.u, self.pose.v
+        return light.x * u[0] + light.y * u[1], light.x * v[0] + light.y * v[1]
+
+    def _window(self, outline_px: Points) -> tuple[int, int, int, int] | None:
+        low = np.maximum(np.floor(outline_px.min(axis=0)).astype(int) - 1, 0)
+        high = np.minimum(np.ceil(outline_px.max(axis=0)).astype(int) + 2, self.mask.shape[::-1])
+        if (high <= low).any():
+            return None
+        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+    def face(self, texture: Pixels, quad: Points, outline: Points | None = None, shade: float = 1.0) -> None:
+        """Draw a texture.
+
+        Args:
+            texture: ``(h, w, 3) uint8``.
+            quad: ``(4, 3)`` local places of the texture's corners: first row left, right, last row right, left.
+            outline: ``(N, 3)`` local outline to cut it to; None for the quad itself.
+            shade: Brightness factor.
+        """
+        quad_px = self.project(quad)
+        outline_px = quad_px if outline is None else self.project(outline)
+        window = self._window(outline_px)
+        if window is None:
+            return
+        x0, y0, x1, y1 = window
+        rows, columns = texture.shape[:2]
+        source = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32) - np.float32(0.5)
+        transform = cv2.getPerspectiveTransform(source, (quad_px - (x0, y0)).astype(np.float32))
+        warped = cv2.warpPerspective(
+            texture, transform, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        if shade != 1.0:
+            warped = cv2.convertScaleAbs(warped, alpha=shade)
+        stencil = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        fill_polygon(stencil, outline_px - (x0, y0), 255)
+        cv2.copyTo(warped, stencil, self.image[y0:y1, x0:x1])
+        cv2.bitwise_or(self.mask[y0:y1, x0:x1], stencil, dst=self.mask[y0:y1, x0:x1])
+
+    def fill(self, outline: Points, colour: Colour, shade: float = 1.0) -> None:
+        """Fill a local ``(N, 3)`` polygon with one colour."""
+        self.fill_px(self.project(outline), lit(colour, shade))
+
+    def fill_px(self, outline_px: Points, colour: Colour) -> None:
+        """Fill a polygon of ``(N, 2)`` patch pixels with one colour."""
+        fill_polygon(self.image, outline_px, colour)
+        fill_polygon(self.mask, outline_px, 255)
+
+    def hull(self, points: Points, colour: Colour, shade: float = 1.0) -> None:
+        """Fill the convex hull of local ``(N, 3)`` points' projections with one colour."""
+        corners = cv2.convexHull(fixed(self.project(points)))
+        cv2.fillConvexPoly(self.image, corners, lit(colour, shade), cv2.LINE_8, _SUBPIXEL_BITS)
+        cv2.fillConvexPoly(self.mask, corners, 255, cv2.LINE_8, _SUBPIXEL_BITS)
+
+    def line(self, points: Points, colour: Colour, width_px: int = 1, closed: bool = False) -> None:
+        """Draw a decoration along local ``(N, 3)`` points; it does not add to the mask."""
+        cv2.polylines(
+            self.image, [fixed(self.project(points))], closed, colour, max(1, width_px), cv2.LINE_AA, _SUBPIXEL_BITS
+        )
+
+    def see_through(self, opacity: Pixels) -> None:
+        """Make the object translucent; ``opacity`` is ``(h, w) uint8`` like the patch."""
+        self.opacity = opacity
+
+
+Field = MatLike
+"""``(h, w) float32`` brightness factors, or glare in 0…1."""
+
+
+def smooth_noise(rng: np.random.Generator, width_px: int, height_px: int, cells: int) -> Field:
+    """``(height, width) float32`` noise in about 0…1 with about ``cells`` bumps along the longer side."""
+    longer = max(width_px, height_px)
+    shape = (max(2, round(cells * height_px / longer)) + 1, max(2, round(cells * width_px / longer)) + 1)
+    return cv2.resize(rng.random(shape, dtype=np.float32), (width_px, height_px), interpolation=cv2.INTER_CUBIC)
+
+
+def multiply(image: Pixels, field: Field) -> Pixels:
+    """An image times a ``(h, w) float32`` field of brightness factors, enlarged to the image's size."""
+    rows, columns = image.shape[:2]
+    coded = np.clip(field * 128, 0, 255).astype(np.uint8)
+    full = cv2.resize(coded, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return cv2.multiply(image, cv2.merge([full, full, full]), scale=1 / 128)
+
+
+def crumple(
+    rng: np.random.Generator, width_px: int, height_px: int, light: tuple[float, float], cells: int, depth: float
+) -> tuple[Field, Field]:
+    """Folds of film or cloth.
+
+    Args:
+        rng: Source of randomness.
+        width_px: Width of the face.
+        height_px: Height of the face.
+        light: Light direction along the face's two axes.
+        cells: Number of folds along the longer side.
+        depth: Strength of the shading, about 1.
+
+    Returns:
+        Brightness factors around 1 and glare in 0…1, both ``(height, width) float32``.
+    """
+    w, h = max(6, width_px // 2), max(6, height_px // 2)
+    bumps = smooth_noise(rng, w, h, cells)
+    ridges = 1 - np.abs(2 * smooth_noise(rng, w, h, 2 * cells) - 1)
+    sheet = (bumps + 0.35 * ridges) * (max(w, h) / cells)
+    gx = cv2.Sobel(sheet, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
+    gy = cv2.Sobel(sheet, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
+    slope = -(gx * np.float32(light[0]) + gy * np.float32(light[1]))
+    shade = np.clip(1 + np.float32(0.55 * depth) * slope, 0.35, 1.7)
+    glare = np.clip((slope - np.float32(0.45)) * np.float32(1.6 * depth), 0, 1)
+    size = (width_px, height_px)
+    return cv2.resize(shade, size), cv2.resize(glare, size)
+
+
+def add_glare(image: Pixels, glare: Field, strength: float = 1.0) -> Pixels:
+    """Brighten towards white where glare is, ``(h, w) float32`` in 0…1."""
+    coded = np.clip(glare * (255 * strength), 0, 255).astype(np.uint8)
+    return cv2.add(image, cv2.merge([coded, coded, coded]))
+
+
+def spot(width_px: int, height_px: int, x_frac: float, y_frac: float, radius_frac: float) -> Field:
+    """A soft round highlight, ``(height, width) float32`` in 0…1; fractions of the width and height."""
+    x = (np.arange(width_px, dtype=np.float32) / width_px - np.float32(x_frac)) / np.float32(radius_frac)
+    y = (np.arange(height_px, dtype=np.float32) / height_px - np.float32(y_frac)) / np.float32(radius_frac)
+    fall_x, fall_y = 1 / (1 + x * x) ** 2, 1 / (1 + y * y) ** 2
+    return fall_y[:, None] * fall_x[None, :]

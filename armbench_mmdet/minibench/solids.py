@@ -1,0 +1,351 @@
+"""Bottles, rolls, tubes, cans, jars, balls: lying and standing solids."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from armbench_mmdet.minibench import labels
+from armbench_mmdet.minibench.camera import Points, circle, cos_sin
+from armbench_mmdet.minibench.paint import (
+    BLACK,
+    DEFAULT,
+    WHITE,
+    Brush,
+    Colour,
+    Pixels,
+    accent_colour,
+    add_glare,
+    lit,
+    object_colour,
+    print_colour,
+    spot,
+    toned,
+)
+
+Profile = list[tuple[float, float]]
+"""Places along the axis (−0.5…0.5 of the length) with the radius there (0…1 of the largest)."""
+
+_RIM = [cos_sin(2 * math.pi * i / 20) for i in range(20)]
+
+
+def _radii(profile: Profile, columns: int) -> NDArray[np.float32]:
+    x = (np.arange(columns) + 0.5) / columns - 0.5
+    return np.interp(x, [p[0] for p in profile], [p[1] for p in profile]).astype(np.float32)
+
+
+def turned_shading(
+    radii: NDArray[np.float32], rows: int, light: tuple[float, float], gloss: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Light on a solid of revolution seen from above.
+
+    Args:
+        radii: ``(w,) float32`` radius of each column, 1 at the thickest.
+        rows: Texture rows; they span the largest diameter.
+        light: Light direction along the texture's two axes.
+        gloss: Strength of the highlight, 0…1.
+
+    Returns:
+        Brightness factors, highlights 0…1 and the row of the unrolled label for each pixel (−1…1 of the visible
+        half), each ``(rows, w) float32``.
+    """
+    v = ((np.arange(rows, dtype=np.float32) + 0.5) / rows * 2 - 1)[:, None]
+    side = np.clip(v / np.maximum(radii, 0.05)[None, :], -0.999, 0.999)
+    up = np.sqrt(1 - side * side)
+    facing = up * np.float32(0.8) + side * np.float32(light[1]) * np.float32(0.8)
+    shade = np.float32(0.38) + np.float32(0.72) * np.clip(facing, 0, 1)
+    glint = np.clip(1 - np.abs(side - np.float32(0.45 * light[1])) * np.float32(5.5), 0, 1)
+    return shade, glint * glint * np.float32(gloss), np.arcsin(side) * np.float32(2 / math.pi)
+
+
+def _wrapped(flat: Pixels, unrolled: NDArray[np.float32]) -> Pixels:
+    rows, columns = unrolled.shape
+    map_x = np.broadcast_to(np.arange(columns, dtype=np.float32), unrolled.shape)
+    map_y = (unrolled + 1) * np.float32(0.5 * (rows - 1))
+    return cv2.remap(flat, np.ascontiguousarray(map_x), map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def paint_turned(brush: Brush, flat: Pixels, profile: Profile, ends: tuple[Colour, Colour], gloss: float) -> None:
+    """Draw a lying solid of revolution.
+
+    Args:
+        brush: Where to; the size's width is the largest diameter.
+        flat: Unrolled texture, ``brush.texture_px(length, width)``.
+        profile: Outline.
+        ends: Colours of the two end faces.
+        gloss: Strength of the highlight.
+    """
+    length, width, height = brush.size
+    radius, axis = width / 2, height / 2
+    radii = _radii(profile, flat.shape[1])
+    shade, glint, unrolled = turned_shading(radii, flat.shape[0], brush.light_on_texture(), gloss)
+    texture = cv2.multiply(_wrapped(flat, unrolled), np.repeat(shade[:, :, None], 3, axis=2), dtype=cv2.CV_8U)
+    coded = (glint * 255).astype(np.uint8)
+    texture = cv2.add(texture, cv2.merge([coded, coded, coded]))
+    for (place, share), colour, normal in zip(
+        (profile[0], profile[-1]), ends, ((-1.0, 0.0, 0.0), (1.0, 0.0, 0.0)), strict=True
+    ):
+        disc = np.array([(place * length, share * radius * c, axis + share * height / 2 * s) for c, s in _RIM])
+        brush.hull(disc, colour, 0.4 + 0.5 * brush.shade(normal))
+    places = [(x * length, r * radius) for x, r in profile]
+    outline = [(x, r, axis) for x, r in places] + [(x, -r, axis) for x, r in reversed(places)]
+    x = length / 2
+    quad = np.array([(-x, -radius, axis), (x, -radius, axis), (x, radius, axis), (-x, radius, axis)])
+    brush.face(texture, quad, np.array(outline))
+    if brush.sees((x, 0, axis), (1, 0, 0)):
+        _end_ring(brush, profile[-1], ends[1])
+    if brush.sees((-x, 0, axis), (-1, 0, 0)):
+        _end_ring(brush, profile[0], ends[0])
+
+
+def _end_ring(brush: Brush, end: tuple[float, float], colour: Colour) -> None:
+    length, width, height = brush.size
+    place, share = end
+    disc = np.array([(place * length, share * width / 2 * c, height / 2 * (1 + share * s)) for c, s in _RIM])
+    brush.hull(disc, colour, 0.72)
+    inner = disc.copy()
+    inner[:, 1] *= 0.7
+    inner[:, 2] = height / 2 + (inner[:, 2] - height / 2) * 0.7
+    brush.hull(inner, colour, 0.55)
+
+
+def _bands(flat: Pixels, spans: list[tuple[float, float, Colour]]) -> None:
+    columns = flat.shape[1]
+    for start, stop, colour in spans:
+        flat[:, int(start * columns) : max(int(start * columns) + 1, int(stop * columns))] = colour
+
+
+def _label(flat: Pixels, rng: np.random.Generator, start: float, stop: float, base: Colour) -> None:
+    rows, columns = flat.shape[:2]
+    first, last = int(start * columns), int(stop * columns)
+    if last - first > 5:
+        flat[:, first:last] = labels.design(rng, last - first, rows, base)
+        if rng.random() < 0.5:
+            part = np.ascontiguousarray(flat[:, first:last])
+            labels.sticker(part, rng, 0.3)
+            flat[:, first:last] = part
+
+
+def paint_bottle(brush: Brush, rng: np.random.Generator) -> None:
+    """A lying bottle: body, shoulder, neck and cap, with a label around the body."""
+    length, width, _ = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    neck, cap = 0.30 + 0.35 * rng.random(), 0.10 + 0.06 * rng.random()
+    shoulder = 0.5 - cap - 0.06 - 0.12 * rng.random()
+    if rng.random() < 0.35:
+        neck, shoulder, cap = 0.8, 0.24, 0.2
+    profile = [(-0.5, 0.86), (-0.475, 1.0), (shoulder, 1.0), (shoulder + 0.035, 0.93)]
+    profile += [(0.5 - cap - 0.015, neck * 0.9), (0.5 - cap, neck), (0.49, neck), (0.5, neck * 0.9)]
+    flat = labels.blank(*brush.texture_px(length, width), base)
+    lid = accent_colour(rng, base)
+    _bands(flat, [(1 - cap, 1.0, lid)])
+    ridge = max(2, flat.shape[0] // 14)
+    flat[::ridge, int((1 - cap) * flat.shape[1]) :] = toned(lid, rng, 0.75)
+    _label(flat, rng, 0.12, shoulder + 0.45, accent_colour(rng, base) if rng.random() < 0.7 else base)
+    paint_turned(brush, flat, profile, (base, lid), 0.25 + 0.6 * rng.random())
+
+
+def paint_roll(brush: Brush, rng: np.random.Generator) -> None:
+    """A lying can, poster tube or roll with flat ends."""
+    length, width, _ = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    flat = labels.blank(*brush.texture_px(length, width), base)
+    metal: Colour = (170, 172, 174)
+    rim = 0.02 + 0.03 * rng.random()
+    if rng.random() < 0.75:
+        _label(flat, rng, rim, 1 - rim, base)
+    ends = (metal, metal) if rng.random() < 0.5 else (toned(base, rng, 0.7), toned(base, rng, 0.7))
+    _bands(flat, [(0, rim, ends[0]), (1 - rim, 1, ends[1])])
+    paint_turned(brush, flat, [(-0.5, 1.0), (0.5, 1.0)], ends, 0.15 + 0.6 * rng.random())
+
+
+def paint_tool(brush: Brush, rng: np.random.Generator) -> None:
+    """A torch, screwdriver or brush: handle with grip rings, thinner shaft, thick head."""
+    length, width, _ = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    split, thin = 0.05 + 0.15 * rng.random(), 0.35 + 0.35 * rng.random()
+    head = 0.3 + 0.08 * rng.random()
+    profile = [(-0.5, 0.55), (-0.47, 0.7), (split - 0.05, 0.75), (split, thin), (head - 0.04, thin), (head, 1.0)]
+    profile += [(0.47, 1.0), (0.5, 0.85)]
+    flat = labels.blank(*brush.texture_px(length, width), base)
+    second = accent_colour(rng, base)
+    _bands(flat, [(0.5 + split, 0.5 + head - 0.03, (150, 152, 155) if rng.random() < 0.5 else second)])
+    _bands(flat, [(0.05 + 0.06 * i, 0.07 + 0.06 * i, toned(base, rng, 0.55)) for i in range(5)])
+    _bands(flat, [(0.9, 0.94, second)])
+    paint_turned(brush, flat, profile, (base, BLACK), 0.3 + 0.5 * rng.random())
+
+
+def paint_tube(brush: Brush, rng: np.random.Generator) -> None:
+    """A squeeze tube: flat crimped end, body that gets round towards the cap."""
+    length, width, height = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    columns, rows = brush.texture_px(length, width)
+    cap = 0.13 + 0.06 * rng.random()
+    flat = labels.blank(columns, rows, base)
+    _label(flat, rng, 0.14, 0.8 - cap, base)
+    lid = WHITE if rng.random() < 0.4 else print_colour(rng)
+    _bands(flat, [(0.03, 0.05, toned(base, rng, 0.7)), (0.07, 0.085, toned(base, rng, 0.75)), (1 - cap, 1, lid)])
+    profile: Profile = [(-0.5, 1.0), (-0.42, 0.99), (0.42 - cap, 0.72), (0.5 - cap, 0.5), (0.5, 0.46)]
+    shade, glint, _ = turned_shading(_radii(profile, columns), rows, brush.light_on_texture(), 0.3 + 0.5 * rng.random())
+    round_share = np.clip(np.linspace(0.15, 1.3, columns, dtype=np.float32), 0, 1)[None, :]
+    shade = 1 + (shade - 1) * round_share
+    texture = cv2.multiply(flat, np.repeat(shade[:, :, None], 3, axis=2), dtype=cv2.CV_8U)
+    coded = (glint * round_share * 255).astype(np.uint8)
+    texture = cv2.add(texture, cv2.merge([coded, coded, coded]))
+    x, y = length / 2, width / 2
+    rise = [(px * length, r * y, height * (0.1 + 0.4 * (px + 0.5))) for px, r in profile]
+    outline: Points = np.array(rise + [(a, -b, c) for a, b, c in reversed(rise)])
+    low, high = 0.1 * height, 0.5 * height
+    brush.face(texture, np.array([(-x, -y, low), (x, -y, high), (x, y, high), (-x, y, low)]), outline)
+
+
+_SIDES = 28
+
+
+def _cone(
+    brush: Brush, centre: tuple[float, float], low: tuple[float, float], high: tuple[float, float], colour: Colour
+) -> None:
+    """The visible side of a cone's frustum; ``low`` and ``high`` are (radius, z)."""
+    bottom, top = circle(low[0], low[1], _SIDES, centre), circle(high[0], high[1], _SIDES, centre)
+    ring = circle(1.0, 0.0, _SIDES)
+    px = brush.project(np.concatenate([bottom, top]))
+    bottom_px, top_px = px[:_SIDES], px[_SIDES:]
+    for i in range(_SIDES):
+        j = (i + 1) % _SIDES
+        quad = np.array([bottom_px[i], bottom_px[j], top_px[j], top_px[i]])
+        (ax, ay), (bx, by) = quad[2] - quad[0], quad[3] - quad[1]
+        if ax * by - ay * bx < 0:
+            normal = (float(ring[i, 0] + ring[j, 0]) / 2, float(ring[i, 1] + ring[j, 1]) / 2, 0.0)
+            brush.fill_px(quad, lit(colour, brush.shade(normal)))
+
+
+def _disc(
+    brush: Brush, centre: tuple[float, float], radius: float, z: float, colour: Colour, shade: float = 1.0
+) -> None:
+    brush.fill(circle(radius, z, _SIDES, centre), colour, shade)
+
+
+def _can_top(brush: Brush, centre: tuple[float, float], radius: float, z: float, rng: np.random.Generator) -> None:
+    """A metal lid with a pull tab."""
+    for share, shade in ((1.0, 0.75), (0.93, 1.15), (0.84, 0.8), (0.8, 1.0)):
+        _disc(brush, centre, radius * share, z, (165, 168, 170), shade)
+    turn = int(rng.integers(24))
+    far, near = circle(0.55 * radius, z, 24, centre), circle(0.3 * radius, z, 24, centre)
+    tab = np.array([far[turn - 1], far[turn], near[(turn + 3) % 24], near[turn - 4]])
+    brush.line(tab, (95, 98, 100), brush.px(radius * 0.1), closed=True)
+
+
+def paint_can(brush: Brush, rng: np.random.Generator) -> None:
+    """A standing tin with printed side and metal lid."""
+    _, width, height = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    radius = width / 2
+    _disc(brush, (0, 0), radius, 0.0, base, 0.6)
+    _cone(brush, (0, 0), (radius, 0.0), (radius, 0.3 * height), accent_colour(rng, base))
+    _cone(brush, (0, 0), (radius, 0.3 * height), (radius, height * 0.96), base)
+    _cone(brush, (0, 0), (radius, 0.96 * height), (radius, height), (150, 152, 155))
+    _can_top(brush, (0, 0), radius, height, rng)
+
+
+def paint_jar(brush: Brush, rng: np.random.Generator) -> None:
+    """A standing jar or pot: body, shoulder and a screw lid with a printed disc."""
+    _, width, height = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    lid = accent_colour(rng, base) if rng.random() < 0.7 else toned(base, rng, 0.8)
+    radius = width / 2
+    neck = radius * (0.62 + 0.33 * rng.random())
+    _disc(brush, (0, 0), radius, 0.0, base, 0.55)
+    _cone(brush, (0, 0), (radius, 0.0), (radius, 0.62 * height), base)
+    _cone(brush, (0, 0), (radius, 0.62 * height), (neck, 0.75 * height), toned(base, rng, 0.95))
+    _disc(brush, (0, 0), radius, 0.62 * height, base)
+    _disc(brush, (0, 0), radius * 0.9, 0.68 * height, base, 0.85)
+    _disc(brush, (0, 0), neck, 0.75 * height, lid, 0.6)
+    _cone(brush, (0, 0), (neck, 0.75 * height), (neck, height), lid)
+    _disc(brush, (0, 0), neck, height, lid, 1.12)
+    _disc(brush, (0, 0), neck * 0.86, height, lid, 0.92)
+    if rng.random() < 0.6:
+        _disc(brush, (0, 0), neck * 0.6, height, accent_colour(rng, lid))
+    ridges = circle(neck, height, 40)
+    inner = circle(neck * 0.92, height, 40)
+    for i in range(0, 40, 2):
+        brush.line(np.array([ridges[i], inner[i]]), toned(lid, rng, 0.7))
+
+
+def paint_tape(brush: Brush, rng: np.random.Generator) -> None:
+    """A roll of tape lying flat; the cardboard core shows the inside, and counts as part of the roll."""
+    _, width, height = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    radius = width / 2
+    _disc(brush, (0, 0), radius, 0.0, base, 0.6)
+    _cone(brush, (0, 0), (radius, 0.0), (radius, height), base)
+    for i in range(5):
+        _disc(brush, (0, 0), radius * (1 - 0.07 * i), height, base, 1.05 if i % 2 else 0.92)
+    _disc(brush, (0, 0), radius * 0.66, height, (120, 165, 200))
+    _disc(brush, (0, 0), radius * 0.58, height, toned(brush.floor, rng, 0.5))
+    _disc(brush, (0, 0), radius * 0.54, height * 0.2, toned(brush.floor, rng, 0.75))
+
+
+def paint_ball(brush: Brush, rng: np.random.Generator) -> None:
+    """A ball: sphere shading over one, two or three colours."""
+    _, width, height = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    columns, rows = brush.texture_px(width, width)
+    texture = labels.blank(columns, rows, base)
+    style = int(rng.integers(3))
+    if style == 0:
+        labels.write_word(
+            texture, labels.part(columns, rows, 0.2, 0.38, 0.8, 0.62), labels.word(rng), accent_colour(rng, base)
+        )
+    elif style == 1:
+        colour = print_colour(rng)
+        for shift in (-0.45, 0.45):
+            centre = (int((0.5 + shift) * columns), rows // 2)
+            cv2.ellipse(texture, centre, (columns // 4, rows // 2), 0, 0, 360, colour, max(2, rows // 12), cv2.LINE_AA)
+    else:
+        cv2.ellipse(texture, (columns // 2, rows // 2), (columns // 2, rows // 5), 30, 0, 360, print_colour(rng), -1)
+    sphere_shade(brush, texture, (0.0, 0.0), width / 2, height / 2)
+
+
+def sphere_shade(brush: Brush, texture: labels.Pixels, centre: tuple[float, float], radius: float, z: float) -> None:
+    """Draw a sphere with a flat texture, shaded as a sphere."""
+    rows, columns = texture.shape[:2]
+    x = ((np.arange(columns, dtype=np.float32) + 0.5) / columns * 2 - 1)[None, :]
+    y = ((np.arange(rows, dtype=np.float32) + 0.5) / rows * 2 - 1)[:, None]
+    up = np.sqrt(np.clip(1 - x * x - y * y, 0, 1))
+    lx, ly = brush.light_on_texture()
+    shade = np.float32(0.3) + np.float32(0.8) * np.clip(0.75 * up + np.float32(lx) * x + np.float32(ly) * y, 0, 1)
+    ball = cv2.multiply(texture, np.repeat(shade[:, :, None], 3, axis=2).astype(np.float32), dtype=cv2.CV_8U)
+    ball = add_glare(ball, spot(columns, rows, 0.5 + 0.22 * lx, 0.5 + 0.22 * ly, 0.13), 0.7)
+    outline = circle(radius, z, 32, centre)
+    cx, cy = centre
+    quad = [(cx - radius, cy - radius, z), (cx + radius, cy - radius, z)]
+    quad += [(cx + radius, cy + radius, z), (cx - radius, cy + radius, z)]
+    brush.face(ball, np.array(quad), outline)
+
+
+def paint_multipack(brush: Brush, rng: np.random.Generator) -> None:
+    """Cans in rows under shrink film."""
+    length, width, height = brush.size
+    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    columns = 3 if length > 1.3 * width else 2
+    pitch_x, pitch_y = length / columns, width / 2
+    radius = min(pitch_x, pitch_y) / 2
+    x, y = length / 2, width / 2
+    film = toned(base, rng, 0.75)
+    low = np.array([(-x, -y, 0), (x, -y, 0), (x, y, 0), (-x, y, 0)])
+    high = np.array([(-x, -y, height), (x, -y, height), (x, y, height), (-x, y, height)])
+    brush.hull(np.concatenate([low * (0.95, 0.95, 1), high]), film, 0.7)
+    brush.fill(high, film)
+    for i in range(columns):
+        for j in range(2):
+            centre = (-x + (i + 0.5) * pitch_x, -y + (j + 0.5) * pitch_y)
+            _disc(brush, centre, radius * 1.02, height, base, 0.8)
+            _can_top(brush, centre, radius * 0.92, height, rng)
+    for _ in range(9):
+        a, b = rng.uniform(-0.5, 0.5, 2)
+        da, db = rng.uniform(-0.12, 0.12, 2)
+        streak = np.array([(a * length, b * width, height), ((a + da) * length * 0.9, (b + db) * width * 0.9, height)])
+        brush.line(streak, (225, 228, 230), brush.px(0.002))

@@ -1,0 +1,148 @@
+"""Mask2Former heads: stable under mixed precision, bounded in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.dense_heads import Mask2FormerHead
+from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.masks.encode import RleMasks
+from armbench_mmdet.masks.upsample import upsample_masks
+
+MASK_FORMATS = ('rle', 'bitmap')
+
+
+@MODELS.register_module()
+class BoundedMaskFormerFusionHead(MaskFormerFusionHead):
+    """mmdet's :class:`MaskFormerFusionHead` with the same instances, without all masks at image size at once.
+
+    The stock head upsamples every query to the image's size and then makes several arrays as large: 10 GB for 100
+    queries at 2448×2048. Here only queries that are kept are upsampled, one at a time, each once even if it is kept
+    under two labels, and masks leave as run lengths. Masks, labels, boxes and their order equal the stock head's;
+    scores agree to 1e-6. Panoptic results, where they are asked for, are the stock head's and cost what it costs.
+
+    Args:
+        mask_format: ``rle`` for :class:`~armbench_mmdet.masks.encode.RleMasks`, or ``bitmap`` for the stock's
+            ``(N, H, W)`` bool tensor.
+        **kwargs: As for the stock head.
+    """
+
+    def __init__(self, mask_format: str = 'rle', **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if mask_format not in MASK_FORMATS:
+            raise InputError(f'mask_format must be one of {", ".join(MASK_FORMATS)}, got {mask_format!r}')
+        self.mask_format = mask_format
+
+    def predict(
+        self,
+        mask_cls_results: Tensor,
+        mask_pred_results: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = False,
+        **kwargs: Any,
+    ) -> list[dict]:
+        """Turn the last decoder layer's output into instances, see the stock head.
+
+        Args:
+            mask_cls_results: (B, Q, classes + 1) class logits.
+            mask_pred_results: (B, Q, h, w) mask logits at the batch's input size.
+            batch_data_samples: B data samples with ``img_shape`` and ``ori_shape``.
+            rescale: Whether masks and boxes are wanted at ``ori_shape`` instead of ``img_shape``.
+            **kwargs: Ignored, as in the stock head.
+
+        Returns:
+            A dict with ``ins_results`` for each image.
+
+        Raises:
+            InputError: ``max_per_image`` is larger than queries times classes, or a mask logit is not finite.
+        """
+        if self.test_cfg.get('panoptic_on', True) or not self.test_cfg.get('instance_on', False):
+            return super().predict(mask_cls_results, mask_pred_results, batch_data_samples, rescale=rescale)
+        results = []
+        for class_logits, mask_logits, sample in zip(
+            mask_cls_results, mask_pred_results, batch_data_samples, strict=True
+        ):
+            height, width = sample.metainfo['img_shape'][:2]
+            size = tuple(sample.metainfo['ori_shape'][:2]) if rescale else (height, width)
+            results.append({'ins_results': self._instances(class_logits, mask_logits[:, :height, :width], size)})
+        return results
+
+    def _instances(self, class_logits: Tensor, mask_logits: Tensor, size: tuple[int, ...]) -> InstanceData:
+        """The best (query, class) pairs of one image, (Q, classes + 1) and (Q, h, w), at ``size``."""
+        limit = self.test_cfg.get('max_per_image', 100)
+        scores = F.softmax(class_logits, dim=-1)[:, :-1]
+        if limit > scores.numel():
+            raise InputError(
+                f'max_per_image must be at most queries × classes = {scores.shape[0]} × {scores.shape[1]}, got {limit} '
+                '(in model.test_cfg)'
+            )
+        # Unsorted, so that the order is the stock head's.
+        top_scores, top = scores.flatten().topk(limit, sorted=False)
+        labels, queries = top % self.num_classes, top // self.num_classes
+        is_thing = labels < self.num_things_classes
+        top_scores, labels, queries = top_scores[is_thing], labels[is_thing], queries[is_thing]
+        kept, place = queries.unique(return_inverse=True)
+        masks = upsample_masks([mask_logits[query] for query in kept.tolist()], (int(size[0]), int(size[1])))
+        mask_scores = top_scores.new_tensor([mask.score for mask in masks])
+        boxes = torch.tensor([mask.box for mask in masks], dtype=torch.float32, device=labels.device).reshape(-1, 4)
+        run_lengths = RleMasks([masks[index].rle for index in place.tolist()], size[0], size[1])
+        return InstanceData(
+            bboxes=boxes[place],
+            labels=labels,
+            scores=top_scores * mask_scores[place],
+            masks=run_lengths if self.mask_format == 'rle' else run_lengths.to_tensor().to(labels.device),
+        )
+
+
+@MODELS.register_module()
+class StableMask2FormerHead(Mask2FormerHead):
+    """mmdet's :class:`Mask2FormerHead`, matching and losses always in float32, as the authors compute them.
+
+    Under mixed precision the stock head sums the matching cost over 12,544 points in float16, which ends at 65,504: a
+    mean logit of 5.3 is enough for an infinite cost, and the matcher stops with "cost matrix is infeasible". In full
+    precision nothing changes; the state dict is the stock head's.
+
+    Target masks are float32 from the start. The stock head keeps them as int64, eight bytes a pixel, and converts them
+    to float32 twice for every decoder layer.
+    """
+
+    def preprocess_gt(
+        self, batch_gt_instances: list[InstanceData], batch_gt_semantic_segs: Sequence[Any]
+    ) -> list[InstanceData]:
+        """Make targets of the annotations, see the stock head; ``masks`` is (N, H, W) float32."""
+        targets = super().preprocess_gt(batch_gt_instances, batch_gt_semantic_segs)
+        for target in targets:
+            target.masks = target.masks.float()
+        return targets
+
+    def loss_by_feat(
+        self,
+        all_cls_scores: Sequence[Tensor],
+        all_mask_preds: Sequence[Tensor],
+        batch_gt_instances: list[InstanceData],
+        batch_img_metas: list[dict],
+    ) -> dict[str, Tensor]:
+        """Compute the losses of every decoder layer, see the stock head.
+
+        Args:
+            all_cls_scores: Of each layer, (B, Q, classes + 1) class logits.
+            all_mask_preds: Of each layer, (B, Q, h, w) mask logits.
+            batch_gt_instances: ``labels`` and ``masks`` of each image.
+            batch_img_metas: Meta information of each image.
+        """
+        with torch.autocast(all_cls_scores[0].device.type, enabled=False):
+            return super().loss_by_feat(
+                [scores.float() for scores in all_cls_scores],
+                [masks.float() for masks in all_mask_preds],
+                batch_gt_instances,
+                batch_img_metas,
+            )

@@ -1,0 +1,61 @@
+"""Mask R-CNN's mask head with run lengths for its predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks
+
+
+@MODELS.register_module()
+class RleFCNMaskHead(FCNMaskHead):
+    """``FCNMaskHead`` whose ``pred_instances.masks`` are :class:`~armbench_mmdet.masks.encode.RleMasks`.
+
+    The masks are those of ``FCNMaskHead`` pixel by pixel; training and the state dict are unchanged. Stock pastes each
+    mask into a bitmap of the whole image, which the metric then encodes: at 2448×2048 with 100 masks, 500 MB and more
+    than a second an image. Takes the place of the stock head in a config: ``mask_head=dict(type='RleFCNMaskHead')``.
+    """
+
+    def _predict_by_feat_single(
+        self,
+        mask_preds: Tensor,
+        bboxes: Tensor,
+        labels: Tensor,
+        img_meta: dict,
+        rcnn_test_cfg: Any,
+        rescale: bool = False,
+        activate_map: bool = False,
+    ) -> Any:
+        """Masks of one image from the head's logits.
+
+        Args:
+            mask_preds: ``(N, num_classes, h, w)`` logits.
+            bboxes: ``(N, 4)`` xyxy at the scale of the network's input; brought to the image's scale in place if
+                ``rescale``, on which the caller relies.
+            labels: ``(N,)``.
+            img_meta: With ``scale_factor`` (w, h) and ``ori_shape`` (H, W).
+            rcnn_test_cfg: With ``mask_thr_binary``; below 0 it asks for grey values, which stock gives.
+            rescale: Whether masks are wanted at the image's own scale.
+            activate_map: Whether ``mask_preds`` are probabilities already.
+        """
+        if rcnn_test_cfg.mask_thr_binary < 0:
+            return super()._predict_by_feat_single(
+                mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale, activate_map
+            )
+        scale_factor = bboxes.new_tensor(img_meta['scale_factor']).repeat((1, 2))
+        height, width = img_meta['ori_shape'][:2]
+        probabilities = bboxes.new_tensor(mask_preds) if activate_map else mask_preds.sigmoid()
+        if rescale:
+            bboxes /= scale_factor
+        else:
+            width_scale, height_scale = scale_factor[0, 0].item(), scale_factor[0, 1].item()
+            height, width = int(np.round(height * height_scale)), int(np.round(width * width_scale))
+        rows = range(len(probabilities))
+        chosen = probabilities[:, 0] if self.class_agnostic else probabilities[rows, labels]
+        rles = encode_boxed_masks(chosen, bboxes, height, width, rcnn_test_cfg.mask_thr_binary)
+        return RleMasks(rles, height, width)

@@ -1,0 +1,122 @@
+"""The software, the code and the machine of a run, and the command that started it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import Runner
+
+PACKAGES = (
+    *('armbench-mmdet', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
+    *('faster-coco-eval', 'pycocotools', 'numpy'),
+)
+_CODE = Path(__file__).resolve().parent
+_GIT_TIMEOUT_S = 20
+
+
+def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """The versions of the packages a result depends on; a package under another name is left out."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """The machine: ``cpu``, the ``cores`` this process may use, ``memory_mb``, and the names of the ``gpus``."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return {
+        'cpu': _cpu_name(),
+        'cores': cores,
+        'memory_mb': _memory_mb(),
+        'gpus': [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        named = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        named = None
+    return named[1] if named else platform.processor() or platform.machine()
+
+
+def _memory_mb() -> int | None:
+    try:
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**20
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def git_state(folder: Path = _CODE) -> tuple[str | None, str]:
+    """The revision of the code, and how the code differs from it.
+
+    Args:
+        folder: A folder of the checkout; this package's by default.
+
+    Returns:
+        The commit, None outside a checkout or without git; and a patch of what was changed since, Python files that
+        are not yet tracked included, empty for a clean checkout.
+    """
+    try:
+        root = _git(folder, 'rev-parse', '--show-toplevel').strip()
+        revision = _git(folder, 'rev-parse', 'HEAD').strip()
+        patch = _git(Path(root), 'diff', '--binary', 'HEAD')
+        for name in _git(Path(root), 'ls-files', '--others', '--exclude-standard', '-z', '*.py').split('\0'):
+            patch += _git(Path(root), 'diff', '--no-index', '--', os.devnull, name, statuses=(0, 1)) if name else ''
+    except (OSError, subprocess.SubprocessError):
+        return None, ''
+    return revision, patch
+
+
+def _git(folder: Path, *arguments: str, statuses: tuple[int, ...] = (0,)) -> str:
+    command = ['git', '-C', str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False)
+    if done.returncode not in statuses:
+        raise subprocess.CalledProcessError(done.returncode, command)
+    return done.stdout.decode(errors='replace')
+
+
+def command_line() -> list[str]:
+    """The words of the command, ``torchrun`` included where it is the one to be typed again."""
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        return list(sys.orig_argv)
+    nodes = os.environ.get('GROUP_WORLD_SIZE', '1')
+    options = ['--standalone'] if nodes == '1' else ['--nnodes', nodes]
+    return ['torchrun', *options, '--nproc-per-node', os.environ.get('LOCAL_WORLD_SIZE', '1'), *sys.argv]
+
+
+def resume_command(runner: Runner) -> str:
+    """The command that continues a run from its latest checkpoint."""
+    words = command_line()
+    if not any(word.endswith('train.py') for word in words):  # started from Python, by whatever command
+        words = ['python', 'tools/train.py', str(runner.cfg.filename), '--work-dir', runner.work_dir]
+    return shlex.join([*_without_resume(words), '--resume'])
+
+
+def _without_resume(words: Sequence[str]) -> list[str]:
+    """The command without ``--resume`` and the checkpoint it may name."""
+    kept: list[str] = []
+    after_resume = False
+    for word in words:
+        if word == '--resume':
+            after_resume = True
+        elif word.startswith('--resume=') or (after_resume and not word.startswith('-')):
+            after_resume = False
+        else:
+            after_resume = False
+            kept.append(word)
+    return kept

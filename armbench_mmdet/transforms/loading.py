@@ -1,0 +1,207 @@
+"""Loading: polygons first, the image when its size is known, masks last."""
+
+from __future__ import annotations
+
+import cv2
+import mmengine.fileio as fileio
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
+from pycocotools import mask as coco_mask
+
+from armbench_mmdet.errors import InputError, UnreadableImageError
+from armbench_mmdet.transforms.polygons import Polygons, trace_bitmap
+
+
+@TRANSFORMS.register_module()
+class LoadPolygons(BaseTransform):
+    """Load boxes, labels and masks as mmdet's ``LoadAnnotations`` does, with the masks kept as polygons.
+
+    It needs no image, so it can come first: the transforms after it then only move coordinates, and
+    ``RenderImage`` decodes the file once the final geometry is known. Run-length masks become polygons that
+    cover exactly the same pixels. An instance without a valid polygon (at least three points) is marked as
+    ignored, as in mmdet.
+
+    Required Keys:
+
+    - height
+    - width
+    - instances (optional)
+
+      - bbox
+      - bbox_label
+      - ignore_flag
+      - mask
+
+    Added Keys:
+
+    - gt_bboxes (HorizontalBoxes[torch.float32])
+    - gt_bboxes_labels (np.int64)
+    - gt_ignore_flags (bool)
+    - gt_masks (Polygons)
+    - ori_shape, img_shape (when no image is loaded yet)
+
+    Args:
+        centred: Where the masks are read when they are resized, see
+            :class:`armbench_mmdet.transforms.polygons.Polygons`. False gives stock mmdet's targets.
+    """
+
+    def __init__(self, centred: bool = False) -> None:
+        self.centred = centred
+
+    def transform(self, results: dict) -> dict:
+        """Add the annotations to ``results``."""
+        height, width = results['height'], results['width']
+        instances = results.get('instances', [])
+        if 'img' not in results:
+            results['ori_shape'] = results['img_shape'] = (height, width)
+        parts = [_parts(item['mask'], height, width, str(results.get('img_path'))) for item in instances]
+        boxes = np.array([item['bbox'] for item in instances], np.float32).reshape(-1, 4)
+        ignored = [bool(item['ignore_flag']) or not part for item, part in zip(instances, parts, strict=True)]
+        results['gt_bboxes'] = HorizontalBoxes(torch.from_numpy(boxes))
+        results['gt_bboxes_labels'] = np.array([item['bbox_label'] for item in instances], np.int64)
+        results['gt_ignore_flags'] = np.array(ignored, bool)
+        results['gt_masks'] = Polygons(parts, height, width, self.centred)
+        return results
+
+    def __repr__(self) -> str:
+        """Name and arguments."""
+        return f'{type(self).__name__}(centred={self.centred})'
+
+
+def _parts(mask: list | dict, height: int, width: int, source: str) -> list[np.ndarray]:
+    """The parts of one instance: its valid polygons, or the polygon of its run-length code."""
+    if not isinstance(mask, dict):
+        return [np.asarray(part, np.float64) for part in mask if len(part) >= 6 and len(part) % 2 == 0]
+    if tuple(mask['size']) != (height, width):
+        raise InputError(f'mask size must be {(height, width)}, got {tuple(mask["size"])!r} (in {source})')
+    code = coco_mask.frPyObjects(mask, height, width) if isinstance(mask['counts'], list) else mask
+    return trace_bitmap(coco_mask.decode(code))
+
+
+_REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+_REDUCED[8] = cv2.IMREAD_REDUCED_COLOR_8
+# Resizing a whole image costs a third of warping, for each output pixel.
+_RESIZE_GAIN = 3.0
+
+
+@TRANSFORMS.register_module()
+class RenderImage(BaseTransform):
+    """Decode the image no larger than needed and resample it once, to where the lazy transforms moved it.
+
+    Without reduced decoding the result equals the stock path's (``LoadImageFromFile``, then the same flip, resize
+    and crop, in 8 bits) to within one grey level, or a few along its border when a crop comes before the
+    resize (stock repeats pixels there, this reads the image).
+    With it, a JPEG that ends up at no more than half, a quarter or an eighth of its size is decoded at that
+    fraction, which averages pixels where bilinear resizing skips them: the result is smoother than stock's, and less
+    aliased. That is a change of the input, small for photographs and consistent when training and testing both use
+    it; ``reduced_decoding=False`` switches it off.
+
+    Required Keys:
+
+    - img_path
+    - img_shape, ori_shape
+    - homography_matrix (optional)
+
+    Added Keys:
+
+    - img ((H, W, 3) uint8, BGR)
+
+    Args:
+        reduced_decoding: Decode JPEGs at 1/2, 1/4 or 1/8 when the final scale allows it.
+        backend_args: Arguments of mmengine's file backend.
+    """
+
+    def __init__(self, reduced_decoding: bool = True, backend_args: dict | None = None) -> None:
+        self.reduced_decoding = reduced_decoding
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Add ``img``; results that hold an image already pass unchanged."""
+        if 'img' in results:
+            return results
+        matrix = np.asarray(results.get('homography_matrix', np.eye(3)), np.float64)
+        try:
+            content = fileio.get(results['img_path'], backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise UnreadableImageError(f'image must be an existing file, got {results["img_path"]!r}') from error
+        scale = float(np.hypot(matrix[0, :2], matrix[1, :2]).max())
+        reduction = 1
+        if self.reduced_decoding and content[:2] == b'\xff\xd8':
+            reduction = max(factor for factor in _REDUCED if factor == 1 or factor * scale <= 1)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction]) if content else None
+        height, width = results['ori_shape']
+        expected = (-(-height // reduction), -(-width // reduction))
+        if image is None or image.shape[:2] != expected:
+            found = 'an unreadable file' if image is None else f'{image.shape[1]}x{image.shape[0]}'
+            reduced = f' at 1/{reduction}' if reduction > 1 else ''
+            raise UnreadableImageError(
+                f'image must be readable and {width}x{height} as annotated, got {found}{reduced} '
+                f'(in {results["img_path"]}); tools/check_data.py lists all such files'
+            )
+        results['img'] = warp(image, matrix @ np.diag([reduction, reduction, 1.0]), results['img_shape'])
+        return results
+
+    def __repr__(self) -> str:
+        """Name and arguments."""
+        return f'{type(self).__name__}(reduced_decoding={self.reduced_decoding})'
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resample an image bilinearly into a canvas; outside the image its outermost pixels repeat.
+
+    Args:
+        image: (h, w, 3) uint8.
+        matrix: (3, 3), affine, from image to canvas coordinates, both in pixels from the outer corner.
+        shape: Canvas size (H, W).
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    height, width = shape
+    mirror_x, mirror_y = matrix[0, 0] < 0, matrix[1, 1] < 0
+    if mirror_x or mirror_y:
+        mirror = np.diag([-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0, 1.0])
+        mirror[0, 2], mirror[1, 2] = width * mirror_x, height * mirror_y
+        upright = warp(image, mirror @ matrix, shape)
+        return cv2.flip(upright, -1 if mirror_x and mirror_y else int(mirror_x))
+    box = np.array([-matrix[0, 2], -matrix[1, 2], matrix[0, 0] * image.shape[1], matrix[1, 1] * image.shape[0]])
+    x, y, full_width, full_height = (int(value) for value in np.round(box))
+    aligned = np.abs(box - (x, y, full_width, full_height)).max() < 0.01 and not matrix[0, 1] and not matrix[1, 0]
+    inside = x >= 0 and y >= 0 and x + width <= full_width and y + height <= full_height
+    if aligned and inside and full_width * full_height <= _RESIZE_GAIN * width * height:
+        full = image
+        if (full_height, full_width) != image.shape[:2]:
+            full = cv2.resize(image, (full_width, full_height), interpolation=cv2.INTER_LINEAR)
+        return full[y : y + height, x : x + width]
+    # OpenCV counts from the centre of the first pixel, boxes and polygons from its outer corner.
+    centred = matrix.copy()
+    centred[:2, 2] += 0.5 * (matrix[:2, 0] + matrix[:2, 1]) - 0.5
+    size = (width, height)
+    return cv2.warpAffine(image, centred[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+@TRANSFORMS.register_module()
+class RasterizeMasks(BaseTransform):
+    """Draw what is left of the polygons, once. For models that need bitmaps, such as Mask2Former.
+
+    Mask R-CNN reads polygons directly and does without.
+
+    Required Keys:
+
+    - gt_masks (Polygons)
+
+    Modified Keys:
+
+    - gt_masks (BitmapMasks[uint8])
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``gt_masks``; bitmaps pass unchanged."""
+        masks = results['gt_masks']
+        if isinstance(masks, Polygons):
+            results['gt_masks'] = BitmapMasks(masks.to_ndarray(), masks.height, masks.width)
+        return results

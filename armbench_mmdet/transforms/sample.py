@@ -1,0 +1,129 @@
+"""Instances of one sample, and its random numbers, as the augmentations share them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.transforms.geometry import LazyRandomCrop
+from armbench_mmdet.transforms.polygons import Polygons
+
+PER_INSTANCE_KEYS = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
+
+
+class _WindowCrop(LazyRandomCrop):
+    """``RandomCrop`` with nothing left to chance."""
+
+    def __init__(self, x1: int, y1: int, x2: int, y2: int, recompute_bbox: bool) -> None:
+        super().__init__((x2 - x1, y2 - y1), allow_negative_crop=True, recompute_bbox=recompute_bbox)
+        self.offset = (y1, x1)
+
+    def _rand_offset(self, margin: tuple[int, int]) -> tuple[int, int]:
+        return self.offset
+
+
+def largest_tote(results: dict, tote_label: int) -> np.ndarray | None:
+    """(4,) float32 x1, y1, x2, y2 of the largest box with the tote's label, None where there is none."""
+    boxes = results['gt_bboxes'].tensor.numpy()[results['gt_bboxes_labels'] == tote_label]
+    if not len(boxes):
+        return None
+    return boxes[np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).argmax()]
+
+
+def crop_to(results: dict, x1: int, y1: int, x2: int, y2: int) -> dict:
+    """Crop image (if there is one), boxes and masks to a window of the canvas; what leaves it is removed."""
+    with_masks = 'gt_masks' in results
+    cropped = _WindowCrop(x1, y1, x2, y2, with_masks).transform(results)
+    return keep_visible(results if cropped is None else cropped)
+
+
+def keep_visible(results: dict) -> dict:
+    """Remove the instances of which no pixel is left. Ignored ones go too: they hold no training target."""
+    if 'gt_masks' in results and len(results['gt_masks']):
+        visible = results['gt_masks'].areas > 0
+        if not visible.all():
+            select(results, visible)
+    return results
+
+
+def select(results: dict, keep: np.ndarray) -> None:
+    """Keep the instances that (N,) bool ``keep`` says, in place."""
+    for key in PER_INSTANCE_KEYS:
+        if key in results:
+            results[key] = results[key][keep]
+
+
+def as_movable(masks: BitmapMasks | PolygonMasks) -> BitmapMasks | Polygons:
+    """The masks in a form that can be cropped, resized and placed into a larger canvas."""
+    if isinstance(masks, PolygonMasks) and not isinstance(masks, Polygons):
+        return Polygons(masks.masks, masks.height, masks.width)
+    return masks
+
+
+def redraw(results: dict, bitmaps: np.ndarray, changed: np.ndarray) -> None:
+    """Give a sample new masks, of the kind it had, and tight boxes where the mask changed.
+
+    Args:
+        results: The sample; labels and flags already match the new masks.
+        bitmaps: (N, H, W) uint8.
+        changed: (N,) bool.
+    """
+    if isinstance(results['gt_masks'], BitmapMasks):
+        results['gt_masks'] = BitmapMasks(bitmaps, *bitmaps.shape[1:])
+    else:
+        results['gt_masks'] = Polygons.from_bitmaps(bitmaps)
+    boxes = results['gt_bboxes'].tensor.clone()
+    tight = results['gt_masks'].get_bboxes('hbox').tensor
+    results['gt_bboxes'] = HorizontalBoxes(torch.where(torch.from_numpy(changed)[:, None], tight, boxes))
+
+
+class SeededTransform(BaseTransform):
+    """A transform that acts with probability ``prob``, from one number drawn of NumPy's global state.
+
+    Training seeds that state for every sample (``armbench_mmdet/engine/batches.py``), and mmcv's
+    ``cache_random_params`` repeats the number; all else follows from it. When the transform does not act, the results
+    pass untouched.
+
+    Args:
+        prob: Probability of acting.
+    """
+
+    def __init__(self, prob: float) -> None:
+        self.prob = check_fraction('prob', prob)
+
+    @cache_randomness
+    def _seed(self) -> int:
+        return int(np.random.randint(2**31 - 1))  # noqa: NPY002
+
+    def transform(self, results: dict) -> dict:
+        """Change ``results`` with probability ``prob``."""
+        rng = np.random.default_rng(self._seed())
+        return self.apply(results, rng) if rng.random() < self.prob else results
+
+    def apply(self, results: dict, rng: np.random.Generator) -> dict:
+        """Change ``results``; every random choice comes from ``rng``."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Name and public arguments."""
+        arguments = ', '.join(f'{name}={value!r}' for name, value in vars(self).items() if not name.startswith('_'))
+        return f'{type(self).__name__}({arguments})'
+
+
+def check_fraction(name: str, value: float) -> float:
+    """``value`` if it lies in [0, 1], else :class:`InputError`."""
+    if not 0 <= value <= 1:
+        raise InputError(f'{name} must be between 0 and 1, got {value!r}')
+    return value
+
+
+def check_range(name: str, value: tuple[float, float], low: float = 0, high: float = float('inf')) -> tuple:
+    """``value`` if it is an ascending pair between ``low`` and ``high``, else :class:`InputError`."""
+    if len(value) != 2 or not low <= value[0] <= value[1] <= high:
+        raise InputError(f'{name} must be two ascending numbers between {low} and {high}, got {value!r}')
+    return tuple(value)

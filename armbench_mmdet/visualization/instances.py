@@ -1,0 +1,299 @@
+"""Instances drawn on an image, with labels and a legend."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as mask_api
+
+_LEGEND_TEXT_PX = 15
+_MARGIN_PX = 5
+_INK = (30, 30, 30)
+
+Box = tuple[int, int, int, int]
+
+
+class Chip(NamedTuple):
+    """A short text on a background of its own.
+
+    Attributes:
+        text: What it says.
+        colour: BGR of the background; the letters are black or white, whichever stands out.
+        box: x, y, width and height in px of what it belongs to.
+        at_corner: Whether the box's corners are tried before its centre.
+    """
+
+    text: str
+    colour: tuple[int, int, int]
+    box: Box
+    at_corner: bool
+
+
+def draw_chips(image: np.ndarray, chips: Sequence[Chip], text_px: int) -> np.ndarray:
+    """Write the chips on a picture, each near its box and where it covers the least of the earlier ones.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        chips: In the order in which they are placed.
+        text_px: Height of the font.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+    """
+    if not chips:
+        return image
+    canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+    pen, font = ImageDraw.Draw(canvas), _font(text_px)
+    placed: list[Box] = []
+    for chip in chips:
+        width, height = round(pen.textlength(chip.text, font=font)) + 4, text_px + 3
+        box = min(_places(chip, (width, height), canvas.size), key=lambda place: _covered(place, placed))
+        placed.append(box)
+        red, green, blue = chip.colour[::-1]
+        ink = (0, 0, 0) if 0.3 * red + 0.59 * green + 0.11 * blue > 110 else (255, 255, 255)
+        pen.rectangle((box[0], box[1], box[0] + width - 1, box[1] + height - 1), fill=(red, green, blue))
+        pen.text((box[0] + 2, box[1] + height / 2), chip.text, fill=ink, font=font, anchor='lm')
+    return np.asarray(canvas)[..., ::-1]
+
+
+def draw_legend(width_px: int, title: str, entries: Sequence[tuple[str, tuple[int, int, int], bool]]) -> np.ndarray:
+    """A strip with a title on the left and, on the right, coloured squares with what they mean.
+
+    Args:
+        width_px: Of the strip; the font shrinks until all fits.
+        title: On the left.
+        entries: Text, BGR colour, and whether the square is hatched.
+
+    Returns:
+        (H, ``width_px``, 3) uint8, BGR, H the same for all.
+    """
+    strip = Image.new('RGB', (width_px, _LEGEND_TEXT_PX + 2 * _MARGIN_PX), 'white')
+    pen = ImageDraw.Draw(strip)
+    text_px = _LEGEND_TEXT_PX
+    while text_px > 7:
+        room = sum(pen.textlength(text, font=_font(text_px)) for text in (title, *(entry[0] for entry in entries)))
+        if room + len(entries) * (text_px + 3 * _MARGIN_PX) + 2 * _MARGIN_PX <= width_px:
+            break
+        text_px -= 1
+    font, middle = _font(text_px), strip.height / 2
+    pen.text((_MARGIN_PX, middle), title, fill=_INK, font=font, anchor='lm')
+    x = width_px - _MARGIN_PX
+    for text, colour, is_hatched in reversed(entries):
+        x -= round(pen.textlength(text, font=font))
+        pen.text((x, middle), text, fill=_INK, font=font, anchor='lm')
+        x -= text_px + _MARGIN_PX
+        top = round(middle - text_px / 2)
+        pen.rectangle((x, top, x + text_px - 1, top + text_px - 1), fill=colour[::-1], outline=_INK)
+        for shift in range(4, 2 * text_px, 4) if is_hatched else ():
+            low = max(shift - text_px + 1, 0)
+            pen.line((x + shift - low, top + low, x + low, top + shift - low), fill=_INK, width=1)
+        x -= 2 * _MARGIN_PX
+    return np.asarray(strip)[..., ::-1]
+
+
+@functools.cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)
+
+
+def _places(chip: Chip, size: tuple[int, int], canvas: tuple[int, int]) -> list[Box]:
+    """Where a chip may go, best first, all of it inside the canvas."""
+    x, y, width, height = chip.box
+    right, bottom, centre = x + width - size[0], y + height - size[1], x + (width - size[0]) // 2
+    middle = y + (height - size[1]) // 2
+    places = [(x, y), (right, y), (x, bottom), (right, bottom)]
+    central = [(centre, middle), (centre, y), (centre, bottom)]
+    return [
+        (min(max(left, 0), max(canvas[0] - size[0], 0)), min(max(top, 0), max(canvas[1] - size[1], 0)), *size)
+        for left, top in (places + central if chip.at_corner else central + places)
+    ]
+
+
+def _covered(box: Box, others: Sequence[Box]) -> int:
+    """How many px² of the other boxes a box covers."""
+    if not others:
+        return 0
+    left, top, width, height = np.array(others).T
+    wide = np.minimum(left + width, box[0] + box[2]) - np.maximum(left, box[0])
+    high = np.minimum(top + height, box[1] + box[3]) - np.maximum(top, box[1])
+    return int((wide.clip(0) * high.clip(0)).sum())
+
+
+OUTLINED = ('tote',)
+"""Classes that hold the others: drawn as an outline, so that what lies inside stays visible."""
+
+FOUND, MISSED, CORRECT, FALSE_POSITIVE, NOT_COUNTED = 'found', 'missed', 'correct', 'false positive', 'not counted'
+
+# From Okabe & Ito's palette for every kind of colour vision (jfly.uni-koeln.de/color): in each panel blue stands
+# against one warm colour. What is wrong is hatched too, for print without colour. BGR.
+_BLUE, _YELLOW, _VERMILLION, _GREY = (233, 180, 86), (66, 228, 240), (0, 94, 213), (170, 170, 170)
+_COLOURS = {FOUND: _BLUE, CORRECT: _BLUE, MISSED: _YELLOW, FALSE_POSITIVE: _VERMILLION, NOT_COUNTED: _GREY}
+_HATCHED = (MISSED, FALSE_POSITIVE)
+
+_OPACITY = 0.4
+_LEGIBLE_PX = 768
+_NARROWEST_PANEL_PX = 300
+_GAP_PX = 6
+
+Colour = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Instance:
+    """An instance to draw.
+
+    Attributes:
+        mask: Compressed COCO RLE, of any size: it is scaled to the picture.
+        class_name: Name of its class.
+        score: Confidence from 0 to 1; None for ground truth.
+        verdict: In a comparison ``found``, ``missed`` or, for a prediction, ``correct``, ``false positive``; or
+            ``not counted``.
+    """
+
+    mask: Mapping[str, Any]
+    class_name: str
+    score: float | None = None
+    verdict: str = ''
+
+
+def draw_overlay(image: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
+    """Draw predictions on their image, each in a colour of its own, with its class and score.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        instances: What to draw; classes in :data:`OUTLINED` get an outline, the others are filled as well.
+
+    Returns:
+        (H', W', 3) uint8, BGR: the image's size, or enlarged to 768 px on the longer side if it is smaller.
+    """
+    canvas = _resized(image, max(_LEGIBLE_PX, *image.shape[:2]))
+    texts = [f'{one.class_name} {one.score:.2f}' if one.score is not None else one.class_name for one in instances]
+    return _draw(canvas, instances, distinct_colours(len(instances)), texts)
+
+
+def draw_comparison(
+    image: np.ndarray, truth: Sequence[Instance], predictions: Sequence[Instance], title: str, panel_px: int = 640
+) -> np.ndarray:
+    """Draw ground truth beside prediction, coloured by verdict, under a legend that counts them.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        truth: Ground truth with its verdicts.
+        predictions: Predictions with their verdicts; their scores are written on them.
+        title: Put over the predictions.
+        panel_px: Longer side of the image in each of the two panels.
+
+    Returns:
+        (H', W', 3) uint8, BGR.
+    """
+    panels = []
+    for heading, instances, verdicts in (
+        ('ground truth', truth, (FOUND, MISSED)),
+        (title, predictions, (CORRECT, FALSE_POSITIVE)),
+    ):
+        colours = [_COLOURS[one.verdict] for one in instances]
+        texts = ['' if one.score is None else f'{one.score:.2f}' for one in instances]
+        drawn = _draw(_resized(image, panel_px), instances, colours, texts)
+        spare = max(_NARROWEST_PANEL_PX - drawn.shape[1], 0)
+        drawn = cv2.copyMakeBorder(drawn, 0, 0, 0, spare, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+        counts = Counter(one.verdict for one in instances)
+        shown = [*verdicts, *([NOT_COUNTED] if counts[NOT_COUNTED] else [])]
+        entries = [(f'{verdict} {counts[verdict]}', _COLOURS[verdict], verdict in _HATCHED) for verdict in shown]
+        panels.append(np.concatenate([draw_legend(drawn.shape[1], heading, entries), drawn]))
+    gap = np.full((panels[0].shape[0], _GAP_PX, 3), 255, np.uint8)
+    return np.concatenate([panels[0], gap, panels[1]], axis=1)
+
+
+def shrunk(
+    image: np.ndarray, parts: Sequence[Sequence[Instance]], longest_px: int
+) -> tuple[np.ndarray, list[list[Instance]]]:
+    """An image and instances on it with a longer side of at most so many pixels, for drawing them several times."""
+    if max(image.shape[:2]) <= longest_px:
+        return image, [list(part) for part in parts]
+    small = _resized(image, longest_px)
+
+    def smaller(one: Instance) -> Instance:
+        bitmap = np.asfortranarray(_scaled(one.mask, small.shape[:2]))
+        return dataclasses.replace(one, mask=mask_api.encode(bitmap))
+
+    return small, [[smaller(one) for one in part] for part in parts]
+
+
+def distinct_colours(count: int) -> list[Colour]:
+    """Bright BGR colours, neighbours in the list far apart in hue, the same for every call."""
+    steps = np.arange(max(count, 1))
+    hues = (steps * 0.618034) % 1 * 180
+    hsv = np.stack([hues, np.where(steps % 2, 150, 235), np.full(len(steps), 255)], axis=1)
+    return [(b, g, r) for b, g, r in cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2BGR)[0].tolist()][:count]
+
+
+def _draw(
+    canvas: np.ndarray, instances: Sequence[Instance], colours: Sequence[Colour], texts: Sequence[str]
+) -> np.ndarray:
+    """Draw on ``canvas``, the largest instance first, the texts over all of them; return the picture."""
+    longest = max(canvas.shape[:2])
+    line_px, text_px = max(round(longest / 450), 1), max(round(longest / 62), 11)
+    areas = [float(mask_api.area(one.mask)) / np.prod(one.mask['size']) for one in instances]
+    chips = []
+    for i in sorted(range(len(instances)), key=lambda i: -areas[i]):
+        one = instances[i]
+        x, y, part = _fitted(one.mask, canvas.shape[:2])
+        if not part.size:
+            continue
+        height, width = part.shape
+        is_outline, is_hatched = one.class_name in OUTLINED, one.verdict in _HATCHED
+        if not is_outline:
+            _fill(canvas[y : y + height, x : x + width], part, colours[i], 4 * line_px if is_hatched else 0)
+        contours = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))[0]
+        thickness = line_px * (2 if is_outline or is_hatched else 1)
+        cv2.drawContours(canvas, contours, -1, colours[i], thickness, cv2.LINE_AA)
+        if texts[i]:
+            chips.append(Chip(texts[i], colours[i], (x, y, width, height), is_outline))
+    return draw_chips(canvas, chips, text_px)
+
+
+def _fill(region: np.ndarray, bitmap: np.ndarray, colour: Colour, stripe_px: int) -> None:
+    """Tint a region (h, w, 3) in place where ``bitmap`` (h, w) is on; in stripes if ``stripe_px`` is not 0."""
+    covered = bitmap > 0
+    if stripe_px:
+        diagonal = np.add.outer(np.arange(bitmap.shape[0]), np.arange(bitmap.shape[1]))
+        covered &= diagonal // stripe_px % 2 == 0
+    tinted = cv2.addWeighted(region, 1 - _OPACITY, np.full_like(region, colour), _OPACITY, 0)
+    np.copyto(region, tinted, where=covered[..., None])
+
+
+def _fitted(mask: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, np.ndarray]:
+    """The mask scaled to ``shape``: x and y of its box, and the bitmap (h, w) uint8 of 0 and 1 inside."""
+    bitmap, scaled = _scaled(mask, shape), tuple(mask['size']) != tuple(shape)
+    box = cv2.boundingRect(bitmap) if scaled else mask_api.toBbox(mask)
+    x, y, width, height = (int(side) for side in box)
+    return x, y, np.ascontiguousarray(bitmap[y : y + height, x : x + width])
+
+
+def _scaled(mask: Mapping[str, Any], shape: Sequence[int]) -> np.ndarray:
+    """The mask as a bitmap (H, W) uint8 of 0 and 1, scaled to ``shape``; something of a small one always stays."""
+    bitmap = mask_api.decode(mask)  # in columns: transposed, OpenCV reads it without a copy
+    if bitmap.shape == tuple(shape):
+        return bitmap
+    shrinks = bitmap.shape[0] > shape[0]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    grey = cv2.resize(bitmap.T * np.uint8(255), tuple(shape), interpolation=interpolation)
+    inside = grey >= 128
+    return np.ascontiguousarray((inside if inside.any() else grey > 0).T.astype(np.uint8))
+
+
+def _resized(image: np.ndarray, longest_px: int) -> np.ndarray:
+    """A copy of the image with a longer side of so many pixels."""
+    height, width = image.shape[:2]
+    scale = longest_px / max(height, width)
+    if scale == 1:
+        return np.ascontiguousarray(image).copy()
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -1,0 +1,133 @@
+"""Runs as training and testing leave them, made in moments: results through the real metric, logs written by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from pycocotools import mask as mask_api
+
+from armbench_mmdet.configs import load_config, set_data_root
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.evaluation import ArmbenchMetric
+
+REPO = Path(__file__).resolve().parents[2]
+MASK_RCNN = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+MASK2FORMER = 'configs/mask2former/mask2former_r18-w32_q30_minibench.py'
+HEIGHT_PX, WIDTH_PX = 96, 128
+
+
+def write_data(root: Path, seed: int = 0, images: int = 6) -> Path:
+    """A data set of rectangles in a tote, the test split of every subset."""
+    for number, subset in enumerate(SUBSETS):
+        rng = np.random.default_rng([seed, number])
+        folder = root / subset
+        (folder / 'images').mkdir(parents=True)
+        truth: dict[str, Any] = {'images': [], 'annotations': [], 'info': {'seed': seed}}
+        truth['categories'] = [{'id': 1, 'name': 'Tote'}, {'id': 2, 'name': 'Object'}]
+        for image_id in range(1, images + 1):
+            name = f'{subset[:2]}{image_id}.jpg'
+            truth['images'].append({'id': image_id, 'file_name': name, 'height': HEIGHT_PX, 'width': WIDTH_PX})
+            photo = np.full((HEIGHT_PX, WIDTH_PX, 3), 90 + 20 * image_id, np.uint8)
+            cv2.imwrite(str(folder / 'images' / name), photo)
+            boxes = [(1, (4, 4, 120, 88))]
+            boxes += [(2, tuple(rng.integers(10, 50, 4).tolist())) for _ in range((3, 7)[image_id % 2])]
+            for category, (x, y, w, h) in boxes:
+                outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+                annotation = {'id': len(truth['annotations']) + 1, 'image_id': image_id, 'category_id': category}
+                annotation |= {'bbox': [x, y, w, h], 'area': w * h, 'segmentation': [outline], 'iscrowd': 0}
+                truth['annotations'].append(annotation)
+        (folder / 'test.json').write_text(json.dumps(truth))
+    return root
+
+
+def write_result(work_dir: Path, data: Path, subset: str, config: str | None, noise_px: float, seed: int = 0) -> Path:
+    """Evaluate jittered ground truth as predictions, as tools/test.py would."""
+    ann_file = data / subset / 'test.json'
+    truth = json.loads(ann_file.read_text())
+    rng = np.random.default_rng(seed)
+    stem = work_dir / 'results' / f'{subset}_test'
+    identity = {'config': config, 'checkpoint': str(work_dir / 'iter_600.pth'), 'seed': seed}
+    identity['extra'] = {'ann_file': str(ann_file), 'image_folder': str(ann_file.parent / 'images')}
+    metric = ArmbenchMetric(
+        ann_file=str(ann_file),
+        result_file=f'{stem}.json',
+        coco_json_prefix=str(stem),
+        identity=identity,
+        log_table=False,
+    )
+    metric.dataset_meta = {'classes': ('tote', 'object'), 'subset': subset, 'split': 'test'}
+    for image in truth['images']:
+        own = [a for a in truth['annotations'] if a['image_id'] == image['id'] and rng.random() > noise_px / 40]
+        boxes = np.array([a['bbox'] for a in own], np.float64).reshape(-1, 4)
+        boxes += rng.normal(0, noise_px, boxes.shape)
+        boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:], 3)
+        bitmaps = np.zeros((len(own), HEIGHT_PX, WIDTH_PX), np.uint8)
+        for bitmap, (x1, y1, x2, y2) in zip(bitmaps, boxes.round().astype(int), strict=True):
+            bitmap[max(y1, 0) : y2, max(x1, 0) : x2] = 1
+        instances = {
+            'bboxes': torch.from_numpy(boxes),
+            'scores': torch.from_numpy(rng.uniform(0.3, 1, len(own))),
+            'labels': torch.tensor([a['category_id'] - 1 for a in own], dtype=torch.long),
+            'masks': [mask_api.encode(np.asfortranarray(bitmap)) for bitmap in bitmaps],
+        }
+        size = (HEIGHT_PX, WIDTH_PX)
+        metric.process({}, [{'img_id': image['id'], 'ori_shape': size, 'pred_instances': instances}])
+        metric.add_timing(0.02 + 0.001 * len(own), 1)
+    metric.evaluate(len(truth['images']))
+    return stem.with_suffix('.json')
+
+
+def log_rows(iterations: int = 600, validate_every: int = 200, val_loss: bool = True, start: int = 0) -> list[dict]:
+    """What an iteration schedule logs."""
+    rows: list[dict[str, Any]] = []
+    for step in range(start + 20, iterations + 1, 20):
+        part = 1 / (1 + step / 200)
+        losses = {'loss_cls': 0.4 * part, 'loss_bbox': 0.3 * part, 'loss_mask': 0.5 * part, 'd0.loss_mask': 0.6 * part}
+        rows.append(
+            {'lr': 1e-3 * part, 'grad_norm': 3.0, 'loss': sum(losses.values()), **losses, 'iter': step, 'step': step}
+        )
+        if step % validate_every == 0:
+            scores: dict[str, Any] = {'coco/segm_mAP': 0.5 - part / 3, 'coco/segm_object_mAP': 0.3 - part / 5}
+            if val_loss:
+                scores |= {f'val_loss/{name}': 1.2 * value for name, value in {'loss': 1.8 * part, **losses}.items()}
+            rows.append({**scores, 'step': step})
+    return rows
+
+
+def write_log(work_dir: Path, rows: list[dict], stamp: str = '20261124_010203') -> Path:
+    path = work_dir / stamp / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    return path
+
+
+def record(config: str, status: str = 'finished', **changes: Any) -> dict[str, Any]:
+    """A record of one attempt."""
+    attempt = {'started': '2026-11-24T01:02:03Z', 'ended': '2026-11-24T01:12:05Z', 'status': status, 'message': None}
+    attempt |= {'command': f'python tools/train.py {config}', 'resumed_from': None, 'start_iter': 0, 'end_iter': 600}
+    attempt |= {'world_size': 1, 'git': {'revision': '1234abc', 'diff': 'git.diff'}, 'versions': {'torch': '2.13.0'}}
+    attempt |= {'hardware': {'cpu': 'EPYC', 'cores': 2, 'memory_mb': 8192, 'gpus': []}}
+    if status == 'running':
+        attempt['ended'] = attempt['end_iter'] = None
+    whole = {'schema_version': 1, 'config': config, 'seed': 7, 'status': status, 'message': None}
+    return {**whole, 'data': {'mix-object-tote/train.json': 'sha256:feed'}, 'attempts': [attempt], **changes}
+
+
+def write_run(work_dir: Path, data: Path, config: str = MASK_RCNN, noise_px: float = 2.0, seed: int = 0) -> Path:
+    """A finished run with results on every subset."""
+    for subset in SUBSETS:
+        write_result(work_dir, data, subset, config, noise_px, seed)
+    vis_data = write_log(work_dir, log_rows()).parent
+    (work_dir / 'record.json').write_text(json.dumps(record(config)))
+    resolved = load_config(REPO / config)
+    set_data_root(resolved, data)
+    resolved.optim_wrapper.optimizer.lr = 0.5
+    resolved.dump(str(vis_data / 'config.py'))
+    resolved.train_dataloader = resolved.train_cfg = None
+    resolved.dump(str(work_dir / Path(config).name))  # what tools/test.py leaves there
+    return work_dir

@@ -1,0 +1,146 @@
+"""The checkpoint hook in a run that is too small to fail by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from full_disk import full_disk
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from toy_run import assert_equal, by_epoch, run, state_of, toy_config
+
+from armbench_mmdet.engine import checkpoints
+from armbench_mmdet.engine.checkpoints import read_checkpoint
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.hooks import AtomicCheckpointHook
+
+LATE = {'train_cfg.val_interval': 12}  # no best checkpoint before the end
+
+
+def names(folder: Path, pattern: str = '*.pth') -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+def test_the_latest_the_one_before_and_the_best_are_kept(tmp_path: Path) -> None:
+    runner = run(toy_config(tmp_path))
+    best = Path(runner.message_hub.get_info('best_ckpt')).name
+    assert names(tmp_path) == sorted([best, 'iter_10.pth', 'iter_12.pth'])
+    assert names(tmp_path, '*.sha256') == [f'{name}.sha256' for name in names(tmp_path)]
+    assert Path((tmp_path / 'last_checkpoint').read_text()) == tmp_path / 'iter_12.pth'
+
+
+def test_epochs_are_counted_too(tmp_path: Path) -> None:
+    run(by_epoch(toy_config(tmp_path)))
+    assert names(tmp_path, 'epoch_*.pth') == ['epoch_3.pth', 'epoch_4.pth']
+
+
+@HOOKS.register_module()
+class FillDisk(Hook):
+    """Leaves no room from an iteration on."""
+
+    patch: pytest.MonkeyPatch
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == self.iteration:
+            self.patch.setattr(checkpoints, 'open', full_disk, raising=False)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_what_was(tmp_path: Path) -> None:
+    whole = state_of(run(toy_config(tmp_path / 'whole', **LATE)))
+    with pytest.MonkeyPatch.context() as patch:
+        FillDisk.patch = patch
+        config = toy_config(tmp_path / 'full', **LATE)
+        config.custom_hooks.append(dict(type='FillDisk', iteration=5))
+        with pytest.raises(InputError, match=r'No space left on device \(in .*iter_6\.pth\)'):
+            run(config)
+    assert names(tmp_path / 'full', 'iter_*.pth') == ['iter_2.pth', 'iter_4.pth']
+    assert_equal(state_of(run(toy_config(tmp_path / 'full', **LATE), 'auto')), whole)
+
+
+def test_the_best_until_now_stays_when_a_better_one_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        FillDisk.patch = patch
+        config = toy_config(tmp_path)
+        config.default_hooks.checkpoint.update(rule='less', interval=-1)  # the score falls
+        config.custom_hooks.append(dict(type='FillDisk', iteration=5))
+        with pytest.raises(InputError, match=r'No space left on device \(in .*best_toy_score_iter_6\.pth\)'):
+            run(config)
+    assert 'best_toy_score_iter_3.pth' in names(tmp_path)
+
+
+def test_a_damaged_checkpoint_costs_two_iterations_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    whole = state_of(run(toy_config(tmp_path / 'whole', **LATE)))
+    run(toy_config(tmp_path / 'damaged', **LATE), dies=dict(iteration=7))
+    with (tmp_path / 'damaged/iter_6.pth').open('r+b') as file:
+        file.seek(-2000, 2)
+        file.write(b'?')
+    runner = run(toy_config(tmp_path / 'damaged', **LATE), 'auto')
+    printed = ''.join(capsys.readouterr())
+    assert 'passed over' in printed
+    assert 'iter_4.pth at iteration 4 of 12' in printed
+    assert_equal(state_of(runner), whole)
+
+
+def test_what_a_kill_left_half_written_is_removed_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / 'iter_2.pth.draft').touch()
+    run(toy_config(tmp_path), dies=dict(iteration=1))
+    assert not names(tmp_path, '*.draft')
+
+
+def test_one_too_many_is_removed_by_the_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(AtomicCheckpointHook, '_remove_surplus', killed_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            run(toy_config(tmp_path, **LATE))
+    assert names(tmp_path, 'iter_*.pth') == ['iter_2.pth', 'iter_4.pth', 'iter_6.pth']
+    run(toy_config(tmp_path, **LATE), 'auto', dict(iteration=7))
+    assert names(tmp_path, 'iter_*.pth') == ['iter_4.pth', 'iter_6.pth']
+
+
+def killed_at_the_third(hook: AtomicCheckpointHook, kept: list[int]) -> None:
+    """Stands for a kill between a new checkpoint and the removal of the oldest."""
+    if len(kept) > 2:
+        raise KeyboardInterrupt
+    hook.keep_ckpt_ids = kept
+
+
+@HOOKS.register_module()
+class StoppingHook(Hook):
+    """Saves and ends the run after an iteration, as a signal would make it."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.iter + 1 == self.iteration:
+            hook = next(hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook))
+            hook.save_now(runner, self.iteration)
+            raise SystemExit
+
+
+@pytest.mark.parametrize('kind', [toy_config, lambda folder: by_epoch(toy_config(folder))], ids=['iter', 'epoch'])
+def test_a_run_asked_to_stop_goes_on_where_it_was(kind: Any, tmp_path: Path) -> None:
+    whole = state_of(run(kind(tmp_path / 'whole')))
+    config = kind(tmp_path / 'stopped')
+    config.custom_hooks.append(dict(type='StoppingHook', iteration=5))
+    with pytest.raises(SystemExit):
+        run(config)
+    assert (tmp_path / 'stopped/last_checkpoint').read_text().endswith('interrupted.pth')
+    assert read_checkpoint(tmp_path / 'stopped/interrupted.pth')['meta']['iter'] == 5
+    assert_equal(state_of(run(kind(tmp_path / 'stopped'), 'auto')), whole)
+    assert 'interrupted.pth' not in names(tmp_path / 'stopped')
+
+
+@pytest.mark.parametrize('name', ['backend_args', 'file_client_args'])
+def test_other_storage_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f'{name} must be left out'):
+        HOOKS.build({'type': 'AtomicCheckpointHook', name: {'backend': 'petrel'}})

@@ -1,0 +1,188 @@
+"""Loading pretrained weights: the class head may differ and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import HOOKS, MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import load_state_dict
+from torch import Tensor, nn
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.hooks.pretrained import PretrainedReportHook, loading_table, plan_loading
+
+MODEL_FILES = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
+
+
+def built(model: Any) -> nn.Module:
+    init_default_scope('mmdet')
+    if 'init_cfg' in model.backbone:
+        model.backbone.init_cfg = None
+    return MODELS.build(model)
+
+
+def config_of(tmp_path: Path, base: str) -> Any:
+    """The model of a config given by its ``_base_``."""
+    file = tmp_path / 'config.py'
+    file.write_text(f'_base_ = {base!r}\n')
+    return Config.fromfile(file).model
+
+
+CASES = {  # our model, the zoo's checkpoint's config, its classes, what starts afresh: (theirs, ours)
+    'Mask2Former Swin-B, panoptic': (
+        'mask2former_swin-b-p4-w12-384.py',
+        'mmdet::mask2former/mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic.py',
+        133,
+        {
+            'panoptic_head.cls_embed.weight': ((134, 256), (3, 256)),
+            'panoptic_head.cls_embed.bias': ((134,), (3,)),
+        },
+    ),
+    'Mask R-CNN R50': (
+        'mask-rcnn_r50_fpn.py',
+        'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        80,
+        {
+            'roi_head.bbox_head.fc_cls.weight': ((81, 1024), (3, 1024)),
+            'roi_head.bbox_head.fc_cls.bias': ((81,), (3,)),
+            'roi_head.bbox_head.fc_reg.weight': ((320, 1024), (8, 1024)),
+            'roi_head.bbox_head.fc_reg.bias': ((320,), (8,)),
+            'roi_head.mask_head.conv_logits.weight': ((80, 256, 1, 1), (2, 256, 1, 1)),
+            'roi_head.mask_head.conv_logits.bias': ((80,), (2,)),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(('ours', 'zoo', 'classes', 'afresh'), CASES.values(), ids=CASES)
+def test_of_the_zoo_checkpoint_only_the_class_head_starts_afresh(
+    tmp_path: Path, ours: str, zoo: str, classes: int, afresh: dict
+) -> None:
+    model = built(Config.fromfile(MODEL_FILES / ours).model)
+    before = {name: model.state_dict()[name].clone() for name in afresh}
+    checkpoint = built(config_of(tmp_path, zoo)).state_dict()
+    plan = plan_loading(checkpoint, model)
+    assert plan.refused.is_exact, plan.refused.describe()
+    assert plan.class_head == afresh
+    assert plan.their_classes == classes
+    assert plan.loaded == len(checkpoint) - len(afresh)
+    load_state_dict(model, checkpoint, strict=False, logger='silent')  # what mmengine does after the hook
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name] if name in afresh else checkpoint[name]), name
+
+
+class Head(nn.Module):
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.num_classes = classes
+        self.fc_cls = nn.Linear(width, classes + 1)
+        self.fc_reg = nn.Linear(width, 4 * classes)
+
+
+class Model(nn.Module):
+    def __init__(self, classes: int = 2, width: int = 16) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
+        self.head = Head(classes, width)
+
+
+def runner(model: nn.Module, resume: bool = False) -> Any:
+    lines: list[str] = []
+    return SimpleNamespace(
+        model=model, _load_from='zoo.pth', _resume=resume, lines=lines, logger=SimpleNamespace(info=lines.append)
+    )
+
+
+def load(state: dict[str, Tensor], model: nn.Module, allow: tuple[str, ...] = (), resume: bool = False) -> list[str]:
+    started = runner(model, resume)
+    PretrainedReportHook(allow).after_load_checkpoint(started, {'state_dict': state})
+    return started.lines
+
+
+def test_the_table_says_what_was_loaded_and_why_the_rest_was_not() -> None:
+    (table,) = load(Model(80).state_dict(), Model())
+    assert table.splitlines()[0] == 'weights from zoo.pth'
+    assert [' '.join(line.split()) for line in table.splitlines()[1:]] == [
+        'loaded 7 tensors',
+        'starts afresh head.fc_cls.weight 81×16 → 3×16, one row a class',
+        'starts afresh head.fc_cls.bias 81 → 3, one row a class',
+        'starts afresh head.fc_reg.weight 320×16 → 8×16, one row a class',
+        'starts afresh head.fc_reg.bias 320 → 8, one row a class',
+    ]
+
+
+def test_weights_of_the_same_classes_are_loaded_completely() -> None:
+    (table,) = load({f'module.{name}': value for name, value in Model().state_dict().items()}, Model())
+    assert '11 tensors' in table
+    assert 'afresh' not in table
+
+
+def test_old_checkpoints_without_batch_counters_are_accepted() -> None:
+    state = Model().state_dict()
+    del state['backbone.1.num_batches_tracked']
+    assert load(state, Model())
+
+
+def changed(**changes: Tensor | None) -> dict[str, Tensor]:
+    """A state dict of 80 classes with tensors replaced, added or, for None, removed."""
+    state = dict(Model(80).state_dict())
+    for name, value in changes.items():
+        name = name.replace('__', '.')
+        state.pop(name) if value is None else state.__setitem__(name, value)
+    return state
+
+
+FAULTS = {
+    'missing': (changed(backbone__0__weight=None), r'missing from the checkpoint: backbone\.0\.weight'),
+    'unexpected': (changed(neck__weight=torch.ones(1)), r'not in the model: neck\.weight'),
+    'another backbone': (changed(backbone__0__weight=torch.ones(32, 3)), r'backbone\.0\.weight \(32, 3\) ≠ \(16, 3\)'),
+    'class rows where there are no classes': (
+        changed(backbone__0__bias=torch.ones(80)),
+        r'backbone\.0\.bias \(80,\) ≠ \(16,\)',
+    ),
+    'another width of the head': (
+        changed(head__fc_cls__weight=torch.ones(81, 32)),
+        r'head\.fc_cls\.weight \(81, 32\) ≠ \(3, 16\)',
+    ),
+    'no background row': (changed(head__fc_cls__bias=torch.ones(80)), r'head\.fc_'),
+    'no class head': (changed(head__fc_reg__bias=None), r'missing from the checkpoint: head\.fc_reg\.bias'),
+}
+
+
+@pytest.mark.parametrize(('state', 'message'), FAULTS.values(), ids=FAULTS)
+def test_any_other_difference_is_an_error_that_says_how_to_allow_it(state: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(InputError, match=f'(?s){message}.*in zoo.pth.*PretrainedReportHook allow='):
+        load(state, Model())
+    load(state, Model(), allow=('.',))
+
+
+def test_what_is_allowed_is_in_the_table_and_no_more_is() -> None:
+    state = changed(neck__weight=torch.ones(1))
+    (table,) = load(state, Model(), allow=('^neck',))
+    assert 'neck.weight' in table
+    state['other'] = torch.ones(1)
+    with pytest.raises(InputError, match='1 tensors not in the model: other '):
+        load(state, Model(), allow=('^neck',))
+
+
+def test_a_resumed_run_must_fit_completely() -> None:
+    assert load(Model().state_dict(), Model(), resume=True) == []
+    with pytest.raises(InputError, match=r'head\.fc_cls.*resume with the config'):
+        load(Model(80).state_dict(), Model(), resume=True)
+
+
+@pytest.mark.parametrize('allow', ['a string', ['(']])
+def test_a_bad_pattern_is_one_clear_error(allow: Any) -> None:
+    with pytest.raises(InputError, match='allow must'):
+        HOOKS.build({'type': 'PretrainedReportHook', 'allow': allow})
+
+
+def test_the_table_fits_a_terminal() -> None:
+    plan = plan_loading(Model(80).state_dict(), Model())
+    assert max(map(len, loading_table(plan, 'zoo.pth').splitlines())) <= 100

@@ -1,0 +1,176 @@
+"""A run that was interrupted and resumed is the run that was not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from toy_run import assert_equal, by_epoch, run, state_of, toy_config
+
+from armbench_mmdet.engine.checkpoints import load_weights, read_checkpoint
+from armbench_mmdet.errors import InputError
+
+
+def as_is(config: Config) -> Config:
+    return config
+
+
+def finite_sampler(config: Config) -> Config:
+    """An iteration loop over a sampler that ends after every epoch."""
+    config.train_dataloader.sampler.type = 'DefaultSampler'
+    return config
+
+
+def accumulating(config: Config) -> Config:
+    """A step every three batches, so that checkpoints fall between the batches of a step."""
+    config.optim_wrapper.accumulative_counts = 3
+    return config
+
+
+def saved_within_epochs(config: Config) -> Config:
+    config = by_epoch(config)
+    config.default_hooks.checkpoint.update(interval=1, by_epoch=False)
+    return config
+
+
+KINDS: dict[str, Callable[[Config], Config]] = {
+    'iterations': as_is,
+    'finite sampler': finite_sampler,
+    'accumulating': accumulating,
+    'epochs': by_epoch,
+    'within epochs': saved_within_epochs,
+}
+
+
+def logged(work_dir: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Rows of the log by kind and step; later ones win, and times are left out."""
+    rows = {}
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            kind = 'val' if 'toy/score' in row else 'train'
+            rows[kind, row['step']] = {key: value for key, value in row.items() if 'time' not in key}
+    return rows
+
+
+def validations(runner: Any) -> int:
+    """How many the run has logged, those before it was resumed included."""
+    return runner.message_hub.get_scalar('val/toy/score').data[0].size
+
+
+@pytest.fixture(scope='module', params=KINDS)
+def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict, dict]:
+    work_dir = tmp_path_factory.mktemp('whole')
+    runner = run(KINDS[request.param](toy_config(work_dir)))
+    return request.param, state_of(runner), logged(work_dir)
+
+
+@pytest.mark.parametrize('deaths', [['4', '7', 'val 9'], ['val 6', '12', 'val 12']], ids=str)
+def test_a_resumed_run_is_the_uninterrupted_one(uninterrupted: Any, deaths: list[str], tmp_path: Path) -> None:
+    kind, state, rows = uninterrupted
+    resume = None
+    for death in deaths:
+        dies = dict(iteration=int(death.split()[-1]), in_validation='val' in death)
+        run(KINDS[kind](toy_config(tmp_path)), resume, dies)
+        resume = 'auto'
+    runner = run(KINDS[kind](toy_config(tmp_path)), resume)
+    assert_equal(state_of(runner), state)
+    assert_equal(logged(tmp_path), rows)
+
+
+def test_the_number_of_workers_changes_nothing(uninterrupted: Any, tmp_path: Path) -> None:
+    kind, state, _ = uninterrupted
+    config = KINDS[kind](toy_config(tmp_path))
+    config.train_dataloader.update(num_workers=2)
+    run(config, dies=dict(iteration=7))
+    config = KINDS[kind](toy_config(tmp_path))
+    config.train_dataloader.update(num_workers=1)
+    assert_equal(state_of(run(config, 'auto')), state)
+
+
+@pytest.mark.parametrize('kind', ['iterations', 'finite sampler', 'within epochs'])
+def test_resuming_loads_no_sample_of_the_past(kind: str, tmp_path: Path) -> None:
+    run(KINDS[kind](toy_config(tmp_path)), dies=dict(iteration=11))
+    runner = run(KINDS[kind](toy_config(tmp_path)), 'auto')
+    left = {'iterations': [3, 3], 'finite sampler': [3, 2], 'within epochs': [2]}  # from 10, or 11, to 12
+    assert len(runner.train_dataloader.dataset.loaded) == sum(left[kind])
+
+
+def test_resuming_a_finished_run_validates_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    state = state_of(run(toy_config(tmp_path)))
+    before = logged(tmp_path)
+    capsys.readouterr()
+    runner = run(toy_config(tmp_path), 'auto')
+    assert 'finished at iteration 12: nothing to train, validating' in capsys.readouterr().out
+    assert_equal(dict(runner.model.state_dict()), dict(state['weights']))
+    assert logged(tmp_path) == before
+    assert validations(runner) == 5  # four in the run, and one more
+
+
+def test_a_validation_is_made_up_for_once(tmp_path: Path) -> None:
+    run(toy_config(tmp_path), dies=dict(iteration=6, in_validation=True))
+    assert read_checkpoint(tmp_path / 'iter_6.pth')['meta']['validated'] is False
+    made_up = run(toy_config(tmp_path), 'auto', dict(iteration=7))
+    assert validations(made_up) == 2  # at 3 and 6
+    run(toy_config(tmp_path / 'b'), dies=dict(iteration=7))
+    assert read_checkpoint(tmp_path / 'b/iter_6.pth')['meta']['validated'] is True
+    assert validations(run(toy_config(tmp_path / 'b'), 'auto', dict(iteration=7))) == 2
+
+
+def other_seed(config: Config) -> None:
+    config.randomness.seed = 4
+
+
+def other_model(config: Config) -> None:
+    config.model.width = 6
+
+
+def other_batch_size(config: Config) -> None:
+    config.train_dataloader.batch_size = 2
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (other_seed, r'randomness\.seed must be .*started with, 3, got 4 .*--cfg-options randomness\.seed=3'),
+        (other_model, r'net\.0\.weight \(5, 4\) ≠ \(6, 4\).*resume with the config'),
+        (other_batch_size, r'2 batch size instead of 3, 4 batches an epoch instead of 3.*iter_7\.pth'),
+    ],
+    ids=['seed', 'model', 'batch size'],
+)
+def test_what_cannot_be_resumed_exactly_is_refused(change: Any, message: str, tmp_path: Path) -> None:
+    run(saved_within_epochs(toy_config(tmp_path)), dies=dict(iteration=7))
+    config = saved_within_epochs(toy_config(tmp_path))
+    change(config)
+    with pytest.raises(InputError, match=f'(?s){message}'):
+        run(config, 'auto')
+
+
+def test_other_data_between_epochs_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(by_epoch(toy_config(tmp_path)), dies=dict(iteration=5))
+    config = by_epoch(toy_config(tmp_path))
+    config.train_dataloader.dataset.images = 11
+    run(config, 'auto')
+    assert 'resumed with 11 images instead of 8, 4 batches an epoch instead of 3' in capsys.readouterr().out
+
+
+def test_a_best_checkpoint_is_none_to_resume_from(tmp_path: Path) -> None:
+    run(toy_config(tmp_path))
+    best = next(tmp_path.glob('best_*.pth'))
+    with pytest.raises(InputError, match=r'got none of optimizer, param_schedulers.*load_from='):
+        run(toy_config(tmp_path), str(best))
+    assert load_weights(best)
+
+
+def test_a_waiting_gradient_is_kept_and_no_other(tmp_path: Path) -> None:
+    run(accumulating(toy_config(tmp_path)), dies=dict(iteration=7))
+    assert (
+        read_checkpoint(tmp_path / 'iter_4.pth')['gradients'].keys()
+        == dict(torch.load(tmp_path / 'iter_4.pth', weights_only=False)['gradients']).keys()
+    )
+    assert 'gradients' not in read_checkpoint(tmp_path / 'iter_6.pth')

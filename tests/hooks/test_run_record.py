@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from guarded_run import AtIteration, Points, guarded_runner
+from mmengine.dataset import ConcatDataset, RepeatDataset
+
+from armbench_mmdet import system
+from armbench_mmdet.datasets import ArmbenchDataset
+from armbench_mmdet.engine.failure import explained_failures
+from armbench_mmdet.hooks.run_record import leaf_datasets
+
+
+def record(work_dir: Path) -> dict:
+    return json.loads((work_dir / 'record.json').read_text())
+
+
+def test_finished_run_says_what_it_was(tmp_path: Path) -> None:
+    guarded_runner(tmp_path, iterations=2).train()
+    written = record(tmp_path)
+    assert written['schema_version'] == 1
+    assert (written['seed'], written['status'], written['message']) == (0, 'finished', None)
+    assert written['config'].endswith('guarded.py')
+    (attempt,) = written['attempts']
+    assert (attempt['start_iter'], attempt['end_iter'], attempt['world_size']) == (0, 2, 1)
+    assert attempt['started'] <= attempt['ended']
+    assert attempt['started'].endswith('+00:00')
+    assert attempt['resumed_from'] is None
+    assert 'pytest' in attempt['command']
+    assert {'torch', 'onedl-mmdetection'} <= attempt['versions'].keys()
+    assert attempt['hardware']['cores'] >= 1
+    assert attempt['hardware']['memory_mb'] > 100
+    assert not list(tmp_path.glob('.*'))
+
+
+def test_resumed_run_adds_an_attempt(tmp_path: Path) -> None:
+    runner = guarded_runner(tmp_path, hooks=[AtIteration(2, lambda: 1 / 0)])
+    with pytest.raises(ZeroDivisionError), explained_failures(runner):
+        runner.train()
+    assert record(tmp_path)['status'] == 'failed'
+    assert record(tmp_path)['message'] == 'division by zero'
+    first = guarded_runner(tmp_path, iterations=2)
+    first.train()
+    checkpoint = str(tmp_path / 'iter_2.pth')
+    guarded_runner(tmp_path, iterations=3, resume=True, load_from=checkpoint).train()
+    written = record(tmp_path)
+    assert written['status'] == 'finished'
+    assert [attempt['start_iter'] for attempt in written['attempts']] == [0, 2]
+    assert [attempt['resumed_from'] for attempt in written['attempts']] == [None, checkpoint]
+
+
+def test_data_are_fingerprinted_and_unreadable_images_listed(tmp_path: Path) -> None:
+    annotations = tmp_path / 'train.json'
+    annotations.write_text('{}')
+
+    class Listed(Points):
+        metainfo = {'ann_file': str(annotations)}  # noqa: RUF012
+
+        def unreadable_images(self) -> list[str]:
+            return ['images/3.jpg']
+
+    guarded_runner(tmp_path, iterations=1, data=Listed()).train()
+    written = record(tmp_path)
+    assert written['data'] == {str(annotations): f'sha256:{hashlib.sha256(b"{}").hexdigest()}'}
+    assert written['attempts'][0]['unreadable_images'] == ['images/3.jpg']
+
+
+def test_killed_run_stays_running(tmp_path: Path) -> None:
+    seen = []
+    guarded_runner(tmp_path, hooks=[AtIteration(1, lambda: seen.append(record(tmp_path)))]).train()
+    assert (seen[0]['status'], seen[0]['attempts'][0]['ended']) == ('running', None)
+
+
+def test_record_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog, capsys) -> None:
+    (tmp_path / 'record.json').mkdir()
+    guarded_runner(tmp_path, iterations=1).train()
+    assert 'warning: no record of this run' in capsys.readouterr().out
+
+
+def test_record_that_cannot_be_read_is_kept_aside(tmp_path: Path, capsys) -> None:
+    guarded_runner(tmp_path, iterations=1).train()
+    (tmp_path / 'record.json').write_text('{"attempts": ')
+    guarded_runner(tmp_path, iterations=2, resume=True, load_from=str(tmp_path / 'iter_1.pth')).train()
+    assert (tmp_path / 'record.broken.json').read_text() == '{"attempts": '
+    assert len(record(tmp_path)['attempts']) == 1
+    assert 'record.broken.json' in capsys.readouterr().out
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ['-c', 'user.name=a', '-c', 'user.email=a@b.c']
+    subprocess.run(['git', '-C', str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_changes_of_a_checkout_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout, work_dir = tmp_path / 'checkout', tmp_path / 'run'
+    (checkout / 'package').mkdir(parents=True)
+    git(checkout, 'init')
+    (checkout / 'package/a.py').write_text('a = 1\n')
+    git(checkout, 'add', '.')
+    git(checkout, 'commit', '-m', 'first')
+    state = system.git_state(checkout / 'package')
+    assert len(state[0] or '') == 40
+    assert state[1] == ''
+    (checkout / 'package/a.py').write_text('a = 2\n')
+    (checkout / 'new.py').write_text('b = 3\n')
+    monkeypatch.setattr('armbench_mmdet.hooks.run_record.git_state', lambda: system.git_state(checkout / 'package'))
+    guarded_runner(work_dir, iterations=1).train()
+    assert record(work_dir)['attempts'][0]['git'] == {'revision': state[0], 'diff': 'git.diff'}
+    git(checkout, 'stash')
+    (checkout / 'new.py').unlink()
+    git(checkout, 'apply', str(work_dir / 'git.diff'))
+    assert (checkout / 'package/a.py').read_text() == 'a = 2\n'
+    assert (checkout / 'new.py').read_text() == 'b = 3\n'
+
+
+@pytest.mark.parametrize('path', ['', None], ids=['no git', 'no checkout'])
+def test_without_git_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
+    if path is not None:
+        monkeypatch.setenv('PATH', path)
+    assert system.git_state(tmp_path) == (None, '')
+
+
+def test_annotation_files_inside_wrappers_are_found(minibench_root: Path) -> None:
+    part = ArmbenchDataset(split='val', data_root=minibench_root)
+    assert [one.metainfo['ann_file'] for one in leaf_datasets(RepeatDataset(part, 2))] == [part.ann_file]
+    assert [one.metainfo['ann_file'] for one in leaf_datasets(ConcatDataset([part, part]))] == [part.ann_file] * 2
+    assert not list(leaf_datasets(object()))

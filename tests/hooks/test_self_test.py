@@ -1,0 +1,161 @@
+"""The self-test passes on a sound path and names the step of each injected fault."""
+
+from __future__ import annotations
+
+import copy
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+from mmdet.structures import DetDataSample
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.metric import ArmbenchMetric
+from armbench_mmdet.hooks import self_test
+from armbench_mmdet.hooks.self_test import MetricSelfTestHook, run_selftest
+
+HEIGHT, WIDTH = 90, 140
+
+
+class FewImages:
+    """Records as mmdet's CocoDataset gives them, and the one thing of a test pipeline that matters here."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def get_data_info(self, row: int) -> dict[str, Any]:
+        return copy.deepcopy(self.records[row])
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {'data_samples': DetDataSample(metainfo={'ori_shape': self.records[row]['loaded_shape']})}
+
+
+def slanted_polygon(rng: np.random.Generator) -> list[float]:
+    cx, cy = rng.uniform(30, WIDTH - 30), rng.uniform(25, HEIGHT - 25)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
+    radii = rng.uniform(10, 20, 7)
+    points = np.stack([cx + 1.4 * radii * np.cos(angles), cy + radii * np.sin(angles)], 1)
+    return points.round(2).ravel().tolist()
+
+
+@pytest.fixture
+def sound() -> tuple[FewImages, dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    names = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
+    truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': names}
+    records = []
+    for image_id in (7, 0, 3):
+        truth['images'].append({'id': image_id, 'height': HEIGHT, 'width': WIDTH})
+        record: dict[str, Any] = {'img_id': image_id, 'height': HEIGHT, 'width': WIDTH, 'instances': []}
+        record['loaded_shape'] = (HEIGHT, WIDTH)
+        for number in range(5):
+            polygon = slanted_polygon(rng)
+            x, y = np.array(polygon[::2]), np.array(polygon[1::2])
+            box = [float(v) for v in (x.min(), y.min(), np.ptp(x), np.ptp(y))]
+            label, crowd = int(number > 0), int(number == 4)
+            annotation = {'id': len(truth['annotations']) + 1, 'image_id': image_id, 'category_id': label + 1}
+            annotation |= {'bbox': box, 'area': box[2] * box[3], 'segmentation': [polygon], 'iscrowd': crowd}
+            truth['annotations'].append(annotation)
+            corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+            instance = {'bbox': corners, 'bbox_label': label, 'mask': [polygon], 'ignore_flag': crowd}
+            record['instances'].append(instance)
+        records.append(record)
+    return FewImages(records), truth
+
+
+def test_a_sound_path_scores_one(sound):
+    assert run_selftest(*sound) == 3
+    assert run_selftest(*sound, num_images=1) == 1
+    assert run_selftest(*sound, iou_types=('bbox',)) == 3
+
+
+def each_instance(change):
+    def fault(dataset):
+        for record in dataset.records:
+            for instance in record['instances']:
+                change(instance)
+
+    return fault
+
+
+def shift_label(instance):
+    instance['bbox_label'] = (instance['bbox_label'] + 1) % 2
+
+
+def rectangle(instance):
+    x0, y0, x1, y1 = instance['bbox']
+    instance['mask'] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+def swap_mask_axes(instance):
+    polygon = instance['mask'][0]
+    instance['mask'] = [[c for x, y in zip(polygon[::2], polygon[1::2], strict=True) for c in (y, x)]]
+
+
+def swap_box_axes(instance):
+    x0, y0, x1, y1 = instance['bbox']
+    instance['bbox'] = [y0, x0, y1, x1]
+
+
+def wrong_size(dataset):
+    for record in dataset.records:
+        record['loaded_shape'] = (WIDTH, HEIGHT)
+
+
+def lost_instances(dataset):
+    for record in dataset.records:
+        del record['instances'][0]
+
+
+FAULTS = {
+    'label shift': (each_instance(shift_label), 'lost at labels'),
+    'rectangles': (each_instance(rectangle), 'lost at masks'),
+    'wrong size': (wrong_size, r'lost at image size: \(140, 90\)'),
+    'swapped mask axes': (each_instance(swap_mask_axes), 'lost at masks'),
+    'swapped box axes': (each_instance(swap_box_axes), 'lost at boxes'),
+    'lost instances': (lost_instances, 'the data set must give every instance'),
+}
+
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_each_injected_fault_is_caught_at_its_step(sound, name):
+    dataset, truth = sound
+    fault, message = FAULTS[name]
+    fault(dataset)
+    with pytest.raises(InputError, match=message):
+        run_selftest(dataset, truth)
+
+
+def test_a_fault_behind_all_checked_steps_is_caught_by_the_score(sound, monkeypatch):
+    monkeypatch.setattr(self_test, '_check_steps', lambda *_: None)
+    dataset, truth = sound
+    each_instance(rectangle)(dataset)
+    with pytest.raises(InputError, match='lost at metric: segm mAP is 0'):
+        run_selftest(dataset, truth)
+
+
+def test_an_image_of_which_the_data_set_left_something_out_is_not_used(sound):
+    dataset, truth = sound
+    del dataset.records[0]['instances'][0]
+    assert run_selftest(dataset, truth) == 2
+
+
+def runner_with(dataset, truth):
+    metric = ArmbenchMetric(ground_truth=truth)
+    loader = types.SimpleNamespace(dataset=dataset)
+    loop = types.SimpleNamespace(dataloader=loader, evaluator=types.SimpleNamespace(metrics=[metric]))
+    return types.SimpleNamespace(val_loop=loop)
+
+
+def test_the_hook_stops_training_unless_switched_off(sound):
+    dataset, truth = sound
+    MetricSelfTestHook().before_train(runner_with(dataset, truth))
+    each_instance(shift_label)(dataset)
+    with pytest.raises(InputError, match='lost at labels'):
+        MetricSelfTestHook().before_train(runner_with(dataset, truth))
+    MetricSelfTestHook(enabled=False).before_train(runner_with(dataset, truth))
+    MetricSelfTestHook().before_train(types.SimpleNamespace(val_loop=None))

@@ -1,0 +1,202 @@
+"""Run lengths against stock pasting and pycocotools, string by string."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.structures.mask import encode_mask_results
+from torch.nn.functional import interpolate
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.masks import encode
+from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks, encode_masks
+
+
+def stock(masks, boxes, height, width, threshold=0.5):
+    """FCNMaskHead on the CPU, one mask after another, then mmdet's encoding."""
+    pasted = torch.zeros(len(masks), height, width, dtype=torch.bool)
+    for i in range(len(masks)):
+        part, (rows, columns) = _do_paste_mask(masks[i : i + 1, None], boxes[i : i + 1], height, width)
+        pasted[i, rows, columns] = part[0] >= threshold
+    return [(list(r['size']), r['counts'].decode()) for r in encode_mask_results(pasted.numpy())]
+
+
+def ours(*args, **options):
+    return [(r['size'], r['counts']) for r in encode_boxed_masks(*args, **options)]
+
+
+def random_masks(kind, count, generator):
+    if kind == 'noise':
+        return torch.rand(count, 28, 28, generator=generator)
+    if kind == 'smooth':
+        coarse = torch.randn(count, 1, 5, 5, generator=generator) * 4
+        return interpolate(coarse, size=28, mode='bilinear')[:, 0].sigmoid()
+    if kind == 'binary':
+        return (torch.rand(count, 28, 28, generator=generator) > 0.5).float()
+    if kind == 'on the threshold':
+        return torch.rand(count, 28, 28, generator=generator).mul(4).round().div(4)
+    return torch.full((count, 28, 28), {'half': 0.5, 'zero': 0.0, 'one': 1.0}[kind])
+
+
+def random_boxes(count, height, width, generator):
+    limits = torch.tensor([width, height, width, height])
+    corners = torch.rand(count, 4, generator=generator) * limits * 1.4 - limits * 0.2
+    boxes = torch.cat([torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])], 1)
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+KINDS = ['noise', 'smooth', 'binary', 'on the threshold', 'half', 'zero', 'one']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_strings_equal_stock_on_random_masks_and_boxes(kind):
+    generator = torch.Generator().manual_seed(KINDS.index(kind))
+    for _ in range(16):
+        height, width = (int(side) for side in torch.randint(17, 330, (2,), generator=generator))
+        masks = random_masks(kind, 12, generator)
+        boxes = random_boxes(12, height, width, generator)
+        assert ours(masks, boxes, height, width) == stock(masks, boxes, height, width)
+
+
+H, W = 60, 83
+BORDERS = {
+    'whole image': (0, 0, W, H),
+    'left': (0, 20, 15, 40),
+    'right': (70, 20, W, 40),
+    'top': (20, 0, 40, 9),
+    'bottom': (20, 50, 40, H),
+    'corner': (W - 5.5, H - 3.25, W, H),
+    'first column': (0, 0, 1, H),
+    'last column': (W - 1, 0, W, H),
+    'first row': (0, 0, W, 1),
+    'last row': (0, H - 1, W, H),
+    'pixel edges': (10, 10, 20, 20),
+    'half pixels': (10.5, 10.5, 20.5, 20.5),
+    'under a pixel': (10.2, 10.3, 10.6, 10.9),
+    'under a pixel, over an edge': (9.9, 9.9, 10.1, 10.1),
+    'no width': (30, 10, 30, 40),
+    'no width, on a pixel centre': (30.5, 10, 30.5, 40),
+    'no height': (10, 30, 40, 30),
+    'a point': (12, 13, 12, 13),
+    'a point at the far corner': (W, H, W, H),
+    'beyond the image': (-12.3, -7.1, W + 9.4, H + 20),
+    'outside': (W + 20, 5, W + 40, 25),
+}
+
+
+@pytest.mark.parametrize('threshold', [0.5, 0.3, 0.0, 1.0])
+@pytest.mark.parametrize('name', [name for name in BORDERS if name != 'outside'])
+def test_strings_equal_stock_at_every_border(name, threshold):
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.cat([random_masks(kind, 1, generator) for kind in KINDS])
+    boxes = torch.tensor([BORDERS[name]], dtype=torch.float32).repeat(len(masks), 1)
+    assert ours(masks, boxes, H, W, threshold=threshold) == stock(masks, boxes, H, W, threshold)
+
+
+def test_a_box_outside_the_image_gives_an_empty_mask():
+    empty = encode_masks(np.zeros((1, H, W), bool))
+    assert encode_boxed_masks(torch.ones(1, 28, 28), torch.tensor([BORDERS['outside']]), H, W) == empty
+
+
+@pytest.mark.parametrize('shape', [(14, 14), (28, 28), (56, 56), (7, 20), (1, 1)])
+def test_any_mask_resolution(shape):
+    generator = torch.Generator().manual_seed(2)
+    masks = torch.rand(20, *shape, generator=generator)
+    boxes = random_boxes(20, 150, 211, generator)
+    assert ours(masks, boxes, 150, 211) == stock(masks, boxes, 150, 211)
+
+
+def test_pixels_in_doubt_are_really_asked_of_stock(monkeypatch):
+    """Without the operator's own answer a mask on the threshold comes out otherwise; with it, it does not."""
+    masks, boxes = torch.full((1, 28, 28), 0.5), torch.tensor([[3.3, 4.4, 50.7, 50.1]])
+    asked = []
+    answer = encode._stock_bits
+    monkeypatch.setattr(encode, '_stock_bits', lambda *args: asked.append(len(args[2])) or answer(*args))
+    assert ours(masks, boxes, H, W) == stock(masks, boxes, H, W)
+    assert asked
+    monkeypatch.setattr(encode, '_stock_bits', lambda *args: ~answer(*args))
+    assert ours(masks, boxes, H, W) != stock(masks, boxes, H, W)
+
+
+def test_memory_is_a_few_percent_of_the_bitmaps():
+    generator = torch.Generator().manual_seed(3)
+    masks, boxes = random_masks('smooth', 20, generator), random_boxes(20, 1024, 1224, generator)
+    encode_boxed_masks(masks, boxes, 1024, 1224)
+    tracemalloc.start()
+    encode_boxed_masks(masks, boxes, 1024, 1224)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.05 * 20 * 1024 * 1224
+
+
+def test_no_masks_and_bad_input():
+    assert encode_boxed_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), 10, 10) == []
+    with pytest.raises(InputError, match='masks and boxes'):
+        encode_boxed_masks(torch.zeros(2, 28, 28), torch.zeros(1, 4), 10, 10)
+    with pytest.raises(InputError, match='threshold'):
+        encode_boxed_masks(torch.zeros(1, 28, 28), torch.zeros(1, 4), 10, 10, threshold=-1)
+    with pytest.raises(InputError, match='finite'):
+        encode_boxed_masks(torch.zeros(1, 28, 28), torch.full((1, 4), torch.nan), 10, 10)
+    with pytest.raises(InputError, match=r'\(N, H, W\)'):
+        encode_masks(np.zeros((5, 5), bool))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cuda_masks_equal_stock_on_cuda():
+    generator = torch.Generator().manual_seed(4)
+    for kind in KINDS:
+        masks, boxes = random_masks(kind, 30, generator), random_boxes(30, 300, 400, generator)
+        on_gpu = masks.cuda(), boxes.cuda()
+        part, _ = _do_paste_mask(on_gpu[0][:, None], on_gpu[1], 300, 400, skip_empty=False)
+        assert encode_boxed_masks(*on_gpu, 300, 400) == encode_masks((part >= 0.5).cpu())
+        assert encode_masks(part >= 0.5) == encode_masks((part >= 0.5).cpu())
+
+
+BITMAPS = {
+    'noise': lambda rng, h, w: rng.random((h, w)) < 0.5,
+    'sparse': lambda rng, h, w: rng.random((h, w)) < 0.01,
+    'empty': lambda rng, h, w: np.zeros((h, w), bool),
+    'full': lambda rng, h, w: np.ones((h, w), bool),
+    'checkerboard': lambda rng, h, w: np.indices((h, w)).sum(0) % 2 == 0,
+    'last pixel': lambda rng, h, w: np.arange(h * w).reshape(h, w) == h * w - 1,
+    'columns': lambda rng, h, w: np.broadcast_to(np.arange(w) % 3 == 0, (h, w)),
+}
+
+
+@pytest.mark.parametrize('kind', BITMAPS)
+@pytest.mark.parametrize('size', [(1, 1), (1, 9), (8, 1), (7, 16), (31, 64), (40, 33), (200, 301)])
+def test_bitmaps_equal_pycocotools(kind, size):
+    rng = np.random.default_rng(5)
+    bitmaps = np.stack([BITMAPS[kind](rng, *size) for _ in range(3)])
+    for masks in (bitmaps, bitmaps[:, :, ::-1], bitmaps.transpose(0, 2, 1)):
+        reference = [(list(r['size']), r['counts'].decode()) for r in encode_mask_results(masks)]
+        for same in (masks, masks.astype(np.uint8) * 255, torch.from_numpy(masks.copy())):
+            assert [(r['size'], r['counts']) for r in encode_masks(same)] == reference
+
+
+def test_the_device_path_equals_the_other():
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        mask = rng.random(tuple(rng.integers(1, 40, 2))) < 0.4
+        switches = encode._device_switches(torch.from_numpy(mask))
+        assert encode._rle(switches, mask.shape) == encode_masks(mask[None])[0]
+
+
+def test_rle_masks_behave_like_a_tensor_of_masks():
+    bitmaps = np.random.default_rng(7).random((4, 9, 13)) < 0.5
+    masks = RleMasks(encode_masks(bitmaps), 9, 13)
+    assert masks.shape == bitmaps.shape
+    np.testing.assert_array_equal(masks.numpy(), bitmaps)
+    np.testing.assert_array_equal(masks.astype(bool), bitmaps)
+    chosen = [(slice(1, 3), [1, 2]), (np.array([3, 0]), [3, 0]), (torch.tensor([True, False, True, False]), [0, 2])]
+    for index, rows in [*chosen, (torch.tensor([2]), [2]), ([], [])]:
+        np.testing.assert_array_equal(masks[index].numpy(), bitmaps[np.array(rows, int)])
+    assert masks[1] == masks.rles[1]
+    np.testing.assert_array_equal(RleMasks.cat([masks[2:], masks[:1]]).numpy(), bitmaps[[2, 3, 0]])
+    with pytest.raises(InputError, match='RLE size'):
+        RleMasks(masks.rles, 13, 9)

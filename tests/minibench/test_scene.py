@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from armbench_mmdet.minibench import SUBSETS, Scene, render_scene
+from armbench_mmdet.minibench.camera import Camera, Light, Pose
+from armbench_mmdet.minibench.goods import KINDS
+from armbench_mmdet.minibench.paint import DEFAULT, Brush
+from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, ZOOMED_OUT
+
+SIZE = (320, 256)
+
+
+def scenes(subset: str, count: int) -> list[Scene]:
+    return [render_scene(np.random.default_rng([11, SUBSETS.index(subset), 0, i]), subset, *SIZE) for i in range(count)]
+
+
+@pytest.fixture(scope='module')
+def mixed() -> list[Scene]:
+    return scenes(MIX, 24)
+
+
+@pytest.mark.parametrize('subset', SUBSETS)
+def test_one_stream_gives_one_scene(subset: str) -> None:
+    first, again = scenes(subset, 2), scenes(subset, 2)
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.id_map, other.id_map)
+        assert one.objects == other.objects
+    assert not np.array_equal(first[0].image, first[1].image)
+
+
+@pytest.mark.parametrize('size', [(64, 64), (64, 100), (150, 64), (321, 255), (900, 720)], ids=str)
+@pytest.mark.parametrize('subset', SUBSETS)
+def test_any_size(subset: str, size: tuple[int, int]) -> None:
+    scene = render_scene(np.random.default_rng(3), subset, *size)
+    assert scene.image.shape == (size[1], size[0], 3)
+    assert scene.image.dtype == np.uint8
+    assert scene.id_map.shape == scene.tote_mask.shape == (size[1], size[0])
+    assert scene.id_map.dtype == np.int32
+    assert scene.tote_mask.dtype == bool
+    assert scene.tote_mask.any()
+
+
+@pytest.mark.parametrize('subset', SUBSETS)
+def test_no_object_shows_too_little(subset: str) -> None:
+    for scene in scenes(subset, 5):
+        for item in scene.objects:
+            assert item.visible_area_px == np.count_nonzero(scene.id_map == item.id)
+            assert item.visible_area_px <= item.full_area_px
+            assert item.visible_frac >= DEFAULT.min_visible_frac
+            assert item.visible_area_px >= DEFAULT.min_visible_area_frac * scene.id_map.size
+
+
+def test_totes_are_full_and_objects_partly_hidden(mixed: list[Scene]) -> None:
+    counts = [len(scene.objects) for scene in mixed]
+    hidden = [item.visible_frac < 0.95 for scene in mixed for item in scene.objects]
+    assert np.median(counts) >= 7
+    assert min(counts) <= 4
+    assert max(counts) <= 20
+    assert np.mean(hidden) >= 0.25
+
+
+def test_many_kinds_appear(mixed: list[Scene]) -> None:
+    assert len({item.kind for scene in mixed for item in scene.objects}) >= 15
+
+
+def test_objects_stand_out_from_the_floor(mixed: list[Scene]) -> None:
+    """Few objects have nearly the mean colour of the tote around them."""
+    close = []
+    for scene in mixed:
+        floor = scene.image[scene.tote_mask & (scene.id_map == 0)].mean(axis=0)
+        close += [np.abs(scene.image[scene.id_map == o.id] - floor).mean() < 12 for o in scene.objects]
+    assert np.mean(close) < 0.1
+
+
+def tote_width_frac(scene: Scene) -> float:
+    return np.count_nonzero(scene.tote_mask.any(axis=0)) / SIZE[0]
+
+
+def test_zoomed_out_totes_are_small(mixed: list[Scene]) -> None:
+    assert min(tote_width_frac(scene) for scene in mixed) > 0.85
+    widths = [tote_width_frac(scene) for scene in scenes(ZOOMED_OUT, 8)]
+    assert min(widths) > 0.4
+    assert max(widths) < 0.72
+
+
+def test_same_object_scenes_hold_touching_copies() -> None:
+    for scene in scenes(SAME_OBJECT, 6):
+        assert len({item.kind for item in scene.objects}) == 1
+        assert len(scene.objects) >= 2
+        ids = scene.id_map
+        pairs = ((ids[:, 3:], ids[:, :-3]), (ids[3:], ids[:-3]))
+        assert any(((a != b) & (a > 0) & (b > 0)).any() for a, b in pairs)
+
+
+@pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.name)
+def test_every_kind_fills_its_patch(kind) -> None:
+    """Each kind leaves a mask inside its patch that is about as large as its length and width say."""
+    camera = Camera(600.0, 1.4, 0.0, 0.0, 300.0, 200.0, (1.0, 0.0))
+    pose = Pose.resting(0.2, -0.1, 0.0, (0.8, 0.6))
+    size = kind.sample_size(np.random.default_rng(1), 1.0)
+    brush = Brush(camera, Light(0.3, 0.2, 0.933, 0.4), pose, size, (90, 120, 140))
+    kind.paint(brush, np.random.default_rng(2))
+    border = np.concatenate([brush.mask[0], brush.mask[-1], brush.mask[:, 0], brush.mask[:, -1]])
+    assert not border.any()
+    area = np.count_nonzero(brush.mask) / brush.scale_px**2
+    assert 0.4 * size[0] * size[1] < area < 3.0 * (size[0] * size[1] + size[0] * size[2])
+    assert brush.image[brush.mask > 0].std() > 3

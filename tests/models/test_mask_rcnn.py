@@ -1,0 +1,100 @@
+"""The mask head in mmdet's own prediction path, beside the stock head."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation.metrics import DumpDetResults
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+
+from armbench_mmdet.masks.encode import RleMasks, encode_masks
+from armbench_mmdet.models import RleFCNMaskHead
+
+HEAD: dict[str, Any] = {'num_convs': 1, 'in_channels': 8, 'conv_out_channels': 8, 'num_classes': 2}
+META = {'ori_shape': (97, 131), 'scale_factor': (1.7, 1.69), 'img_shape': (164, 223)}
+
+
+@pytest.fixture
+def heads():
+    torch.manual_seed(0)
+    stock = MODELS.build({'type': 'FCNMaskHead', **HEAD}).eval()
+    ours = MODELS.build({'type': 'RleFCNMaskHead', **HEAD}).eval()
+    assert isinstance(ours, RleFCNMaskHead)
+    ours.load_state_dict(stock.state_dict())
+    return stock, ours
+
+
+def detections(count: int) -> InstanceData:
+    generator = torch.Generator().manual_seed(count)
+    corners = torch.rand(count, 2, 2, generator=generator) * torch.tensor([223.0, 164.0])
+    boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
+    labels = torch.randint(0, 2, (count,), generator=generator)
+    return InstanceData(bboxes=boxes, labels=labels, scores=torch.rand(count, generator=generator))
+
+
+@pytest.mark.parametrize('rescale', [True, False])
+def test_masks_and_boxes_are_those_of_the_stock_head(heads, rescale):
+    logits = [torch.randn(n, 2, 28, 28, generator=torch.Generator().manual_seed(9)) * 3 for n in (7, 0, 3)]
+    results = []
+    for head in heads:
+        instances = [detections(n) for n in (7, 0, 3)]
+        test_cfg = ConfigDict(mask_thr_binary=0.5)
+        results.append(head.predict_by_feat(logits, instances, [META] * 3, test_cfg, rescale=rescale))
+    for stock, ours in zip(*results, strict=True):
+        torch.testing.assert_close(stock.bboxes, ours.bboxes, rtol=0, atol=0)
+        assert len(ours) == len(stock)
+        if len(stock):
+            assert isinstance(ours.masks, RleMasks)
+            assert ours.masks.rles == encode_masks(stock.masks)
+
+
+def test_grey_masks_are_left_to_the_stock_head(heads):
+    logits = [torch.randn(2, 2, 28, 28)]
+    test_cfg = ConfigDict(mask_thr_binary=-1)
+    masks = [h.predict_by_feat(logits, [detections(2)], [META], test_cfg, rescale=True)[0].masks for h in heads]
+    assert masks[1].dtype == torch.uint8
+    assert torch.equal(*masks)
+
+
+def predicted_sample(head) -> DetDataSample:
+    logits = [torch.randn(6, 2, 28, 28, generator=torch.Generator().manual_seed(9)) * 3]
+    results = head.predict_by_feat(logits, [detections(6)], [META], ConfigDict(mask_thr_binary=0.5), rescale=True)
+    return DetDataSample(metainfo={**META, 'img_id': 1}, pred_instances=results[0])
+
+
+def test_data_samples_filter_and_move_as_with_tensors(heads):
+    stock, ours = (predicted_sample(head) for head in heads)
+    kept = [sample.cpu().pred_instances[sample.pred_instances.scores > 0.4] for sample in (stock, ours)]
+    assert 0 < len(kept[1]) < 6
+    assert kept[1].masks.rles == encode_masks(kept[0].masks)
+    assert ours.to_dict()['pred_instances']['masks'].rles == encode_masks(stock.pred_instances.masks)
+
+
+def test_mmdets_visualizer_draws_the_same_picture(heads):
+    pictures = []
+    for head in heads:
+        visualizer = DetLocalVisualizer()
+        visualizer.dataset_meta = {'classes': ('tote', 'object'), 'palette': [(0, 0, 200), (200, 0, 0)]}
+        np.random.seed(0)  # noqa: NPY002 - the visualizer jitters its colours with it
+        image = np.full((97, 131, 3), 90, np.uint8)
+        visualizer.add_datasample('x', image, predicted_sample(head), draw_gt=False, pred_score_thr=0.2)
+        pictures.append(visualizer.get_image())
+    assert (pictures[0] != 90).any()
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_mmdets_result_dump_holds_the_same(heads, tmp_path):
+    dumps = []
+    for head in heads:
+        metric = DumpDetResults(out_file_path=str(tmp_path / 'dump.pkl'))
+        metric.process({}, [copy.deepcopy(predicted_sample(head)).to_dict()])
+        dumps.append(metric.results[0]['pred_instances']['masks'])
+    assert dumps[0] == dumps[1]

@@ -1,0 +1,81 @@
+"""Contact sheets, and the command that draws them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from transform_samples import painted_info
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.visualization.contact_sheet import (
+    AUGMENTATIONS,
+    augmented_cells,
+    draw_sample,
+    make_sheet,
+    pipeline_sheet,
+)
+
+REPO = Path(__file__).resolve().parents[2]
+CONFIG = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+
+
+def test_drawing_marks_the_mask_and_leaves_the_rest() -> None:
+    image = np.full((40, 60, 3), 100, np.uint8)
+    bitmaps = np.zeros((2, 40, 60), np.uint8)
+    bitmaps[0, 2:38, 2:58] = 1
+    bitmaps[1, 22:34, 30:50] = 1
+    out = draw_sample(
+        image, bitmaps, np.array([[2, 2, 58, 38], [30, 22, 50, 34]]), np.array([0, 1]), ('tote', 'object')
+    )
+    changed = (out != image).any(axis=2)
+    assert changed[23:33, 31:49].all(), 'an object is filled'
+    assert not changed[23:36, 4:28].any(), 'a tote is an outline'
+    assert not changed[38:].any()
+    assert (image == 100).all()
+
+
+def test_sheet_holds_pictures_of_any_size() -> None:
+    cells = [np.full((height, width, 3), 10, np.uint8) for height, width in ((10, 40), (300, 20), (64, 64), (1, 1))]
+    sheet = make_sheet(cells, ['a', 'b', 'c', 'd'], columns=3, cell_px=64)
+    assert sheet.shape[1] == 3 * 70 + 6
+    assert ((sheet == 10).all(axis=2)).sum() >= 64 * 16 + 64 * 4 + 64 * 64 + 64 * 64
+
+
+def test_one_row_for_each_augmentation(tmp_path: Path) -> None:
+    infos = [painted_info(tmp_path / f'{index}.png') for index in range(2)]
+    cells, titles = augmented_cells(infos, ('tote', 'object'))
+    names = ['unchanged', *(augmentation.__name__ for augmentation in AUGMENTATIONS)]
+    assert titles == [name for name in names for _ in infos]
+    assert all((cell != cells[0]).any() if cell.shape == cells[0].shape else True for cell in cells[2:])
+
+
+def test_a_config_without_training_is_refused() -> None:
+    with pytest.raises(InputError, match='train_dataloader must be in the config'):
+        pipeline_sheet(Config({'model': {}}), 1, 1, 64, 0)
+
+
+@pytest.mark.slow
+def test_the_command_line(minibench_root: Path, tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, 'tools/browse_data.py', *arguments]
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+        return subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+
+    out = tmp_path / 'new' / 'sheet.png'
+    data = ('--data-root', str(minibench_root))
+    done = run(CONFIG, '--out', str(out), '--num', '3', '--columns', '2', '--cell-px', '100', *data)
+    assert done.returncode == 0, done.stderr
+    assert cv2.imread(str(out)).shape[1] == 2 * 106 + 6
+    done = run(CONFIG, '--out', str(out), '--augmentations', '--columns', '3', '--cell-px', '100', *data)
+    assert done.returncode == 0, done.stderr
+    assert cv2.imread(str(out)).shape[1] == 3 * 106 + 6
+    refused = run(CONFIG, '--out', str(tmp_path / 'sheet.txt'))
+    assert refused.returncode == 2
+    assert 'must end in .png' in refused.stderr

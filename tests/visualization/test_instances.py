@@ -1,0 +1,157 @@
+"""Overlays: which pixels get which colour, at any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pycocotools import mask as mask_api
+
+from armbench_mmdet.visualization.instances import (
+    CORRECT,
+    FALSE_POSITIVE,
+    FOUND,
+    MISSED,
+    NOT_COUNTED,
+    Chip,
+    Instance,
+    distinct_colours,
+    draw_chips,
+    draw_comparison,
+    draw_overlay,
+    shrunk,
+)
+
+GREY = 90
+
+
+def instance(
+    top: int, left: int, bottom: int, right: int, size: tuple[int, int], name: str = 'object', **more: object
+) -> Instance:
+    bitmap = np.zeros(size, np.uint8, order='F')
+    bitmap[top:bottom, left:right] = 1
+    return Instance(mask_api.encode(bitmap), name, **more)  # type: ignore[arg-type]
+
+
+def changed(picture: np.ndarray) -> np.ndarray:
+    return (np.abs(picture.astype(int) - GREY) > 3).any(axis=2)
+
+
+@pytest.mark.parametrize(
+    ('size', 'drawn'),
+    [((1000, 1200), (1000, 1200)), ((100, 120), (640, 768)), ((1, 1), (768, 768)), ((3, 900), (3, 900))],
+)
+def test_an_overlay_is_as_large_as_its_image_and_never_too_small_to_read(
+    size: tuple[int, int], drawn: tuple[int, int]
+) -> None:
+    image = np.full((*size, 3), GREY, np.uint8)
+    whole = instance(0, 0, *size, size, score=0.75)
+    out = draw_overlay(image, [whole, whole, instance(0, 0, 0, 0, size, score=0.5)])
+    assert out.shape == (*drawn, 3)
+    assert changed(out).any()
+    assert (image == GREY).all(), 'the image itself stays as it is'
+    assert not changed(draw_overlay(image, [])).any()
+
+
+def test_an_object_is_filled_and_a_tote_is_an_outline() -> None:
+    size = (800, 1000)
+    image = np.full((*size, 3), GREY, np.uint8)
+    tote = instance(100, 100, 700, 900, size, 'tote', score=0.9)
+    out = changed(draw_overlay(image, [tote]))
+    assert out[100:700, 100].mean() > 0.9
+    assert not out[300:500, 300:700].any()
+    thing = instance(300, 300, 500, 700, size, score=0.8)
+    out = changed(draw_overlay(image, [thing, tote]))
+    assert out[300:500, 300:700].all()
+    assert not out[550:600, 300:700].any()
+
+
+def test_a_small_instance_is_drawn_over_a_large_one_whatever_the_order() -> None:
+    size = (800, 800)
+    image = np.full((*size, 3), GREY, np.uint8)
+    large, small = instance(0, 0, 800, 800, size), instance(100, 100, 200, 200, size)
+    for order in ([large, small], [small, large]):
+        out = draw_overlay(image, order)
+        own = distinct_colours(2)[order.index(small)]
+        assert out[150, 100].tolist() == list(own), 'its outline is not tinted by the other'
+
+
+def test_class_and_score_are_written() -> None:
+    size = (800, 800)
+    image = np.full((*size, 3), GREY, np.uint8)
+    masks = [instance(200, 200, 600, 600, size, score=score) for score in (0.71, 0.99)]
+    pictures = [draw_overlay(image, [one]) for one in masks]
+    assert (pictures[0] != pictures[1]).any()
+    rows, columns = np.nonzero((pictures[0] != pictures[1]).any(axis=2))
+    assert np.ptp(rows) < 30
+    assert np.ptp(columns) < 60
+
+
+@pytest.mark.parametrize('count', [0, 1, 2, 100])
+def test_colours_differ(count: int) -> None:
+    colours = distinct_colours(count)
+    assert len(set(colours)) == len(colours) == count
+    assert colours == distinct_colours(count + 5)[:count]
+
+
+def brightness_of_the_middle(verdict: str, panel: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean colour and its spread inside a large instance of a panel."""
+    size = (400, 640)
+    one = instance(50, 50, 350, 590, size, verdict=verdict)
+    image = np.full((*size, 3), GREY, np.uint8)
+    out = draw_comparison(image, [one] if panel == 0 else [], [one] if panel else [], 'prediction')
+    top = out.shape[0] - size[0]
+    left = 0 if panel == 0 else out.shape[1] - size[1]
+    inside = out[top + 100 : top + 300, left + 100 : left + 540].astype(float)
+    return inside.mean((0, 1)), inside.std((0, 1))
+
+
+def test_verdicts_have_colours_of_their_own_and_what_is_wrong_is_hatched() -> None:
+    found, missed = brightness_of_the_middle(FOUND, 0), brightness_of_the_middle(MISSED, 0)
+    correct, false = brightness_of_the_middle(CORRECT, 1), brightness_of_the_middle(FALSE_POSITIVE, 1)
+    crowd = brightness_of_the_middle(NOT_COUNTED, 0)
+    np.testing.assert_allclose(found[0], correct[0])
+    for one, other in ((found, missed), (correct, false), (missed, false), (found, crowd)):
+        assert np.abs(one[0] - other[0]).max() > 20
+    # Without colour, in print: plain against striped.
+    assert max(part[1].max() for part in (found, correct, crowd)) < 1
+    assert min(part[1].max() for part in (missed, false)) > 10
+
+
+@pytest.mark.parametrize('size', [(2000, 2400), (60, 80), (900, 40)])
+def test_a_comparison_has_two_equal_panels_under_a_legend(size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), GREY, np.uint8)
+    out = draw_comparison(image, [], [instance(0, 0, 9, 9, size, score=0.5, verdict=FALSE_POSITIVE)], 'prediction', 320)
+    scale = 320 / max(size)
+    height, width = round(size[0] * scale), max(round(size[1] * scale), 300)
+    assert out.shape[1] - 2 * width in range(1, 20)
+    assert out.shape[0] - height in range(10, 60)
+
+
+def test_a_shrunk_picture_keeps_its_instances_in_place() -> None:
+    size = (1000, 1600)
+    image = np.full((*size, 3), GREY, np.uint8)
+    parts = [
+        [instance(200, 400, 600, 800, size), instance(900, 1500, 902, 1502, size)],
+        [],
+        [instance(0, 0, 9, 9, size)],
+    ]
+    small, shrunk_parts = shrunk(image, parts, 400)
+    assert small.shape == (250, 400, 3)
+    assert [len(part) for part in shrunk_parts] == [2, 0, 1]
+    first, speck = shrunk_parts[0]
+    assert mask_api.toBbox(first.mask).tolist() == [100, 50, 100, 100]
+    assert mask_api.area(speck.mask) >= 1
+    assert first.class_name == 'object'
+    assert shrunk(image, parts, 1600)[1] == parts
+
+
+def test_labels_keep_out_of_each_others_way_and_inside_the_picture() -> None:
+    image = np.full((200, 300, 3), GREY, np.uint8)
+    red, blue = (0, 0, 255), (255, 0, 0)
+    box = (100, 50, 120, 80)
+    both = draw_chips(image, [Chip('object 0.91', red, box, False), Chip('object 0.90', blue, box, False)], 14)
+    alone = draw_chips(image, [Chip('object 0.91', red, box, False)], 14)
+    assert ((both == red).all(2) == (alone == red).all(2)).all(), 'the first one is still whole'
+    assert (both == blue).all(2).sum() > 200
+    outside = draw_chips(image, [Chip('object 0.91', red, (290, 195, 10, 5), True)], 14)
+    assert (outside == red).all(2).sum() > 200
