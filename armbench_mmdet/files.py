@@ -1,11 +1,19 @@
-"""Files: the digest by which data and checkpoints are told apart."""
+"""Files: atomic writing, locks between processes, digests."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import FileLock
+
 _BLOCK_BYTES = 2**22
+_DRAFT = '.draft'
 
 
 def sha256_of(path: Path) -> str:
@@ -15,3 +23,81 @@ def sha256_of(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """A file or folder to write beside ``path``, which gets that name at the end: nobody ever sees half of it.
+
+    Whoever dies in between leaves a draft, which :func:`remove_drafts` removes.
+
+    Args:
+        path: The name; a file of that name is replaced, a folder must not exist.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OSError: Writing, syncing or renaming failed; what ``path`` names is as it was.
+    """
+    draft = path.with_name(f'{path.name}.{uuid.uuid4().hex[:12]}{_DRAFT}')
+    try:
+        yield draft
+        for file in sorted(draft.iterdir()) if draft.is_dir() else [draft]:
+            _sync(file)
+        os.replace(draft, path)
+        _sync(path.parent)
+    finally:
+        _remove(draft)
+
+
+def write_atomically(path: Path, content: bytes | str, check: Callable[[Path], object] | None = None) -> None:
+    """Write a file so that its name never stands for half of it, also after a power cut.
+
+    Args:
+        path: The file.
+        content: Its new content; text is written as UTF-8.
+        check: Called with the complete draft before it gets its name; what it raises stops the writing.
+
+    Raises:
+        OSError: Writing, syncing or renaming failed; the file is as it was.
+    """
+    with draft_of(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        if check is not None:
+            check(draft)
+
+
+def remove_drafts(folder: Path, name: str = '*') -> None:
+    """Remove what killed processes left half written in a folder.
+
+    Args:
+        folder: The folder.
+        name: Only drafts of the files that match this pattern.
+    """
+    for draft in folder.glob(f'{name}.*{_DRAFT}'):
+        _remove(draft)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` against other processes of this machine; it is freed when its holder dies."""
+    with FileLock(path):
+        yield
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == 'nt':  # folders cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)

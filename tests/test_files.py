@@ -1,0 +1,65 @@
+"""Atomic writing and locks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from armbench_mmdet.files import draft_of, remove_drafts, write_atomically
+
+
+def test_the_name_stands_for_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / 'a.json'
+    write_atomically(path, 'old')
+
+    def dies() -> None:
+        with draft_of(path) as draft:
+            draft.write_text('half')
+            assert path.read_text() == 'old'
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dies()
+    assert [file.name for file in tmp_path.iterdir()] == ['a.json']
+    assert path.read_text() == 'old'
+
+
+def test_a_check_that_fails_stops_the_writing(tmp_path: Path) -> None:
+    def refuse(draft: Path) -> None:
+        raise ValueError(draft.read_text())
+
+    with pytest.raises(ValueError, match='content'):
+        write_atomically(tmp_path / 'a', b'content', refuse)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_rename_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / 'a', 'old')
+
+    def fails(*_: object) -> None:
+        raise OSError('no rename')
+
+    monkeypatch.setattr(os, 'replace', fails)
+    with pytest.raises(OSError, match='no rename'):
+        write_atomically(tmp_path / 'a', 'new')
+    assert [file.read_text() for file in tmp_path.iterdir()] == ['old']
+
+
+def test_a_folder_appears_complete(tmp_path: Path) -> None:
+    with draft_of(tmp_path / 'columns') as draft:
+        draft.mkdir()
+        (draft / 'ids.npy').write_bytes(b'1')
+        assert not (tmp_path / 'columns').exists()
+    assert (tmp_path / 'columns/ids.npy').read_bytes() == b'1'
+
+
+def test_drafts_of_the_dead_are_removed(tmp_path: Path) -> None:
+    (tmp_path / 'a.123.draft').write_text('half')
+    (tmp_path / 'b.123.draft').mkdir()
+    (tmp_path / 'c').write_text('whole')
+    remove_drafts(tmp_path, 'a')
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['b.123.draft', 'c']
+    remove_drafts(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ['c']
