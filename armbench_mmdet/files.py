@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from mmengine.logging import print_log
 
 _BLOCK_BYTES = 2**22
 _DRAFT = '.draft'
@@ -80,10 +81,24 @@ def remove_drafts(folder: Path, name: str = '*') -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` against other processes of this machine; it is freed when its holder dies."""
-    with FileLock(path):
+def locked(path: Path, notice: str = '') -> Iterator[None]:
+    """Hold the lock file ``path`` against other processes of this machine; it is freed when its holder dies.
+
+    Args:
+        path: The lock file, created if need be.
+        notice: Logged when another process holds the lock.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if notice:
+            print_log(notice, 'current')
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _sync(path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from armbench_mmdet.files import draft_of, remove_drafts, write_atomically
+from armbench_mmdet.files import draft_of, locked, remove_drafts, write_atomically
 
 
 def test_the_name_stands_for_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
@@ -63,3 +65,20 @@ def test_drafts_of_the_dead_are_removed(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ['b.123.draft', 'c']
     remove_drafts(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ['c']
+
+
+def hold(path: Path, order: list[str]) -> None:
+    with locked(path, 'waiting'):
+        order.append('in')
+        time.sleep(0.05)
+        order.append('out')
+
+
+def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
+    order: list[str] = []
+    threads = [threading.Thread(target=hold, args=(tmp_path / 'lock', order)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order == ['in', 'out'] * 3

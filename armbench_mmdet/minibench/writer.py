@@ -10,16 +10,18 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.logging import print_log
 from tqdm import tqdm
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import locked, remove_drafts, write_atomically
 from armbench_mmdet.minibench.outlines import CATEGORIES, scene_annotations
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
 
@@ -100,10 +102,7 @@ def _made(jobs: list[_Job], workers: int) -> Generator[list[dict[str, Any]], Non
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write so that the file is there complete or not at all."""
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_text(json.dumps(content, separators=(',', ':')))
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(content, separators=(',', ':')))
 
 
 def _coco(jobs: list[_Job], rows: list[list[dict[str, Any]]], subset: str, split: str) -> dict[str, Any]:
@@ -146,6 +145,7 @@ def check_ours(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f'out must be a folder, got the file {str(out)!r}')
+    remove_drafts(out, MARKER)
     found = {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
     if found and MARKER not in found:
         raise InputError(
@@ -242,24 +242,6 @@ def is_complete(root: Path) -> bool:
     return all((root / f'{name}.json').is_file() for name in content.get('counts', {}))
 
 
-if sys.platform != 'win32':
-    import fcntl
-
-
-@contextlib.contextmanager
-def _only_one(root: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system frees it when a process ends, however it ends."""
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / LOCK, 'w') as lock:
-        if sys.platform != 'win32':
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f'waiting for another process that makes minibench in {root}', flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def ensure_minibench(root: Path, train_images: int | None = None) -> None:
     """Make minibench in a folder unless a complete one is there.
 
@@ -277,11 +259,12 @@ def ensure_minibench(root: Path, train_images: int | None = None) -> None:
     if is_complete(root):
         return
     check_ours(root)
-    with _only_one(root):
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root / LOCK, f'waiting for another process that makes minibench in {root}'):
         if is_complete(root):
             return
         counts = dict(DEFAULT_COUNTS)
         if train_images is not None:
             counts[MIX, 'train'] = train_images
-        print(f'making minibench, {sum(counts.values())} procedural pictures, in {root}', flush=True)
+        print_log(f'making minibench, {sum(counts.values())} procedural pictures, in {root}', 'current')
         make_minibench(root, counts=counts)
