@@ -6,7 +6,7 @@ TORCH  ?= torch==2.13.0
 
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.armbench-mmdet
-CODE  := armbench_mmdet configs tests tools _armbench_mmdet_hint.py
+CODE  := armbench_mmdet configs docs tests tools _armbench_mmdet_hint.py
 
 DEMO    := mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench mask2former/mask2former_r18-w32_q30_minibench
 RESULTS := mask_rcnn/mask-rcnn_r18-w32_fpn-64_3k_minibench-2k mask2former/mask2former_r18-w32_q30_6k_minibench-2k
@@ -20,7 +20,7 @@ done
 @$(PY) tools/report.py $(addprefix work_dirs/,$(notdir $(1))) --out $(2)
 endef
 
-.PHONY: help setup demo minibench-results test test-slow lint format bench
+.PHONY: help setup demo minibench-results test test-slow lint format docs bench
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables              PYTHON=$(PYTHON)  VENV=$(VENV) (an existing environment works)  TORCH='$(TORCH)'"
@@ -55,6 +55,11 @@ lint: setup      ## ruff and mypy
 format: setup    ## let ruff put the code in order
 	$(VENV)/bin/ruff check --fix $(CODE)
 	$(VENV)/bin/ruff format $(CODE)
+
+docs: setup      ## the site in build/site, with the API reference; needs its own packages, which it installs
+	$(PY) -m pip install -q --no-deps -r docs/requirements.txt
+	$(PY) docs/architecture.py --check
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q --strict -d build/site
 
 bench: setup     ## ours against the stock stack, as ratios; wants an idle machine
 	$(PY) tools/benchmark.py all

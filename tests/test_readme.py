@@ -1,4 +1,4 @@
-"""Every command and every piece of code in the README works."""
+"""Every command and every piece of code in the README, and the commands of docs/training.md, work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
-README = (REPO / 'README.md').read_text()
+README = '\n'.join((REPO / name).read_text() for name in ('README.md', 'docs/training.md'))
 ELSEWHERE = {  # parts of commands that do not run here, and why
     'git clone': 'is how this got here',
     'make ': 'its targets are checked below; CI and `make demo` run them',
