@@ -15,14 +15,14 @@ import numpy as np
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import FOUND, IGNORED, ClassMatches, MatchTable
 from armbench_mmdet.evaluation.protocol import RECALL_THRESHOLDS
+from armbench_mmdet.evaluation.result import MEAN
 
 RESAMPLES = 1000
 DRAWS_AT_ONCE = 64
-MEAN = 'mean'
 
 
 @dataclasses.dataclass(frozen=True)
-class Interval:
+class Estimate:
     """A score and the ends of its interval; None where there is no ground truth."""
 
     value: float | None
@@ -32,7 +32,7 @@ class Interval:
 
 def confidence_intervals(
     table: MatchTable, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95
-) -> dict[str, Interval]:
+) -> dict[str, Estimate]:
     """Intervals of the mAP of each class and, under ``mean``, of their mean.
 
     Args:
@@ -47,7 +47,7 @@ def confidence_intervals(
 
 def difference_intervals(
     first: MatchTable, second: MatchTable, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95
-) -> dict[str, Interval]:
+) -> dict[str, Estimate]:
     """Intervals of ``first - second``, each draw of images scored under both.
 
     Raises:
@@ -64,13 +64,13 @@ def difference_intervals(
     }
 
 
-def _interval(observed: float, drawn: np.ndarray, confidence: float) -> Interval:
+def _interval(observed: float, drawn: np.ndarray, confidence: float) -> Estimate:
     drawn = drawn[~np.isnan(drawn)]  # a draw may hold no instance of a rare class
     if np.isnan(observed) or not drawn.size:
-        return Interval(None, None, None)
+        return Estimate(None, None, None)
     tail = 50 * (1 - confidence)
     low, high = np.percentile(drawn, [tail, 100 - tail])
-    return Interval(float(observed), float(low), float(high))
+    return Estimate(float(observed), float(low), float(high))
 
 
 def _scores(table: MatchTable, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:

@@ -24,13 +24,14 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.protocol import Matching, by_image_and_class
+from armbench_mmdet.evaluation.result import SegmentationErrors
 
 SCORE_THRESHOLD = 0.5
 OVERLAP = 0.5
 VERDICTS = ('detected', 'over_segmented', 'under_segmented', 'missed')
 
 
-def segmentation_errors(matching: Matching) -> dict[str, dict[str, Any]]:
+def segmentation_errors(matching: Matching) -> dict[str, SegmentationErrors]:
     """The share of each class's instances under each verdict, None without instances, and their number.
 
     Args:
@@ -42,11 +43,11 @@ def segmentation_errors(matching: Matching) -> dict[str, dict[str, Any]]:
     for pair, shapes in instances.items():
         masks = [shape['mask'] for shape in shapes]
         counts[pair[1]].update(verdicts(masks, [p['segmentation'] for p in predictions.get(pair, ())]))
-    rates: dict[str, dict[str, Any]] = {}
+    rates = {}
     for name, category in zip(matching.classes, matching.category_ids, strict=True):
         total = sum(counts[category].values())
-        rates[name] = {verdict: counts[category][verdict] / total if total else None for verdict in VERDICTS}
-        rates[name]['instances'] = total
+        shares = {verdict: counts[category][verdict] / total if total else None for verdict in VERDICTS}
+        rates[name] = SegmentationErrors(**shares, instances=total)
     return rates
 
 

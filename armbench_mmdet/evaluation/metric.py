@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,15 @@ from armbench_mmdet.evaluation.predictions import (
     without_detections,
     write_coco_results,
 )
-from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_DETS, SUMMARY_KEYS, Matching
+from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_DETS, Matching
 from armbench_mmdet.evaluation.result import (
     SCHEMA_VERSION,
-    checked_result,
+    Identity,
+    Images,
+    Interval,
+    Result,
+    TypeScores,
+    checked_identity,
     file_fingerprint,
     matches_path,
     result_table,
@@ -63,7 +68,7 @@ class ArmbenchMetric(BaseMetric):
         prefix: As in mmengine.
 
     Attributes:
-        result: The last evaluation in the result file's shape, or None before the first.
+        result: The last evaluation, or None before the first.
     """
 
     default_prefix = 'coco'
@@ -89,9 +94,10 @@ class ArmbenchMetric(BaseMetric):
         self.ann_file = ann_file
         self.result_file = result_file
         self.identity = dict(identity or {})
+        checked_identity(self.identity)
         self.coco_json_prefix = coco_json_prefix
         self.log_table = log_table
-        self.result: dict[str, Any] | None = None
+        self.result: Result | None = None
         self._ground_truth = ground_truth
         self._evaluated: dict[str, Any] | None = None
 
@@ -158,37 +164,40 @@ class ArmbenchMetric(BaseMetric):
         truth = self.ground_truth
         predictions = list({prediction['img_id']: prediction for prediction in reversed(results)}.values())[::-1]
         category_ids = [category['id'] for category in truth['categories']]
-        result: dict[str, Any] = {
-            'schema_version': SCHEMA_VERSION,
-            'identity': self._full_identity(),
-            'classes': [category['name'] for category in truth['categories']],
-            'images': {**self._count_images(predictions), 'repeated': len(results) - len(predictions)},
-            'detections': sum(len(prediction['labels']) for prediction in predictions),
-            'speed': speed_summary(predictions, density_of_images(truth)),
-        }
+        images = self._count_images(predictions, repeated=len(results) - len(predictions))
+        scores: dict[str, TypeScores] = {}
+        errors = None
         for iou_type in self.iou_types:
             detections = coco_detections(predictions, category_ids, iou_type)
             if self.coco_json_prefix and iou_type != 'boundary':
                 write_coco_results(f'{self.coco_json_prefix}.{iou_type}.json', detections)
             matching = Matching(truth, detections, iou_type)
-            result[iou_type] = scores_of_type(matching)
             if iou_type == 'segm':
-                result['segmentation_errors'] = segmentation_errors(matching)
-            if self.result_file:
-                result[iou_type]['confidence'] = self._keep_matches(matching)
-        self.result = checked_result(result, self.result_file or 'the metric')
+                errors = segmentation_errors(matching)
+            confidence = self._keep_matches(matching) if self.result_file else None
+            scores[iou_type] = scores_of_type(matching, confidence)
+        self.result = Result(
+            schema_version=SCHEMA_VERSION,
+            identity=self._full_identity(),
+            classes=[category['name'] for category in truth['categories']],
+            images=images,
+            detections=sum(len(prediction['labels']) for prediction in predictions),
+            segmentation_errors=errors,
+            speed=speed_summary(predictions, density_of_images(truth)),
+            **scores,
+        )
         if self.log_table:
             print_log('\n' + result_table(self.result), logger='current')
         if self.result_file:
             write_result(self.result_file, self.result)
-        return logged_scores(self.result, self.iou_types)
+        return logged_scores(self.result)
 
     def add_timing(self, seconds: float, images: int) -> None:
         """Note the time per image of the last so many images that were processed."""
         for prediction in self.results[-images:]:
             prediction['seconds'] = seconds
 
-    def _count_images(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _count_images(self, predictions: Sequence[Mapping[str, Any]], repeated: int) -> Images:
         sizes = {image['id']: (image['height'], image['width']) for image in self.ground_truth['images']}
         for prediction in predictions:
             check_mask_sizes(prediction, sizes.get(prediction['img_id']))
@@ -200,22 +209,21 @@ class ArmbenchMetric(BaseMetric):
         if unreadable:
             message = f'{len(unreadable)} images could not be read; they count as images without detections:'
             print_log('\n  '.join([message, *unreadable]), logger='current', level=logging.WARNING)
-        return {'ground_truth': len(sizes), 'not_seen': not_seen, 'unreadable': unreadable}
+        return Images(ground_truth=len(sizes), not_seen=not_seen, repeated=repeated, unreadable=unreadable)
 
-    def _keep_matches(self, matching: Matching) -> dict[str, Any]:
+    def _keep_matches(self, matching: Matching) -> dict[str, Interval]:
         table = match_table(matching)
         table.save(matches_path(str(self.result_file), matching.iou_type))
-        intervals = confidence_intervals(table)
-        return {name: {'low': interval.low, 'high': interval.high} for name, interval in intervals.items()}
+        return {name: Interval(low=one.low, high=one.high) for name, one in confidence_intervals(table).items()}
 
-    def _full_identity(self) -> dict[str, Any]:
+    def _full_identity(self) -> Identity:
         meta = self.dataset_meta or {}
         known = {key: meta.get(key) for key in ('subset', 'split', 'data_fingerprint')}
         ann_file = self.ann_file or meta.get('ann_file')
         if known['data_fingerprint'] is None and self.result_file and ann_file:
             known['data_fingerprint'] = file_fingerprint(ann_file)
         extra = {**_data_location(meta, ann_file), **self.identity.get('extra', {})}
-        return {**known, 'versions': installed_versions(), **self.identity, 'extra': extra}
+        return checked_identity({**known, 'versions': installed_versions(), **self.identity, 'extra': extra})
 
 
 def _data_location(meta: Mapping[str, Any], ann_file: str | None) -> dict[str, Any]:
@@ -243,12 +251,10 @@ def only_classes(ground_truth: Mapping[str, Any], classes: Sequence[str]) -> dic
     return {**ground_truth, 'categories': categories, 'annotations': annotations}
 
 
-def logged_scores(result: Mapping[str, Any], iou_types: Iterable[str]) -> dict[str, float | None]:
+def logged_scores(result: Result) -> dict[str, float | None]:
     """The flat names under which a run logs a result: ``segm_mAP``, ``segm_object_mAP_50``."""
     logged: dict[str, float | None] = {}
-    for iou_type in iou_types:
-        scores = result[iou_type]
-        logged |= {f'{iou_type}_{key}': scores[key] for key in SUMMARY_KEYS}
-        for name, one in scores['per_class'].items():
-            logged |= {f'{iou_type}_{name}_{key}': one[key] for key in SUMMARY_KEYS}
+    for iou_type, scores in result.scores.items():
+        for prefix, one in {iou_type: scores, **{f'{iou_type}_{k}': v for k, v in scores.per_class.items()}}.items():
+            logged |= {f'{prefix}_{key}': value for key, value in one.numbers().items()}
     return logged

@@ -98,8 +98,6 @@ COCO chose its pixel edges for images of about 640×480. In a 2448×2048 photo n
 dividing by the image area keeps what the words meant, whatever the camera's resolution.
 """
 
-SUMMARY_KEYS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR_1', 'AR_10', 'AR_100')
-
 
 @dataclasses.dataclass(frozen=True)
 class Accumulated:

@@ -1,60 +1,74 @@
-"""The result file and its table."""
+"""The result file: its types, reading, writing, and its table."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from tabulate import tabulate
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import sha256_of
+from armbench_mmdet.files import sha256_of, write_atomically
 
 SCHEMA_VERSION = 1
 MISSING = '–'
+MEAN = 'mean'
 Number = float | None
 
 
-class Scores(msgspec.Struct, kw_only=True):
-    """COCO's numbers under one IoU type: average precision and average recall, 0 to 1."""
+class Scores(msgspec.Struct, kw_only=True, frozen=True):
+    """COCO's numbers under one IoU type: average precision and average recall, 0 to 1; None without ground truth."""
 
-    ap: Number = msgspec.field(name='mAP')
-    ap_50: Number = msgspec.field(name='mAP_50')
-    ap_75: Number = msgspec.field(name='mAP_75')
-    ap_small: Number = msgspec.field(name='mAP_s')
-    ap_medium: Number = msgspec.field(name='mAP_m')
-    ap_large: Number = msgspec.field(name='mAP_l')
-    ar_1: Number = msgspec.field(name='AR_1')
-    ar_10: Number = msgspec.field(name='AR_10')
-    ar_100: Number = msgspec.field(name='AR_100')
+    mAP: Number
+    mAP_50: Number
+    mAP_75: Number
+    mAP_s: Number
+    mAP_m: Number
+    mAP_l: Number
+    AR_1: Number
+    AR_10: Number
+    AR_100: Number
+
+    def numbers(self) -> dict[str, Number]:
+        """Every number by its name, :data:`SUMMARY_KEYS`."""
+        return {key: getattr(self, key) for key in SUMMARY_KEYS}
 
 
-class ClassScores(Scores, kw_only=True):
+SUMMARY_KEYS = Scores.__struct_fields__
+
+
+class ClassScores(Scores, kw_only=True, frozen=True):
     """One class; ``instances`` counts its ground truth without crowds."""
 
     instances: int
 
 
-class StratumScores(msgspec.Struct, kw_only=True):
+class StratumScores(msgspec.Struct, kw_only=True, frozen=True):
     """A part of the data: a size bin or a density bin.
 
     ``per_class`` holds the mAP of each class. ``instances`` counts ground truth without crowds, ``images`` the images
     in the bin (for sizes: those with at least one such instance).
     """
 
-    ap: Number = msgspec.field(name='mAP')
-    ap_50: Number = msgspec.field(name='mAP_50')
-    ap_75: Number = msgspec.field(name='mAP_75')
-    ar_100: Number = msgspec.field(name='AR_100')
-    per_class: dict[str, Number]
+    mAP: Number = None
+    mAP_50: Number = None
+    mAP_75: Number = None
+    AR_100: Number = None
+    per_class: dict[str, Number] = {}
     instances: int
     images: int
 
 
-class TypeScores(Scores, kw_only=True):
+class Interval(msgspec.Struct, kw_only=True, frozen=True):
+    """The 95 % bootstrap interval of an mAP over images; see :mod:`armbench_mmdet.evaluation.bootstrap`."""
+
+    low: Number
+    high: Number
+
+
+class TypeScores(Scores, kw_only=True, frozen=True):
     """Everything under one IoU type; ``confidence`` has an interval for each class and for their ``mean``."""
 
     per_class: dict[str, ClassScores]
@@ -62,20 +76,35 @@ class TypeScores(Scores, kw_only=True):
     per_density: dict[str, StratumScores]
     confidence: dict[str, Interval] | None = None
 
+    @property
+    def instances(self) -> int:
+        """Ground truth of all classes without crowds."""
+        return sum(one.instances for one in self.per_class.values())
 
-class Speed(msgspec.Struct, kw_only=True):
+    @property
+    def by_class(self) -> dict[str, TypeScores | ClassScores]:
+        """The mean over the classes, under ``mean``, and each class."""
+        return {MEAN: self, **self.per_class}
+
+
+class Times(msgspec.Struct, kw_only=True, frozen=True):
+    """Milliseconds per image."""
+
+    median_ms: Number
+    p95_ms: Number
+
+
+class Speed(Times, kw_only=True, frozen=True):
     """Time from the loaded batch to finished predictions, per image, and the process's peak memory."""
 
     images: int
-    median_ms: Number
-    p95_ms: Number
-    per_density: dict[str, dict[str, Number]]
+    per_density: dict[str, Times]
     peak_memory_mb: Number
     peak_gpu_memory_mb: Number
     device: str
 
 
-class SegmentationErrors(msgspec.Struct, kw_only=True):
+class SegmentationErrors(msgspec.Struct, kw_only=True, frozen=True):
     """Shares of one class's instances, adding up to 1; defined in :mod:`armbench_mmdet.evaluation.error_rates`."""
 
     detected: Number
@@ -85,14 +114,7 @@ class SegmentationErrors(msgspec.Struct, kw_only=True):
     instances: int
 
 
-class Interval(msgspec.Struct, kw_only=True):
-    """The 95 % bootstrap interval of an mAP over images; see :mod:`armbench_mmdet.evaluation.bootstrap`."""
-
-    low: Number
-    high: Number
-
-
-class Images(msgspec.Struct, kw_only=True):
+class Images(msgspec.Struct, kw_only=True, frozen=True):
     """How many images there were, how many the metric never saw, and how many it saw twice (counted once).
 
     ``unreadable`` lists the files that could not be read; they count as images without detections.
@@ -104,7 +126,7 @@ class Images(msgspec.Struct, kw_only=True):
     unreadable: list[str] = []
 
 
-class Identity(msgspec.Struct, kw_only=True):
+class Identity(msgspec.Struct, kw_only=True, frozen=True):
     """What was evaluated on what; anything more goes to ``extra``.
 
     The metric puts there where the data lie: ``ann_file`` and ``image_folder``, absolute, and ``category_map`` if the
@@ -121,8 +143,8 @@ class Identity(msgspec.Struct, kw_only=True):
     extra: dict[str, Any] = {}
 
 
-class ResultFile(msgspec.Struct, kw_only=True):
-    """The whole file."""
+class Result(msgspec.Struct, kw_only=True, frozen=True):
+    """One evaluation: the whole file."""
 
     schema_version: int
     identity: Identity
@@ -135,9 +157,16 @@ class ResultFile(msgspec.Struct, kw_only=True):
     segmentation_errors: dict[str, SegmentationErrors] | None = None
     speed: Speed | None = None
 
+    @property
+    def scores(self) -> dict[str, TypeScores]:
+        """The scores by IoU type, masks first; types that were not evaluated are left out."""
+        every = {'segm': self.segm, 'boundary': self.boundary, 'bbox': self.bbox}
+        return {iou_type: scores for iou_type, scores in every.items() if scores is not None}
 
-SCHEMA: dict[str, Any] = msgspec.json.schema(ResultFile)
-"""The JSON schema of the file, derived from the types above."""
+
+def result_schema() -> dict[str, Any]:
+    """The JSON schema of the file, derived from the types above."""
+    return msgspec.json.schema(Result)
 
 
 def file_fingerprint(path: str | Path) -> str | None:
@@ -150,70 +179,48 @@ def matches_path(result_file: str | Path, iou_type: str) -> Path:
     return Path(result_file).with_suffix(f'.{iou_type}.matches.npz')
 
 
-def checked_result(result: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The result in its canonical form, every field present.
-
-    Args:
-        result: A result in the file's shape; its NaN become null.
-        source: What to name in the message, usually a path.
+def checked_identity(identity: Mapping[str, Any]) -> Identity:
+    """The identity of a result.
 
     Raises:
-        InputError: A field is missing, misspelt or of the wrong type.
+        InputError: A key is not one of its fields, or a value is of the wrong type.
     """
-    clean = without_nan(result)
-    version = clean.get('schema_version') if isinstance(clean, dict) else None
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f'schema_version must be {SCHEMA_VERSION}, got {version!r} (in {source}); evaluate again with tools/test.py'
-        )
+    unknown = sorted(identity.keys() - set(Identity.__struct_fields__))
+    if unknown:
+        raise InputError(f'identity must have the keys {", ".join(Identity.__struct_fields__)}, got {unknown}')
     try:
-        return msgspec.to_builtins(msgspec.convert(clean, ResultFile))
+        return msgspec.convert({'subset': None, 'split': None, **identity}, Identity)
     except msgspec.ValidationError as error:
-        raise InputError(
-            f'a result must follow its schema: {error} (in {source}); evaluate again with tools/test.py'
-        ) from error
+        raise InputError(f'identity must follow the schema of results: {error}, got {dict(identity)!r}') from error
 
 
-def write_result(path: str | Path, result: Mapping[str, Any]) -> Path:
-    """Validate and write a result file; readers see the old file or the new one, never half of it.
-
-    Raises:
-        InputError: The result does not follow the schema.
-    """
+def write_result(path: str | Path, result: Result) -> Path:
+    """Write a result file; NaN becomes null, and readers see the old file or the new one, never half of it."""
     path = Path(path)
-    content = msgspec.json.format(msgspec.json.encode(checked_result(result, str(path))), indent=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.{path.name}.{os.getpid()}')
-    draft.write_bytes(content + b'\n')
-    draft.replace(path)
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(result), indent=2) + b'\n')
     return path
 
 
-def read_result(path: str | Path) -> dict[str, Any]:
+def read_result(path: str | Path) -> Result:
     """Read and validate a result file.
 
     Raises:
         InputError: The file is missing, is no JSON, or does not follow the schema.
     """
-    path = Path(path)
+    remedy = f'(in {path}); evaluate again with tools/test.py'
     try:
-        content = msgspec.json.decode(path.read_bytes())
+        content = msgspec.json.decode(Path(path).read_bytes())
+        version = content.get('schema_version') if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise InputError(f'schema_version must be {SCHEMA_VERSION}, got {version!r} {remedy}')
+        return msgspec.convert(content, Result)
     except OSError as error:
         raise InputError(f'result file must be readable, got {error.strerror!r} (in {path})') from error
+    except msgspec.ValidationError as error:
+        raise InputError(f'a result must follow its schema: {error} {remedy}') from error
     except msgspec.DecodeError as error:
-        raise InputError(f'result file must be JSON: {error} (in {path}); evaluate again with tools/test.py') from error
-    return checked_result(content, str(path))
-
-
-def without_nan(value: Any) -> Any:
-    """A copy with NaN and infinities as None; tuples become lists."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        raise InputError(f'result file must be JSON: {error} {remedy}') from error
 
 
 def shown(value: float | None, digits: int = 3) -> str:
@@ -221,34 +228,18 @@ def shown(value: float | None, digits: int = 3) -> str:
     return MISSING if value is None else f'{value:.{digits}f}'
 
 
-COLUMNS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR_1', 'AR_10', 'AR_100')
-
-
-def result_table(result: Mapping[str, Any]) -> str:
+def result_table(result: Result) -> str:
     """One row for the mean and one for each class, under each IoU type."""
-    rows: list[Sequence[str]] = [('', 'class', *COLUMNS, 'instances')]
-    for iou_type in ('segm', 'boundary', 'bbox'):
-        scores = result.get(iou_type)
-        if scores is None:
-            continue
-        total = sum(one['instances'] for one in scores['per_class'].values())
-        rows.append((iou_type, 'mean', *(shown(scores[column]) for column in COLUMNS), str(total)))
-        for name, one in scores['per_class'].items():
-            rows.append(('', name, *(shown(one[column]) for column in COLUMNS), str(one['instances'])))
-    identity = result['identity']
-    title = ' '.join(str(part) for part in (identity.get('subset'), identity.get('split')) if part)
-    images = result['images']
-    about = f'{images["ground_truth"]} images, {result["detections"]} detections'
-    if images['not_seen']:
-        about += f', {images["not_seen"]} images NOT predicted'
-    return '\n'.join([f'{title}: {about}' if title else about, aligned(rows)])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Cells padded to columns; the first two columns to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append('  '.join(cells).rstrip())
-    return '\n'.join(lines)
+    rows = []
+    for iou_type, scores in result.scores.items():
+        for name, one in scores.by_class.items():
+            kind = iou_type if name == MEAN else ''
+            rows.append([kind, name, *map(shown, one.numbers().values()), str(one.instances)])
+    title = ' '.join(part for part in (result.identity.subset, result.identity.split) if part)
+    about = f'{result.images.ground_truth} images, {result.detections} detections'
+    if result.images.not_seen:
+        about += f', {result.images.not_seen} images NOT predicted'
+    align = ['left', 'left', *['right'] * (len(SUMMARY_KEYS) + 1)]
+    header = ['', 'class', *SUMMARY_KEYS, 'instances']
+    table = tabulate(rows, header, tablefmt='plain', colalign=align, disable_numparse=True)
+    return f'{title}: {about}\n{table}' if title else f'{about}\n{table}'

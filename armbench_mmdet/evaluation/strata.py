@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from armbench_mmdet.evaluation.protocol import SIZE_EDGES_FRAC, SIZE_EDGES_PX, Accumulated, Matching
+from armbench_mmdet.evaluation.result import ClassScores, Interval, Speed, StratumScores, Times, TypeScores
 
 try:
     import resource
@@ -45,16 +46,16 @@ def density_of_images(ground_truth: Mapping[str, Any]) -> dict[int, str | None]:
     return {image['id']: density_name(counts[image['id']]) for image in ground_truth['images']}
 
 
-def scores_of_type(matching: Matching) -> dict[str, Any]:
+def scores_of_type(matching: Matching, confidence: dict[str, Interval] | None = None) -> TypeScores:
     """Everything the result file holds under one IoU type."""
     overall = matching.accumulate()
     counted = [a for a in matching.annotations if not a.get('iscrowd')]
     per_class_id = Counter(annotation['category_id'] for annotation in counted)
     names = zip(matching.classes, matching.category_ids, strict=True)
-    return {
+    return TypeScores(
         **overall.summary(),
-        'per_class': {name: {**overall.summary(name), 'instances': per_class_id[i]} for name, i in names},
-        'per_size': {
+        per_class={name: ClassScores(**overall.summary(name), instances=per_class_id[i]) for name, i in names},
+        per_size={
             'coco': _sizes(overall, counted, dict.fromkeys(matching.images, 1.0), SIZE_EDGES_PX),
             'relative': _sizes(
                 matching.accumulate(relative_areas=True),
@@ -63,13 +64,14 @@ def scores_of_type(matching: Matching) -> dict[str, Any]:
                 SIZE_EDGES_FRAC,
             ),
         },
-        'per_density': _densities(matching, counted),
-    }
+        per_density=_densities(matching, counted),
+        confidence=confidence,
+    )
 
 
 def _sizes(
     accumulated: Accumulated, counted: list[dict[str, Any]], unit_px: Mapping[int, float], edges: tuple[float, float]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, StratumScores]:
     # Both edges belong to both neighbours, as in COCO's own ranges.
     ranges = {'s': (0.0, edges[0]), 'm': (edges[0], edges[1]), 'l': (edges[1], float('inf'))}
     bins = {}
@@ -79,7 +81,7 @@ def _sizes(
     return bins
 
 
-def _densities(matching: Matching, counted: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _densities(matching: Matching, counted: list[dict[str, Any]]) -> dict[str, StratumScores]:
     bin_of = density_of_images({'images': matching.images.values(), 'annotations': counted})
     scores = {}
     for name in DENSITY_NAMES:
@@ -91,20 +93,22 @@ def _densities(matching: Matching, counted: list[dict[str, Any]]) -> dict[str, d
 
 def _stratum(
     accumulated: Accumulated | None, inside: list[dict[str, Any]], image_ids: Iterable[int], area: str = 'all'
-) -> dict[str, Any]:
-    scores: dict[str, Any] = {'mAP': None, 'mAP_50': None, 'mAP_75': None, 'AR_100': None, 'per_class': {}}
-    if accumulated is not None:
-        scores = {
-            'mAP': accumulated.ap(area=area),
-            'mAP_50': accumulated.ap(0.5, area=area),
-            'mAP_75': accumulated.ap(0.75, area=area),
-            'AR_100': accumulated.ar(area=area),
-            'per_class': {name: accumulated.ap(area=area, class_name=name) for name in accumulated.classes},
-        }
-    return {**scores, 'instances': len(inside), 'images': len(set(image_ids))}
+) -> StratumScores:
+    images = len(set(image_ids))
+    if accumulated is None:
+        return StratumScores(instances=len(inside), images=images)
+    return StratumScores(
+        mAP=accumulated.ap(area=area),
+        mAP_50=accumulated.ap(0.5, area=area),
+        mAP_75=accumulated.ap(0.75, area=area),
+        AR_100=accumulated.ar(area=area),
+        per_class={name: accumulated.ap(area=area, class_name=name) for name in accumulated.classes},
+        instances=len(inside),
+        images=images,
+    )
 
 
-def speed_summary(predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str | None]) -> dict[str, Any] | None:
+def speed_summary(predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str | None]) -> Speed | None:
     """The result file's ``speed``, or None if nothing was timed.
 
     Args:
@@ -118,14 +122,14 @@ def speed_summary(predictions: Sequence[Mapping[str, Any]], density: Mapping[int
     for image_id, time_ms in times_ms.items():
         by_density[density.get(image_id)].append(time_ms)
     on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
-    return {
+    return Speed(
         **_median_and_p95(list(times_ms.values())),
-        'images': len(times_ms),
-        'per_density': {name: _median_and_p95(by_density[name]) for name in DENSITY_NAMES if name in by_density},
-        'peak_memory_mb': peak_memory_mb(),
-        'peak_gpu_memory_mb': torch.cuda.max_memory_allocated() / BYTES_PER_MB if on_gpu else None,
-        'device': torch.cuda.get_device_name() if on_gpu else 'cpu',
-    }
+        images=len(times_ms),
+        per_density={name: Times(**_median_and_p95(by_density[name])) for name in DENSITY_NAMES if name in by_density},
+        peak_memory_mb=peak_memory_mb(),
+        peak_gpu_memory_mb=torch.cuda.max_memory_allocated() / BYTES_PER_MB if on_gpu else None,
+        device=torch.cuda.get_device_name() if on_gpu else 'cpu',
+    )
 
 
 def peak_memory_mb() -> float | None:

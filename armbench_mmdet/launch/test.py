@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
@@ -19,6 +18,7 @@ from armbench_mmdet.datasets.locations import SUBSETS, check_choice
 from armbench_mmdet.engine.checkpoints import compare_weights, latest_checkpoint, load_weights
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.result import Result
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.hooks.self_test import run_selftest
 from armbench_mmdet.launch.train import build_runner
@@ -121,9 +121,7 @@ def selftest(config: Config, subset: str, split: str) -> int:
     return run_selftest(dataset, truth, load_annotations={'type': 'LoadPolygons'})
 
 
-def evaluate(
-    config: Config, checkpoint: Path, subsets: Sequence[str], split: str, out_dir: Path
-) -> dict[str, dict[str, Any]]:
+def evaluate(config: Config, checkpoint: Path, subsets: Sequence[str], split: str, out_dir: Path) -> dict[str, Result]:
     """Evaluate a checkpoint on each subset.
 
     Args:
@@ -134,14 +132,14 @@ def evaluate(
         out_dir: Where the result files go.
 
     Returns:
-        The result of each subset that was there, in the result file's shape; nothing in processes but the first.
+        The result of each subset that was there; nothing in processes but the first.
 
     Raises:
         InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config.
     """
     state = load_weights(checkpoint)
     digest = sha256_of(checkpoint)
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, Result] = {}
     for subset in subsets:
         runner = build_runner(test_config(config, checkpoint, digest, subset, split, out_dir))
         load_exactly(runner.model, state, checkpoint, str(config.filename))

@@ -20,7 +20,7 @@ from armbench_mmdet.datasets.locations import SPLITS, SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
-from armbench_mmdet.evaluation.result import matches_path, read_result
+from armbench_mmdet.evaluation.result import Result, matches_path, read_result
 from armbench_mmdet.minibench.writer import MARKER
 
 Row = dict[str, Any]
@@ -171,7 +171,7 @@ class Run:
         """The config file as the record or a result names it."""
         if self.record and self.record.get('config'):
             return self.record['config']
-        return next((e.result['identity']['config'] for e in self.evaluations if e.result['identity']['config']), None)
+        return next((e.result.identity.config for e in self.evaluations if e.result.identity.config), None)
 
     @property
     def status(self) -> str:
@@ -192,7 +192,7 @@ class Run:
     def is_procedural(self) -> bool:
         """Whether any of its data is minibench's."""
         loaders = [] if self.config is None else list(datasets(self.config))
-        ann_files = [evaluation.result['identity']['extra'].get('ann_file') for evaluation in self.evaluations]
+        ann_files = [evaluation.result.identity.extra.get('ann_file') for evaluation in self.evaluations]
         roots = [Path(ann_file).parents[1] for ann_file in ann_files if ann_file]
         roots += [Path(one['data_root']) for one in loaders if one.get('data_root')]
         return (
@@ -260,7 +260,7 @@ def _read_run(folder: Path, name: str) -> Run:
 
 
 def _config_stems(evaluations: Sequence[Evaluation]) -> list[str]:
-    return [Path(e.result['identity']['config']).stem for e in evaluations if e.result['identity']['config']]
+    return [Path(e.result.identity.config).stem for e in evaluations if e.result.identity.config]
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -356,23 +356,23 @@ class Evaluation:
     """A result file and the match tables beside it, by IoU type."""
 
     path: Path
-    result: dict[str, Any]
+    result: Result
     tables: dict[str, MatchTable]
 
     @property
     def subset(self) -> str:
         """The subset it was evaluated on."""
-        return self.result['identity']['subset']
+        return str(self.result.identity.subset)
 
     @property
     def split(self) -> str:
         """The split it was evaluated on."""
-        return str(self.result['identity']['split'])
+        return str(self.result.identity.split)
 
     @property
     def fingerprint(self) -> str | None:
         """The digest of the annotation file."""
-        return self.result['identity']['data_fingerprint']
+        return self.result.identity.data_fingerprint
 
 
 def read_evaluations(folder: Path) -> tuple[tuple[Evaluation, ...], list[str]]:
@@ -397,32 +397,29 @@ def read_evaluations(folder: Path) -> tuple[tuple[Evaluation, ...], list[str]]:
 
 def _read_evaluation(path: Path) -> tuple[Evaluation, list[str]]:
     result = read_result(path)
-    for key, choices in (('subset', SUBSETS), ('split', SPLITS)):
-        if result['identity'][key] not in choices:
+    subset, split = result.identity.subset, result.identity.split
+    for key, value, choices in (('subset', subset, SUBSETS), ('split', split, SPLITS)):
+        if value not in choices:
             raise InputError(
-                f'{key} must be one of {", ".join(choices)}, got {result["identity"][key]!r}: '
-                f'a result on another data set (in {path})'
+                f'{key} must be one of {", ".join(choices)}, got {value!r}: a result on another data set (in {path})'
             )
-    if path.stem != f'{result["identity"]["subset"]}_{result["identity"]["split"]}':
-        got = f'{result["identity"]["subset"]} {result["identity"]["split"]}'
-        raise InputError(f'result file must be named after its subset and split, got {got} (in {path})')
-    if result['classes'] != list(CLASSES):
-        raise InputError(f'classes must be {list(CLASSES)}, got {result["classes"]}: another data set (in {path})')
+    if path.stem != f'{subset}_{split}':
+        raise InputError(f'result file must be named after its subset and split, got {subset} {split} (in {path})')
+    if result.classes != list(CLASSES):
+        raise InputError(f'classes must be {list(CLASSES)}, got {result.classes}: another data set (in {path})')
     tables, problems = {}, []
-    for iou_type in IOU_TYPES:
-        if result[iou_type] is None:
-            continue
+    for iou_type in result.scores:
         try:
             tables[iou_type] = _table_of(result, path, iou_type)
         except InputError as error:
             problems.append(f'{error}; no curves and differences from it')
-    if result['images']['not_seen']:
-        images = result['images']
-        problems.append(f'{images["not_seen"]} of {images["ground_truth"]} images were not predicted (in {path})')
+    if result.images.not_seen:
+        images = result.images
+        problems.append(f'{images.not_seen} of {images.ground_truth} images were not predicted (in {path})')
     return Evaluation(path, result, tables), problems
 
 
-def _table_of(result: dict[str, Any], path: Path, iou_type: str) -> MatchTable:
+def _table_of(result: Result, path: Path, iou_type: str) -> MatchTable:
     """The match table beside a result.
 
     Raises:
@@ -430,12 +427,12 @@ def _table_of(result: dict[str, Any], path: Path, iou_type: str) -> MatchTable:
     """
     table_path = matches_path(path, iou_type)
     table = MatchTable.load(table_path)
-    if list(table.classes) != result['classes']:
+    if list(table.classes) != result.classes:
         raise InputError(
-            f'match table must have the classes {result["classes"]}, got {list(table.classes)} (in {table_path})'
+            f'match table must have the classes {result.classes}, got {list(table.classes)} (in {table_path})'
         )
     for name, matches in table.classes.items():
-        found, expected = precision_at_recall(matches).mean(), result[iou_type]['per_class'][name]['mAP']
+        found, expected = precision_at_recall(matches).mean(), result.scores[iou_type].per_class[name].mAP
         if not np.isclose(found, np.nan if expected is None else expected, atol=SAME_MAP, equal_nan=True):
             raise InputError(
                 f'match table must belong to its result, got an mAP of {found:.4f} where the result has {expected} '

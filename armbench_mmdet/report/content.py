@@ -96,7 +96,7 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
     scores: list[Table] = []
     for comparison in compared:
         for iou_type in ('segm', 'boundary', 'bbox'):
-            if any(entry.evaluation.result[iou_type] for entry in comparison.entries):
+            if any(iou_type in entry.evaluation.result.scores for entry in comparison.entries):
                 scores.append(score_table(comparison, iou_type))
                 difference = difference_table(comparison, iou_type)
                 scores += [difference] if difference else []

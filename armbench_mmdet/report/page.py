@@ -13,8 +13,8 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from armbench_mmdet.evaluation.bootstrap import MEAN
-from armbench_mmdet.evaluation.protocol import IOU_TYPES, SUMMARY_KEYS
+from armbench_mmdet.evaluation.protocol import IOU_TYPES
+from armbench_mmdet.evaluation.result import MEAN, SUMMARY_KEYS
 from armbench_mmdet.report import plots
 from armbench_mmdet.report.collect import Comparison
 from armbench_mmdet.report.content import ELSEWHERE, PROCEDURAL, Report, part_tables
@@ -168,13 +168,15 @@ def comma_separated(report: Report) -> str:
 def _rows(comparison: Comparison) -> Iterator[list[object]]:
     for entry in comparison.entries:
         run, result = entry.run, entry.evaluation.result
-        known = [result['identity'][key] for key in ('config', 'checkpoint', 'seed', 'data_fingerprint')]
+        identity = result.identity
+        known = [identity.config, identity.checkpoint, identity.seed, identity.data_fingerprint]
         flags = [int(run.is_procedural), int(entry.is_comparable)]
         about = [run.name, *known, *flags, comparison.subset, comparison.split]
         for iou_type in IOU_TYPES:
-            scores = result[iou_type]
-            for name, one in {MEAN: scores, **scores['per_class']}.items() if scores else ():
-                interval = (scores['confidence'] or {}).get(name) or {}
-                ends = [interval.get('low'), interval.get('high')]
-                numbers = [*(one[key] for key in SUMMARY_KEYS), *ends, one.get('instances')]
-                yield [*about, iou_type, name, *numbers, result['images']['ground_truth']]
+            scores = result.scores.get(iou_type)
+            for name, one in scores.by_class.items() if scores else ():
+                interval = (scores.confidence or {}).get(name) if scores else None
+                ends = [interval.low, interval.high] if interval else [None, None]
+                instances = None if name == MEAN else one.instances
+                numbers = [*one.numbers().values(), *ends, instances]
+                yield [*about, iou_type, name, *numbers, result.images.ground_truth]

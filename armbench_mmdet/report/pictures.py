@@ -25,7 +25,7 @@ from armbench_mmdet.evaluation.protocol import (
     compute_overlaps,
     run_lengths,
 )
-from armbench_mmdet.evaluation.result import file_fingerprint, matches_path, read_result
+from armbench_mmdet.evaluation.result import Result, file_fingerprint, matches_path, read_result
 from armbench_mmdet.report.collect import Run
 from armbench_mmdet.visualization import instances
 
@@ -184,10 +184,10 @@ def pictures(result_path: Path, per_kind: int = 3, score_threshold: float = 0.5)
     """
     result_path = Path(result_path)
     result = read_result(result_path)
-    if result['segm'] is None:
+    if result.segm is None:
         raise InputError(f'a result must have masks to be drawn, got none (in {result_path})')
     table = MatchTable.load(matches_path(result_path, 'segm'))
-    choices = [(name, one) for name in (ALL, *result['classes']) for one in choose(table, name, per_kind)]
+    choices = [(name, one) for name in (ALL, *result.classes) for one in choose(table, name, per_kind)]
     image_ids = {one.image_id for _, one in choices}
     truth, image_folder = _ground_truth(result, result_path)
     images = {image['id']: image for image in truth['images'] if image['id'] in image_ids}
@@ -205,10 +205,10 @@ def pictures(result_path: Path, per_kind: int = 3, score_threshold: float = 0.5)
         image = images[choice.image_id]
         judged = judge(image, chosen_names, annotations, detections)
         jpeg = _small_jpeg(_read(image_folder / image['file_name']), *judged, score_threshold)
-        identity = result['identity']
+        identity = result.identity
         caption = _caption(class_name, choice, judged, score_threshold)
         kind = cast(Literal['best', 'median', 'worst'], choice.kind)
-        where = (str(identity['subset']), str(identity['split']), image['file_name'])
+        where = (str(identity.subset), str(identity.split), image['file_name'])
         drawn.append(Picture(kind, *where, choice.score, class_name, jpeg, caption))
     return drawn
 
@@ -269,19 +269,19 @@ def match_greedily(ious: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, lis
     return taken, verdicts
 
 
-def _ground_truth(result: Mapping[str, Any], result_path: Path) -> tuple[dict[str, Any], Path]:
+def _ground_truth(result: Result, result_path: Path) -> tuple[dict[str, Any], Path]:
     """The ground truth that the result was computed on, and the folder of its images."""
-    extra = result['identity']['extra']
+    extra = result.identity.extra
     remedy = f'evaluate again with tools/test.py (in {result_path})'
     if 'ann_file' not in extra:
         raise InputError(f'a result must name its annotation file to be drawn, got none; {remedy}')
     ann_file = Path(extra['ann_file'])
-    fingerprint, wanted = file_fingerprint(ann_file), result['identity']['data_fingerprint']
+    fingerprint, wanted = file_fingerprint(ann_file), result.identity.data_fingerprint
     if fingerprint is None:
         raise InputError(f'annotation file must be there for pictures, got {str(ann_file)!r}, which is gone; {remedy}')
     if wanted is not None and fingerprint != wanted:
         raise InputError(f'annotation file must be as it was when evaluated, got another {str(ann_file)!r}; {remedy}')
-    truth = only_classes(load_ground_truth(ann_file, extra.get('category_map')), result['classes'])
+    truth = only_classes(load_ground_truth(ann_file, extra.get('category_map')), result.classes)
     return truth, Path(extra.get('image_folder') or ann_file.parent / IMAGE_FOLDER)
 
 

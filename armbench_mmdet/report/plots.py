@@ -157,9 +157,9 @@ def size_plot(comparison: Comparison, colours: Colours) -> Plot | None:
     """Object mask mAP by size of the instance, by both sets of bins."""
     traces = []
     for entry in with_masks(comparison):
-        strata = entry.evaluation.result['segm']['per_size']
+        strata = entry.evaluation.result.scores['segm'].per_size
         for number, unit in enumerate(SIZE_UNITS, 1):
-            values = [strata[unit][size]['per_class'].get('object') for size in SIZE_NAMES]
+            values = [strata[unit][size].per_class.get('object') for size in SIZE_NAMES]
             bar = _bar(entry.label, list(SIZE_NAMES.values()), values, colours[entry.run.name])
             traces.append({**bar, 'legendgroup': entry.label, 'showlegend': number == 1, **axes_of(number)})
     plain = _scores_layout('size of the instance', 'object mask mAP')
@@ -172,8 +172,8 @@ def density_plot(comparison: Comparison, colours: Colours) -> Plot | None:
     traces = []
     names = filled_densities(comparison)
     for entry in with_masks(comparison):
-        strata = entry.evaluation.result['segm']['per_density']
-        values = [strata[name]['per_class'].get('object') for name in names]
+        strata = entry.evaluation.result.scores['segm'].per_density
+        values = [strata[name].per_class.get('object') for name in names]
         traces.append(_bar(entry.label, names, values, colours[entry.run.name]))
     plain = _scores_layout('instances in the image', 'object mask mAP')
     return _plot(f'Object mAP by density: {comparison.title}', traces, plain)
@@ -183,10 +183,11 @@ def speed_plot(comparison: Comparison, colours: Colours) -> Plot | None:
     """Milliseconds per image by the number of instances in it."""
     traces = []
     for entry in comparison.entries:
-        by_density = (entry.evaluation.result['speed'] or {}).get('per_density', {})
+        speed = entry.evaluation.result.speed
+        by_density = speed.per_density if speed else {}
         names = [name for name in DENSITY_NAMES if name in by_density]
         for key, what, dash in (('median_ms', 'median', 'solid'), ('p95_ms', '95th percentile', 'dash')):
-            values = [rounded(by_density[name][key]) for name in names]
+            values = [rounded(getattr(by_density[name], key)) for name in names]
             paint = {'color': colours[entry.run.name], 'dash': dash}
             name = entry.label if what == 'median' else f'{entry.label}, {what}'
             trace = {'type': 'scatter', 'mode': 'lines+markers', 'name': name, 'x': names, 'y': values, 'line': paint}
@@ -200,13 +201,13 @@ def speed_plot(comparison: Comparison, colours: Colours) -> Plot | None:
 def error_plot(comparison: Comparison) -> Plot | None:
     """What became of the instances of the object class: found, split, merged, missed."""
     found = [
-        (entry.label, entry.evaluation.result['segmentation_errors']['object'])
+        (entry.label, (entry.evaluation.result.segmentation_errors or {})['object'])
         for entry in reversed(comparison.entries)
-        if (entry.evaluation.result['segmentation_errors'] or {}).get('object')
+        if 'object' in (entry.evaluation.result.segmentation_errors or {})
     ]
     traces = [
         {'type': 'bar', 'orientation': 'h', 'name': VERDICT_NAMES[verdict], 'marker': {'color': paint}}
-        | {'y': [label for label, _ in found], 'x': [rounded(shares[verdict]) for _, shares in found]}
+        | {'y': [label for label, _ in found], 'x': [rounded(getattr(shares, verdict)) for _, shares in found]}
         for verdict, paint in zip(VERDICTS, VERDICT_COLOURS, strict=True)
     ]
     plain = layout('share of the object instances', '', height_px=170 + 40 * len(found), barmode='stack')

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from armbench_mmdet.configs import differences_from_base
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.result import MISSING
+from armbench_mmdet.evaluation.result import MISSING, Identity
 from armbench_mmdet.report.collect import Run
 from armbench_mmdet.report.tables import Table, cells
 
@@ -72,11 +72,11 @@ def provenance(run: Run) -> Provenance:
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
     record: Mapping[str, Any] = run.record or {}
     attempts = record.get('attempts') or [{}]
-    identities = [evaluation.result['identity'] for evaluation in run.evaluations]
+    identities = [evaluation.result.identity for evaluation in run.evaluations]
     yield 'folder', str(run.work_dir)
     yield 'status', run.status
     yield 'config', run.config_path or MISSING
-    seeds = [record.get('seed'), *(identity['seed'] for identity in identities)]
+    seeds = [record.get('seed'), *(identity.seed for identity in identities)]
     yield 'seed', next((str(seed) for seed in seeds if seed is not None), MISSING)
     yield 'trained on', run.trained_on or MISSING
     iterations = run.log.last_step
@@ -87,7 +87,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield 'git revision', f'{git["revision"]}{changed}' if git.get('revision') else MISSING
     yield 'hardware', _hardware(attempts[-1].get('hardware') or {})
     versions: Mapping[str, str] = attempts[-1].get('versions') or next(
-        (i['versions'] for i in identities if i['versions']), {}
+        (i.versions for i in identities if i.versions), {}
     )
     yield 'versions', ', '.join(f'{name} {version}' for name, version in versions.items()) or MISSING
     unreadable = [path for attempt in attempts for path in attempt.get('unreadable_images') or ()]
@@ -100,9 +100,9 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         yield f'checkpoint for {evaluation.subset} {evaluation.split}', _checkpoint(identity)
 
 
-def _checkpoint(identity: Mapping[str, Any]) -> str:
-    digest = identity['extra'].get('checkpoint_sha256')
-    return f'{identity["checkpoint"] or MISSING}' + (f', sha256:{digest}' if digest else '')
+def _checkpoint(identity: Identity) -> str:
+    digest = identity.extra.get('checkpoint_sha256')
+    return f'{identity.checkpoint or MISSING}' + (f', sha256:{digest}' if digest else '')
 
 
 def _hardware(hardware: Mapping[str, Any]) -> str:

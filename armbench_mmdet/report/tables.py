@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from armbench_mmdet.datasets.categories import CLASSES
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.bootstrap import MEAN, Interval, difference_intervals
+from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals
 from armbench_mmdet.evaluation.error_rates import VERDICTS
-from armbench_mmdet.evaluation.protocol import SUMMARY_KEYS
-from armbench_mmdet.evaluation.result import MISSING, shown
+from armbench_mmdet.evaluation.result import (
+    MEAN,
+    MISSING,
+    SUMMARY_KEYS,
+    Result,
+    Scores,
+    StratumScores,
+    Times,
+    shown,
+)
 from armbench_mmdet.evaluation.strata import DENSITY_NAMES
 from armbench_mmdet.report.collect import Comparison, Entry
 
@@ -71,23 +78,26 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
     return '\n'.join([line(rows[0]), line(rule), *(line(row) for row in rows[1:])])
 
 
-def subset_table(results: Mapping[str, Mapping[str, Any]], trained_on: str) -> str:
+def subset_table(results: Mapping[str, Result], trained_on: str) -> str:
     """One row a test set: mask AP over both classes, of tote and object apart, and box AP.
 
     Args:
-        results: Results in the result file's shape, by the subset tested on.
+        results: By the subset tested on.
         trained_on: The subset trained on.
     """
     rows = [[trained_on, subset, *main_scores(result)] for subset, result in results.items()]
     return markdown_table(['trained on', 'tested on', *MAIN_SCORES], rows, text_columns=2)
 
 
-def main_scores(result: Mapping[str, Any]) -> list[str]:
+def main_scores(result: Result) -> list[str]:
     """The numbers under :data:`MAIN_SCORES`, as they are shown."""
-    segm, bbox = result['segm'] or {}, result['bbox'] or {}
-    tote, thing = (segm.get('per_class', {}).get(name, {}) for name in ('tote', 'object'))
-    scores = [segm.get(key) for key in ('mAP', 'mAP_50', 'mAP_75')]
-    return [shown(one) for one in (*scores, tote.get('mAP'), thing.get('mAP'), thing.get('mAP_50'), bbox.get('mAP'))]
+    segm, bbox = result.segm, result.bbox
+    per_class = segm.per_class if segm else {}
+    tote, thing = per_class.get('tote'), per_class.get('object')
+    scores = [segm.mAP, segm.mAP_50, segm.mAP_75] if segm else [None] * 3
+    scores += [tote.mAP if tote else None]
+    scores += [thing.mAP, thing.mAP_50] if thing else [None] * 2
+    return [shown(one) for one in (*scores, bbox.mAP if bbox else None)]
 
 
 TYPE_NAMES = {'segm': 'masks', 'bbox': 'boxes', 'boundary': 'mask boundaries'}
@@ -99,18 +109,19 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
 
     The best of what may be compared is marked, as far as three digits tell.
     """
-    entries = [entry for entry in comparison.entries if entry.evaluation.result[iou_type]]
+    entries = [entry for entry in comparison.entries if iou_type in entry.evaluation.result.scores]
     rows = []
     for name in (MEAN, *CLASSES):
-        scores = [_of_class(entry.evaluation.result[iou_type], name) for entry in entries]
+        scores = [entry.evaluation.result.scores[iou_type].by_class[name] for entry in entries]
         best = _best(entries, scores)
         for entry, own in zip(entries, scores, strict=True):
             numbers = [
-                Cell(shown(own[key]), entry.is_comparable and shown(own[key]) == best[key]) for key in SUMMARY_KEYS
+                Cell(shown(value), entry.is_comparable and shown(value) == best[key])
+                for key, value in own.numbers().items()
             ]
             interval = _interval_of(entry, iou_type, name)
             rows.append(
-                [*cells(name, entry.label), numbers[0], *cells(interval), *numbers[1:], *cells(own['instances'])]
+                [*cells(name, entry.label), numbers[0], *cells(interval), *numbers[1:], *cells(str(own.instances))]
             )
     notes = ['95 % interval: of the mAP, by drawing the images anew; mAP_s, mAP_m, mAP_l: by COCO’s pixel sizes.']
     if any(not entry.is_comparable for entry in entries):
@@ -124,27 +135,21 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
     )
 
 
-def _of_class(scores: Mapping[str, Any], name: str) -> dict[str, Any]:
-    if name != MEAN:
-        one = scores['per_class'][name]
-        return {**one, 'instances': str(one['instances'])}
-    return {**scores, 'instances': str(sum(one['instances'] for one in scores['per_class'].values()))}
-
-
-def _best(entries: Sequence[Entry], scores: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+def _best(entries: Sequence[Entry], scores: Sequence[Scores]) -> dict[str, str | None]:
     """The best shown value of each key among comparable runs; None where there are fewer than two."""
     best: dict[str, str | None] = {}
     for key in SUMMARY_KEYS:
-        values = [s[key] for e, s in zip(entries, scores, strict=True) if e.is_comparable and s[key] is not None]
-        best[key] = shown(max(values)) if len(values) > 1 else None
+        values = [s.numbers()[key] for e, s in zip(entries, scores, strict=True) if e.is_comparable]
+        known = [value for value in values if value is not None]
+        best[key] = shown(max(known)) if len(known) > 1 else None
     return best
 
 
 def _interval_of(entry: Entry, iou_type: str, name: str) -> str:
-    interval = (entry.evaluation.result[iou_type]['confidence'] or {}).get(name)
-    if interval is None or interval['low'] is None:
+    interval = (entry.evaluation.result.scores[iou_type].confidence or {}).get(name)
+    if interval is None or interval.low is None:
         return MISSING
-    return f'{shown(interval["low"])}…{shown(interval["high"])}'
+    return f'{shown(interval.low)}…{shown(interval.high)}'
 
 
 def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
@@ -154,7 +159,7 @@ def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
         None where there are not two runs to compare.
     """
     entries = [entry for entry in comparison.comparable if iou_type in entry.evaluation.tables]
-    entries.sort(key=lambda entry: -(entry.evaluation.result[iou_type]['mAP'] or 0))
+    entries.sort(key=lambda entry: -(entry.evaluation.result.scores[iou_type].mAP or 0))
     if len(entries) < 2:
         return None
     rows, notes = [], []
@@ -174,7 +179,7 @@ def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
     )
 
 
-def _difference(interval: Interval) -> str:
+def _difference(interval: Estimate) -> str:
     if interval.value is None or interval.low is None or interval.high is None:
         return MISSING
     sure = SURE if interval.low > 0 or interval.high < 0 else ''
@@ -190,9 +195,9 @@ def matrix_table(found: Sequence[Comparison], split: str, subsets: Sequence[str]
     for subset, comparison in by_subset.items():
         for entry in comparison.entries:
             trained_on[entry.run.name] = entry.run.trained_on or MISSING
-            segm = entry.evaluation.result['segm']
+            segm = entry.evaluation.result.segm
             if segm:
-                pair = f'{shown(segm["mAP"])} / {shown(segm["per_class"]["object"]["mAP"])}'
+                pair = f'{shown(segm.mAP)} / {shown(segm.per_class["object"].mAP)}'
                 scores[entry.run.name, subset] = pair if entry.is_comparable else f'{pair} †'
     rows = [
         cells(trained_on[run], run, *(scores.get((run, subset), MISSING) for subset in subsets))
@@ -213,7 +218,7 @@ _STRATUM = ['mAP', *(f'{name} mAP' for name in CLASSES), 'mAP_50', 'mAP_75', 'AR
 
 def with_masks(comparison: Comparison) -> list[Entry]:
     """The entries that have scores of masks."""
-    return [entry for entry in comparison.entries if entry.evaluation.result['segm']]
+    return [entry for entry in comparison.entries if entry.evaluation.result.segm]
 
 
 def size_table(comparison: Comparison) -> Table:
@@ -223,7 +228,7 @@ def size_table(comparison: Comparison) -> Table:
         for unit in SIZE_UNITS
         for size in SIZE_NAMES
         for entry in with_masks(comparison)
-        for strata in [entry.evaluation.result['segm']['per_size']]
+        for strata in [entry.evaluation.result.scores['segm'].per_size]
     ]
     return Table(f'{comparison.title}: masks by size', ['size', 'run', *_STRATUM], rows, 2)
 
@@ -232,7 +237,7 @@ def density_table(comparison: Comparison) -> Table:
     """Mask scores by the number of instances in the image."""
     filled = filled_densities(comparison)
     rows = [
-        [*cells(name, entry.label), *_stratum(entry.evaluation.result['segm']['per_density'][name])]
+        [*cells(name, entry.label), *_stratum(entry.evaluation.result.scores['segm'].per_density[name])]
         for name in filled
         for entry in with_masks(comparison)
     ]
@@ -248,25 +253,25 @@ def density_table(comparison: Comparison) -> Table:
 
 def filled_densities(comparison: Comparison) -> list[str]:
     """The density bins with images in them."""
-    per_density = [entry.evaluation.result['segm']['per_density'] for entry in with_masks(comparison)]
-    return [name for name in DENSITY_NAMES if any(strata[name]['images'] for strata in per_density)]
+    per_density = [entry.evaluation.result.scores['segm'].per_density for entry in with_masks(comparison)]
+    return [name for name in DENSITY_NAMES if any(strata[name].images for strata in per_density)]
 
 
-def _stratum(scores: Mapping[str, Any]) -> list[Cell]:
-    by_class = [scores['per_class'].get(name) for name in CLASSES]
-    numbers = [scores['mAP'], *by_class, scores['mAP_50'], scores['mAP_75'], scores['AR_100']]
-    return cells(*map(shown, numbers), str(scores['instances']), str(scores['images']))
+def _stratum(scores: StratumScores) -> list[Cell]:
+    by_class = [scores.per_class.get(name) for name in CLASSES]
+    numbers = [scores.mAP, *by_class, scores.mAP_50, scores.mAP_75, scores.AR_100]
+    return cells(*map(shown, numbers), str(scores.instances), str(scores.images))
 
 
 def speed_table(comparison: Comparison) -> Table:
     """Milliseconds per image, median and 95th percentile, overall and by density, and the peak of memory."""
     rows = []
     for entry in comparison.entries:
-        speed = entry.evaluation.result['speed']
+        speed = entry.evaluation.result.speed
         if speed is not None:
-            times = [_times(speed), *(_times(speed['per_density'].get(name, {})) for name in DENSITY_NAMES)]
-            memory = [shown(speed[key], 0) for key in ('peak_memory_mb', 'peak_gpu_memory_mb')]
-            rows.append(cells(entry.label, speed['device'], str(speed['images']), *times, *memory))
+            times = [_times(speed), *(_times(speed.per_density.get(name)) for name in DENSITY_NAMES)]
+            memory = [shown(one, 0) for one in (speed.peak_memory_mb, speed.peak_gpu_memory_mb)]
+            rows.append(cells(entry.label, speed.device, str(speed.images), *times, *memory))
     header = ['run', 'device', 'images', 'all', *DENSITY_NAMES, 'peak memory, MB', 'peak GPU memory, MB']
     return Table(
         caption=f'{comparison.title}: ms per image, median / 95th percentile, by instances per image',
@@ -281,8 +286,8 @@ def speed_table(comparison: Comparison) -> Table:
     )
 
 
-def _times(speed: Mapping[str, Any]) -> str:
-    return f'{shown(speed.get("median_ms"), 0)} / {shown(speed.get("p95_ms"), 0)}'
+def _times(times: Times | None) -> str:
+    return f'{shown(times.median_ms, 0)} / {shown(times.p95_ms, 0)}' if times else f'{MISSING} / {MISSING}'
 
 
 def error_table(comparison: Comparison) -> Table:
@@ -290,10 +295,10 @@ def error_table(comparison: Comparison) -> Table:
     rows = []
     for name in CLASSES:
         for entry in comparison.entries:
-            errors = (entry.evaluation.result['segmentation_errors'] or {}).get(name)
+            errors = (entry.evaluation.result.segmentation_errors or {}).get(name)
             if errors is not None:
-                shares = [shown(errors[verdict]) for verdict in VERDICTS]
-                rows.append(cells(name, entry.label, *shares, str(errors['instances'])))
+                shares = [shown(getattr(errors, verdict)) for verdict in VERDICTS]
+                rows.append(cells(name, entry.label, *shares, str(errors.instances)))
     return Table(
         caption=f'{comparison.title}: shares of instances',
         header=['class', 'run', *VERDICT_NAMES.values(), 'instances'],
@@ -308,4 +313,4 @@ def error_table(comparison: Comparison) -> Table:
 
 
 def _without(comparison: Comparison, key: str, what: str) -> Sequence[str]:
-    return [f'{e.label}: {what}.' for e in comparison.entries if e.evaluation.result[key] is None]
+    return [f'{e.label}: {what}.' for e in comparison.entries if getattr(e.evaluation.result, key) is None]

@@ -90,10 +90,10 @@ def test_evaluation_counts_it_as_without_detections_and_lists_it(root: Path, tmp
         evaluator.process([found], {})
     evaluator.evaluate(len(data))
     result = read_result(file)
-    assert result['images']['unreadable'] == [str(image_paths(root, 'test')[1])]
-    assert (result['images']['ground_truth'], result['images']['not_seen']) == (4, 0)
-    assert result['detections'] == 9
-    assert data.unreadable_images() == result['images']['unreadable']
+    assert result.images.unreadable == [str(image_paths(root, 'test')[1])]
+    assert (result.images.ground_truth, result.images.not_seen) == (4, 0)
+    assert result.detections == 9
+    assert data.unreadable_images() == result.images.unreadable
 
 
 def test_choice_is_checked(root: Path) -> None:

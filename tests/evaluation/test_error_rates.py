@@ -8,6 +8,7 @@ from coco_random import encode, only, random_dataset, random_mask
 
 from armbench_mmdet.evaluation.error_rates import VERDICTS, segmentation_errors, verdicts
 from armbench_mmdet.evaluation.protocol import Matching, run_lengths
+from armbench_mmdet.evaluation.result import SegmentationErrors
 
 
 def strip(*spans: tuple[int, int]) -> np.ndarray:
@@ -76,17 +77,17 @@ def test_rates_add_up_per_class_and_skip_crowds_and_low_scores():
     rates = segmentation_errors(Matching(truth, only(detections, 'segm'), 'segm'))
     for class_id, name in ((1, 'tote'), (2, 'object')):
         counted = [a for a in truth['annotations'] if a['category_id'] == class_id and not a['iscrowd']]
-        assert rates[name]['instances'] == len(counted)
-        assert sum(rates[name][verdict] for verdict in VERDICTS) == pytest.approx(1)
+        assert rates[name].instances == len(counted)
+        assert sum(getattr(rates[name], verdict) for verdict in VERDICTS) == pytest.approx(1)
     silent = [{**d, 'score': 0.4} for d in only(detections, 'segm')]
-    assert segmentation_errors(Matching(truth, silent, 'segm'))['object']['missed'] == 1
+    assert segmentation_errors(Matching(truth, silent, 'segm'))['object'].missed == 1
 
 
 def test_a_class_without_instances_has_no_rates():
     truth, detections = random_dataset(1)
     truth['annotations'] = []
     rates = segmentation_errors(Matching(truth, only(detections, 'segm'), 'segm'))['tote']
-    assert rates == {**dict.fromkeys(VERDICTS), 'instances': 0}
+    assert rates == SegmentationErrors(**dict.fromkeys(VERDICTS), instances=0)
 
 
 def test_every_form_of_segmentation_is_read():

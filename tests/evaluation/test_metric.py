@@ -57,7 +57,7 @@ def test_a_class_without_ground_truth_is_none_everywhere():
     truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 1]
     logged, metric = run(truth, as_samples(truth, detections))
     assert logged['coco/segm_object_mAP'] is None
-    assert metric.result['segm']['per_class']['object']['mAP'] is None
+    assert metric.result.segm.per_class['object'].mAP is None
     assert logged['coco/segm_mAP'] == logged['coco/segm_tote_mAP']
 
 
@@ -99,7 +99,7 @@ def test_an_image_processed_twice_counts_once():
     for sample in [*samples, samples[0], samples[1]]:
         metric.process({}, [sample])
     assert metric.evaluate(len(samples) + 2) == once
-    assert metric.result['images']['repeated'] == 2
+    assert metric.result.images.repeated == 2
 
 
 def test_images_not_seen_are_reported_and_count_as_missed(caplog):
@@ -108,7 +108,7 @@ def test_images_not_seen_are_reported_and_count_as_missed(caplog):
     seen = [s['img_id'] for s in samples[1:]]
     with caplog.at_level(logging.WARNING):
         logged, metric = run(truth, samples[1:])
-    assert metric.result['images']['not_seen'] == 1
+    assert metric.result.images.not_seen == 1
     reference = twelve_numbers(truth, [d for d in only(detections, 'segm') if d['image_id'] in seen], 'segm')
     assert close(logged['coco/segm_mAP'], reference[0])
 
@@ -176,7 +176,7 @@ def test_boxes_alone_are_enough_for_bbox():
     truth, detections = random_dataset(1)
     logged, metric = run(truth, as_samples(truth, detections, masks='none'), metric='bbox')
     assert close(logged['coco/bbox_mAP'], twelve_numbers(truth, only(detections, 'bbox'), 'bbox')[0])
-    assert metric.result['segm'] is None
+    assert metric.result.segm is None
 
 
 def test_the_result_file_is_written(tmp_path):
@@ -185,9 +185,10 @@ def test_the_result_file_is_written(tmp_path):
     identity = {'config': 'c.py', 'checkpoint': 'last.pth', 'seed': 3}
     _, metric = run(truth, as_samples(truth, detections), result_file=str(path), identity=identity)
     assert read_result(path) == metric.result
-    assert metric.result['identity'] | identity == metric.result['identity']
-    assert metric.result['identity']['subset'] == 'mix-object-tote'
-    assert 'torch' in metric.result['identity']['versions']
+    stored = metric.result.identity
+    assert {'config': stored.config, 'checkpoint': stored.checkpoint, 'seed': stored.seed} == identity
+    assert (stored.subset, stored.split) == ('mix-object-tote', 'test')
+    assert 'torch' in stored.versions
 
 
 def test_coco_results_files_give_any_evaluator_the_same_numbers(tmp_path):
@@ -197,7 +198,7 @@ def test_coco_results_files_give_any_evaluator_the_same_numbers(tmp_path):
     for iou_type in ('bbox', 'segm'):
         written = json.loads(prefix.with_suffix(f'.{iou_type}.json').read_text())
         reference = twelve_numbers(truth, written, iou_type)
-        ours = list(metric.result[iou_type].values())[:9]
+        ours = list(metric.result.scores[iou_type].numbers().values())
         np.testing.assert_allclose([-1 if v is None else v for v in ours], reference[:9], rtol=0, atol=1e-9)
 
 

@@ -19,11 +19,11 @@ def test_summary_by_density():
     predictions = [{'img_id': i, 'seconds': 0.001 * (i + 1)} for i in range(20)] + [{'img_id': 99}]
     density = {i: '1-5' if i < 10 else '31+' for i in range(20)}
     summary = speed_summary(predictions, density)
-    assert summary['images'] == 20
-    assert summary['median_ms'] == pytest.approx(10.5)
-    assert summary['p95_ms'] == pytest.approx(np.percentile(np.arange(1, 21), 95))
-    assert summary['per_density']['1-5']['median_ms'] == pytest.approx(5.5)
-    assert summary['peak_memory_mb'] > 10
+    assert summary.images == 20
+    assert summary.median_ms == pytest.approx(10.5)
+    assert summary.p95_ms == pytest.approx(np.percentile(np.arange(1, 21), 95))
+    assert summary.per_density['1-5'].median_ms == pytest.approx(5.5)
+    assert summary.peak_memory_mb > 10
     assert speed_summary([{'img_id': 1}], {}) is None
 
 
@@ -43,6 +43,6 @@ def test_the_hook_times_batches_after_the_warm_up(monkeypatch):
         metric.process({}, batch)
         hook.after_test_iter(runner, number, outputs=batch)
     metric.evaluate(len(samples))
-    result = metric.result['speed']
-    assert result['images'] == 2
-    assert result['median_ms'] == pytest.approx(200)
+    result = metric.result.speed
+    assert result.images == 2
+    assert result.median_ms == pytest.approx(200)

@@ -17,13 +17,14 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from msgspec.structs import replace
 from processes import in_processes
 from test_runs import LEAF, REPO, tiny_config
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.engine.distributed import joined_processes, total
 from armbench_mmdet.errors import InputError, run_tool
-from armbench_mmdet.evaluation.result import read_result
+from armbench_mmdet.evaluation.result import Images, read_result
 from armbench_mmdet.launch.test import evaluate, find_checkpoint
 from armbench_mmdet.launch.train import train
 from armbench_mmdet.minibench import SUBSETS, make_minibench
@@ -97,11 +98,11 @@ def test_result_files_are_the_same_whoever_evaluates(folder: Path) -> None:
     alone, *shared = (folder / f'results_{count}' for count in (1, 2, 3))
     stem = f'{SUBSETS[0]}_test'
     expected = read_result(alone / f'{stem}.json')
-    assert expected['detections'] > 0
-    assert expected['images'] == {'ground_truth': IMAGES, 'not_seen': 0, 'repeated': 0, 'unreadable': []}
+    assert expected.detections > 0
+    assert expected.images == Images(ground_truth=IMAGES, not_seen=0, repeated=0)
     for results in shared:
         result = read_result(results / f'{stem}.json')
-        assert {**result, 'speed': None} == {**expected, 'speed': None}
+        assert replace(result, speed=None) == replace(expected, speed=None)
         for name in (f'{stem}.segm.json', f'{stem}.bbox.json', f'{stem}.segm.matches.npz'):
             assert (results / name).read_bytes() == (alone / name).read_bytes(), name
 

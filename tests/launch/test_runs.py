@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from armbench_mmdet import configs
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.engine.checkpoints import load_weights
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint, selftest
 from armbench_mmdet.launch.train import train
 from armbench_mmdet.transforms import LoadPolygons
@@ -59,10 +59,8 @@ def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path)
     results = evaluate(config, find_checkpoint(work_dir), SUBSETS, 'test', tmp_path)
     assert list(results) == list(SUBSETS)
     for subset in SUBSETS:
-        written = json.loads((tmp_path / f'{subset}_test.json').read_text())
-        assert written['identity']['subset'] == subset
-        assert written['identity']['split'] == 'test'
-        assert written['segm'] == results[subset]['segm']
+        assert (results[subset].identity.subset, results[subset].identity.split) == (subset, 'test')
+        assert read_result(tmp_path / f'{subset}_test.json') == results[subset]
 
 
 def test_subset_names() -> None:

@@ -27,14 +27,14 @@ def test_scores_are_the_result_files(report: Report, work_dirs: list[Path]) -> N
     assert report.problems == []
     table = report.scores[0]
     assert table.caption == f'{SUBSETS[0]}, test: masks'
-    results = [read_result(folder / f'results/{SUBSETS[0]}_test.json')['segm'] for folder in work_dirs]
+    results = [read_result(folder / f'results/{SUBSETS[0]}_test.json').scores['segm'] for folder in work_dirs]
     for row in texts(table.rows):
         scores = results[row[1] == 'second']
-        one = scores if row[0] == 'mean' else scores['per_class'][row[0]]
-        numbers = [one[key] for key in table.header[2:-1] if key != '95 % interval']
+        one = scores.by_class[row[0]]
+        numbers = [getattr(one, key) for key in table.header[2:-1] if key != '95 % interval']
         assert [*row[2:3], *row[4:-1]] == ['–' if number is None else f'{number:.3f}' for number in numbers]
-        interval = scores['confidence'][row[0]]
-        assert row[3] == f'{interval["low"]:.3f}…{interval["high"]:.3f}'
+        interval = scores.confidence[row[0]]
+        assert row[3] == f'{interval.low:.3f}…{interval.high:.3f}'
     assert sum(int(row[-1]) for row in texts(table.rows)[2:]) == 2 * int(table.rows[0][-1].text)
 
 
@@ -67,8 +67,8 @@ def test_the_matrix_has_every_subset_and_both_numbers(report: Report, work_dirs:
     for row, folder in zip(texts(matrix.rows), work_dirs, strict=True):
         assert row[0] == SUBSETS[0]
         for shown, subset in zip(row[2:], SUBSETS, strict=True):
-            segm = read_result(folder / f'results/{subset}_test.json')['segm']
-            assert shown == f'{segm["mAP"]:.3f} / {segm["per_class"]["object"]["mAP"]:.3f}'
+            segm = read_result(folder / f'results/{subset}_test.json').segm
+            assert shown == f'{segm.mAP:.3f} / {segm.per_class["object"].mAP:.3f}'
     assert f'trained on {SUBSETS[1]}, {SUBSETS[2]}' in matrix.notes[1]
 
 
@@ -76,14 +76,14 @@ def test_parts_are_the_result_files(report: Report, work_dirs: list[Path]) -> No
     comparison = report.compared[0]
     result = read_result(work_dirs[0] / f'results/{SUBSETS[0]}_test.json')
     sizes = {row[0]: row for row in texts(size_table(comparison).rows) if row[1] == 'first'}
-    small = result['segm']['per_size']['coco']['s']
-    assert sizes['small (in pixels)'][2] == f'{small["mAP"]:.3f}'
-    assert sizes['small (in pixels)'][4] == f'{small["per_class"]["object"]:.3f}'
+    small = result.segm.per_size['coco']['s']
+    assert sizes['small (in pixels)'][2] == f'{small.mAP:.3f}'
+    assert sizes['small (in pixels)'][4] == f'{small.per_class["object"]:.3f}'
     densities = density_table(comparison)
     assert {row[0].text for row in densities.rows} == {'1-5', '6-10'}
     assert '11-15' in densities.notes[0]
     speed = texts(speed_table(comparison).rows)[0]
-    assert speed[1:4] == ['cpu', '6', f'{result["speed"]["median_ms"]:.0f} / {result["speed"]["p95_ms"]:.0f}']
+    assert speed[1:4] == ['cpu', '6', f'{result.speed.median_ms:.0f} / {result.speed.p95_ms:.0f}']
     for row in texts(error_table(comparison).rows):
         assert sum(map(float, row[2:-1])) == pytest.approx(1, abs=0.002)
 

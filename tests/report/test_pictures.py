@@ -99,7 +99,7 @@ def test_a_caption_counts_what_the_picture_shows(result: Path) -> None:
 
 
 def test_a_result_says_where_its_data_lie(result: Path, data: Path) -> None:
-    assert read_result(result)['identity']['extra'] == {
+    assert read_result(result).identity.extra == {
         'ann_file': str(data / SUBSET / 'test.json'),
         'image_folder': str(data / SUBSET / 'images'),
         'checkpoint_sha256': 'abc',

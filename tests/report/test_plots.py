@@ -64,10 +64,10 @@ def test_precision_recall_curves_have_the_average_precision_as_their_mean(
     plot = result_plots.precision_recall_plot(comparison, {'first': 'blue', 'second': 'red'})
     assert plot is not None
     assert len(plot.data) == 2 * 2 * 3
-    result = read_result(work_dirs[1] / f'results/{comparison.subset}_test.json')['segm']['per_class']['object']
+    result = read_result(work_dirs[1] / f'results/{comparison.subset}_test.json').segm.per_class['object']
     for what, key in (('', 'mAP_50'), (', IoU 0.75', 'mAP_75'), (', mean', 'mAP')):
         (curve,) = (t['y'] for t in plot.data if t['name'] == f'second{what}' and t.get('xaxis') == 'x2')
-        assert np.mean(curve) == pytest.approx(result[key], abs=1e-4)
+        assert np.mean(curve) == pytest.approx(getattr(result, key), abs=1e-4)
 
 
 @pytest.mark.parametrize('points', [1, MAX_POINTS, MAX_POINTS + 1, 10 * MAX_POINTS + 3])
