@@ -16,8 +16,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    from armbench_mmdet.report.content import gather
-    from armbench_mmdet.report.page import write_report
+    from armbench_mmdet.report.page import gather, write_report
 
     report = gather(args.work_dirs)
     page = write_report(report, Path(args.out))

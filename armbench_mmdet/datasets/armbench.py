@@ -259,3 +259,11 @@ class MinibenchDataset(ArmbenchDataset):
 
         ensure_minibench(Path(self.data_root), self.train_images)
         return super().load_data_list()
+
+
+def is_procedural(data_root: str | Path | None, dataset: str = '') -> bool:
+    """Whether the data are minibench's drawings: by the name of the data set's class, or by the mark in its folder."""
+    from armbench_mmdet.minibench.writer import MARKER
+
+    is_marked = data_root is not None and (Path(data_root) / MARKER).is_file()
+    return is_marked or dataset == MinibenchDataset.__name__

@@ -1,4 +1,4 @@
-"""Runs, their logs and their evaluations, collected from folders."""
+"""Runs, their logs and their results, collected from folders."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ import numpy as np
 from mmengine.config import Config
 
 from armbench_mmdet.configs import datasets, dumped_config, training_subsets
+from armbench_mmdet.datasets.armbench import is_procedural
 from armbench_mmdet.datasets.categories import CLASSES
 from armbench_mmdet.datasets.locations import SPLITS, SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
-from armbench_mmdet.evaluation.result import Result, matches_path, read_result
-from armbench_mmdet.minibench.writer import MARKER
+from armbench_mmdet.evaluation.result import Result, TypeScores, matches_path, read_result
 
 Row = dict[str, Any]
-
-VALIDATION_PREFIXES = ('coco/', 'val_loss/')
+SCORES, LOSSES = 'coco/', 'val_loss/'
+"""Prefixes of what a validation logs."""
+SAME_MAP = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +57,20 @@ class Log:
     def losses(self) -> list[str]:
         """The names of the loss components, the total first."""
         names = {key for row in self.train for key in row if 'loss' in key}
-        names |= {
-            key.removeprefix('val_loss/') for row in self.validation for key in row if key.startswith('val_loss/')
-        }
+        names |= {key.removeprefix(LOSSES) for row in self.validation for key in row if key.startswith(LOSSES)}
         return sorted(names, key=lambda name: (name != 'loss', '.' in name, name))
 
     def training(self, key: str) -> Series:
         """A value of the training rows."""
         return _series(self.train, key)
 
-    def validated(self, key: str) -> Series:
-        """A value of the validation rows."""
-        return _series(self.validation, key)
+    def validation_loss(self, name: str) -> Series:
+        """A loss component on the validation data."""
+        return _series(self.validation, LOSSES + name)
+
+    def validation_score(self, name: str) -> Series:
+        """A score on the validation data."""
+        return _series(self.validation, SCORES + name)
 
 
 def read_log(work_dir: Path) -> tuple[Log, list[str]]:
@@ -119,7 +122,7 @@ def _rows(path: Path, problems: list[str]) -> Iterator[Row]:
 
 
 def _is_validation(row: Row) -> bool:
-    return any(key.startswith(VALIDATION_PREFIXES) for key in row)
+    return any(key.startswith((SCORES, LOSSES)) for key in row)
 
 
 def _in_iterations(validation: list[Row], *train: list[Row]) -> list[Row]:
@@ -141,219 +144,9 @@ def _series(rows: list[Row], key: str) -> Series:
     return Series([step for step, _ in found], values)
 
 
-RECORD_VERSION = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One work directory.
-
-    Attributes:
-        name: Short and unique in the report.
-        work_dir: The folder.
-        record: ``record.json``, or None.
-        config: The resolved config it was trained with, or None.
-        log: Its curves.
-        evaluations: Its result files, in the order of the subsets.
-        problems: What is wrong, a line each.
-    """
-
-    name: str
-    work_dir: Path
-    record: dict[str, Any] | None
-    config: Config | None
-    log: Log
-    evaluations: tuple[Evaluation, ...]
-    problems: tuple[str, ...]
-
-    @property
-    def config_path(self) -> str | None:
-        """The config file as the record or a result names it."""
-        if self.record and self.record.get('config'):
-            return self.record['config']
-        return next((e.result.identity.config for e in self.evaluations if e.result.identity.config), None)
-
-    @property
-    def status(self) -> str:
-        """Whether it ended well."""
-        if self.record is None:
-            return 'unknown: no record.json'
-        status, message = self.record['status'], self.record.get('message')
-        if status == 'running':  # nobody is there to correct the record of a process that was killed
-            return 'unfinished'
-        return f'{status}: {message}' if message else status
-
-    @property
-    def trained_on(self) -> str | None:
-        """The subsets it was trained on, or None where that is not known."""
-        return None if self.config is None else training_subsets(self.config)
-
-    @property
-    def is_procedural(self) -> bool:
-        """Whether any of its data is minibench's."""
-        loaders = [] if self.config is None else list(datasets(self.config))
-        ann_files = [evaluation.result.identity.extra.get('ann_file') for evaluation in self.evaluations]
-        roots = [Path(ann_file).parents[1] for ann_file in ann_files if ann_file]
-        roots += [Path(one['data_root']) for one in loaders if one.get('data_root')]
-        return (
-            any(one.get('type') == 'MinibenchDataset' for one in loaders)
-            or any((root / MARKER).is_file() for root in roots)
-            or 'minibench' in (self.config_path or '')
-        )
-
-
-def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
-    """Read the work directories.
-
-    Args:
-        work_dirs: Folders of runs.
-
-    Returns:
-        The runs in which there is something to report, and a line for everything that is wrong or unfinished.
-
-    Raises:
-        InputError: There is nothing to report in any of them.
-    """
-    runs: list[Run] = []
-    problems: list[str] = []
-    folders = list(dict.fromkeys(Path(work_dir) for work_dir in work_dirs))
-    for folder, name in zip(folders, _names(folders), strict=True):
-        if not folder.is_dir():
-            problems.append(f'work dir must be an existing folder, got {str(folder)!r}')
-            continue
-        run = _read_run(folder, name)
-        problems += [f'{name}: {problem}' for problem in run.problems]
-        if run.record or run.evaluations or run.log.train or run.log.validation:
-            runs.append(run)
-        else:
-            problems.append(f'work dir must hold a run (record.json, logs or results), got {str(folder)!r}')
-    if not runs:
-        raise InputError('; '.join(problems) or 'work dirs must be given, got none')
-    return runs, problems
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, with as many of their parents as it takes to tell them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    depth = 1
-    while len({part[-depth:] for part in parts}) < len(set(parts)):
-        depth += 1
-    return ['/'.join(part[-depth:]) for part in parts]
-
-
-def _read_run(folder: Path, name: str) -> Run:
-    record, problems = _read_record(folder / 'record.json')
-    log, log_problems = read_log(folder)
-    evaluations, result_problems = read_evaluations(folder / 'results')
-    stem = Path(record['config']).stem if record else next(iter(_config_stems(evaluations)), None)
-    config, config_problems = dumped_config(folder, stem)
-    problems = problems + log_problems + result_problems + config_problems
-    run = Run(name, folder, record, config, log, evaluations, ())
-    if record and record['status'] != 'finished':
-        at = f' at iteration {log.last_step}' if log.last_step is not None else ''
-        problems.append(f'the run did not finish{at}; its record says {run.status!r}')
-    if not log.train and not log.validation:
-        problems.append(f'no log with curves (looked for */vis_data/scalars.json in {folder})')
-    if not evaluations:
-        problems.append(f'no result to show (in {folder / "results"}); evaluate it with tools/test.py')
-    return dataclasses.replace(run, problems=tuple(problems))
-
-
-def _config_stems(evaluations: Sequence[Evaluation]) -> list[str]:
-    return [Path(e.result.identity.config).stem for e in evaluations if e.result.identity.config]
-
-
-def _read_record(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    if not path.is_file():
-        return None, []
-    try:
-        record = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
-        return None, [f'record must be JSON: {error} (in {path})']
-    if record.get('schema_version') != RECORD_VERSION:
-        return None, [f'schema_version must be {RECORD_VERSION}, got {record.get("schema_version")!r} (in {path})']
-    kinds = {'config': str, 'status': str, 'attempts': list}
-    wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]
-    if wrong:
-        got = {key: record.get(key) for key in wrong}
-        return None, [f'record must have {", ".join(wrong)} as tools/train.py writes them, got {got} (in {path})']
-    return record, []
-
-
-SPLIT_ORDER = ('test', 'val', 'train')
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A run's result; ``is_comparable`` if it stands on the data that most of the others stand on."""
-
-    run: Run
-    evaluation: Evaluation
-    is_comparable: bool
-
-    @property
-    def label(self) -> str:
-        """The run's name, with a dagger where the data are other ones."""
-        return self.run.name if self.is_comparable else f'{self.run.name} †'
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Every run's result on one subset and split."""
-
-    subset: str
-    split: str
-    entries: tuple[Entry, ...]
-
-    @property
-    def title(self) -> str:
-        """Subset and split."""
-        return f'{self.subset}, {self.split}'
-
-    @property
-    def comparable(self) -> tuple[Entry, ...]:
-        """The entries on the same data."""
-        return tuple(entry for entry in self.entries if entry.is_comparable)
-
-
-def comparisons(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
-    """Put the results on the same subset and split together.
-
-    Data are the same if their fingerprints are; a result without one can be compared with none.
-
-    Returns:
-        By subset and split; and a line for each result that stands on other data than the others.
-    """
-    found = {(evaluation.subset, evaluation.split) for run in runs for evaluation in run.evaluations}
-    result, problems = [], []
-    for subset, split in sorted(found, key=lambda key: (SUBSETS.index(key[0]), SPLIT_ORDER.index(key[1]))):
-        pairs = [(r, e) for r in runs for e in r.evaluations if (e.subset, e.split) == (subset, split)]
-        known = Counter(evaluation.fingerprint for _, evaluation in pairs if evaluation.fingerprint)
-        common = known.most_common(1)[0][0] if known else None
-        first = next((run.name for run, evaluation in pairs if evaluation.fingerprint == common), None)
-        entries = []
-        for run, evaluation in pairs:
-            is_comparable = (common is not None and evaluation.fingerprint == common) or len(pairs) == 1
-            entries.append(Entry(run, evaluation, is_comparable))
-            if not is_comparable:
-                problems.append(
-                    f'{run.name}: result on {subset} {split} must be on the same data to be compared, got '
-                    f'{_short(evaluation.fingerprint)}' + (f' where {first} has {_short(common)}' if common else '')
-                )
-        result.append(Comparison(subset, split, tuple(entries)))
-    return result, problems
-
-
-def _short(fingerprint: str | None) -> str:
-    return 'no data fingerprint' if fingerprint is None else fingerprint[:19] + '…'
-
-
-SAME_MAP = 1e-6
-
-
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A result file and the match tables beside it, by IoU type."""
+    """A result file of one of the subsets, and the match tables beside it by IoU type."""
 
     path: Path
     result: Result
@@ -405,37 +198,235 @@ def _read_evaluation(path: Path) -> tuple[Evaluation, list[str]]:
             )
     if path.stem != f'{subset}_{split}':
         raise InputError(f'result file must be named after its subset and split, got {subset} {split} (in {path})')
-    if result.classes != list(CLASSES):
-        raise InputError(f'classes must be {list(CLASSES)}, got {result.classes}: another data set (in {path})')
+    if not result.classes or not set(result.classes) <= set(CLASSES):
+        raise InputError(f'classes must be of {list(CLASSES)}, got {result.classes}: another data set (in {path})')
     tables, problems = {}, []
-    for iou_type in result.scores:
+    for iou_type, scores in result.scores.items():
         try:
-            tables[iou_type] = _table_of(result, path, iou_type)
+            tables[iou_type] = _match_table(scores, matches_path(path, iou_type))
         except InputError as error:
             problems.append(f'{error}; no curves and differences from it')
     if result.images.not_seen:
-        images = result.images
-        problems.append(f'{images.not_seen} of {images.ground_truth} images were not predicted (in {path})')
+        problems.append(
+            f'{result.images.not_seen} of {result.images.ground_truth} images were not predicted (in {path})'
+        )
     return Evaluation(path, result, tables), problems
 
 
-def _table_of(result: Result, path: Path, iou_type: str) -> MatchTable:
-    """The match table beside a result.
+def _match_table(scores: TypeScores, path: Path) -> MatchTable:
+    """The match table of these scores, recognised by its mAP: a wrong picture is worse than none."""
+    table = MatchTable.load(path)
+    found = {name: precision_at_recall(matches).mean() for name, matches in table.classes.items()}
+    wanted = {name: np.nan if one.mAP is None else one.mAP for name, one in scores.per_class.items()}
+    same = [np.isclose(found.get(name, -1), ap, atol=SAME_MAP, equal_nan=True) for name, ap in wanted.items()]
+    if not all(same) or found.keys() != wanted.keys():
+        raise InputError(
+            f'match table must belong to its result, got an mAP of {_short_numbers(found)} where the result has '
+            f'{_short_numbers(wanted)} (in {path}); evaluate again with tools/test.py'
+        )
+    return table
+
+
+def _short_numbers(numbers: dict[str, float]) -> str:
+    return ', '.join(f'{number:.4f} for {name}' for name, number in numbers.items())
+
+
+RECORD_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One work directory.
+
+    Attributes:
+        name: Short and unique in the report.
+        work_dir: The folder.
+        record: ``record.json``, or None.
+        config: The resolved config it was trained with, or None.
+        log: Its curves.
+        evaluations: Its result files, in the order of the subsets.
+        problems: What is wrong, a line each.
+        number: Its place in the report, from 0.
+    """
+
+    name: str
+    work_dir: Path
+    record: dict[str, Any] | None
+    config: Config | None
+    log: Log
+    evaluations: tuple[Evaluation, ...]
+    problems: tuple[str, ...] = ()
+    number: int = 0
+
+    @property
+    def config_path(self) -> str | None:
+        """The config file as the record or a result names it."""
+        named = [self.record['config'] if self.record else None]
+        named += [evaluation.result.identity.config for evaluation in self.evaluations]
+        return next((path for path in named if path), None)
+
+    @property
+    def status(self) -> str:
+        """Whether it ended well."""
+        if self.record is None:
+            return 'unknown: no record.json'
+        status, message = self.record['status'], self.record.get('message')
+        if status == 'running':  # nobody is there to correct the record of a process that was killed
+            return 'unfinished'
+        return f'{status}: {message}' if message else status
+
+    @property
+    def trained_on(self) -> str | None:
+        """The subsets it was trained on, or None where that is not known."""
+        return None if self.config is None else training_subsets(self.config)
+
+    @property
+    def is_procedural(self) -> bool:
+        """Whether any of its data is minibench's."""
+        loaders = [] if self.config is None else list(datasets(self.config))
+        ann_files = [evaluation.result.identity.extra.get('ann_file') for evaluation in self.evaluations]
+        return any(is_procedural(one.get('data_root'), one['type']) for one in loaders) or any(
+            is_procedural(Path(ann_file).parents[1]) for ann_file in ann_files if ann_file
+        )
+
+
+def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """Read the work directories.
+
+    Args:
+        work_dirs: Folders of runs.
+
+    Returns:
+        The runs in which there is something to report, and a line for everything that is wrong or unfinished.
 
     Raises:
-        InputError: There is none, or it stands for another result than the one in the file.
+        InputError: There is nothing to report in any of them.
     """
-    table_path = matches_path(path, iou_type)
-    table = MatchTable.load(table_path)
-    if list(table.classes) != result.classes:
-        raise InputError(
-            f'match table must have the classes {result.classes}, got {list(table.classes)} (in {table_path})'
-        )
-    for name, matches in table.classes.items():
-        found, expected = precision_at_recall(matches).mean(), result.scores[iou_type].per_class[name].mAP
-        if not np.isclose(found, np.nan if expected is None else expected, atol=SAME_MAP, equal_nan=True):
-            raise InputError(
-                f'match table must belong to its result, got an mAP of {found:.4f} where the result has {expected} '
-                f'for {name} (in {table_path}); evaluate again with tools/test.py'
-            )
-    return table
+    runs: list[Run] = []
+    problems: list[str] = []
+    folders = list(dict.fromkeys(Path(work_dir) for work_dir in work_dirs))
+    for folder, name in zip(folders, _names(folders), strict=True):
+        if not folder.is_dir():
+            problems.append(f'work dir must be an existing folder, got {str(folder)!r}')
+            continue
+        run = _read_run(folder, name)
+        problems += [f'{name}: {problem}' for problem in run.problems]
+        if run.record or run.evaluations or run.log.train or run.log.validation:
+            runs.append(dataclasses.replace(run, number=len(runs)))
+        else:
+            problems.append(f'work dir must hold a run (record.json, logs or results), got {str(folder)!r}')
+    if not runs:
+        raise InputError('; '.join(problems) or 'work dirs must be given, got none')
+    return runs, problems
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, with as many of their parents as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(set(parts)):
+        depth += 1
+    return ['/'.join(part[-depth:]) for part in parts]
+
+
+def _read_run(folder: Path, name: str) -> Run:
+    record, problems = _read_record(folder / 'record.json')
+    log, log_problems = read_log(folder)
+    evaluations, result_problems = read_evaluations(folder / 'results')
+    run = Run(name, folder, record, None, log, evaluations)
+    config, config_problems = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
+    problems = problems + log_problems + result_problems + config_problems
+    if record and record['status'] != 'finished':
+        at = f' at iteration {log.last_step}' if log.last_step is not None else ''
+        problems.append(f'the run did not finish{at}; its record says {run.status!r}')
+    if not log.train and not log.validation:
+        problems.append(f'no log with curves (looked for */vis_data/scalars.json in {folder})')
+    if not evaluations:
+        problems.append(f'no result to show (in {folder / "results"}); evaluate it with tools/test.py')
+    return dataclasses.replace(run, config=config, problems=tuple(problems))
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    if not path.is_file():
+        return None, []
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        return None, [f'record must be JSON: {error} (in {path})']
+    if record.get('schema_version') != RECORD_VERSION:
+        return None, [f'schema_version must be {RECORD_VERSION}, got {record.get("schema_version")!r} (in {path})']
+    kinds = {'config': str, 'status': str, 'attempts': list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]
+    if wrong:
+        got = {key: record.get(key) for key in wrong}
+        return None, [f'record must have {", ".join(wrong)} as tools/train.py writes them, got {got} (in {path})']
+    return record, []
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A run's result; ``is_comparable`` if it stands on the data that most of the others stand on."""
+
+    run: Run
+    evaluation: Evaluation
+    is_comparable: bool
+
+    @property
+    def result(self) -> Result:
+        """The result file."""
+        return self.evaluation.result
+
+    @property
+    def label(self) -> str:
+        """The run's name, with a dagger where the data are other ones."""
+        return self.run.name if self.is_comparable else f'{self.run.name} †'
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Every run's result on one subset and split."""
+
+    subset: str
+    split: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def title(self) -> str:
+        """Subset and split."""
+        return f'{self.subset}, {self.split}'
+
+    def scored(self, iou_type: str) -> list[tuple[Entry, TypeScores]]:
+        """The entries with scores under an IoU type, and these."""
+        return [(e, e.result.scores[iou_type]) for e in self.entries if iou_type in e.result.scores]
+
+
+def comparisons(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
+    """Put the results on the same subset and split together.
+
+    Data are the same if their fingerprints are; a result without one can be compared with none.
+
+    Returns:
+        By subset and split; and a line for each result that stands on other data than the others.
+    """
+    found = {(evaluation.subset, evaluation.split) for run in runs for evaluation in run.evaluations}
+    result, problems = [], []
+    for subset, split in sorted(found, key=lambda key: (SUBSETS.index(key[0]), -SPLITS.index(key[1]))):
+        pairs = [(r, e) for r in runs for e in r.evaluations if (e.subset, e.split) == (subset, split)]
+        known = Counter(evaluation.fingerprint for _, evaluation in pairs if evaluation.fingerprint)
+        common = known.most_common(1)[0][0] if known else None
+        first = next((run.name for run, evaluation in pairs if evaluation.fingerprint == common), None)
+        entries = []
+        for run, evaluation in pairs:
+            is_comparable = (common is not None and evaluation.fingerprint == common) or len(pairs) == 1
+            entries.append(Entry(run, evaluation, is_comparable))
+            if not is_comparable:
+                problems.append(
+                    f'{run.name}: result on {subset} {split} must be on the same data to be compared, got '
+                    f'{_short(evaluation.fingerprint)}' + (f' where {first} has {_short(common)}' if common else '')
+                )
+        result.append(Comparison(subset, split, tuple(entries)))
+    return result, problems
+
+
+def _short(fingerprint: str | None) -> str:
+    return 'no data fingerprint' if fingerprint is None else fingerprint[:19] + '…'

@@ -3,115 +3,120 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from armbench_mmdet.evaluation.protocol import IOU_TYPES
-from armbench_mmdet.evaluation.result import MEAN, SUMMARY_KEYS
-from armbench_mmdet.report import plots
-from armbench_mmdet.report.collect import Comparison
-from armbench_mmdet.report.content import ELSEWHERE, PROCEDURAL, Report, part_tables
+from armbench_mmdet.datasets.locations import SPLITS
+from armbench_mmdet.evaluation.result import MISSING, SUMMARY_KEYS
+from armbench_mmdet.files import write_atomically
+from armbench_mmdet.report import plots, tables
+from armbench_mmdet.report.collect import Comparison, Run, collect_runs, comparisons
+from armbench_mmdet.report.pictures import KINDS, Picture, gallery
 from armbench_mmdet.report.plots import Plot
 from armbench_mmdet.report.provenance import provenance
-from armbench_mmdet.report.published import published_table
-from armbench_mmdet.report.tables import Table, density_table, error_table, size_table, speed_table
+from armbench_mmdet.report.tables import Table, cells
 
+PROCEDURAL = (
+    'Minibench: these are procedurally drawn totes, not ARMBench photos. The numbers show that everything works and '
+    'how runs compare; they say nothing about performance on ARMBench.'
+)
+ELSEWHERE = (
+    'On ARMBench’s photos, by others, under protocols of their own. Shown for orientation; none of them may be set '
+    'against a number of this report without reading its caveat.'
+)
+PARTS: dict[str, tuple[Callable[[Comparison], Plot | None], Callable[[Comparison], Table] | None]] = {
+    'curves': (plots.precision_recall_plot, None),
+    'size': (plots.size_plot, tables.size_table),
+    'density': (plots.density_plot, tables.density_table),
+    'speed': (plots.speed_plot, tables.speed_table),
+    'errors': (plots.error_plot, tables.error_table),
+}
 _FOLDER = Path(__file__).parent
-_KINDS = ('best', 'median', 'worst')
-
-Part = tuple[Plot | None, Table | None]
-"""A plot and the table with its numbers; either may be missing."""
 
 
-def html(report: Report) -> str:
-    """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What there is to report.
+
+    Attributes:
+        runs: In the order given.
+        problems: What is missing, broken or unfinished, a line each.
+        compared: The results by subset and split.
+        scores: By subset and IoU type: scores, then differences where there are two runs.
+        matrices: Training subset against test subset, for each split.
+        pictures: The best, median and worst images.
+        made: When.
+    """
+
+    runs: list[Run]
+    problems: list[str]
+    compared: list[Comparison]
+    scores: list[Table]
+    matrices: list[Table]
+    pictures: list[Picture]
+    made: str
+
+    @property
+    def is_procedural(self) -> bool:
+        """Whether any run is on minibench."""
+        return any(run.is_procedural for run in self.runs)
+
+    def run_table(self) -> Table:
+        """One line a run."""
+        rows = []
+        for run in self.runs:
+            done = ', '.join(f'{e.subset} {e.split}' for e in run.evaluations) or MISSING
+            data = run.trained_on or MISSING
+            data = f'minibench (procedural): {data}' if run.is_procedural else data
+            steps = MISSING if run.log.last_step is None else str(run.log.last_step)
+            rows.append(cells(run.name, run.status, run.config_path or MISSING, data, steps, done))
+        header = ['run', 'status', 'config', 'trained on', 'iterations', 'results on']
+        return Table('Runs', header, rows, text_columns=len(header))
+
+    def overview(self) -> str:
+        """The main scores of every result as one table for a terminal."""
+        rows = [
+            [entry.label, entry.run.trained_on or MISSING, comparison.title, *tables.main_scores(entry.result)]
+            for comparison in self.compared
+            for entry in comparison.entries
+        ]
+        return tables.markdown_table(['run', 'trained on', 'tested on', *tables.MAIN_SCORES], rows, text_columns=3)
+
+
+def gather(work_dirs: Sequence[str | Path]) -> Report:
+    """Read the runs and compute what the report shows.
+
+    Raises:
+        InputError: There is nothing to report at all.
+    """
+    runs, problems = collect_runs(work_dirs)
+    compared, unlike = comparisons(runs)
+    scores = []
+    for comparison in compared:
+        for iou_type in tables.TYPE_NAMES:
+            if comparison.scored(iou_type):
+                scores.append(tables.score_table(comparison, iou_type))
+                difference = tables.difference_table(comparison, iou_type)
+                scores += [difference] if difference else []
+    splits = [split for split in reversed(SPLITS) if any(comparison.split == split for comparison in compared)]
+    pictures, missing = gallery(runs)
+    return Report(
+        runs=runs,
+        problems=problems + unlike + missing,
+        compared=compared,
+        scores=scores,
+        matrices=[tables.matrix_table(compared, split) for split in splits],
+        pictures=pictures,
+        made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
     )
-    return environment.get_template('page.html.j2').render(
-        report=report,
-        title=' and '.join(run.name for run in report.runs) if len(report.runs) < 3 else f'{len(report.runs)} runs',
-        version=metadata.version('armbench-mmdet'),
-        procedural=PROCEDURAL,
-        elsewhere=ELSEWHERE,
-        published=published_table(),
-        training=_training(report),
-        sections=_sections(report),
-        provenances=[provenance(run) for run in report.runs],
-        choices=_choices(report),
-        style=Markup((_FOLDER / 'page.css').read_text()),
-        script=Markup((_FOLDER / 'page.js').read_text()),
-        plotly=Markup(get_plotlyjs()),
-    )
-
-
-def _training(report: Report) -> list[Plot]:
-    drawn = [plots.loss_plot(run) for run in report.runs]
-    drawn += [plots.learning_rate_plot(report.runs), plots.score_plot(report.runs)]
-    return [plot for plot in drawn if plot is not None]
-
-
-def _sections(report: Report) -> list[dict[str, Any]]:
-    """The sections on results: name for links, heading, what to say where there is nothing, and the parts."""
-    colours = plots.run_colours([run.name for run in report.runs])
-
-    def parts(plot: Any, table: Any = None) -> list[Part]:
-        both = [(plot(one), table(one) if table else None) for one in report.compared]
-        return [(drawn, filled) for drawn, filled in both if drawn or (filled and filled.rows)]
-
-    def coloured(plot: Any) -> Any:
-        return lambda comparison: plot(comparison, colours)
-
-    names: list[tuple[str, str, str, list[Part]]] = [
-        (
-            'precision-recall',
-            'Precision and recall',
-            'No match table lies beside a result file; evaluate again with tools/test.py.',
-            parts(coloured(plots.precision_recall_plot)),
-        ),
-        (
-            'size',
-            'By object size',
-            'No result has scores of masks.',
-            parts(coloured(plots.size_plot), size_table),
-        ),
-        (
-            'density',
-            'By density',
-            'No result has scores of masks.',
-            parts(coloured(plots.density_plot), density_table),
-        ),
-        ('speed', 'Speed', 'No result file has times.', parts(coloured(plots.speed_plot), speed_table)),
-        (
-            'errors',
-            'Over- and under-segmentation',
-            'No result file has these shares.',
-            parts(plots.error_plot, error_table),
-        ),
-    ]
-    return [dict(zip(('id', 'heading', 'empty', 'parts'), one, strict=True)) for one in names]
-
-
-def _choices(report: Report) -> dict[str, list[str]]:
-    """What the pictures can be filtered by."""
-    pictures = [shot.picture for shot in report.shots]
-    return {
-        'run': list(dict.fromkeys(shot.run for shot in report.shots)),
-        'subset': list(dict.fromkeys(f'{picture.subset} {picture.split}' for picture in pictures)),
-        'class': list(dict.fromkeys(picture.class_name for picture in pictures)),
-        'kind': [kind for kind in _KINDS if any(picture.kind == kind for picture in pictures)],
-    }
 
 
 def write_report(report: Report, out: Path) -> Path:
@@ -126,21 +131,63 @@ def write_report(report: Report, out: Path) -> Path:
     """
     out.mkdir(parents=True, exist_ok=True)
     page = out / 'report.html'
-    page.write_text(html(report), encoding='utf-8')
-    (out / 'results.md').write_text(markdown(report), encoding='utf-8')
-    (out / 'results.csv').write_text(comma_separated(report), encoding='utf-8')
+    write_atomically(page, html(report))
+    write_atomically(out / 'results.md', markdown(report))
+    write_atomically(out / 'results.csv', comma_separated(report))
     return page
+
+
+def html(report: Report) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    training = [plots.loss_plot(run) for run in report.runs]
+    training += [plots.learning_rate_plot(report.runs), plots.score_plot(report.runs)]
+    return environment.get_template('page.html.j2').render(
+        report=report,
+        title=' and '.join(run.name for run in report.runs) if len(report.runs) < 3 else f'{len(report.runs)} runs',
+        version=metadata.version('armbench-mmdet'),
+        procedural=PROCEDURAL,
+        elsewhere=ELSEWHERE,
+        published=tables.published_table(),
+        training=[plot for plot in training if plot],
+        parts={
+            name: [(plot(comparison), table and table(comparison)) for comparison in report.compared]
+            for name, (plot, table) in PARTS.items()
+        },
+        provenances=[provenance(run) for run in report.runs],
+        choices=_choices(report.pictures),
+        style=Markup((_FOLDER / 'page.css').read_text()),
+        script=Markup((_FOLDER / 'page.js').read_text()),
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _choices(pictures: Sequence[Picture]) -> dict[str, list[str]]:
+    """What the pictures can be filtered by."""
+    return {
+        'run': list(dict.fromkeys(picture.run for picture in pictures)),
+        'subset': list(dict.fromkeys(f'{picture.subset} {picture.split}' for picture in pictures)),
+        'class': list(dict.fromkeys(picture.class_name for picture in pictures)),
+        'kind': [kind for kind in KINDS if any(picture.kind == kind for picture in pictures)],
+    }
 
 
 def markdown(report: Report) -> str:
     """The tables of a report as Markdown."""
+    filled = [table(comparison) for comparison in report.compared for _, table in PARTS.values() if table]
     parts = ['# Results', f'Made {report.made}.']
     parts += [f'> **{PROCEDURAL}**'] if report.is_procedural else []
     parts += ['## Runs', report.run_table().markdown()]
     parts += ['## Missing, broken or unfinished', *(f'- {line}' for line in report.problems)] if report.problems else []
     parts += ['## Scores', *(table.markdown() for table in [*report.scores, *report.matrices])]
-    parts += ['## Parts of the data', *(t.markdown() for c in report.compared for t in part_tables(c))]
-    parts += ['## Published numbers', f'> {ELSEWHERE}', published_table().markdown()]
+    parts += ['## Parts of the data', *(table.markdown() for table in filled if table.rows)]
+    parts += ['## Published numbers', f'> {ELSEWHERE}', tables.published_table().markdown()]
     return '\n\n'.join(parts) + '\n'
 
 
@@ -148,35 +195,20 @@ def comma_separated(report: Report) -> str:
     """One row for each run, subset, split, IoU type and class; a number that does not exist is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    identity = [
-        'run',
-        'config',
-        'checkpoint',
-        'seed',
-        'data_fingerprint',
-        'procedural',
-        'comparable',
-        'subset',
-        'split',
-    ]
-    scores = ['iou_type', 'class', *SUMMARY_KEYS, 'mAP_low', 'mAP_high', 'instances', 'images']
-    writer.writerow([*identity, *scores])
+    about = ['run', 'config', 'checkpoint', 'seed', 'data_fingerprint', 'procedural', 'comparable', 'subset', 'split']
+    writer.writerow([*about, 'iou_type', 'class', *SUMMARY_KEYS, 'mAP_low', 'mAP_high', 'instances', 'images'])
     writer.writerows(row for comparison in report.compared for row in _rows(comparison))
     return text.getvalue()
 
 
 def _rows(comparison: Comparison) -> Iterator[list[object]]:
     for entry in comparison.entries:
-        run, result = entry.run, entry.evaluation.result
-        identity = result.identity
-        known = [identity.config, identity.checkpoint, identity.seed, identity.data_fingerprint]
-        flags = [int(run.is_procedural), int(entry.is_comparable)]
-        about = [run.name, *known, *flags, comparison.subset, comparison.split]
-        for iou_type in IOU_TYPES:
-            scores = result.scores.get(iou_type)
-            for name, one in scores.by_class.items() if scores else ():
-                interval = (scores.confidence or {}).get(name) if scores else None
+        run, known = entry.run, entry.result.identity
+        about = [run.name, known.config, known.checkpoint, known.seed, known.data_fingerprint]
+        about += [int(run.is_procedural), int(entry.is_comparable), comparison.subset, comparison.split]
+        for iou_type, scores in entry.result.scores.items():
+            for name, one in scores.by_class.items():
+                interval = (scores.confidence or {}).get(name)
                 ends = [interval.low, interval.high] if interval else [None, None]
-                instances = None if name == MEAN else one.instances
-                numbers = [*one.numbers().values(), *ends, instances]
-                yield [*about, iou_type, name, *numbers, result.images.ground_truth]
+                images = entry.result.images.ground_truth
+                yield [*about, iou_type, name, *one.numbers().values(), *ends, one.instances, images]

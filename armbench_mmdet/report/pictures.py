@@ -7,7 +7,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import cv2
 import msgspec
@@ -16,59 +16,130 @@ import numpy as np
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import IMAGE_FOLDER
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import FOUND, IGNORED, ClassMatches, MatchTable
+from armbench_mmdet.evaluation.error_rates import SCORE_THRESHOLD
+from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.metric import only_classes
-from armbench_mmdet.evaluation.protocol import (
-    RECALL_THRESHOLDS,
-    best_first,
-    by_image_and_class,
-    compute_overlaps,
-    run_lengths,
-)
-from armbench_mmdet.evaluation.result import Result, file_fingerprint, matches_path, read_result
-from armbench_mmdet.report.collect import Run
+from armbench_mmdet.evaluation.protocol import best_first, by_image_and_class, compute_overlaps, run_lengths
+from armbench_mmdet.evaluation.result import file_fingerprint
+from armbench_mmdet.report.collect import Evaluation, Run
 from armbench_mmdet.visualization import instances
 
 ALL = 'all'
 KINDS = ('best', 'median', 'worst')
+PER_KIND = 3
+MATCH_IOU = 0.5
+PANEL_PX = 480
+JPEG_QUALITY = 65
+MOST_PICTURES = 120
+"""On a page: with the plots' code they stay below 15 MB."""
+
+Shape = Mapping[str, Any]
+ByImageAndClass = Mapping[tuple[int, int], Sequence[Shape]]
 
 
 class Choice(NamedTuple):
     """An image chosen by its score.
 
     Attributes:
+        class_name: The only class that is ranked and drawn, or ``all``.
         kind: ``best``, ``median`` or ``worst``.
+        place: Among those of its kind, from 0.
         image_id: The image.
         score: From 0 to 1.
         rank: 1 for the best.
         images: How many were ranked.
     """
 
+    class_name: str
     kind: str
+    place: int
     image_id: int
     score: float
     rank: int
     images: int
 
 
-def image_scores(table: MatchTable, class_name: str = ALL) -> np.ndarray:
-    """The score of every image, see the module.
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """Ground truth beside the prediction of a run, ready to be shown.
+
+    Attributes:
+        run: Name of the run.
+        subset: Of the data set.
+        split: Of the data set.
+        class_name: The only class that is ranked and drawn, or ``all``.
+        kind: Which end of the ranking it stands for.
+        image: File name of the image.
+        jpeg: The picture.
+        caption: What it shows, with every threshold.
+    """
+
+    run: str
+    subset: str
+    split: str
+    class_name: str
+    kind: str
+    image: str
+    jpeg: bytes
+    caption: str
+
+    @property
+    def source(self) -> str:
+        """The picture as an address."""
+        return 'data:image/jpeg;base64,' + base64.b64encode(self.jpeg).decode()
+
+
+class _Detection(msgspec.Struct):
+    """A COCO result; the mask stays undecoded until its image is chosen."""
+
+    image_id: int
+    category_id: int
+    score: float
+    segmentation: msgspec.Raw
+
+
+def gallery(runs: Sequence[Run], most: int = MOST_PICTURES) -> tuple[list[Picture], list[str]]:
+    """Draw the best, median and worst images of every result.
 
     Args:
-        table: The matches of a result.
-        class_name: A class of the table, or ``all``.
+        runs: The runs.
+        most: How many pictures; every result gets the same share of them, and at least one of each kind.
 
     Returns:
-        ``(I,)`` float64 in the table's order, NaN where there is none.
+        The pictures in the order of the runs, and what is missing, a line each.
     """
-    names = list(table.classes) if class_name == ALL else [class_name]
-    columns = np.array([_class_scores(table.classes[name]) for name in names])
-    defined = ~np.isnan(columns)
-    with np.errstate(invalid='ignore'):
-        return np.where(defined, columns, 0).sum(0) / defined.sum(0)
+    results = [(run, evaluation) for run in runs for evaluation in run.evaluations]
+    share = max(most // max(len(results), 1), len(KINDS))
+    drawn: list[Picture] = []
+    notes: list[str] = []
+    left_out = 0
+    for run, evaluation in results:
+        try:
+            choices = choices_of(evaluation)
+            first = sorted(choices, key=lambda choice: choice.place)[:share]
+            drawn += draw(run.name, evaluation, [choice for choice in choices if choice in first])
+            left_out += len(choices) - len(first)
+        except InputError as error:
+            notes.append(f'{run.name}: no pictures of {evaluation.subset} {evaluation.split}: {error}')
+    if left_out:
+        notes.append(f'{left_out} pictures of lower ranks are left out to keep the page small')
+    return drawn, notes
 
 
-def choose(table: MatchTable, class_name: str, per_kind: int) -> list[Choice]:
+def choices_of(evaluation: Evaluation) -> list[Choice]:
+    """The images that stand for a result, by class, kind and place.
+
+    Raises:
+        InputError: The result has no masks or no match table of them.
+    """
+    if 'segm' not in evaluation.tables:
+        raise InputError(f'a result must have masks and their match table to be drawn, got none (in {evaluation.path})')
+    table = evaluation.tables['segm']
+    names = [ALL, *table.classes] if len(table.classes) > 1 else list(table.classes)
+    return [choice for name in names for choice in choose(table, name)]
+
+
+def choose(table: MatchTable, class_name: str, per_kind: int = PER_KIND) -> list[Choice]:
     """The best, the median and the worst images, no image twice.
 
     Images are ranked by falling score, equal scores by rising image id. The best are the first ranks, the worst the
@@ -88,136 +159,81 @@ def choose(table: MatchTable, class_name: str, per_kind: int) -> list[Choice]:
     order = scored[np.lexsort((table.image_ids[scored], -scores[scored]))]
     count = min(per_kind, max(len(order) // 3, 1))
     ranks = list(range(len(order)))
-    best = ranks[:count]
-    worst = ranks[count:][-count:]
     between = ranks[count : len(ranks) - count]
-    start = (len(between) - count) // 2
-    chosen = {'best': best, 'median': between[max(start, 0) : max(start, 0) + count], 'worst': worst}
+    start = max((len(between) - count) // 2, 0)
+    chosen = (ranks[:count], between[start : start + count], ranks[count:][-count:])
     return [
-        Choice(kind, int(table.image_ids[order[rank]]), float(scores[order[rank]]), rank + 1, len(order))
-        for kind in KINDS
-        for rank in chosen[kind]
+        Choice(class_name, kind, place, int(table.image_ids[row]), float(scores[row]), rank + 1, len(order))
+        for kind, own in zip(KINDS, chosen, strict=True)
+        for place, rank in enumerate(own)
+        for row in [order[rank]]
     ]
+
+
+def image_scores(table: MatchTable, class_name: str = ALL) -> np.ndarray:
+    """The average precision of every image alone, over all IoU thresholds.
+
+    Args:
+        table: The matches of a result.
+        class_name: A class of the table, or ``all`` for the mean over the classes that the image has.
+
+    Returns:
+        ``(I,)`` float64 in the table's order, NaN where there is nothing to find.
+    """
+    columns = np.array([_class_scores(one) for name, one in table.classes.items() if class_name in (ALL, name)])
+    defined = ~np.isnan(columns)
+    with np.errstate(invalid='ignore'):
+        return np.where(defined, columns, 0).sum(0) / defined.sum(0)
 
 
 def _class_scores(matches: ClassMatches) -> np.ndarray:
     """``(I,)`` float64, NaN for images without an instance of the class."""
-    scores = np.full(len(matches.instances), np.nan)
     by_image = np.argsort(matches.image, kind='stable')  # within an image, detections stay best first
-    bounds = np.searchsorted(matches.image[by_image], np.arange(len(scores) + 1))
+    bounds = np.searchsorted(matches.image[by_image], np.arange(len(matches.instances) + 1))
+    scores = np.full(len(matches.instances), np.nan)
     for row in np.flatnonzero(matches.instances):
         own = by_image[bounds[row] : bounds[row + 1]]
-        scores[row] = _average_precision(matches.outcome[:, own], int(matches.instances[row]))
+        alone = ClassMatches(np.zeros_like(own), matches.outcome[:, own], matches.instances[row : row + 1])
+        scores[row] = precision_at_recall(alone).mean()
     return scores
 
 
-def _average_precision(outcome: np.ndarray, instances: int) -> float:
-    """COCO's interpolated average precision over all thresholds, from outcomes ``(T, D)`` best score first."""
-    found = np.cumsum(outcome == FOUND, axis=1)
-    counted = np.cumsum(outcome != IGNORED, axis=1)
-    precision = found / np.maximum(counted, 1)
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    total = 0.0
-    for recall, best in zip(found / instances, envelope, strict=True):
-        reached = np.searchsorted(recall, RECALL_THRESHOLDS)
-        total += best[reached[reached < len(best)]].sum()
-    return total / (len(RECALL_THRESHOLDS) * len(outcome))
-
-
-MATCH_IOU = 0.5
-LARGEST_BYTES = 44_000
-"""Of one picture: two runs on three subsets, three classes, three kinds and three of each come to 7 MB."""
-
-_PANELS_PX = (640, 560, 480, 400, 320)
-_QUALITIES = (80, 65, 50)
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A comparison of one image, ready to be shown.
-
-    Attributes:
-        kind: Which end of the ranking it stands for.
-        subset: Of the data set.
-        split: Of the data set.
-        image: File name of the image.
-        image_score: Its score, from 0 to 1.
-        class_name: ``all``, or the only class that is ranked and drawn.
-        jpeg: The picture.
-        caption: What it shows, with every threshold.
-    """
-
-    kind: Literal['best', 'median', 'worst']
-    subset: str
-    split: str
-    image: str
-    image_score: float | None
-    class_name: str
-    jpeg: bytes
-    caption: str
-
-
-class _Detection(msgspec.Struct):
-    """A COCO result; the mask stays undecoded until its image is chosen."""
-
-    image_id: int
-    category_id: int
-    score: float
-    segmentation: msgspec.Raw
-
-
-def pictures(result_path: Path, per_kind: int = 3, score_threshold: float = 0.5) -> list[Picture]:
-    """Draw the images of a result that stand for its best, its median and its worst.
-
-    Read are the result file, the match table and the COCO results beside it, and the data it names.
+def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Picture]:
+    """Draw chosen images of a result, from the COCO results beside it and from the data it names.
 
     Args:
-        result_path: The result file.
-        per_kind: How many of each kind, for ``all`` and for each class.
-        score_threshold: Predictions below this score are not drawn.
-
-    Returns:
-        The pictures by class, kind and rank.
+        run: The name of the run.
+        evaluation: Its result.
+        choices: The images.
 
     Raises:
-        InputError: There is nothing to draw from: no masks in the result, annotations or images gone or changed.
+        InputError: Predictions, annotations or images are gone or changed.
     """
-    result_path = Path(result_path)
-    result = read_result(result_path)
-    if result.segm is None:
-        raise InputError(f'a result must have masks to be drawn, got none (in {result_path})')
-    table = MatchTable.load(matches_path(result_path, 'segm'))
-    choices = [(name, one) for name in (ALL, *result.classes) for one in choose(table, name, per_kind)]
-    image_ids = {one.image_id for _, one in choices}
-    truth, image_folder = _ground_truth(result, result_path)
+    image_ids = {choice.image_id for choice in choices}
+    truth, image_folder = _ground_truth(evaluation)
     images = {image['id']: image for image in truth['images'] if image['id'] in image_ids}
-    annotations = by_image_and_class([a for a in truth['annotations'] if a['image_id'] in image_ids])
-    detections = by_image_and_class(_detections(result_path.with_suffix('.segm.json'), image_ids, score_threshold))
     if image_ids - images.keys():
         raise InputError(
             f'annotations must have every image of the result, got none of ids {sorted(image_ids - images.keys())[:3]} '
-            f'(in {result_path})'
+            f'(in {evaluation.path})'
         )
-    names = {category['id']: category['name'] for category in truth['categories']}
+    annotations = by_image_and_class([a for a in truth['annotations'] if a['image_id'] in image_ids])
+    detections = by_image_and_class(_detections(evaluation.path.with_suffix('.segm.json'), image_ids))
     drawn = []
-    for class_name, choice in choices:
-        chosen_names = {i: name for i, name in names.items() if class_name in (ALL, name)}
+    for choice in choices:
         image = images[choice.image_id]
-        judged = judge(image, chosen_names, annotations, detections)
-        jpeg = _small_jpeg(_read(image_folder / image['file_name']), *judged, score_threshold)
-        identity = result.identity
-        caption = _caption(class_name, choice, judged, score_threshold)
-        kind = cast(Literal['best', 'median', 'worst'], choice.kind)
-        where = (str(identity.subset), str(identity.split), image['file_name'])
-        drawn.append(Picture(kind, *where, choice.score, class_name, jpeg, caption))
+        names = {c['id']: c['name'] for c in truth['categories'] if choice.class_name in (ALL, c['name'])}
+        real, guessed = judge(image, names, annotations, detections)
+        title = f'prediction, score from {SCORE_THRESHOLD:g}'
+        both = instances.draw_comparison(_read(image_folder / image['file_name']), real, guessed, title, PANEL_PX)
+        jpeg = cv2.imencode('.jpg', both, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+        about = (evaluation.subset, evaluation.split, choice.class_name, choice.kind, image['file_name'])
+        drawn.append(Picture(run, *about, jpeg, _caption(choice, [*real, *guessed])))
     return drawn
 
 
 def judge(
-    image: Mapping[str, Any],
-    class_names: Mapping[int, str],
-    annotations: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
-    detections: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
+    image: Shape, class_names: Mapping[int, str], annotations: ByImageAndClass, detections: ByImageAndClass
 ) -> tuple[list[instances.Instance], list[instances.Instance]]:
     """Say of each instance and prediction of an image whether it was found or is right.
 
@@ -269,38 +285,30 @@ def match_greedily(ious: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, lis
     return taken, verdicts
 
 
-def _ground_truth(result: Result, result_path: Path) -> tuple[dict[str, Any], Path]:
+def _ground_truth(evaluation: Evaluation) -> tuple[dict[str, Any], Path]:
     """The ground truth that the result was computed on, and the folder of its images."""
-    extra = result.identity.extra
-    remedy = f'evaluate again with tools/test.py (in {result_path})'
+    extra = evaluation.result.identity.extra
+    remedy = f'evaluate again with tools/test.py (in {evaluation.path})'
     if 'ann_file' not in extra:
         raise InputError(f'a result must name its annotation file to be drawn, got none; {remedy}')
     ann_file = Path(extra['ann_file'])
-    fingerprint, wanted = file_fingerprint(ann_file), result.identity.data_fingerprint
+    fingerprint = file_fingerprint(ann_file)
     if fingerprint is None:
         raise InputError(f'annotation file must be there for pictures, got {str(ann_file)!r}, which is gone; {remedy}')
-    if wanted is not None and fingerprint != wanted:
+    if evaluation.fingerprint not in (None, fingerprint):
         raise InputError(f'annotation file must be as it was when evaluated, got another {str(ann_file)!r}; {remedy}')
-    truth = only_classes(load_ground_truth(ann_file, extra.get('category_map')), result.classes)
+    truth = only_classes(load_ground_truth(ann_file, extra.get('category_map')), evaluation.result.classes)
     return truth, Path(extra.get('image_folder') or ann_file.parent / IMAGE_FOLDER)
 
 
-def _detections(path: Path, image_ids: set[int], score_threshold: float) -> list[dict[str, Any]]:
+def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:
     """The predictions of some images from a file of COCO results."""
     try:
         every = msgspec.json.decode(path.read_bytes(), type=list[_Detection])
     except (OSError, msgspec.DecodeError) as error:
         raise InputError(f'COCO results must lie beside the result file, got {error} (in {path})') from error
-    return [
-        {
-            'image_id': one.image_id,
-            'category_id': one.category_id,
-            'score': one.score,
-            'segmentation': msgspec.json.decode(one.segmentation),
-        }
-        for one in every
-        if one.image_id in image_ids and one.score >= score_threshold
-    ]
+    chosen = [one for one in every if one.image_id in image_ids and one.score >= SCORE_THRESHOLD]
+    return [{**msgspec.structs.asdict(one), 'segmentation': msgspec.json.decode(one.segmentation)} for one in chosen]
 
 
 def _read(path: Path) -> np.ndarray:
@@ -310,99 +318,12 @@ def _read(path: Path) -> np.ndarray:
     return image
 
 
-def _small_jpeg(
-    image: np.ndarray,
-    truth: Sequence[instances.Instance],
-    predictions: Sequence[instances.Instance],
-    score_threshold: float,
-) -> bytes:
-    """The comparison as a JPEG of at most :data:`LARGEST_BYTES`, or the smallest there is: quality gives way first."""
-    image, (truth, predictions) = instances.shrunk(image, (truth, predictions), _PANELS_PX[0])
-    for panel_px in _PANELS_PX:
-        drawn = instances.draw_comparison(
-            image, truth, predictions, f'prediction, score from {score_threshold:g}', panel_px
-        )
-        for quality in _QUALITIES:
-            jpeg = cv2.imencode('.jpg', drawn, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-            if len(jpeg) <= LARGEST_BYTES:
-                return jpeg
-    return jpeg
-
-
-def _caption(
-    class_name: str,
-    choice: Choice,
-    judged: tuple[Sequence[instances.Instance], Sequence[instances.Instance]],
-    score_threshold: float,
-) -> str:
-    counts = Counter(one.verdict for part in judged for one in part)
-    which = 'mean over its classes' if class_name == ALL else class_name
+def _caption(choice: Choice, judged: Sequence[instances.Instance]) -> str:
+    counts = Counter(one.verdict for one in judged)
+    which = 'mean over its classes' if choice.class_name == ALL else choice.class_name
     return (
         f'{choice.kind}, rank {choice.rank} of {choice.images} by the AP of this image alone ({which}, IoU 0.50:0.95, '
-        f'all scores): {choice.score:.3f}. Drawn at score ≥ {score_threshold:g} and matched at IoU ≥ {MATCH_IOU:g}: '
+        f'all scores): {choice.score:.3f}. Drawn at score ≥ {SCORE_THRESHOLD:g} and matched at IoU ≥ {MATCH_IOU:g}: '
         f'{counts[instances.FOUND]} found, {counts[instances.MISSED]} missed, '
         f'{counts[instances.FALSE_POSITIVE]} false positives.'
     )
-
-
-if TYPE_CHECKING:
-    from armbench_mmdet.report.pictures import Picture
-
-BUDGET_BYTES = 8_500_000
-"""Of all pictures as they stand in the page; with the plots' code it stays below 15 MB."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shot:
-    """A picture of a run, its place among those of its kind, and its source as the page has it."""
-
-    run: str
-    picture: Picture
-    rank: int
-    source: str
-
-
-def gallery(runs: Sequence[Run], budget_bytes: int = BUDGET_BYTES) -> tuple[list[Shot], list[str]]:
-    """Draw the best, median and worst images of every result.
-
-    Of what does not fit, the lower ranks go first.
-
-    Args:
-        runs: The runs.
-        budget_bytes: For all of them together.
-
-    Returns:
-        The pictures in the order of the runs, and what is missing, a line each.
-    """
-    from armbench_mmdet.report.pictures import pictures  # draws with OpenCV: not for tables alone
-
-    shots: list[Shot] = []
-    notes: list[str] = []
-    for run in runs:
-        for evaluation in run.evaluations:
-            try:
-                drawn = pictures(evaluation.path)
-            except InputError as error:
-                notes.append(f'{run.name}: no pictures of {evaluation.subset} {evaluation.split}: {error}')
-                continue
-            ranks: Counter[tuple[str, str]] = Counter()
-            for picture in drawn:
-                source = 'data:image/jpeg;base64,' + base64.b64encode(picture.jpeg).decode()
-                shots.append(Shot(run.name, picture, ranks[picture.kind, picture.class_name], source))
-                ranks[picture.kind, picture.class_name] += 1
-    kept = _fitting(shots, budget_bytes)
-    if len(kept) < len(shots):
-        notes.append(
-            f'{len(shots) - len(kept)} of {len(shots)} pictures, of lower ranks, are left out to keep the page small'
-        )
-    return kept, notes
-
-
-def _fitting(shots: Sequence[Shot], budget_bytes: int) -> list[Shot]:
-    kept, used = set(), 0
-    for number, shot in sorted(enumerate(shots), key=lambda pair: pair[1].rank):
-        used += len(shot.source)
-        if used > budget_bytes:
-            break
-        kept.add(number)
-    return [shot for number, shot in enumerate(shots) if number in kept]

@@ -1,4 +1,4 @@
-"""What was run: the config and what it changes, the data, the machine, the software, the time it took."""
+"""Provenance of a run: config and what it changes, data, machine, software, time."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield 'git revision', f'{git["revision"]}{changed}' if git.get('revision') else MISSING
     yield 'hardware', _hardware(attempts[-1].get('hardware') or {})
     versions: Mapping[str, str] = attempts[-1].get('versions') or next(
-        (i.versions for i in identities if i.versions), {}
+        (identity.versions for identity in identities if identity.versions), {}
     )
     yield 'versions', ', '.join(f'{name} {version}' for name, version in versions.items()) or MISSING
     unreadable = [path for attempt in attempts for path in attempt.get('unreadable_images') or ()]
@@ -102,7 +102,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
 
 def _checkpoint(identity: Identity) -> str:
     digest = identity.extra.get('checkpoint_sha256')
-    return f'{identity.checkpoint or MISSING}' + (f', sha256:{digest}' if digest else '')
+    return (identity.checkpoint or MISSING) + (f', sha256:{digest}' if digest else '')
 
 
 def _hardware(hardware: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from pycocotools import mask as mask_api
 
 from armbench_mmdet.configs import load_config, set_data_root
 from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.datasets.categories import CLASSES
 from armbench_mmdet.evaluation import ArmbenchMetric
 
 REPO = Path(__file__).resolve().parents[2]
@@ -45,7 +46,15 @@ def write_data(root: Path, seed: int = 0, images: int = 6) -> Path:
     return root
 
 
-def write_result(work_dir: Path, data: Path, subset: str, config: str | None, noise_px: float, seed: int = 0) -> Path:
+def write_result(
+    work_dir: Path,
+    data: Path,
+    subset: str,
+    config: str | None,
+    noise_px: float,
+    seed: int = 0,
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
     """Evaluate jittered ground truth as predictions, as tools/test.py would."""
     ann_file = data / subset / 'test.json'
     truth = json.loads(ann_file.read_text())
@@ -60,9 +69,10 @@ def write_result(work_dir: Path, data: Path, subset: str, config: str | None, no
         identity=identity,
         log_table=False,
     )
-    metric.dataset_meta = {'classes': ('tote', 'object'), 'subset': subset, 'split': 'test'}
+    metric.dataset_meta = {'classes': classes, 'subset': subset, 'split': 'test'}
     for image in truth['images']:
         own = [a for a in truth['annotations'] if a['image_id'] == image['id'] and rng.random() > noise_px / 40]
+        own = [a for a in own if CLASSES[a['category_id'] - 1] in classes]
         boxes = np.array([a['bbox'] for a in own], np.float64).reshape(-1, 4)
         boxes += rng.normal(0, noise_px, boxes.shape)
         boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:], 3)
@@ -72,7 +82,7 @@ def write_result(work_dir: Path, data: Path, subset: str, config: str | None, no
         instances = {
             'bboxes': torch.from_numpy(boxes),
             'scores': torch.from_numpy(rng.uniform(0.3, 1, len(own))),
-            'labels': torch.tensor([a['category_id'] - 1 for a in own], dtype=torch.long),
+            'labels': torch.tensor([classes.index(CLASSES[a['category_id'] - 1]) for a in own], dtype=torch.long),
             'masks': [mask_api.encode(np.asfortranarray(bitmap)) for bitmap in bitmaps],
         }
         size = (HEIGHT_PX, WIDTH_PX)

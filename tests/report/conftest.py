@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import MASK2FORMER, write_data, write_run
 
-from armbench_mmdet.report.content import Report, gather
-from armbench_mmdet.report.page import write_report
+from armbench_mmdet.report.page import Report, gather, write_report
 
 
 @pytest.fixture(scope='session')

@@ -12,10 +12,9 @@ from synthetic_runs import MASK_RCNN, record, write_data, write_result
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.report import content
+from armbench_mmdet.report import page
 from armbench_mmdet.report.collect import collect_runs
-from armbench_mmdet.report.content import gather
-from armbench_mmdet.report.page import html, markdown
+from armbench_mmdet.report.page import gather, html, markdown
 
 MIX = f'{SUBSETS[0]}_test'
 
@@ -44,7 +43,7 @@ def break_config(run: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, 'gallery', lambda runs: ([], []))
+    monkeypatch.setattr(page, 'gallery', lambda runs: ([], []))
 
 
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [

@@ -1,4 +1,4 @@
-"""Per-image scores against COCO's own numbers, and the rule by which images are chosen."""
+"""Precision–recall curves and per-image scores against COCO's own numbers, and the rule by which images are chosen."""
 
 from __future__ import annotations
 
@@ -8,37 +8,49 @@ from typing import Any
 import numpy as np
 import pytest
 
-from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable, match_table
+from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable, match_table, precision_at_recall
 from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.report.pictures import ALL, KINDS, choose, image_scores
 
 
 def random_boxes(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A few images of overlapping boxes, some crowds, detections near them with tied scores."""
+    """A few images of overlapping boxes, some crowds, some not found; tied scores and wrong classes."""
     rng = np.random.default_rng(seed)
     truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': []}
     truth['categories'] = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
     detections = []
     for image_id in (7, 3, 12, 5):
         truth['images'].append({'id': image_id, 'height': 100, 'width': 100})
-        for box in rng.uniform(5, 40, (int(rng.integers(0, 8)), 4)):
-            category = int(rng.integers(1, 3))
-            own = {'image_id': image_id, 'category_id': category, 'bbox': box.tolist()}
+        for box in rng.uniform(5, 40, (int(rng.integers(0, 9)), 4)):
+            own = {'image_id': image_id, 'category_id': int(rng.integers(1, 3)), 'bbox': box.tolist()}
             truth['annotations'].append({**own, 'area': box[2] * box[3], 'iscrowd': int(rng.random() < 0.2)})
             for _ in range(int(rng.integers(0, 4))):
-                near = (box + rng.normal(0, 3, 4)).clip(1).tolist()
-                detections.append({**own, 'bbox': near, 'score': int(rng.integers(0, 8)) / 8})
+                found = {**own, 'bbox': (box + rng.normal(0, 3, 4)).clip(1).tolist()}
+                if rng.random() < 0.2:
+                    found['category_id'] = 3 - found['category_id']
+                detections.append({**found, 'score': int(rng.integers(0, 8)) / 8})
     return truth, detections
 
 
 @pytest.mark.parametrize('seed', range(12))
-def test_a_score_is_the_average_precision_of_the_image_alone(seed: int) -> None:
+def test_curves_and_scores_of_single_images_are_cocos(seed: int) -> None:
     matching = Matching(*random_boxes(seed), 'bbox')
     table = match_table(matching)
+    reference = matching.accumulate().precision[:, :, :, 0, -1]
+    for number, matches in enumerate(table.classes.values()):
+        np.testing.assert_allclose(precision_at_recall(matches), reference[:, :, number], atol=1e-12)
     for class_name in (ALL, *table.classes):
         for image_id, score in zip(table.image_ids.tolist(), image_scores(table, class_name), strict=True):
             alone = matching.accumulate({image_id}).ap(class_name=None if class_name == ALL else class_name)
             assert (np.isnan(score) and alone is None) or score == pytest.approx(alone, abs=1e-12)
+
+
+def test_a_class_without_instances_has_no_curve_and_one_without_detections_is_zero() -> None:
+    truth, detections = random_boxes(0)
+    truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 1]
+    matches = match_table(Matching(truth, detections, 'bbox')).classes
+    assert np.isnan(precision_at_recall(matches['object'])).all()
+    assert not precision_at_recall(match_table(Matching(truth, [], 'bbox')).classes['tote']).any()
 
 
 def table_of(scores: list[float]) -> MatchTable:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from armbench_mmdet.report import content
-from armbench_mmdet.report.content import PROCEDURAL, Report, gather
-from armbench_mmdet.report.page import html
-from armbench_mmdet.report.published import PUBLISHED
+from armbench_mmdet.report import page as pages
+from armbench_mmdet.report.page import PROCEDURAL, Report, gather, html
+from armbench_mmdet.report.tables import published_table
 
 SECTIONS = (
     *('runs', 'results', 'published', 'training', 'precision-recall', 'size', 'density', 'speed', 'errors'),
@@ -55,20 +54,20 @@ def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
     assert text.count('<script id="plotly">') == 1
     assert 'id="procedural"' in text
     assert PROCEDURAL in text
-    for one in PUBLISHED:
-        assert one.caveat in text
+    for row in published_table().rows:
+        assert row[-1].text in text
     assert "default-src 'none'" in text
 
 
 def test_tables_and_pictures_need_no_script(page: Path, report: Report) -> None:
     text = re.sub(r'<script.*?</script>', '', page.read_text(), flags=re.DOTALL)
-    assert text.count('<figure class="picture"') == len(report.shots) > 50
+    assert text.count('<figure class="picture"') == len(report.pictures) > 50
     assert text.count('<table>') > 20
     assert '<noscript>' in text
 
 
 def test_names_cannot_break_the_page(work_dirs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, 'gallery', lambda runs: ([], []))
+    monkeypatch.setattr(pages, 'gallery', lambda runs: ([], []))
     name = '<script>alert(1)'
     shutil.copytree(work_dirs[0], tmp_path / name)
     text = html(gather([tmp_path / name]))

@@ -22,7 +22,9 @@ from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.evaluation.matches import FOUND, match_table
 from armbench_mmdet.evaluation.protocol import Matching, by_image_and_class
 from armbench_mmdet.evaluation.result import read_result
-from armbench_mmdet.report.pictures import LARGEST_BYTES, judge, match_greedily, pictures
+from armbench_mmdet.report.collect import collect_runs, read_evaluations
+from armbench_mmdet.report.page import Report
+from armbench_mmdet.report.pictures import KINDS, Picture, choices_of, draw, gallery, judge, match_greedily
 from armbench_mmdet.visualization import instances as overlay
 
 SUBSET = 'mix-object-tote'
@@ -57,51 +59,52 @@ def make_result(dataset: ArmbenchDataset, folder: Path) -> Path:
 
 
 @pytest.fixture
-def data(minibench_root: Path, tmp_path: Path) -> Path:
+def photos(minibench_root: Path, tmp_path: Path) -> Path:
     shutil.copytree(minibench_root, tmp_path / 'data')
     return tmp_path / 'data'
 
 
 @pytest.fixture
-def result(data: Path, tmp_path: Path) -> Path:
-    return make_result(ArmbenchDataset(data_root=data, split='test', test_mode=True, pipeline=[]), tmp_path)
+def result(photos: Path, tmp_path: Path) -> Path:
+    return make_result(
+        ArmbenchDataset(data_root=photos, split='test', test_mode=True, pipeline=[]), tmp_path / 'results'
+    )
+
+
+def drawn_from(result: Path) -> list[Picture]:
+    """The first pictures of each class and kind."""
+    (evaluation,), _ = read_evaluations(result.parent)
+    return draw('run', evaluation, [choice for choice in choices_of(evaluation) if choice.place == 0])
 
 
 def test_pictures_of_every_class_and_kind(result: Path) -> None:
-    drawn = pictures(result, per_kind=1)
+    drawn = drawn_from(result)
     kinds = [(one.class_name, one.kind) for one in drawn]
-    assert kinds == [(name, kind) for name in ('all', 'tote', 'object') for kind in ('best', 'median', 'worst')]
+    assert kinds == [(name, kind) for name in ('all', 'tote', 'object') for kind in KINDS]
     for one in drawn:
-        assert (one.subset, one.split) == (SUBSET, 'test')
-        assert len(one.jpeg) <= LARGEST_BYTES
+        assert (one.run, one.subset, one.split) == ('run', SUBSET, 'test')
         height, width = cv2.imdecode(np.frombuffer(one.jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]
         assert width > 1.5 * height
         assert one.image.endswith('.jpg')
-        assert f'{one.image_score:.3f}' in one.caption
     for start in (0, 3, 6):
-        scores = [one.image_score for one in drawn[start : start + 3]]
-        assert scores == sorted(scores, reverse=True)
         assert len({one.image for one in drawn[start : start + 3]}) == 3
     assert len({one.jpeg for one in drawn}) == len(drawn)
-    assert pictures(result, per_kind=1) == drawn
+    assert drawn_from(result) == drawn
 
 
 def test_a_caption_counts_what_the_picture_shows(result: Path) -> None:
-    best, median = pictures(result, per_kind=1)[:2]
+    best, median = drawn_from(result)[:2]
     # The first image: everything found, and the strip wrongly; the others each miss one more.
     assert '0 missed, 1 false positives' in best.caption
     assert 'rank 1 of 4' in best.caption
+    assert 'score ≥ 0.5' in best.caption
     assert ' 1 missed, 1 false positives' in median.caption
-    without = pictures(result, per_kind=1, score_threshold=0.7)[0]
-    assert 'score ≥ 0.7' in without.caption
-    assert '0 missed, 0 false positives' in without.caption
-    assert without.jpeg != best.jpeg
 
 
-def test_a_result_says_where_its_data_lie(result: Path, data: Path) -> None:
+def test_a_result_says_where_its_data_lie(result: Path, photos: Path) -> None:
     assert read_result(result).identity.extra == {
-        'ann_file': str(data / SUBSET / 'test.json'),
-        'image_folder': str(data / SUBSET / 'images'),
+        'ann_file': str(photos / SUBSET / 'test.json'),
+        'image_folder': str(photos / SUBSET / 'images'),
         'checkpoint_sha256': 'abc',
     }
 
@@ -140,16 +143,17 @@ def test_crowds_and_other_classes_are_judged_apart() -> None:
     assert Counter(one.class_name for one in both[0]) == {'object': 3, 'tote': 1}
 
 
-def test_data_elsewhere_under_other_names(data: Path, tmp_path: Path) -> None:
-    content = json.loads((data / SUBSET / 'test.json').read_text())
+def test_data_elsewhere_under_other_names(photos: Path, tmp_path: Path) -> None:
+    content = json.loads((photos / SUBSET / 'test.json').read_text())
     for category, name in zip(content['categories'], ('bin', 'item'), strict=True):
         category['name'] = name
     (tmp_path / 'mine.json').write_text(json.dumps(content))
-    (data / SUBSET / 'images').rename(tmp_path / 'photos')
+    (photos / SUBSET / 'images').rename(tmp_path / 'photos')
     options = {'ann_file': str(tmp_path / 'mine.json'), 'data_prefix': {'img': str(tmp_path / 'photos')}}
     names = {'bin': 'tote', 'item': 'object'}
     dataset = ArmbenchDataset(**options, category_map=names, split='test', test_mode=True, pipeline=[])
-    assert len(pictures(make_result(dataset, tmp_path), per_kind=1)) == 9
+    (folder := tmp_path / 'results').mkdir()
+    assert len(drawn_from(make_result(dataset, folder))) == 9
 
 
 def edit_result(change: Callable[[dict], object]) -> Callable[[Path, Path], object]:
@@ -167,7 +171,7 @@ GONE = [
     (lambda result, data: (data / SUBSET / 'test.json').write_text('{}'), 'as it was when evaluated'),
     (lambda result, data: result.with_suffix('.segm.json').unlink(), r'COCO results.*segm\.json'),
     (lambda result, data: result.with_suffix('.segm.json').write_text('[{'), r'COCO results.*segm\.json'),
-    (lambda result, data: result.with_suffix('.segm.matches.npz').unlink(), r'match table.*npz'),
+    (lambda result, data: result.with_suffix('.segm.matches.npz').unlink(), r'masks and their match table'),
     (edit_result(lambda content: content.update(segm=None)), 'must have masks'),
     (edit_result(lambda content: content['identity'].update(extra={})), 'name its annotation file'),
 ]
@@ -175,8 +179,31 @@ GONE = [
 
 @pytest.mark.parametrize(('damage', 'message'), GONE)
 def test_what_is_gone_or_changed_is_named(
-    damage: Callable[[Path, Path], object], message: str, result: Path, data: Path
+    damage: Callable[[Path, Path], object], message: str, result: Path, photos: Path
 ) -> None:
-    damage(result, data)
+    damage(result, photos)
     with pytest.raises(InputError, match=message):
-        pictures(result)
+        drawn_from(result)
+
+
+def test_every_result_has_pictures_of_every_kind(report: Report) -> None:
+    found = {(one.run, one.subset, one.class_name, one.kind) for one in report.pictures}
+    assert len(found) == 2 * 3 * 3 * 3
+    assert all(one.source.startswith('data:image/jpeg;base64,/9j/') for one in report.pictures)
+
+
+def test_lower_ranks_give_way_where_there_are_too_many(report: Report) -> None:
+    every, none = gallery(report.runs[:1])
+    kept, notes = gallery(report.runs[:1], most=3 * 9)
+    best = [one for one in every if ', rank 1 of' in one.caption and one.kind == 'best']
+    assert (none, len(kept), len(best)) == ([], 3 * 9, 3 * 3)
+    assert set(best) < set(kept) < set(every)
+    assert notes == [f'{len(every) - len(kept)} pictures of lower ranks are left out to keep the page small']
+    assert len(gallery(report.runs[:1], most=1)[0]) == 3 * len(KINDS)
+
+
+def test_a_result_that_cannot_be_drawn_is_one_line(work_dirs: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(work_dirs[0], tmp_path / 'run', ignore=shutil.ignore_patterns('[zs]*_test.*', '*.segm.json'))
+    shots, notes = gallery(collect_runs([tmp_path / 'run'])[0])
+    assert (shots, len(notes)) == ([], 1)
+    assert notes[0].startswith('run: no pictures of mix-object-tote test: ')

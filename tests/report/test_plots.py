@@ -11,35 +11,24 @@ import pytest
 from synthetic_runs import log_rows, write_log
 
 from armbench_mmdet.evaluation.result import read_result
-from armbench_mmdet.report import plots as result_plots
-from armbench_mmdet.report import plots as training_plots
+from armbench_mmdet.report import plots
 from armbench_mmdet.report.collect import Series, collect_runs
-from armbench_mmdet.report.content import Report
-from armbench_mmdet.report.plots import MAX_POINTS, Plot, thinned
-
-
-def plots_of(report: Report) -> list[Plot | None]:
-    colours = result_plots.run_colours([run.name for run in report.runs])
-    plots = [training_plots.loss_plot(run) for run in report.runs]
-    plots += [training_plots.learning_rate_plot(report.runs), training_plots.score_plot(report.runs)]
-    for comparison in report.compared:
-        for plot in ('precision_recall_plot', 'size_plot', 'density_plot', 'speed_plot'):
-            plots.append(getattr(result_plots, plot)(comparison, colours))
-        plots.append(result_plots.error_plot(comparison))
-    return plots
+from armbench_mmdet.report.page import PARTS, Report
+from armbench_mmdet.report.plots import MAX_POINTS, thinned
 
 
 def test_plotly_takes_every_plot(report: Report) -> None:
-    plots = plots_of(report)
-    assert len(plots) == 4 + 3 * 5
-    for plot in plots:
+    drawn = [plots.loss_plot(run) for run in report.runs]
+    drawn += [plots.learning_rate_plot(report.runs), plots.score_plot(report.runs)]
+    drawn += [plot(comparison) for comparison in report.compared for plot, _ in PARTS.values()]
+    for plot in drawn:
         assert plot is not None
         plotly.graph_objects.Figure(plot.data, plot.layout)  # refuses what plotly does not know
         json.dumps([plot.data, plot.layout], allow_nan=False)
 
 
 def test_losses_have_every_component_twice_and_inner_layers_hidden(report: Report) -> None:
-    plot = training_plots.loss_plot(report.runs[0])
+    plot = plots.loss_plot(report.runs[0])
     assert plot is not None
     names = {trace['name']: trace['visible'] for trace in plot.data}
     for name in ('loss (total)', 'loss_cls', 'loss_bbox', 'loss_mask'):
@@ -52,7 +41,7 @@ def test_losses_have_every_component_twice_and_inner_layers_hidden(report: Repor
 def test_a_log_without_validation_loss_says_so(tmp_path: Path) -> None:
     write_log(tmp_path, log_rows(val_loss=False))
     runs, _ = collect_runs([tmp_path])
-    plot = training_plots.loss_plot(runs[0])
+    plot = plots.loss_plot(runs[0])
     assert plot is not None
     assert 'no validation loss' in plot.note
 
@@ -61,7 +50,7 @@ def test_precision_recall_curves_have_the_average_precision_as_their_mean(
     report: Report, work_dirs: list[Path]
 ) -> None:
     comparison = report.compared[0]
-    plot = result_plots.precision_recall_plot(comparison, {'first': 'blue', 'second': 'red'})
+    plot = plots.precision_recall_plot(comparison)
     assert plot is not None
     assert len(plot.data) == 2 * 2 * 3
     result = read_result(work_dirs[1] / f'results/{comparison.subset}_test.json').segm.per_class['object']

@@ -10,8 +10,7 @@ from armbench_mmdet import configs
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.launch.test import evaluate, find_checkpoint
 from armbench_mmdet.launch.train import train
-from armbench_mmdet.report.content import gather
-from armbench_mmdet.report.page import write_report
+from armbench_mmdet.report.page import gather, write_report
 from armbench_mmdet.report.plots import loss_plot
 from armbench_mmdet.report.provenance import provenance
 
@@ -38,7 +37,7 @@ def test_a_run_is_reported_without_a_complaint(minibench_root: Path, tmp_path: P
     assert report.is_procedural
     assert [cell.text for cell in report.run_table().rows[0]][1] == 'finished'
     assert [comparison.subset for comparison in report.compared] == list(SUBSETS)
-    assert {shot.picture.subset for shot in report.shots} == set(SUBSETS)
+    assert {picture.subset for picture in report.pictures} == set(SUBSETS)
     plot = loss_plot(report.runs[0])
     assert plot is not None
     assert {'loss_mask', 'loss_mask, validation'} <= {trace['name'] for trace in plot.data}
