@@ -1,4 +1,4 @@
-"""Config files: read, overridden, pointed at the data, walked and compared."""
+"""Config files: found, read, overridden, pointed at the data, walked and compared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import difflib
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmengine.logging import print_log
 from armbench_mmdet.errors import InputError
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+ABSENT = '–'
 
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -34,11 +36,77 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     return parser.parse_args(['--options', *pairs]).options if pairs else {}
 
 
-def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+def config_folders() -> list[Path]:
+    """The folders in which a config is looked for by its name: ``./configs``, then the package's own.
+
+    An installed package holds its configs where mmengine looks for those of ``_base_ = 'armbench_mmdet::…'``; a
+    checkout has them beside the package.
+    """
+    package = Path(__file__).resolve().parent
+    own = package / '.mim' / 'configs'
+    beside = package.parent / 'configs'
+    if not own.is_dir() and (beside / '_base_' / 'default_runtime.py').is_file():
+        own = beside
+    return [folder for folder in dict.fromkeys((Path('configs').resolve(), own)) if folder.is_dir()]
+
+
+def find_config(config: str | Path) -> Path:
+    """The file of a config, given its path or its bare name, with or without ``.py``.
+
+    Raises:
+        InputError: There is none; the message has the nearest name.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    known: dict[str, Path] = {}
+    for folder in config_folders():
+        for file in sorted(folder.rglob('*.py')):
+            if '_base_' not in file.parts:
+                known.setdefault(file.name, file)
+    name = path.name if path.suffix == '.py' else f'{path.name}.py'
+    if len(path.parts) == 1 and name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f'; did you mean {known[near[0]]}?' if near else ''
+    raise InputError(f'config must be an existing file, or the name of one of ours, got {str(config)!r}{hint}')
+
+
+def bases_of(file: Path) -> list[str]:
+    """What a config file names as its ``_base_``; nothing for one without, or one that cannot be read."""
+    try:
+        nodes = ast.parse(file.read_text(encoding='utf-8')).body
+        named = [n.value for n in nodes if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '_base_']
+        found = ast.literal_eval(named[0]) if named else []
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [found] if isinstance(found, str) else list(found)
+
+
+def _check_bases(file: Path, above: tuple[Path, ...] = ()) -> None:
+    """Refuse a config that is among its own bases, which mmengine takes long to give up on.
+
+    Args:
+        file: The config file.
+        above: The files that led to it.
+
+    Raises:
+        InputError: It is.
+    """
+    file = Path(os.path.normpath(file))
+    if file in above:
+        chain = ' → '.join(str(one) for one in (*above[above.index(file) :], file))
+        raise InputError(f'config must not be among its own bases, got {chain}')
+    for base in bases_of(file):
+        if '::' not in base:
+            _check_bases(file.parent / base, (*above, file))
+
+
+def load_config(config: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config file and apply ``--cfg-options``.
 
     Args:
-        path: The config file.
+        config: The config file, or its bare name, see :func:`find_config`.
         options: Dotted keys and their new values.
 
     Returns:
@@ -47,27 +115,20 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Raises:
         InputError: The file is missing or does not load (its message says which line or base is at fault).
     """
-    file = Path(path)
-    if not file.is_file():
-        near = difflib.get_close_matches(file.name, [p.name for p in Path('configs').rglob('*.py')], n=1, cutoff=0.4)
-        hint = f'; did you mean {_find_config(near[0])}?' if near else ''
-        raise InputError(f'config must be an existing file, got {str(path)!r}{hint}')
+    path = find_config(config)
+    _check_bases(path)
     try:
-        config = Config.fromfile(file)
+        loaded = Config.fromfile(path)
     except (SyntaxError, OSError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, NameError) as error:
         raise InputError(f'config must load, got {type(error).__name__}: {error} (in {path})') from error
     if options:
-        _warn_unknown(config, options)
+        _warn_unknown(loaded, options)
         try:
-            config.merge_from_dict(dict(options))
+            loaded.merge_from_dict(dict(options))
         except (KeyError, TypeError) as error:
             given = dict(options)
             raise InputError(f'--cfg-options must fit the config, got {given!r}: {error} (in {path})') from error
-    return config
-
-
-def _find_config(name: str) -> Path:
-    return next(Path('configs').rglob(name))
+    return loaded
 
 
 def _warn_unknown(config: Config, options: Mapping[str, Any]) -> None:
@@ -130,9 +191,6 @@ def set_work_dir(config: Config, work_dir: str | Path | None) -> Path:
     return Path(chosen)
 
 
-ABSENT = '–'
-
-
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """A key that the run has otherwise than the base; ``–`` where one of them does not have it."""
@@ -181,11 +239,26 @@ def differences_from_base(leaf: str | Path, resolved: Config) -> list[Difference
     Raises:
         InputError: The leaf or one of its bases is not there, or builds on nothing.
     """
-    base, run = (dict(_leaves(config._cfg_dict, '')) for config in (_bases(Path(leaf)), resolved))
+    leaf = Path(leaf)
+    bases = bases_of(leaf)
+    if not bases:
+        raise InputError(f'config must be a readable file and build on others to be compared with them (in {leaf})')
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / 'bases.py'
+        alone.write_text(
+            f'_base_ = {[one if "::" in one else str((leaf.parent / one).resolve()) for one in bases]!r}\n'
+        )
+        base = load_config(alone)
+    return differences(base._cfg_dict, resolved._cfg_dict)
+
+
+def differences(base: Mapping[str, Any], run: Mapping[str, Any]) -> list[Difference]:
+    """Where two configs differ, leaf by leaf; a list is a leaf, and 1 is not 1.0."""
+    old, new = (dict(_leaves(config, '')) for config in (base, run))
     return [
-        Difference(key, _beside(base, run, key), _beside(run, base, key))
-        for key in dict.fromkeys((*run, *base))
-        if key not in base or key not in run or _plain(base[key]) != _plain(run[key])
+        Difference(key, _beside(old, new, key), _beside(new, old, key))
+        for key in dict.fromkeys((*new, *old))
+        if key not in old or key not in new or _plain(old[key]) != _plain(new[key])
     ]
 
 
@@ -218,24 +291,3 @@ def _plain(value: Any) -> str:
         inner = ', '.join(map(_plain, value))
         return f'[{inner}]' if isinstance(value, list) else f'({inner})'
     return repr(value)
-
-
-def _bases(leaf: Path) -> Config:
-    """What the leaf's ``_base_`` gives without the leaf."""
-    try:
-        tree = ast.parse(leaf.read_text())
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f'config must be a readable file, got {error} (in {leaf})') from error
-    named = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == '_base_'
-    ]
-    if not named:
-        raise InputError(f'config must build on others by _base_ to be compared with them (in {leaf})')
-    bases = [named[0]] if isinstance(named[0], str) else list(named[0])
-    paths = [base if '::' in base else str((leaf.parent / base).resolve()) for base in bases]
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / 'bases.py'
-        alone.write_text(f'_base_ = {paths!r}\n')
-        return load_config(alone)

@@ -37,6 +37,37 @@ def test_misspelt_config_name_suggests_the_right_one(monkeypatch: pytest.MonkeyP
         configs.load_config('configs/mask_rcnn/mask-rcnn_r18-w32_fpn_minibench.py')
 
 
+@pytest.mark.parametrize('name', [LEAF.stem, LEAF.name])
+def test_a_bare_name_is_found_here_first_and_then_among_the_packages_configs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert configs.find_config(name) == LEAF
+    assert configs.load_config(name).filename == str(LEAF)
+    own = tmp_path / 'configs' / 'mine' / LEAF.name
+    own.parent.mkdir(parents=True)
+    own.write_text('a = 1\n')
+    assert configs.load_config(name).a == 1
+    with pytest.raises(InputError, match=r'an existing file, or the name of one'):
+        configs.load_config('default_runtime')
+
+
+def test_a_config_among_its_own_bases_is_refused(tmp_path: Path) -> None:
+    for name, base in (('a', 'b'), ('b', 'a')):
+        (tmp_path / f'{name}.py').write_text(f"_base_ = './{base}.py'\n")
+    with pytest.raises(InputError, match=r'must not be among its own bases, got .*a\.py → .*b\.py → .*a\.py'):
+        configs.load_config(tmp_path / 'a.py')
+
+
+def test_differences_are_leaves_and_tell_types_apart() -> None:
+    found = configs.differences({'a': {'b': 1, 'c': 2}, 'd': [1]}, {'a': {'b': 1.0, 'c': 2}, 'd': (1,), 'e': {}})
+    assert {one.key: (one.base, one.run) for one in found} == {
+        'a.b': ('1', '1.0'),
+        'd': ('[1]', '(1)'),
+        'e': ('–', 'dict()'),
+    }
+
+
 def test_option_pairs_follow_mmengine() -> None:
     pairs = ['a.b=1', 'c=[1,2]', 'd="[(1,2),(3,4)]"', 'e=x=y', 'f=None', 'g=true']
     assert configs.parse_options(pairs) == {
