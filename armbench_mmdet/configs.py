@@ -245,9 +245,8 @@ def differences_from_base(leaf: str | Path, resolved: Config) -> list[Difference
         raise InputError(f'config must be a readable file and build on others to be compared with them (in {leaf})')
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / 'bases.py'
-        alone.write_text(
-            f'_base_ = {[one if "::" in one else str((leaf.parent / one).resolve()) for one in bases]!r}\n'
-        )
+        paths = [one if '::' in one else str((leaf.parent / one).resolve()) for one in bases]
+        alone.write_text(f'_base_ = {paths!r}\n')
         base = load_config(alone)
     return differences(base._cfg_dict, resolved._cfg_dict)
 
@@ -289,5 +288,6 @@ def _plain(value: Any) -> str:
         return 'dict(' + ', '.join(f'{key}={_plain(one)}' for key, one in sorted(value.items())) + ')'
     if isinstance(value, list | tuple):
         inner = ', '.join(map(_plain, value))
-        return f'[{inner}]' if isinstance(value, list) else f'({inner})'
+        comma = ',' if len(value) == 1 else ''
+        return f'[{inner}]' if isinstance(value, list) else f'({inner}{comma})'
     return repr(value)

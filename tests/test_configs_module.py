@@ -63,7 +63,7 @@ def test_differences_are_leaves_and_tell_types_apart() -> None:
     found = configs.differences({'a': {'b': 1, 'c': 2}, 'd': [1]}, {'a': {'b': 1.0, 'c': 2}, 'd': (1,), 'e': {}})
     assert {one.key: (one.base, one.run) for one in found} == {
         'a.b': ('1', '1.0'),
-        'd': ('[1]', '(1)'),
+        'd': ('[1]', '(1,)'),
         'e': ('–', 'dict()'),
     }
 

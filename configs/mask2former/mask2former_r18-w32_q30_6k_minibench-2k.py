@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/mask2former_r18-w32_q30.py',
     '../_base_/datasets/minibench.py',
-    '../_base_/schedules/minibench-mask2former-6k.py',
+    '../_base_/schedules/minibench-mask2former.py',
     '../_base_/iteration_runtime.py',
 ]
 
@@ -15,4 +15,8 @@ test_dataloader = dict(dataset=dataset)
 mask_rcnn = 'work_dirs/mask-rcnn_r18-w32_fpn-64_3k_minibench-2k/iter_3000.pth'
 model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=mask_rcnn, prefix='backbone.')))
 
-default_hooks = dict(checkpoint=dict(interval=2000))
+# About half an hour, for a model that has 2,000 images to learn from.
+max_iters = 6000
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 3)
+_base_.param_scheduler[1].end = max_iters
+default_hooks = dict(checkpoint=dict(interval=max_iters // 3))

@@ -20,4 +20,4 @@ train_cfg = dict(max_iters=max_iters, val_interval=val_interval)
 param_scheduler = dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27])
 default_hooks = dict(checkpoint=dict(interval=val_interval))
 
-load_from = 'https://download.openmmlab.com/mmdetection/v3.0/mask2former/mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic/mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic_20220329_230021-05ec7315.pth'
+load_from = _base_.coco_weights

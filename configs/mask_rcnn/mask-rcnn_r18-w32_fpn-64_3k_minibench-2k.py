@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/mask-rcnn_r18-w32_fpn-64.py',
     '../_base_/datasets/minibench.py',
-    '../_base_/schedules/minibench-3k.py',
+    '../_base_/schedules/minibench.py',
     '../_base_/iteration_runtime.py',
 ]
 
@@ -11,4 +11,8 @@ train_dataloader = dict(dataset=dataset)
 val_dataloader = dict(dataset=dataset)
 test_dataloader = dict(dataset=dataset)
 
-default_hooks = dict(checkpoint=dict(interval=1000))
+# About twenty minutes, for a model that has 2,000 images to learn from.
+max_iters = 3000
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 3)
+_base_.param_scheduler[1].end = max_iters
+default_hooks = dict(checkpoint=dict(interval=max_iters // 3))

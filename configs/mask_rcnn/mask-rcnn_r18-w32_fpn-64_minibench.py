@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/mask-rcnn_r18-w32_fpn-64.py',
     '../_base_/datasets/minibench.py',
-    '../_base_/schedules/minibench-mask-rcnn.py',
+    '../_base_/schedules/minibench.py',
     '../_base_/iteration_runtime.py',
 ]
 

@@ -11,6 +11,13 @@ _base_ = 'mmdet::mask2former/mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_co
 for __key in set(_base_) - {'optim_wrapper', 'param_scheduler', 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr'}:
     del _base_[__key]
 
+# The zoo's panoptic COCO weights, for a leaf's load_from: all of the model but the class head.
+coco_weights = (
+    'https://download.openmmlab.com/mmdetection/v3.0/mask2former/'
+    'mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic/'
+    'mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic_20220329_230021-05ec7315.pth'
+)
+
 max_iters = 97_200
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')
 param_scheduler = dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27])
