@@ -28,9 +28,7 @@ from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import sha256_of
-
-LATEST = 'last_checkpoint'
-"""File of a run's folder that names its latest checkpoint, as in mmengine."""
+from armbench_mmdet.run_folder import LATEST
 
 _DRAFT = '.draft'
 _CHECKSUM = '.sha256'
@@ -104,7 +102,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def mark_latest(work_dir: Path, checkpoint: Path) -> None:
-    """Name a run's latest checkpoint in :data:`LATEST`.
+    """Name a run's latest checkpoint in ``last_checkpoint``.
 
     Raises:
         InputError: The disk is full or fails; the earlier name stays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mmdet.registry import RUNNERS
@@ -16,6 +17,9 @@ from armbench_mmdet.engine.loops import resumable
 
 register_safe_loaders()
 
+_BEFORE_BATCH = re.compile('before_(train|val|test)_iter')
+_AFTER_BATCH = re.compile('after_(train|val|test)_iter')
+
 
 @RUNNERS.register_module()
 class ArmbenchRunner(Runner):
@@ -24,6 +28,18 @@ class ArmbenchRunner(Runner):
     Everything the stack logs still goes to the log file in the work directory. Chosen by ``runner_type`` in
     ``configs/_base_/default_runtime.py``, which mmdet's own tools honour as well.
     """
+
+    batch_in_work: tuple[str, Any] | None = None
+    """``train``, ``val`` or ``test``, and the batch; None between batches. A failure is explained by it."""
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks as mmengine does, and remember the batch in work."""
+        before = _BEFORE_BATCH.fullmatch(fn_name)
+        if before:
+            self.batch_in_work = (before[1], kwargs.get('data_batch'))
+        super().call_hook(fn_name, **kwargs)
+        if _AFTER_BATCH.fullmatch(fn_name):
+            self.batch_in_work = None
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger as mmengine does, then quieten its terminal handler, and Python's warnings."""

@@ -39,6 +39,7 @@ from armbench_mmdet.evaluation.result import (
     write_result,
 )
 from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type, speed_summary
+from armbench_mmdet.run_folder import METRIC_PREFIX
 from armbench_mmdet.system import installed_versions
 
 
@@ -71,7 +72,7 @@ class ArmbenchMetric(BaseMetric):
         result: The last evaluation, or None before the first.
     """
 
-    default_prefix = 'coco'
+    default_prefix = METRIC_PREFIX.rstrip('/')
 
     def __init__(
         self,

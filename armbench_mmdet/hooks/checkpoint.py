@@ -12,9 +12,7 @@ from mmengine.runner import Runner
 
 from armbench_mmdet.engine.checkpoints import BACKEND_ARGS, mark_latest, remove_checkpoint, remove_drafts
 from armbench_mmdet.errors import InputError
-
-INTERRUPTED = 'interrupted.pth'
-"""Checkpoint of a run that was asked to stop; it goes when the resumed run has written its next one."""
+from armbench_mmdet.run_folder import INTERRUPTED
 
 
 @HOOKS.register_module()

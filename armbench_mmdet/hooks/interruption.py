@@ -16,12 +16,13 @@ from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from armbench_mmdet.engine.distributed import largest
+from armbench_mmdet.engine.failure import EndingHook, tell
 from armbench_mmdet.hooks.checkpoint import AtomicCheckpointHook
+from armbench_mmdet.run_folder import Ending
 from armbench_mmdet.system import resume_command
 
 SIGNALS = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name))
@@ -30,7 +31,7 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @HOOKS.register_module()
-class InterruptionHook(Hook):
+class InterruptionHook(EndingHook):
     """Ends a training cleanly on SIGTERM, Ctrl-C and SIGUSR1 (SLURM's ``--signal=USR1@120``).
 
     The iteration in work is finished, a checkpoint is written through the run's checkpoint hook, the logs are closed,
@@ -64,7 +65,7 @@ class InterruptionHook(Hook):
             signal.signal(number, previous)
         self._previous = {}
 
-    def after_abort(self, runner: Runner, status: str, message: str, iterations: int) -> None:
+    def after_abort(self, runner: Runner, ending: Ending) -> None:
         """Stop listening when the run fails."""
         self.after_train(runner)
 
@@ -99,7 +100,7 @@ class InterruptionHook(Hook):
         if hook is not None:
             hook.save_now(runner, iterations)
         message = f'stopped by {name} after iteration {iterations}'
-        runner.call_hook('after_abort', status='stopped', message=message, iterations=iterations)
+        tell(runner, Ending('stopped', message, iterations=iterations))
         remedy = (
             f'to go on:\n  {resume_command(runner)}' if hook else 'nothing is saved: there is no AtomicCheckpointHook'
         )

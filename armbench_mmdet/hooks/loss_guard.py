@@ -15,7 +15,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from armbench_mmdet.engine.distributed import total
-from armbench_mmdet.engine.failure import image_lines
+from armbench_mmdet.engine.failure import RunError, image_lines
 from armbench_mmdet.errors import InputError
 
 ACTIONS = ('stop', 'skip')
@@ -75,7 +75,7 @@ class LossGuardHook(Hook):
         """After a step that was left out: end the run or say so, and keep its losses out of the log.
 
         Raises:
-            InputError: The run must end.
+            RunError: The run must end.
         """
         if not self._is_bad:
             return
@@ -83,18 +83,18 @@ class LossGuardHook(Hook):
         self.skipped += 1
         problem = describe_losses(outputs or {}, runner.iter + 1, data_batch)
         if self.skipped > self.max_skipped:
-            raise InputError(problem + self._remedy())
-        left_out = f'{problem}\n  step left out, {self.skipped} of at most {self.max_skipped}'
+            raise RunError('nan', problem + self._remedy())
+        left_out = f'{problem}\n  This step is left out, {self.skipped} of at most {self.max_skipped}.'
         print_log(left_out, 'current', logging.WARNING)
         if outputs is not None:
             outputs.clear()
 
     def _remedy(self) -> str:
-        already = f', after {self.max_skipped} steps left out' if self.max_skipped else ''
+        after = f' after {self.max_skipped} steps were left out' if self.max_skipped else ''
         return (
-            f'\n  stopped{already} with the weights of before this step; lower the learning rate, set '
-            'optim_wrapper.clip_grad, look at these images (tools/browse_data.py), or give LossGuardHook '
-            "on_bad_loss='skip' and a max_skipped"
+            f'\n  Stopped{after}, with the weights from before this step. Lower the learning rate, set '
+            'optim_wrapper.clip_grad, or look at these images (tools/browse_data.py). To leave such steps out instead: '
+            '--cfg-options default_hooks.loss_guard.on_bad_loss=skip'
         )
 
 
@@ -109,8 +109,8 @@ def describe_losses(losses: Mapping[str, Any], iteration: int, batch: Any) -> st
     values = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items()}
     bad = [f'{name} {value}' for name, value in values.items() if not math.isfinite(value)]
     good = [f'{name} {value:.4g}' for name, value in values.items() if math.isfinite(value)]
-    got = ', '.join(bad) or 'NaN or infinity in another process'
-    lines = [f'loss must be finite, got {got} at iteration {iteration}']
+    got = ', '.join(bad) or 'NaN or infinite in another process'
+    lines = [f'The loss is not finite at iteration {iteration}: {got}.']
     if good:
-        lines.append(f'  other losses: {", ".join(good)}')
+        lines.append(f'  Other losses: {", ".join(good)}')
     return '\n'.join([*lines, *(f'  {line}' for line in image_lines(batch))])

@@ -7,9 +7,11 @@ from typing import Any, TextIO
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
+
+from armbench_mmdet.engine.failure import EndingHook
+from armbench_mmdet.run_folder import MAIN_METRIC, Ending
 
 _COUNT = '{n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}, {rate_fmt}{postfix}]'
 
@@ -30,7 +32,7 @@ class _Lines:
 
 
 @HOOKS.register_module()
-class ProgressHook(Hook):
+class ProgressHook(EndingHook):
     """Shows one bar at a time on standard error: iterations, ETA, rate, and in training the loss and the last metric.
 
     On a terminal the bar moves in place; elsewhere (a log file, CI) a line is written now and then. Rate and ETA are
@@ -43,7 +45,7 @@ class ProgressHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, metric: str = 'coco/segm_mAP', line_interval_s: float = 15.0) -> None:
+    def __init__(self, metric: str = MAIN_METRIC, line_interval_s: float = 15.0) -> None:
         self.metric = metric
         self.line_interval_s = line_interval_s
         self._score: str | None = None
@@ -99,7 +101,7 @@ class ProgressHook(Hook):
         """Close the training bar of a run that ended early."""
         self._close('train')
 
-    def after_abort(self, runner: Runner, status: str, message: str, iterations: int) -> None:
+    def after_abort(self, runner: Runner, ending: Ending) -> None:
         """Close the bars of a run that fails or is stopped."""
         for phase in list(self._bars):
             self._close(phase)

@@ -23,8 +23,8 @@ from torch import nn
 
 from armbench_mmdet.engine.seeds import seed_generators
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.run_folder import VALIDATION_LOSS_PREFIX
 
-PREFIX = 'val_loss/'
 _OFF = '--cfg-options default_hooks.validation_loss.max_images=0'
 
 
@@ -111,11 +111,11 @@ class ValidationLossHook(Hook):
         names = dict.fromkeys(name for sums, _ in shares for name in sums)
         means = {name: sum(sums.get(name, 0.0) for sums, _ in shares) / images for name in names}
         for name, value in means.items():
-            key = f'val/{PREFIX}{name}'
+            key = f'val/{VALIDATION_LOSS_PREFIX}{name}'
             runner.message_hub.log_scalars.pop(key, None)  # the logger averages all earlier losses into this one
             runner.message_hub.update_scalar(key, value)
             if metrics is not None:
-                metrics[PREFIX + name] = value
+                metrics[VALIDATION_LOSS_PREFIX + name] = value
         print_log(_summary(means, images, self._seconds), 'current')
 
 

@@ -22,10 +22,16 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
 from armbench_mmdet.evaluation.result import Result, TypeScores, matches_path, read_result
+from armbench_mmdet.run_folder import (
+    METRIC_PREFIX,
+    RESULTS,
+    SCALARS,
+    VALIDATION_LOSS_PREFIX,
+    VALIDATION_PREFIXES,
+    read_record,
+)
 
 Row = dict[str, Any]
-SCORES, LOSSES = 'coco/', 'val_loss/'
-"""Prefixes of what a validation logs."""
 SAME_MAP = 1e-6
 
 
@@ -57,7 +63,8 @@ class Log:
     def losses(self) -> list[str]:
         """The names of the loss components, the total first."""
         names = {key for row in self.train for key in row if 'loss' in key}
-        names |= {key.removeprefix(LOSSES) for row in self.validation for key in row if key.startswith(LOSSES)}
+        validated = [key for row in self.validation for key in row if key.startswith(VALIDATION_LOSS_PREFIX)]
+        names |= {key.removeprefix(VALIDATION_LOSS_PREFIX) for key in validated}
         return sorted(names, key=lambda name: (name != 'loss', '.' in name, name))
 
     def training(self, key: str) -> Series:
@@ -66,11 +73,11 @@ class Log:
 
     def validation_loss(self, name: str) -> Series:
         """A loss component on the validation data."""
-        return _series(self.validation, LOSSES + name)
+        return _series(self.validation, VALIDATION_LOSS_PREFIX + name)
 
     def validation_score(self, name: str) -> Series:
         """A score on the validation data."""
-        return _series(self.validation, SCORES + name)
+        return _series(self.validation, METRIC_PREFIX + name)
 
 
 def read_log(work_dir: Path) -> tuple[Log, list[str]]:
@@ -89,7 +96,7 @@ def read_log(work_dir: Path) -> tuple[Log, list[str]]:
     train: list[Row] = []
     validation: list[Row] = []
     problems: list[str] = []
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+    for path in sorted(work_dir.glob(SCALARS)):
         rows = list(_rows(path, problems))
         new_train = [row for row in rows if not _is_validation(row) and 'loss' in row]
         new_validation = _in_iterations([row for row in rows if _is_validation(row)], train, new_train)
@@ -122,7 +129,7 @@ def _rows(path: Path, problems: list[str]) -> Iterator[Row]:
 
 
 def _is_validation(row: Row) -> bool:
-    return any(key.startswith((SCORES, LOSSES)) for key in row)
+    return any(key.startswith(VALIDATION_PREFIXES) for key in row)
 
 
 def _in_iterations(validation: list[Row], *train: list[Row]) -> list[Row]:
@@ -231,9 +238,6 @@ def _short_numbers(numbers: dict[str, float]) -> str:
     return ', '.join(f'{number:.4f} for {name}' for name, number in numbers.items())
 
 
-RECORD_VERSION = 1
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One work directory.
@@ -330,9 +334,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    record, problems = _read_record(folder / 'record.json')
+    record, problems = _read_record(folder)
     log, log_problems = read_log(folder)
-    evaluations, result_problems = read_evaluations(folder / 'results')
+    evaluations, result_problems = read_evaluations(folder / RESULTS)
     run = Run(name, folder, record, None, log, evaluations)
     config, config_problems = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
     problems = problems + log_problems + result_problems + config_problems
@@ -340,27 +344,18 @@ def _read_run(folder: Path, name: str) -> Run:
         at = f' at iteration {log.last_step}' if log.last_step is not None else ''
         problems.append(f'the run did not finish{at}; its record says {run.status!r}')
     if not log.train and not log.validation:
-        problems.append(f'no log with curves (looked for */vis_data/scalars.json in {folder})')
+        problems.append(f'no log with curves (looked for {SCALARS} in {folder})')
     if not evaluations:
         problems.append(f'no result to show (in {folder / "results"}); evaluate it with tools/test.py')
     return dataclasses.replace(run, config=config, problems=tuple(problems))
 
 
-def _read_record(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    if not path.is_file():
-        return None, []
+def _read_record(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
-        return None, [f'record must be JSON: {error} (in {path})']
-    if record.get('schema_version') != RECORD_VERSION:
-        return None, [f'schema_version must be {RECORD_VERSION}, got {record.get("schema_version")!r} (in {path})']
-    kinds = {'config': str, 'status': str, 'attempts': list}
-    wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]
-    if wrong:
-        got = {key: record.get(key) for key in wrong}
-        return None, [f'record must have {", ".join(wrong)} as tools/train.py writes them, got {got} (in {path})']
-    return record, []
+        record = read_record(folder)
+    except InputError as error:
+        return None, [str(error)]
+    return None if record is None else msgspec.to_builtins(record), []
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ HOOKS = (
 LOG = 'train.log'
 _TAIL_BYTES = 20_000
 _MEMORY = re.compile(r'out of memory|OutOfMemoryError|MemoryError|can.t allocate memory|Cannot allocate memory')
-_NAN = re.compile(r'loss must be finite, got|loss become infinite or NaN')  # LossGuardHook's words, mmdet's
+_NAN = re.compile(r'The loss is not finite|loss become infinite or NaN')  # LossGuardHook's words, mmdet's
 _KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 

@@ -19,7 +19,6 @@ custom_hooks = [
     dict(type='PretrainedReportHook'),  # of the weights in load_from, only the class head may start afresh
     dict(type='MetricSelfTestHook', load_annotations=dict(type='LoadPolygons')),  # ground truth must score 1.0
     dict(type='SpeedHook'),
-    dict(type='CurrentBatchHook'),  # names the batch when memory runs out
     dict(type='LossGuardHook', on_bad_loss='stop'),  # or 'skip', with max_skipped
     dict(type='GradientNormHook'),
     dict(type='InterruptionHook'),  # SIGTERM and Ctrl-C: a checkpoint first

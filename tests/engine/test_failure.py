@@ -57,8 +57,8 @@ def die(number: int, at: int):
     return load
 
 
-@pytest.mark.parametrize(('name', 'said'), [('SIGKILL', 'Killed'), ('SIGBUS', 'Bus error'), ('SIGSEGV', 'Segm')])
-def test_data_loading_process_that_dies_names_its_image(tmp_path: Path, name: str, said: str) -> None:
+@pytest.mark.parametrize('name', ['SIGKILL', 'SIGBUS', 'SIGSEGV'])
+def test_data_loading_process_that_dies_names_its_image(tmp_path: Path, name: str) -> None:
     data = Points(on_load=die(getattr(signal, name), at=3))
     runner = guarded_runner(tmp_path, data=data, num_workers=1)
     with pytest.raises(InputError) as caught, explained_failures(runner):
@@ -66,7 +66,7 @@ def test_data_loading_process_that_dies_names_its_image(tmp_path: Path, name: st
     message = str(caught.value)
     assert 'image images/3.jpg (index 3)' in message
     assert 'num_workers' in message
-    assert said in message or 'exited unexpectedly' in message
+    assert message.startswith('A data-loading process died')
 
 
 def test_unreadable_image_in_a_data_loading_process_is_one_message(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_process_that_lost_another_says_whose_message_counts(tmp_path: Path, err
         raise error
 
     runner = guarded_runner(tmp_path, model=Fit(on_forward=fail))
-    with pytest.raises(InputError, match='got one that ended; its message says why'), explained_failures(runner):
+    with pytest.raises(InputError, match='Another process of this run has ended'), explained_failures(runner):
         runner.train()
 
 

@@ -57,7 +57,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (swap_matches, 'match table must belong to its result'),
     (lambda run: (run / 'record.json').write_text('{'), 'record must be JSON'),
     (lambda run: change(run / 'record.json', schema_version=2), 'schema_version must be 1, got 2'),
-    (lambda run: change(run / 'record.json', attempts=None), 'record must have attempts'),
+    (lambda run: change(run / 'record.json', attempts=None), 'record must be JSON as tools/train.py writes it'),
     (break_config, 'config must load'),
 ]
 

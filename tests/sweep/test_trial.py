@@ -59,7 +59,7 @@ def test_the_loss_guards_words_are_told_from_a_crash(tmp_path: Path) -> None:
     (training.folder / LOG).write_text(f'error: {said}{LossGuardHook()._remedy()}\n')
     outcome = training.outcome(is_pruned=False)
     assert outcome.reason == 'NaN'
-    assert outcome.error == 'error: loss must be finite, got loss_mask nan at iteration 7'
+    assert outcome.error == 'error: The loss is not finite at iteration 7: loss_mask nan.'
 
 
 def test_training_told_to_stop_is_pruned(tmp_path: Path) -> None:

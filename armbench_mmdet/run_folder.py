@@ -1,0 +1,123 @@
+"""A run's folder: its files, its record and the names of its metrics, for those who write them and those who read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import write_atomically
+
+RECORD = 'record.json'
+RECORD_VERSION = 1
+LATEST = 'last_checkpoint'
+"""File that names the latest checkpoint, as in mmengine."""
+INTERRUPTED = 'interrupted.pth'
+"""Checkpoint of a run that was asked to stop; it goes when the resumed run has written its next one."""
+RESULTS = 'results'
+"""Folder of the result files."""
+SCALARS = '*/vis_data/scalars.json'
+"""Pattern of the logs with the curves: one for each start, a JSON object a line."""
+
+METRIC_PREFIX = 'coco/'
+VALIDATION_LOSS_PREFIX = 'val_loss/'
+VALIDATION_PREFIXES = (METRIC_PREFIX, VALIDATION_LOSS_PREFIX)
+"""By these a row of a log is known to be of a validation."""
+MAIN_METRIC = 'coco/segm_mAP'
+
+Status = Literal['running', 'finished', 'stopped', 'failed']
+"""``running`` is also the last word of a process that was killed."""
+Reason = Literal['nan', 'out of memory', 'data', 'input', 'lost process', 'crash']
+"""Why a run failed: a loss not finite, memory, unreadable images, other bad input, a process that died, all else."""
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How an attempt ended: ``reason`` for a failed one, ``iterations`` finished by then."""
+
+    status: Status
+    message: str | None = None
+    reason: Reason | None = None
+    iterations: int | None = None
+
+
+class Git(msgspec.Struct):
+    """The revision of the code, and the file with what was changed since."""
+
+    revision: str | None = None
+    diff: str | None = None
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One start of a run, from a process's beginning to its end; times are ISO 8601 in UTC."""
+
+    started: str
+    ended: str | None = None
+    status: Status = 'running'
+    message: str | None = None
+    reason: Reason | None = None
+    command: str = ''
+    resumed_from: str | None = None
+    start_iter: int = 0
+    end_iter: int | None = None
+    world_size: int = 1
+    git: Git = msgspec.field(default_factory=Git)
+    versions: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
+    unreadable_images: list[str] = []
+
+
+class RunRecord(msgspec.Struct, kw_only=True):
+    """``record.json``: what a stranger needs to repeat a run, and what became of each attempt.
+
+    Attributes:
+        data: The digest of each annotation file.
+    """
+
+    schema_version: int = RECORD_VERSION
+    config: str
+    seed: int | None = None
+    status: Status
+    message: str | None = None
+    reason: Reason | None = None
+    data: dict[str, str] = {}
+    attempts: list[Attempt]
+
+    def end(self, ending: Ending, ended: str, unreadable_images: list[str]) -> None:
+        """Write down how the last attempt ended."""
+        last = self.attempts[-1]
+        for one in (self, last):
+            one.status, one.message, one.reason = ending.status, ending.message, ending.reason
+        last.ended, last.end_iter, last.unreadable_images = ended, ending.iterations, unreadable_images
+
+
+def read_record(work_dir: Path) -> RunRecord | None:
+    """The record of a run, None if it has none.
+
+    Raises:
+        InputError: It cannot be read, or is of another version.
+    """
+    path = work_dir / RECORD
+    if not path.exists():
+        return None
+    try:
+        content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        version = content.get('schema_version')
+        if version != RECORD_VERSION:
+            raise InputError(f'schema_version must be {RECORD_VERSION}, got {version!r} (in {path})')
+        return msgspec.convert(content, RunRecord)
+    except msgspec.ValidationError as error:
+        raise InputError(f'record must be JSON as tools/train.py writes it: {error} (in {path})') from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(f'record must be JSON: {error} (in {path})') from error
+
+
+def write_record(work_dir: Path, record: RunRecord) -> None:
+    """Write the record of a run; an earlier one is replaced at once or not at all.
+
+    Raises:
+        OSError: The disk is full or fails.
+    """
+    write_atomically(work_dir / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2) + b'\n')
