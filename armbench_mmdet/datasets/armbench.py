@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from armbench_mmdet.datasets.categories import CLASSES, IGNORED, CategoryAssignment, CategoryMap, assign_categories
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.locations import (
     IMAGE_FOLDER,
@@ -42,7 +43,11 @@ class ArmbenchDataset(CocoDataset):
     assigns classes by name ignoring case, refuses what it does not understand, and logs a table of what it left out.
     Pickling, forking and ``get_subset`` cost nothing, so ``serialize_data`` has no effect.
 
-    To concatenate several of them, pass ``ignore_keys=['ann_file', 'subset', 'split']`` to ``ConcatDataset``.
+    To train on several subsets or splits at once, concatenate them; all that differs lies under one key::
+
+        dict(type='ConcatDataset', datasets=[...], ignore_keys=['ground_truth'])
+
+    The metric takes its ground truth from there; evaluate subsets one by one, for their images may share ids.
 
     Args:
         subset: ``mix-object-tote``, ``zoomed-out-tote-transfer-set`` or ``same-object-transfer-set``.
@@ -58,6 +63,9 @@ class ArmbenchDataset(CocoDataset):
             takes the next image that can be read in training, and in testing a grey one, whose predictions the metric
             leaves out and whose file it lists. Both are counted and listed (``unreadable_images``).
         **kwargs: As for ``CocoDataset``: ``pipeline``, ``filter_cfg``, ``test_mode``, ``indices``, ``lazy_init``, …
+
+    Attributes:
+        ground_truth: Where the metric finds what it compares with.
 
     Raises:
         InputError: Files are missing or broken, categories are not ours, or there is no usable annotation.
@@ -91,13 +99,15 @@ class ArmbenchDataset(CocoDataset):
         super().__init__(
             ann_file=ann_file, data_root=str(root), data_prefix=prefix, serialize_data=False, lazy_init=True, **kwargs
         )
-        self._metainfo.update(
-            ann_file=self.ann_file,
-            image_folder=self.data_prefix['img'],
-            subset=subset,
-            split=split,
-            category_map=self.category_map,
+        self.ground_truth = GroundTruthSource(
+            self.ann_file,
+            self.data_prefix['img'],
+            subset,
+            split,
+            self.category_map,
+            None if cache_dir is None else str(cache_dir),
         )
+        self._metainfo.update(self.ground_truth.as_metainfo())
         if not lazy_init:
             self.full_init()
 

@@ -1,8 +1,10 @@
-"""What predictions are compared with, as a COCO-format dict, from the same index the data set reads."""
+"""Ground truth: where it comes from, and itself as a COCO-format dict, from the same index the data set reads."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,66 @@ from mmengine.logging import print_log
 
 from armbench_mmdet.datasets.categories import CLASSES, IGNORED, CategoryMap, assign_categories
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
+from armbench_mmdet.datasets.locations import IMAGE_FOLDER
+
+METAINFO_KEY = 'ground_truth'
+
+
+@dataclass(frozen=True)
+class GroundTruthSource:
+    """Where the ground truth of a data set comes from.
+
+    It lies in a data set's meta information as a plain dict, under one key: mmengine writes that into every checkpoint,
+    which must stay readable without unpickling classes.
+
+    Attributes:
+        ann_file: COCO annotation file.
+        image_folder: Put before each ``file_name``.
+        subset: Name of the subset.
+        split: Name of the split.
+        category_map: See :func:`~armbench_mmdet.datasets.categories.assign_categories`.
+        cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
+    """
+
+    ann_file: str
+    image_folder: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    category_map: CategoryMap | None = None
+    cache_dir: str | None = None
+
+    @classmethod
+    def of(cls, metainfo: Mapping[str, Any] | None) -> GroundTruthSource | None:
+        """The source that a data set's meta information names, None if it names none."""
+        fields = (metainfo or {}).get(METAINFO_KEY)
+        return None if fields is None else cls(**fields)
+
+    def as_metainfo(self) -> dict[str, Any]:
+        """What a data set adds to its meta information."""
+        return {METAINFO_KEY: asdict(self)}
+
+    @classmethod
+    def from_location(cls, location: Mapping[str, Any]) -> GroundTruthSource:
+        """The inverse of :meth:`location`, for a location that has an ``ann_file``."""
+        folder = location.get('image_folder') or str(Path(location['ann_file']).parent / IMAGE_FOLDER)
+        return cls(
+            location['ann_file'],
+            folder,
+            category_map=location.get('category_map'),
+            cache_dir=location.get('cache_dir'),
+        )
+
+    def location(self) -> dict[str, Any]:
+        """What a result file keeps of it, so that pictures can be drawn later: absolute paths, nothing that is None."""
+        paths = {'ann_file': self.ann_file, 'image_folder': self.image_folder, 'cache_dir': self.cache_dir}
+        location: dict[str, Any] = {key: str(Path(path).absolute()) for key, path in paths.items() if path}
+        if self.category_map:
+            location['category_map'] = {str(name): target for name, target in self.category_map.items()}
+        return location
+
+    def load(self) -> dict[str, Any]:
+        """The ground truth itself, see :func:`load_ground_truth`."""
+        return load_ground_truth(self.ann_file, self.category_map, self.cache_dir)
 
 
 def load_ground_truth(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from mmdet.registry import METRICS
@@ -12,6 +12,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import confidence_intervals
@@ -47,10 +48,11 @@ from armbench_mmdet.system import installed_versions
 class ArmbenchMetric(BaseMetric):
     """COCO bbox and segm by faster-coco-eval, over all images of the ground truth.
 
-    Ground truth comes from the data set's own ``ann_file`` (its meta information carries the path), loaded once for
-    the life of the metric. An image that was never processed counts as one without detections, and is reported; one
-    that was processed twice, as samplers do to fill the last batch, counts once. One that the data set could not read
-    (``corrupt_images='skip'``) has no detections, and is listed.
+    Ground truth comes from the data set's own file (its meta information carries a
+    :class:`~armbench_mmdet.datasets.ground_truth.GroundTruthSource`), loaded once for the life of the metric. An image
+    that was never processed counts as one without detections, and is reported; one that was processed twice, as
+    samplers do to fill the last batch, counts once. One that the data set could not read (``corrupt_images='skip'``)
+    has no detections, and is listed.
 
     Logged keys, after the prefix ``coco/``: ``{bbox,segm}_{mAP,mAP_50,mAP_75,mAP_s,mAP_m,mAP_l,AR_1,AR_10,AR_100}``
     and the same for each class as ``segm_object_mAP``. A number without ground truth is None.
@@ -106,18 +108,22 @@ class ArmbenchMetric(BaseMetric):
     def ground_truth(self) -> dict[str, Any]:
         """The ground truth of the data set's classes, loaded at first use."""
         if self._ground_truth is None:
-            meta = self.dataset_meta or {}
-            ann_file = self.ann_file or meta.get('ann_file')
-            if ann_file is None:
+            source = self._source()
+            if source is None:
                 raise InputError('ann_file must be given to the metric or by the data set, got None')
-            from armbench_mmdet.datasets.ground_truth import load_ground_truth  # data sets build on much more
-
-            self._ground_truth = load_ground_truth(Path(ann_file), category_map=meta.get('category_map'))
+            self._ground_truth = source.load()
         if self._evaluated is None:
             classes = (self.dataset_meta or {}).get('classes')
             truth = self._ground_truth
             self._evaluated = only_classes(truth, classes or [category['name'] for category in truth['categories']])
         return self._evaluated
+
+    def _source(self) -> GroundTruthSource | None:
+        """The data set's source of ground truth, from the metric's own file if there is one."""
+        source = GroundTruthSource.of(self.dataset_meta)
+        if self.ann_file is None:
+            return source
+        return GroundTruthSource(self.ann_file) if source is None else replace(source, ann_file=self.ann_file)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take the predictions of a batch, see :func:`~armbench_mmdet.evaluation.predictions.checked_prediction`.
@@ -218,22 +224,11 @@ class ArmbenchMetric(BaseMetric):
         return {name: Interval(low=one.low, high=one.high) for name, one in confidence_intervals(table).items()}
 
     def _full_identity(self) -> Identity:
-        meta = self.dataset_meta or {}
-        known = {key: meta.get(key) for key in ('subset', 'split', 'data_fingerprint')}
-        ann_file = self.ann_file or meta.get('ann_file')
-        if known['data_fingerprint'] is None and self.result_file and ann_file:
-            known['data_fingerprint'] = file_fingerprint(ann_file)
-        extra = {**_data_location(meta, ann_file), **self.identity.get('extra', {})}
+        source = self._source()
+        known: dict[str, Any] = {'subset': source and source.subset, 'split': source and source.split}
+        known['data_fingerprint'] = file_fingerprint(source.ann_file) if source and self.result_file else None
+        extra = {**(source.location() if source else {}), **self.identity.get('extra', {})}
         return checked_identity({**known, 'versions': installed_versions(), **self.identity, 'extra': extra})
-
-
-def _data_location(meta: Mapping[str, Any], ann_file: str | None) -> dict[str, Any]:
-    """Where the data of an evaluation lie and how their categories were read; the report draws pictures from there."""
-    places = {'ann_file': ann_file, 'image_folder': meta.get('image_folder')}
-    location: dict[str, Any] = {key: str(Path(path).absolute()) for key, path in places.items() if path}
-    if meta.get('category_map'):
-        location['category_map'] = {str(name): target for name, target in meta['category_map'].items()}
-    return location
 
 
 def only_classes(ground_truth: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:

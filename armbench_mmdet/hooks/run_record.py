@@ -14,6 +14,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.engine.failure import EndingHook
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import sha256_of, write_atomically
@@ -67,7 +68,8 @@ class RunRecordHook(EndingHook):
         """The record with a new attempt."""
         work_dir = Path(runner.work_dir)
         attempts = _earlier_attempts(work_dir) if runner._resume else []
-        files = dict.fromkeys(str(one.metainfo['ann_file']) for one in _datasets(runner))
+        sources = map(GroundTruthSource.of, (one.metainfo for one in _datasets(runner)))
+        files = dict.fromkeys(source.ann_file for source in sources if source)
         attempt = Attempt(
             started=_now(),
             command=shlex.join(command_line()),
@@ -93,7 +95,7 @@ def leaf_datasets(dataset: Any) -> Iterator[Any]:
     if inner is not None:
         for one in inner if isinstance(inner, list) else [inner]:
             yield from leaf_datasets(one)
-    elif 'ann_file' in getattr(dataset, 'metainfo', {}):
+    elif GroundTruthSource.of(getattr(dataset, 'metainfo', None)):
         yield dataset
 
 

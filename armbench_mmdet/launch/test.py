@@ -13,7 +13,6 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.locations import SUBSETS, check_choice
 from armbench_mmdet.engine.checkpoints import compare_weights, latest_checkpoint, load_weights
 from armbench_mmdet.engine.failure import explained_failures
@@ -117,8 +116,7 @@ def selftest(config: Config, subset: str, split: str) -> int:
     """
     init_default_scope(config.default_scope)
     dataset = DATASETS.build({**config.test_dataloader.dataset, 'subset': subset, 'split': split})
-    truth = load_ground_truth(Path(dataset.metainfo['ann_file']), dataset.metainfo['category_map'])
-    return run_selftest(dataset, truth, load_annotations={'type': 'LoadPolygons'})
+    return run_selftest(dataset, dataset.ground_truth.load(), load_annotations={'type': 'LoadPolygons'})
 
 
 def evaluate(config: Config, checkpoint: Path, subsets: Sequence[str], split: str, out_dir: Path) -> dict[str, Result]:

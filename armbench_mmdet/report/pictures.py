@@ -13,8 +13,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from armbench_mmdet.datasets.ground_truth import load_ground_truth
-from armbench_mmdet.datasets.locations import IMAGE_FOLDER
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.error_rates import SCORE_THRESHOLD
 from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, precision_at_recall
@@ -297,8 +296,8 @@ def _ground_truth(evaluation: Evaluation) -> tuple[dict[str, Any], Path]:
         raise InputError(f'annotation file must be there for pictures, got {str(ann_file)!r}, which is gone; {remedy}')
     if evaluation.fingerprint not in (None, fingerprint):
         raise InputError(f'annotation file must be as it was when evaluated, got another {str(ann_file)!r}; {remedy}')
-    truth = only_classes(load_ground_truth(ann_file, extra.get('category_map')), evaluation.result.classes)
-    return truth, Path(extra.get('image_folder') or ann_file.parent / IMAGE_FOLDER)
+    source = GroundTruthSource.from_location(extra)
+    return only_classes(source.load(), evaluation.result.classes), Path(str(source.image_folder))
 
 
 def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:

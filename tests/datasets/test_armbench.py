@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import shutil
 from pathlib import Path
 
 import coco_files
+import mmdet.datasets
+import mmengine.dataset
 import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
-from mmengine.dataset import ClassBalancedDataset, ConcatDataset
 
 from armbench_mmdet.datasets import SUBSETS, ArmbenchDataset, armbench, resolve_data_root
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.errors import InputError
 
 
@@ -94,12 +97,24 @@ def test_records_are_made_afresh(tmp_path):
 
 def test_it_survives_pickling_and_mmengines_wrappers(tmp_path):
     coco_files.write_split(tmp_path, coco_files.document())
-    coco_files.write_split(tmp_path, coco_files.document(), split='val')
     data_set = ArmbenchDataset(data_root=tmp_path)
     assert pickle.loads(pickle.dumps(data_set))[1] == data_set[1]
-    val = ArmbenchDataset(data_root=tmp_path, split='val')
-    assert len(ConcatDataset([data_set, val], ignore_keys=['ann_file', 'subset', 'split'])) == 4
-    assert len(ClassBalancedDataset(data_set, oversample_thr=0.9)) >= 2
+    assert pickle.loads(pickle.dumps(data_set.metainfo)) == copy.deepcopy(data_set.metainfo) == data_set.metainfo
+    assert len(mmengine.dataset.ClassBalancedDataset(data_set, oversample_thr=0.9)) >= 2
+
+
+@pytest.mark.parametrize('wrapper', [mmdet.datasets.ConcatDataset, mmengine.dataset.ConcatDataset])
+def test_subsets_and_splits_can_be_concatenated_for_training(tmp_path, wrapper):
+    parts = [(SUBSETS[0], 'train'), (SUBSETS[1], 'train'), (SUBSETS[0], 'val')]
+    for subset, split in parts:
+        coco_files.write_split(tmp_path, coco_files.document(), subset, split)
+    alone = [ArmbenchDataset(subset, split, data_root=tmp_path) for subset, split in parts]
+    joined = wrapper(alone, ignore_keys=['ground_truth'])
+    assert [joined[i] for i in range(len(joined))] == [one[i] for one in alone for i in range(2)]
+    assert joined[2]['img_path'] == str(tmp_path / SUBSETS[1] / 'images' / 'A.jpg')
+    assert joined.metainfo['classes'] == ('tote', 'object')
+    balanced = mmengine.dataset.ClassBalancedDataset(alone[1], oversample_thr=0.9)
+    assert balanced.get_cat_ids(0) == [0, 1]
 
 
 @pytest.mark.parametrize('subset', SUBSETS)
@@ -109,10 +124,9 @@ def test_configs_choose_by_name(tmp_path, subset):
         {'type': 'ArmbenchDataset', 'subset': subset, 'split': 'test', 'data_root': str(tmp_path), 'test_mode': True}
     )
     assert data_set[0]['img_path'] == str(tmp_path / subset / 'images' / 'A.jpg')
-    meta = data_set.metainfo
-    assert meta['classes'] == ('tote', 'object')
-    assert (meta['subset'], meta['split'], meta['category_map']) == (subset, 'test', None)
-    assert meta['ann_file'] == str(tmp_path / subset / 'test.json')
+    assert data_set.metainfo['classes'] == ('tote', 'object')
+    folder = tmp_path / subset
+    assert data_set.ground_truth == GroundTruthSource(str(folder / 'test.json'), str(folder / 'images'), subset, 'test')
 
 
 @pytest.mark.parametrize('subset', SUBSETS)

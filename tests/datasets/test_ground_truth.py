@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import coco_files
 import pytest
+import torch
+from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from armbench_mmdet.datasets import load_ground_truth
+from armbench_mmdet.datasets import ArmbenchDataset, load_ground_truth
+from armbench_mmdet.evaluation import ArmbenchMetric
+from armbench_mmdet.hooks.self_test import run_selftest
+from armbench_mmdet.report.pictures import pictures
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +74,42 @@ def test_what_has_no_mask_cannot_be_scored(tmp_path, segmentation):
     document['annotations'][1]['segmentation'] = segmentation
     truth = load_ground_truth(coco_files.write_json(tmp_path / 'a.json', document))
     assert [a['source_id'] for a in truth['annotations']] == [1, 3]
+
+
+def test_the_cache_folder_of_the_data_set_is_everyones(minibench_root, tmp_path, monkeypatch):
+    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'default'))
+    data_set = ArmbenchDataset(
+        data_root=minibench_root,
+        split='test',
+        cache_dir=tmp_path / 'mine',
+        test_mode=True,
+        pipeline=[
+            {'type': 'mmdet.LoadImageFromFile'},
+            {'type': 'mmdet.PackDetInputs', 'meta_keys': ('img_id', 'ori_shape')},
+        ],
+    )
+    stem = str(tmp_path / 'result')
+    metric = ArmbenchMetric(result_file=f'{stem}.json', coco_json_prefix=stem)
+    metric.dataset_meta = data_set.metainfo
+    assert run_selftest(data_set, metric.ground_truth, load_annotations={'type': 'mmdet.LoadPolygons'}) >= 1
+    metric.process({}, [exact_prediction(data_set.get_data_info(i)) for i in range(len(data_set))])
+    assert metric.evaluate(len(data_set))['coco/segm_mAP'] == pytest.approx(1)
+    assert pictures(f'{stem}.json', per_kind=1)
+    assert (tmp_path / 'mine').is_dir()
+    assert not (tmp_path / 'default').exists()
+
+
+def exact_prediction(record: dict) -> dict:
+    """The ground truth of an image as a prediction."""
+    size = (record['height'], record['width'])
+    instances = record['instances']
+    return {
+        'img_id': record['img_id'],
+        'ori_shape': size,
+        'pred_instances': {
+            'bboxes': torch.tensor([one['bbox'] for one in instances], dtype=torch.float64),
+            'labels': torch.tensor([one['bbox_label'] for one in instances]),
+            'scores': torch.ones(len(instances)),
+            'masks': [mask_api.merge(mask_api.frPyObjects(one['mask'], *size)) for one in instances],
+        },
+    }

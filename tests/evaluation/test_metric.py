@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
-import sys
-import types
-from pathlib import Path
 
+import coco_files
 import numpy as np
 import pytest
 from coco_random import only, random_dataset
@@ -19,6 +16,7 @@ from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.evaluation.result import read_result
@@ -202,20 +200,21 @@ def test_coco_results_files_give_any_evaluator_the_same_numbers(tmp_path):
         np.testing.assert_allclose([-1 if v is None else v for v in ours], reference[:9], rtol=0, atol=1e-9)
 
 
-def test_ground_truth_is_loaded_once_from_the_data_sets_file(monkeypatch):
+def test_ground_truth_is_loaded_once_from_the_data_sets_file(tmp_path, monkeypatch):
+    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
     truth, detections = random_dataset(1)
-    samples = as_samples(truth, detections)
-    calls = []
-    module = types.ModuleType('armbench_mmdet.datasets.ground_truth')
-    module.load_ground_truth = lambda *args, **options: calls.append((args, options)) or truth
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    categories = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'item'}]
+    ann_file = coco_files.write_json(tmp_path / 'test.json', {**truth, 'categories': categories})
+    source = GroundTruthSource(str(ann_file), category_map={'item': 'object'})
     metric = ArmbenchMetric()
-    metric.dataset_meta = {**META, 'ann_file': 'a/test.json', 'category_map': {'Tote': 'tote'}}
-    before = copy.deepcopy(truth)
-    first, second = ([metric.process({}, samples), metric.evaluate(len(samples))][1] for _ in range(2))
+    metric.dataset_meta = {'classes': ('tote', 'object'), **source.as_metainfo()}
+    metric.process({}, as_samples(truth, detections))
+    first = metric.evaluate(len(truth['images']))
+    ann_file.unlink()
+    metric.process({}, as_samples(truth, detections))
+    second = metric.evaluate(len(truth['images']))
     assert first == second
-    assert calls == [((Path('a/test.json'),), {'category_map': {'Tote': 'tote'}})]
-    assert truth == before
+    assert first['coco/segm_object_mAP'] is not None
 
 
 def test_missing_ground_truth_is_one_clear_error():

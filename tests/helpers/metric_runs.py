@@ -8,9 +8,13 @@ import numpy as np
 import torch
 from pycocotools import mask as mask_api
 
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.evaluation import ArmbenchMetric
 
-META = {'classes': ('tote', 'object'), 'subset': 'mix-object-tote', 'split': 'test'}
+META = {
+    'classes': ('tote', 'object'),
+    **GroundTruthSource('mix-object-tote/test.json', subset='mix-object-tote', split='test').as_metainfo(),
+}
 
 
 def as_samples(truth: dict[str, Any], detections: list[dict[str, Any]], masks: str = 'bitmaps') -> list[dict]:

@@ -14,6 +14,7 @@ from pycocotools import mask as mask_api
 from armbench_mmdet.configs import load_config, set_data_root
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.datasets.categories import CLASSES
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.evaluation import ArmbenchMetric
 
 REPO = Path(__file__).resolve().parents[2]
@@ -61,15 +62,14 @@ def write_result(
     rng = np.random.default_rng(seed)
     stem = work_dir / 'results' / f'{subset}_test'
     identity = {'config': config, 'checkpoint': str(work_dir / 'iter_600.pth'), 'seed': seed}
-    identity['extra'] = {'ann_file': str(ann_file), 'image_folder': str(ann_file.parent / 'images')}
     metric = ArmbenchMetric(
-        ann_file=str(ann_file),
         result_file=f'{stem}.json',
         coco_json_prefix=str(stem),
         identity=identity,
         log_table=False,
     )
-    metric.dataset_meta = {'classes': classes, 'subset': subset, 'split': 'test'}
+    source = GroundTruthSource(str(ann_file), str(ann_file.parent / 'images'), subset, 'test')
+    metric.dataset_meta = {'classes': classes, **source.as_metainfo()}
     for image in truth['images']:
         own = [a for a in truth['annotations'] if a['image_id'] == image['id'] and rng.random() > noise_px / 40]
         own = [a for a in own if CLASSES[a['category_id'] - 1] in classes]

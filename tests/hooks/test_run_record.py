@@ -11,6 +11,7 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 
 from armbench_mmdet import system
 from armbench_mmdet.datasets import ArmbenchDataset
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.hooks.run_record import leaf_datasets
 
@@ -58,7 +59,7 @@ def test_data_are_fingerprinted_and_unreadable_images_listed(tmp_path: Path) -> 
     annotations.write_text('{}')
 
     class Listed(Points):
-        metainfo = {'ann_file': str(annotations)}  # noqa: RUF012
+        metainfo = GroundTruthSource(str(annotations)).as_metainfo()
 
         def unreadable_images(self) -> list[str]:
             return ['images/3.jpg']
@@ -126,6 +127,6 @@ def test_without_git_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_annotation_files_inside_wrappers_are_found(minibench_root: Path) -> None:
     part = ArmbenchDataset(split='val', data_root=minibench_root)
-    assert [one.metainfo['ann_file'] for one in leaf_datasets(RepeatDataset(part, 2))] == [part.ann_file]
-    assert [one.metainfo['ann_file'] for one in leaf_datasets(ConcatDataset([part, part]))] == [part.ann_file] * 2
+    assert list(leaf_datasets(RepeatDataset(part, 2))) == [part]
+    assert list(leaf_datasets(ConcatDataset([part, part]))) == [part, part]
     assert not list(leaf_datasets(object()))
