@@ -10,7 +10,8 @@ from pycocotools.cocoeval import COCOeval
 from armbench_mmdet.datasets import ArmbenchDataset, load_ground_truth
 from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.hooks.self_test import run_selftest
-from armbench_mmdet.report.pictures import pictures
+from armbench_mmdet.report.collect import read_evaluations
+from armbench_mmdet.report.pictures import choices_of, draw
 
 
 @pytest.fixture(autouse=True)
@@ -88,13 +89,14 @@ def test_the_cache_folder_of_the_data_set_is_everyones(minibench_root, tmp_path,
             {'type': 'mmdet.PackDetInputs', 'meta_keys': ('img_id', 'ori_shape')},
         ],
     )
-    stem = str(tmp_path / 'result')
+    stem = str(tmp_path / 'results' / 'mix-object-tote_test')
     metric = ArmbenchMetric(result_file=f'{stem}.json', coco_json_prefix=stem)
     metric.dataset_meta = data_set.metainfo
     assert run_selftest(data_set, metric.ground_truth, load_annotations={'type': 'mmdet.LoadPolygons'}) >= 1
     metric.process({}, [exact_prediction(data_set.get_data_info(i)) for i in range(len(data_set))])
     assert metric.evaluate(len(data_set))['coco/segm_mAP'] == pytest.approx(1)
-    assert pictures(f'{stem}.json', per_kind=1)
+    (evaluation,), _ = read_evaluations(tmp_path / 'results')
+    assert draw('run', evaluation, choices_of(evaluation))
     assert (tmp_path / 'mine').is_dir()
     assert not (tmp_path / 'default').exists()
 
