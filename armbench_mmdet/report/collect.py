@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from mmengine.config import Config
 
@@ -23,26 +22,22 @@ from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
 from armbench_mmdet.evaluation.result import Result, TypeScores, matches_path, read_result
 from armbench_mmdet.run_folder import (
-    METRIC_PREFIX,
+    RECORD,
     RESULTS,
     SCALARS,
     VALIDATION_LOSS_PREFIX,
     VALIDATION_PREFIXES,
+    Attempt,
+    RunRecord,
     read_record,
 )
 
 Row = dict[str, Any]
-SAME_MAP = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One curve.
-
-    Attributes:
-        steps: Training iterations, rising.
-        values: As many; None where the run logged NaN or infinity.
-    """
+    """One curve: values over rising training iterations, None where the run logged NaN or infinity."""
 
     steps: list[float]
     values: list[float | None]
@@ -62,22 +57,16 @@ class Log:
 
     def losses(self) -> list[str]:
         """The names of the loss components, the total first."""
-        names = {key for row in self.train for key in row if 'loss' in key}
-        validated = [key for row in self.validation for key in row if key.startswith(VALIDATION_LOSS_PREFIX)]
-        names |= {key.removeprefix(VALIDATION_LOSS_PREFIX) for key in validated}
+        keys = {key for row in (*self.train, *self.validation) for key in row if 'loss' in key}
+        names = {key.removeprefix(VALIDATION_LOSS_PREFIX) for key in keys}
         return sorted(names, key=lambda name: (name != 'loss', '.' in name, name))
 
-    def training(self, key: str) -> Series:
-        """A value of the training rows."""
-        return _series(self.train, key)
-
-    def validation_loss(self, name: str) -> Series:
-        """A loss component on the validation data."""
-        return _series(self.validation, VALIDATION_LOSS_PREFIX + name)
-
-    def validation_score(self, name: str) -> Series:
-        """A score on the validation data."""
-        return _series(self.validation, METRIC_PREFIX + name)
+    def curve(self, key: str) -> Series:
+        """A value of the training rows, or by its prefix one of the validation rows."""
+        rows = self.validation if key.startswith(VALIDATION_PREFIXES) else self.train
+        found = [(row['step'], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+        values = [float(value) if math.isfinite(value) else None for _, value in found]
+        return Series([step for step, _ in found], values)
 
 
 def read_log(work_dir: Path) -> tuple[Log, list[str]]:
@@ -86,9 +75,6 @@ def read_log(work_dir: Path) -> tuple[Log, list[str]]:
     An attempt counts from its first step on: what an earlier one logged there or after was undone by resuming from a
     checkpoint before it, or by starting afresh. Schedules by epoch log validation by epoch; it is placed at the last
     training iteration logged in that epoch.
-
-    Args:
-        work_dir: The run's folder, with ``<timestamp>/vis_data/scalars.json`` in it.
 
     Returns:
         The log, and what is wrong with it, a line each.
@@ -143,12 +129,6 @@ def _by_step(rows: list[Row]) -> list[Row]:
     for row in rows:
         merged[row['step']] = {**merged.get(row['step'], {}), **row}
     return [merged[step] for step in sorted(merged)]
-
-
-def _series(rows: list[Row], key: str) -> Series:
-    found = [(row['step'], row[key]) for row in rows if isinstance(row.get(key), int | float)]
-    values = [float(value) if math.isfinite(value) else None for _, value in found]
-    return Series([step for step, _ in found], values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,17 +205,12 @@ def _match_table(scores: TypeScores, path: Path) -> MatchTable:
     table = MatchTable.load(path)
     found = {name: precision_at_recall(matches).mean() for name, matches in table.classes.items()}
     wanted = {name: np.nan if one.mAP is None else one.mAP for name, one in scores.per_class.items()}
-    same = [np.isclose(found.get(name, -1), ap, atol=SAME_MAP, equal_nan=True) for name, ap in wanted.items()]
-    if not all(same) or found.keys() != wanted.keys():
+    if found.keys() != wanted.keys() or not np.allclose([*found.values()], [*wanted.values()], 0, 1e-6, equal_nan=True):
+        got = ', '.join(f'{ap:.4f} for {name}' for name, ap in found.items())
         raise InputError(
-            f'match table must belong to its result, got an mAP of {_short_numbers(found)} where the result has '
-            f'{_short_numbers(wanted)} (in {path}); evaluate again with tools/test.py'
+            f'match table must belong to its result, got an mAP of {got} (in {path}); evaluate again with tools/test.py'
         )
     return table
-
-
-def _short_numbers(numbers: dict[str, float]) -> str:
-    return ', '.join(f'{number:.4f} for {name}' for name, number in numbers.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,18 +219,15 @@ class Run:
 
     Attributes:
         name: Short and unique in the report.
-        work_dir: The folder.
-        record: ``record.json``, or None.
-        config: The resolved config it was trained with, or None.
-        log: Its curves.
-        evaluations: Its result files, in the order of the subsets.
+        config: The resolved config it was trained with.
+        evaluations: In the order of the subsets.
         problems: What is wrong, a line each.
         number: Its place in the report, from 0.
     """
 
     name: str
     work_dir: Path
-    record: dict[str, Any] | None
+    record: RunRecord | None
     config: Config | None
     log: Log
     evaluations: tuple[Evaluation, ...]
@@ -265,19 +237,14 @@ class Run:
     @property
     def config_path(self) -> str | None:
         """The config file as the record or a result names it."""
-        named = [self.record['config'] if self.record else None]
+        named = [self.record.config if self.record else None]
         named += [evaluation.result.identity.config for evaluation in self.evaluations]
         return next((path for path in named if path), None)
 
     @property
     def status(self) -> str:
         """Whether it ended well."""
-        if self.record is None:
-            return 'unknown: no record.json'
-        status, message = self.record['status'], self.record.get('message')
-        if status == 'running':  # nobody is there to correct the record of a process that was killed
-            return 'unfinished'
-        return f'{status}: {message}' if message else status
+        return f'unknown: no {RECORD}' if self.record is None else ending(self.record)
 
     @property
     def trained_on(self) -> str | None:
@@ -294,11 +261,15 @@ class Run:
         )
 
 
+def ending(record: RunRecord | Attempt) -> str:
+    """How a run or an attempt ended."""
+    if record.status == 'running':  # nobody is there to correct the record of a process that was killed
+        return 'unfinished'
+    return f'{record.status}: {record.message}' if record.message else record.status
+
+
 def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
     """Read the work directories.
-
-    Args:
-        work_dirs: Folders of runs.
 
     Returns:
         The runs in which there is something to report, and a line for everything that is wrong or unfinished.
@@ -318,7 +289,7 @@ def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]
         if run.record or run.evaluations or run.log.train or run.log.validation:
             runs.append(dataclasses.replace(run, number=len(runs)))
         else:
-            problems.append(f'work dir must hold a run (record.json, logs or results), got {str(folder)!r}')
+            problems.append(f'work dir must hold a run ({RECORD}, logs or results), got {str(folder)!r}')
     if not runs:
         raise InputError('; '.join(problems) or 'work dirs must be given, got none')
     return runs, problems
@@ -334,28 +305,23 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    record, problems = _read_record(folder)
+    try:
+        record, problems = read_record(folder), []
+    except InputError as error:
+        record, problems = None, [str(error)]
     log, log_problems = read_log(folder)
     evaluations, result_problems = read_evaluations(folder / RESULTS)
     run = Run(name, folder, record, None, log, evaluations)
     config, config_problems = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
     problems = problems + log_problems + result_problems + config_problems
-    if record and record['status'] != 'finished':
+    if record and record.status != 'finished':
         at = f' at iteration {log.last_step}' if log.last_step is not None else ''
         problems.append(f'the run did not finish{at}; its record says {run.status!r}')
     if not log.train and not log.validation:
         problems.append(f'no log with curves (looked for {SCALARS} in {folder})')
     if not evaluations:
-        problems.append(f'no result to show (in {folder / "results"}); evaluate it with tools/test.py')
+        problems.append(f'no result to show (in {folder / RESULTS}); evaluate it with tools/test.py')
     return dataclasses.replace(run, config=config, problems=tuple(problems))
-
-
-def _read_record(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    try:
-        record = read_record(folder)
-    except InputError as error:
-        return None, [str(error)]
-    return None if record is None else msgspec.to_builtins(record), []
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from armbench_mmdet.evaluation.result import MISSING, SUMMARY_KEYS
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.report import plots, tables
 from armbench_mmdet.report.collect import Comparison, Run, collect_runs, comparisons
-from armbench_mmdet.report.pictures import KINDS, Picture, gallery
+from armbench_mmdet.report.pictures import Picture, gallery
 from armbench_mmdet.report.plots import Plot
 from armbench_mmdet.report.provenance import provenance
 from armbench_mmdet.report.tables import Table, cells
@@ -47,13 +47,10 @@ class Report:
     """What there is to report.
 
     Attributes:
-        runs: In the order given.
         problems: What is missing, broken or unfinished, a line each.
         compared: The results by subset and split.
         scores: By subset and IoU type: scores, then differences where there are two runs.
         matrices: Training subset against test subset, for each split.
-        pictures: The best, median and worst images.
-        made: When.
     """
 
     runs: list[Run]
@@ -120,15 +117,7 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
 
 
 def write_report(report: Report, out: Path) -> Path:
-    """Write ``report.html``, ``results.md`` and ``results.csv``.
-
-    Args:
-        report: What they say.
-        out: Their folder, made if need be.
-
-    Returns:
-        The page.
-    """
+    """Write ``report.html``, ``results.md`` and ``results.csv`` into a folder, and return the page's path."""
     out.mkdir(parents=True, exist_ok=True)
     page = out / 'report.html'
     write_atomically(page, html(report))
@@ -161,21 +150,10 @@ def html(report: Report) -> str:
             for name, (plot, table) in PARTS.items()
         },
         provenances=[provenance(run) for run in report.runs],
-        choices=_choices(report.pictures),
         style=Markup((_FOLDER / 'page.css').read_text()),
         script=Markup((_FOLDER / 'page.js').read_text()),
         plotly=Markup(get_plotlyjs()),
     )
-
-
-def _choices(pictures: Sequence[Picture]) -> dict[str, list[str]]:
-    """What the pictures can be filtered by."""
-    return {
-        'run': list(dict.fromkeys(picture.run for picture in pictures)),
-        'subset': list(dict.fromkeys(f'{picture.subset} {picture.split}' for picture in pictures)),
-        'class': list(dict.fromkeys(picture.class_name for picture in pictures)),
-        'kind': [kind for kind in KINDS if any(picture.kind == kind for picture in pictures)],
-    }
 
 
 def markdown(report: Report) -> str:

@@ -41,9 +41,7 @@ class Choice(NamedTuple):
 
     Attributes:
         class_name: The only class that is ranked and drawn, or ``all``.
-        kind: ``best``, ``median`` or ``worst``.
         place: Among those of its kind, from 0.
-        image_id: The image.
         score: From 0 to 1.
         rank: 1 for the best.
         images: How many were ranked.
@@ -63,19 +61,14 @@ class Picture:
     """Ground truth beside the prediction of a run, ready to be shown.
 
     Attributes:
-        run: Name of the run.
-        subset: Of the data set.
-        split: Of the data set.
+        data: Subset and split.
         class_name: The only class that is ranked and drawn, or ``all``.
-        kind: Which end of the ranking it stands for.
-        image: File name of the image.
-        jpeg: The picture.
+        image: File name.
         caption: What it shows, with every threshold.
     """
 
     run: str
-    subset: str
-    split: str
+    data: str
     class_name: str
     kind: str
     image: str
@@ -101,7 +94,7 @@ def gallery(runs: Sequence[Run], most: int = MOST_PICTURES) -> tuple[list[Pictur
     """Draw the best, median and worst images of every result.
 
     Args:
-        runs: The runs.
+        runs: What to draw.
         most: How many pictures; every result gets the same share of them, and at least one of each kind.
 
     Returns:
@@ -144,11 +137,6 @@ def choose(table: MatchTable, class_name: str, per_kind: int = PER_KIND) -> list
     Images are ranked by falling score, equal scores by rising image id. The best are the first ranks, the worst the
     last, the median those around the middle rank. With fewer than three times ``per_kind`` images each kind gets a
     third of them, but at least one while there are any left: first the best, then the worst, then the median.
-
-    Args:
-        table: The matches of a result.
-        class_name: A class of the table, or ``all``.
-        per_kind: How many of each.
 
     Returns:
         The choices by kind and rank; none if no image has a score.
@@ -198,12 +186,7 @@ def _class_scores(matches: ClassMatches) -> np.ndarray:
 
 
 def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Picture]:
-    """Draw chosen images of a result, from the COCO results beside it and from the data it names.
-
-    Args:
-        run: The name of the run.
-        evaluation: Its result.
-        choices: The images.
+    """Draw chosen images of a run's result, from the COCO results beside it and from the data it names.
 
     Raises:
         InputError: Predictions, annotations or images are gone or changed.
@@ -226,7 +209,7 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
         title = f'prediction, score from {SCORE_THRESHOLD:g}'
         both = instances.draw_comparison(_read(image_folder / image['file_name']), real, guessed, title, PANEL_PX)
         jpeg = cv2.imencode('.jpg', both, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        about = (evaluation.subset, evaluation.split, choice.class_name, choice.kind, image['file_name'])
+        about = (f'{evaluation.subset} {evaluation.split}', choice.class_name, choice.kind, image['file_name'])
         drawn.append(Picture(run, *about, jpeg, _caption(choice, [*real, *guessed])))
     return drawn
 
@@ -234,16 +217,13 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
 def judge(
     image: Shape, class_names: Mapping[int, str], annotations: ByImageAndClass, detections: ByImageAndClass
 ) -> tuple[list[instances.Instance], list[instances.Instance]]:
-    """Say of each instance and prediction of an image whether it was found or is right.
+    """Ground truth and predictions of an image with their verdicts.
 
     Args:
         image: With ``id``, ``height`` and ``width``.
         class_names: By category id; other categories are left out.
-        annotations: By image and category id.
-        detections: COCO results with masks, by image and category id.
-
-    Returns:
-        Ground truth and predictions with their verdicts.
+        annotations: With ``segmentation``.
+        detections: COCO results with masks.
     """
     truth, predictions = [], []
     for category, name in class_names.items():

@@ -16,6 +16,7 @@ from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, RECALL_THRESHOLDS
 from armbench_mmdet.evaluation.strata import DENSITY_NAMES
 from armbench_mmdet.report.collect import Comparison, Run, Series
 from armbench_mmdet.report.tables import OBJECT, SIZE_NAMES, SIZE_UNITS, VERDICT_NAMES, errors_of, filled_densities
+from armbench_mmdet.run_folder import METRIC_PREFIX, VALIDATION_LOSS_PREFIX
 
 # Okabe & Ito: told apart with any colour vision, and in grey.
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#8a8a00')
@@ -23,19 +24,13 @@ VERDICT_COLOURS = ('#009e73', '#e69f00', '#cc79a7', '#9aa2ad')
 GRID = '#e3e6ea'
 MAX_POINTS = 600
 HIDDEN = 'legendonly'
+SIZE_TITLES = (f'size {SIZE_UNITS["relative"]}', f'size {SIZE_UNITS["coco"]}')
 SHOWN_IOUS = ((0.5, '', 'solid'), (0.75, ', IoU 0.75', 'dash'))
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """One figure.
-
-    Attributes:
-        title: What it shows; the text for those who cannot see it.
-        note: A sentence below it, or nothing.
-        data: Plotly's traces.
-        layout: Plotly's layout.
-    """
+    """One figure: Plotly's traces and layout, a title that says it to those who cannot see it, a note below."""
 
     title: str
     data: list[dict[str, Any]]
@@ -47,9 +42,6 @@ def loss_plot(run: Run) -> Plot | None:
     """Every loss component in training, and on the validation data where the run logged it.
 
     Components of intermediate decoder layers (``d0.loss_mask``) are there and hidden until asked for.
-
-    Returns:
-        None for a run without curves.
     """
     traces: list[dict[str, Any]] = []
     note = 'The log has no validation loss.'
@@ -57,7 +49,7 @@ def loss_plot(run: Run) -> Plot | None:
         own: dict[str, Any] = {'legendgroup': name, 'visible': HIDDEN if '.' in name else True}
         paint = {'color': _colour(number), 'width': 3 if name == 'loss' else 1.5}
         label = f'{name} (total)' if name == 'loss' else name
-        trained, validated = run.log.training(name), run.log.validation_loss(name)
+        trained, validated = run.log.curve(name), run.log.curve(VALIDATION_LOSS_PREFIX + name)
         if trained.steps:
             traces.append(_line(trained, name=label, line=paint, **own))
         if validated.steps:
@@ -79,7 +71,7 @@ def loss_plot(run: Run) -> Plot | None:
 
 def learning_rate_plot(runs: Sequence[Run]) -> Plot | None:
     """The learning rate of every run."""
-    curves = [(run, run.log.training('lr')) for run in runs]
+    curves = [(run, run.log.curve('lr')) for run in runs]
     traces = [_line(one, name=run.name, line={'color': _colour(run.number)}) for run, one in curves if one.steps]
     layout = _layout('iteration', 'learning rate')
     layout['yaxis'] |= {'type': 'log', 'exponentformat': 'power'}
@@ -91,7 +83,7 @@ def score_plot(runs: Sequence[Run]) -> Plot | None:
     traces = []
     for run in runs:
         for key, what, dash in (('segm_mAP', '', 'solid'), (f'segm_{OBJECT}_mAP', f', {OBJECT}', 'dash')):
-            series = run.log.validation_score(key)
+            series = run.log.curve(METRIC_PREFIX + key)
             if series.steps:
                 paint = {'color': _colour(run.number), 'dash': dash}
                 grouped = {'legendgroup': run.name, 'showlegend': not what, 'mode': 'lines+markers'}
@@ -140,7 +132,7 @@ def size_plot(comparison: Comparison) -> Plot | None:
             values = [segm.per_size[unit][size].per_class.get(OBJECT) for size in SIZE_NAMES]
             bar = _bar(entry.label, list(SIZE_NAMES.values()), values, entry.run.number)
             traces.append({**bar, 'legendgroup': entry.label, 'showlegend': number == 1, **_axes(number)})
-    layout = _side_by_side(_bar_layout('size of the instance'), [f'size {unit}' for unit in SIZE_UNITS.values()])
+    layout = _side_by_side(_bar_layout('size of the instance'), SIZE_TITLES)
     return _plot(f'Object mAP by size: {comparison.title}', traces, layout)
 
 
@@ -218,22 +210,21 @@ def _bar_layout(x_title: str) -> dict[str, Any]:
     return layout
 
 
-def _side_by_side(plain: dict[str, Any], titles: Sequence[str]) -> dict[str, Any]:
-    """The layout with one pair of axes for each title, all with the scale of the first."""
-    share, gap = 1 / len(titles), 0.05
-    annotations = []
-    axes: dict[str, Any] = {}
-    for number, title in enumerate(titles, 1):
-        suffix = '' if number == 1 else str(number)
-        start = (number - 1) * share + (gap if number > 1 else 0)
-        stop = number * share - (gap if number < len(titles) else 0)
-        axes[f'xaxis{suffix}'] = {**plain['xaxis'], 'domain': [start, stop], 'anchor': f'y{suffix}'}
-        axes[f'yaxis{suffix}'] = {**plain['yaxis'], 'anchor': f'x{suffix}'}
-        if number > 1:
-            axes[f'yaxis{suffix}'] |= {'matches': 'y', 'title': {'text': ''}}
-        annotation = {'text': title, 'x': (start + stop) / 2, 'y': 1, 'xref': 'paper', 'yref': 'paper'}
-        annotations.append({**annotation, 'showarrow': False, 'yanchor': 'bottom', 'font': {'size': 14}})
-    return {**plain, **axes, 'annotations': annotations, 'margin': {**plain['margin'], 't': 36}}
+def _side_by_side(plain: dict[str, Any], titles: tuple[str, str]) -> dict[str, Any]:
+    """The layout with a pair of axes for each title, both of one scale."""
+    titled = {'x': 0.5, 'y': 1, 'showarrow': False, 'yanchor': 'bottom', 'font': {'size': 14}}
+    left, right = ({**titled, 'text': title} for title in titles)
+    return {
+        **plain,
+        'grid': {'rows': 1, 'columns': 2, 'pattern': 'independent', 'xgap': 0.1},
+        'xaxis2': {**plain['xaxis'], 'anchor': 'y2'},
+        'yaxis2': {**plain['yaxis'], 'anchor': 'x2', 'matches': 'y', 'title': {'text': ''}},
+        'annotations': [
+            {**left, 'xref': 'x domain', 'yref': 'y domain'},
+            {**right, 'xref': 'x2 domain', 'yref': 'y2 domain'},
+        ],
+        'margin': {**plain['margin'], 't': 36},
+    }
 
 
 def _axes(number: int) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from mmengine.config import Config
 
 from armbench_mmdet.configs import differences_from_base
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.result import MISSING, Identity
-from armbench_mmdet.report.collect import Run
+from armbench_mmdet.evaluation.result import MISSING
+from armbench_mmdet.report.collect import Run, ending
 from armbench_mmdet.report.tables import Table, cells
+from armbench_mmdet.run_folder import RECORD, Attempt
 
 LONGEST_VALUE = 240
 CONFIGS_CHANGE = 'What its bases say now, beside what this run resolved to, command line included.'
@@ -25,12 +26,10 @@ class Provenance:
     """Everything about how a run came about.
 
     Attributes:
-        run: The run.
-        facts: Names and values, one line each.
-        attempts: Start, end and machine of each attempt, or None without a record.
-        differences: What the run has otherwise than the files its config builds on, or None.
-        leaf: The config file's own text, or None where it is not there any more.
-        resolved: The whole resolved config, or None.
+        facts: Names and values.
+        differences: What the run has otherwise than the files its config builds on.
+        leaf: The config file's own text.
+        resolved: The whole resolved config.
         notes: What is not known, and why.
     """
 
@@ -45,7 +44,7 @@ class Provenance:
 
 def provenance(run: Run) -> Provenance:
     """Gather it from the record, the results and the configs."""
-    notes = [] if run.record else ['There is no record.json: who ran what, when and on which machine is not known.']
+    notes = [] if run.record else [f'There is no {RECORD}: who ran what, when and on which machine is not known.']
     leaf = Path(run.config_path) if run.config_path else None
     differences = None
     if leaf is None:
@@ -70,39 +69,34 @@ def provenance(run: Run) -> Provenance:
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
-    record: Mapping[str, Any] = run.record or {}
-    attempts = record.get('attempts') or [{}]
+    record = run.record
+    attempts = record.attempts if record else []
+    last = attempts[-1] if attempts else Attempt(started='')
     identities = [evaluation.result.identity for evaluation in run.evaluations]
+    seeds = [record.seed if record else None, *(identity.seed for identity in identities)]
+    versions = [last.versions, *(identity.versions for identity in identities), {}]
+    software = next((one for one in versions if one), {})
     yield 'folder', str(run.work_dir)
     yield 'status', run.status
     yield 'config', run.config_path or MISSING
-    seeds = [record.get('seed'), *(identity.seed for identity in identities)]
     yield 'seed', next((str(seed) for seed in seeds if seed is not None), MISSING)
     yield 'trained on', run.trained_on or MISSING
-    iterations = run.log.last_step
-    yield 'iterations logged', MISSING if iterations is None else str(iterations)
+    yield 'iterations logged', MISSING if run.log.last_step is None else str(run.log.last_step)
     yield 'time running', _total_time(attempts)
-    git = attempts[-1].get('git') or {}
-    changed = f' with changes, kept in {git["diff"]} of the folder' if git.get('diff') else ''
-    yield 'git revision', f'{git["revision"]}{changed}' if git.get('revision') else MISSING
-    yield 'hardware', _hardware(attempts[-1].get('hardware') or {})
-    versions: Mapping[str, str] = attempts[-1].get('versions') or next(
-        (identity.versions for identity in identities if identity.versions), {}
-    )
-    yield 'versions', ', '.join(f'{name} {version}' for name, version in versions.items()) or MISSING
-    unreadable = [path for attempt in attempts for path in attempt.get('unreadable_images') or ()]
+    changed = f' with changes, kept in {last.git.diff} of the folder' if last.git.diff else ''
+    yield 'git revision', f'{last.git.revision}{changed}' if last.git.revision else MISSING
+    yield 'hardware', _hardware(last.hardware)
+    yield 'versions', ', '.join(f'{name} {version}' for name, version in software.items()) or MISSING
+    unreadable = [path for attempt in attempts for path in attempt.unreadable_images]
     if unreadable:
-        yield 'unreadable images', f'{len(unreadable)}: ' + ', '.join(map(str, unreadable[:10]))
-    for name, digest in (record.get('data') or {}).items():
-        yield f'data: {name}', str(digest)
+        yield 'unreadable images', f'{len(unreadable)}: ' + ', '.join(unreadable[:10])
+    for name, digest in record.data.items() if record else ():
+        yield f'data: {name}', digest
     for evaluation, identity in zip(run.evaluations, identities, strict=True):
+        sha256 = identity.extra.get('checkpoint_sha256')
         yield f'tested: {evaluation.subset} {evaluation.split}', evaluation.fingerprint or MISSING
-        yield f'checkpoint for {evaluation.subset} {evaluation.split}', _checkpoint(identity)
-
-
-def _checkpoint(identity: Identity) -> str:
-    digest = identity.extra.get('checkpoint_sha256')
-    return (identity.checkpoint or MISSING) + (f', sha256:{digest}' if digest else '')
+        checkpoint = (identity.checkpoint or MISSING) + (f', sha256:{sha256}' if sha256 else '')
+        yield f'checkpoint for {evaluation.subset} {evaluation.split}', checkpoint
 
 
 def _hardware(hardware: Mapping[str, Any]) -> str:
@@ -114,20 +108,21 @@ def _hardware(hardware: Mapping[str, Any]) -> str:
     return ', '.join([*parts, *map(str, hardware.get('gpus') or ['no GPU'])])
 
 
-def _total_time(attempts: list[Mapping[str, Any]]) -> str:
-    times = [_duration(attempt) for attempt in attempts]
-    known = [time for time in times if time is not None]
+def _total_time(attempts: Sequence[Attempt]) -> str:
+    known = [time for time in map(_duration, attempts) if time is not None]
     if not known:
         return MISSING
-    missing = len(times) - len(known)
+    missing = len(attempts) - len(known)
     return _clock(sum(known, timedelta())) + (f', and {missing} attempts whose end is not known' if missing else '')
 
 
-def _duration(attempt: Mapping[str, Any]) -> timedelta | None:
+def _duration(attempt: Attempt) -> timedelta | None:
     try:
-        start, end = (datetime.fromisoformat(str(attempt[key]).replace('Z', '+00:00')) for key in ('started', 'ended'))
+        start, end = (
+            datetime.fromisoformat(str(one).replace('Z', '+00:00')) for one in (attempt.started, attempt.ended)
+        )
         return end - start
-    except (KeyError, ValueError, TypeError):  # not ended, or written by hand
+    except (ValueError, TypeError):  # not ended, or written by hand
         return None
 
 
@@ -137,16 +132,13 @@ def _clock(time: timedelta) -> str:
 
 
 def _attempt_table(run: Run) -> Table | None:
-    if not run.record or not run.record['attempts']:
+    if not run.record or not run.record.attempts:
         return None
     rows = []
-    for number, attempt in enumerate(run.record['attempts'], 1):
-        time = _duration(attempt)
-        values = [attempt.get(key) for key in ('started', 'status', 'start_iter', 'end_iter', 'world_size', 'command')]
-        started, status, *others = [MISSING if value is None else str(value) for value in values]
-        end = 'unfinished' if status == 'running' else status
-        message = f'{end}: {attempt["message"]}' if attempt.get('message') else end
-        rows.append(cells(str(number), started, _clock(time) if time else MISSING, message, *others))
+    for number, one in enumerate(run.record.attempts, 1):
+        time = _duration(one)
+        about = [one.start_iter, MISSING if one.end_iter is None else one.end_iter, one.world_size, one.command]
+        rows.append(cells(str(number), one.started, _clock(time) if time else MISSING, ending(one), *map(str, about)))
     header = ['attempt', 'started', 'duration', 'end', 'first iteration', 'last iteration', 'processes', 'command']
     return Table(f'Attempts of {run.name}', header, rows, text_columns=len(header))
 

@@ -47,15 +47,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table for the page and for Markdown.
-
-    Attributes:
-        caption: What it shows.
-        header: One name a column.
-        rows: As many cells each.
-        text_columns: How many columns at the left are text; the others are numbers.
-        notes: Sentences below it.
-    """
+    """A table for the page and for Markdown; ``text_columns`` at the left are text, the others are numbers."""
 
     caption: str
     header: Sequence[str]
@@ -83,12 +75,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
 
 
 def subset_table(results: Mapping[str, Result], trained_on: str) -> str:
-    """One row a test set: mask AP over both classes, of tote and object apart, and box AP.
-
-    Args:
-        results: By the subset tested on.
-        trained_on: The subset trained on.
-    """
+    """One row for each subset tested on: mask AP over both classes, of tote and object apart, and box AP."""
     rows = [[trained_on, subset, *main_scores(result)] for subset, result in results.items()]
     return markdown_table(['trained on', 'tested on', *MAIN_SCORES], rows, text_columns=2)
 
@@ -155,11 +142,7 @@ def _interval(scores: TypeScores, name: str) -> str:
 
 
 def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
-    """What the run with the highest mAP has over each other one, on the same images, with intervals.
-
-    Returns:
-        None where there are not two runs to compare.
-    """
+    """What the run with the highest mAP has over each other one, on the same images, with intervals."""
     tables = [
         (entry, entry.evaluation.tables[iou_type])
         for entry, _ in sorted(comparison.scored(iou_type), key=lambda pair: -(pair[1].mAP or 0))
@@ -178,9 +161,9 @@ def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
         differences = [_difference(intervals.get(name)) for name in (MEAN, *CLASSES)]
         rows.append(cells(f'{best.label} − {entry.label}', *differences))
     return Table(
-        caption=f'{comparison.title}: paired differences in mAP, {TYPE_NAMES[iou_type]}',
-        header=['runs', MEAN, *CLASSES],
-        rows=rows,
+        f'{comparison.title}: paired differences in mAP, {TYPE_NAMES[iou_type]}',
+        ['runs', MEAN, *CLASSES],
+        rows,
         notes=[f'Both runs on the same draws of images, 95 % interval;{SURE} where it does not hold 0.', *notes],
     )
 

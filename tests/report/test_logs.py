@@ -17,9 +17,9 @@ def test_a_log_has_every_component_in_training_and_validation(tmp_path: Path) ->
     assert problems == []
     assert log.losses() == ['loss', 'loss_bbox', 'loss_cls', 'loss_mask', 'd0.loss_mask']
     for name in log.losses():
-        assert len(log.training(name).steps) == 30
-        assert log.validation_loss(name).steps == [200, 400, 600]
-    assert log.validation_score('segm_mAP').steps == [200, 400, 600]
+        assert len(log.curve(name).steps) == 30
+        assert log.curve(f'val_loss/{name}').steps == [200, 400, 600]
+    assert log.curve('coco/segm_mAP').steps == [200, 400, 600]
     assert log.last_step == 600
 
 
@@ -43,8 +43,8 @@ def test_a_later_attempt_counts_from_its_first_step_on(
     write_log(tmp_path, earlier, '20261124_010000')
     write_log(tmp_path, later, '20261124_020000')
     log, _ = read_log(tmp_path)
-    assert dict(zip(log.training('loss').steps, log.training('loss').values, strict=True)) == losses
-    found = log.validation_score('segm_mAP')
+    assert dict(zip(log.curve('loss').steps, log.curve('loss').values, strict=True)) == losses
+    found = log.curve('coco/segm_mAP')
     assert dict(zip(found.steps, found.values, strict=True)) == scores
 
 
@@ -52,7 +52,7 @@ def test_epochs_become_iterations(tmp_path: Path) -> None:
     train = [row(step, 1, epoch=1 + (step > 100)) for step in (50, 100, 150, 200)]
     validated = [{'coco/segm_mAP': 0.1, 'step': 1}, {'coco/segm_mAP': 0.2, 'step': 2}]
     write_log(tmp_path, [*train[:2], validated[0], *train[2:], validated[1]])
-    assert read_log(tmp_path)[0].validation_score('segm_mAP').steps == [100, 200]
+    assert read_log(tmp_path)[0].curve('coco/segm_mAP').steps == [100, 200]
 
 
 def test_a_truncated_log_is_one_line_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_a_truncated_log_is_one_line_and_the_rest_is_read(tmp_path: Path) -> Non
     assert len(problems) == 1
     assert 'cut short' in problems[0]
     assert str(path) in problems[0]
-    assert log.training('loss').steps[-1] == 600
-    assert log.validation_score('segm_mAP').steps == [200, 400]
+    assert log.curve('loss').steps[-1] == 600
+    assert log.curve('coco/segm_mAP').steps == [200, 400]
 
 
 def test_nan_and_what_is_no_number_leave_gaps(tmp_path: Path) -> None:
@@ -71,6 +71,6 @@ def test_nan_and_what_is_no_number_leave_gaps(tmp_path: Path) -> None:
     write_log(tmp_path, rows)
     log, problems = read_log(tmp_path)
     assert problems == []
-    assert log.training('loss').values == [1, None, 3]
-    assert log.validation_score('segm_mAP').steps == []
+    assert log.curve('loss').values == [1, None, 3]
+    assert log.curve('coco/segm_mAP').steps == []
     assert 'NaN' in json.dumps(rows)

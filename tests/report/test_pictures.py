@@ -82,7 +82,7 @@ def test_pictures_of_every_class_and_kind(result: Path) -> None:
     kinds = [(one.class_name, one.kind) for one in drawn]
     assert kinds == [(name, kind) for name in ('all', 'tote', 'object') for kind in KINDS]
     for one in drawn:
-        assert (one.run, one.subset, one.split) == ('run', SUBSET, 'test')
+        assert (one.run, one.data) == ('run', f'{SUBSET} test')
         height, width = cv2.imdecode(np.frombuffer(one.jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]
         assert width > 1.5 * height
         assert one.image.endswith('.jpg')
@@ -187,7 +187,7 @@ def test_what_is_gone_or_changed_is_named(
 
 
 def test_every_result_has_pictures_of_every_kind(report: Report) -> None:
-    found = {(one.run, one.subset, one.class_name, one.kind) for one in report.pictures}
+    found = {(one.run, one.data, one.class_name, one.kind) for one in report.pictures}
     assert len(found) == 2 * 3 * 3 * 3
     assert all(one.source.startswith('data:image/jpeg;base64,/9j/') for one in report.pictures)
 

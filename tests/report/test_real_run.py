@@ -37,7 +37,7 @@ def test_a_run_is_reported_without_a_complaint(minibench_root: Path, tmp_path: P
     assert report.is_procedural
     assert [cell.text for cell in report.run_table().rows[0]][1] == 'finished'
     assert [comparison.subset for comparison in report.compared] == list(SUBSETS)
-    assert {picture.subset for picture in report.pictures} == set(SUBSETS)
+    assert {picture.data for picture in report.pictures} == {f'{subset} test' for subset in SUBSETS}
     plot = loss_plot(report.runs[0])
     assert plot is not None
     assert {'loss_mask', 'loss_mask, validation'} <= {trace['name'] for trace in plot.data}
