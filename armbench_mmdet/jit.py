@@ -18,21 +18,20 @@ Result = TypeVar('Result')
 @overload
 def compiled(kernel: Kernel) -> Kernel: ...
 @overload
-def compiled(*, fused: bool = False) -> Callable[[Kernel], Kernel]: ...
-def compiled(kernel: Kernel | None = None, *, fused: bool = False) -> Kernel | Callable[[Kernel], Kernel]:
+def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Kernel], Kernel]: ...
+def compiled(kernel: Kernel | None = None, *, fastmath: bool | set[str] = False) -> Kernel | Callable[[Kernel], Kernel]:
     """Compile a kernel on first use, and keep the machine code on disk; a decorator, with or without parentheses.
 
     Kernels release the interpreter lock, so plain threads run them side by side: no second OpenMP runtime beside
-    torch's, and nothing that a forked data loader worker could trip over. Division by zero gives inf or NaN, as in C++.
+    torch's, nothing for a forked data loader worker to trip over. Division by zero gives inf or NaN, as in C++.
 
     Args:
         kernel: The function to compile.
-        fused: Let the compiler contract ``a * b + c`` to one instruction with one rounding. Faster, but not the bits
-            that C++ compiled for any machine gives.
+        fastmath: LLVM's flags for what the compiler may do to floating-point arithmetic.
     """
     if kernel is None:
-        return functools.partial(compiled, fused=fused)
-    options: dict[str, Any] = {'nogil': True, 'error_model': 'numpy', 'fastmath': {'contract'} if fused else False}
+        return functools.partial(compiled, fastmath=fastmath)
+    options: dict[str, Any] = {'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath}
     try:
         return numba.njit(cache=True, **options)(kernel)
     except RuntimeError:  # no folder that numba could write its cache to: compile in every process

@@ -7,20 +7,28 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from pycocotools import mask as mask_api
+from pycocotools import mask as coco_mask
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import pad
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import map_threads
-from armbench_mmdet.masks.kernels import boxed_switches, compressed, differences, source_positions
+from armbench_mmdet.masks.kernels import pasted_axis, scan_mask
 
-ROUNDING_PER_CELL = 1e-6
-"""Bound on the difference in value, per mask cell, that float32 positions and another order of operations make.
 
-Positions carry an error of a few float32 roundings (6e-8) times the mask's size, and the value changes by at most 1 a
-cell on each axis.
-"""
+def encode_switches(switches: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    """Encode a mask by the rising positions ``x · H + y`` at which it changes between off and on.
+
+    Args:
+        switches: ``(S,) int64``.
+        size: Height and width.
+
+    Returns:
+        A COCO RLE dict with ``counts`` as str.
+    """
+    counts = np.diff(switches, prepend=0, append=size[0] * size[1])
+    rle = coco_mask.frPyObjects({'counts': counts, 'size': size}, *size)
+    return {'size': list(size), 'counts': rle['counts'].decode()}
 
 
 def encode_boxed_masks(
@@ -28,8 +36,8 @@ def encode_boxed_masks(
 ) -> list[dict[str, Any]]:
     """Paste masks into their boxes and encode them, computing nothing outside the boxes.
 
-    Equal to ``mmdet.models.roi_heads.mask_heads.fcn_mask_head._do_paste_mask`` followed by ``>= threshold`` and
-    ``pycocotools.mask.encode``, on the CPU and, from a threshold of 0.5 up, on CUDA.
+    As ``mmdet.models.roi_heads.mask_heads.fcn_mask_head._do_paste_mask`` followed by ``>= threshold`` and
+    ``pycocotools.mask.encode``, but for pixels within 1e-4 of the threshold, on which roundings decide.
 
     Args:
         masks: ``(N, h, w)`` float probabilities from 0 to 1.
@@ -49,51 +57,26 @@ def encode_boxed_masks(
         raise InputError(f'masks and boxes must be (N, h, w) and (N, 4), got {shapes}')
     if threshold < 0:
         raise InputError(f'threshold must be at least 0, got {threshold!r}')
-    values = masks.detach().to('cpu', torch.float32).contiguous().numpy()
     corners = boxes.detach().to('cpu', torch.float32).numpy()
     if not np.isfinite(corners).all():
         raise InputError('boxes must be finite, got NaN or infinity')
-    return [
-        _encode_one(values[i], corners[i], masks[i], boxes[i], (height, width), threshold) for i in range(len(values))
-    ]
+    # With a border of zeros, transposed: the kernel walks down columns.
+    sources = pad(masks.detach().to('cpu', torch.float32), (1, 1, 1, 1)).transpose(1, 2).contiguous().numpy()
+    limit = np.nextafter(np.float32(threshold), np.float32(-1))
 
+    def encode_one(index: int) -> dict[str, Any]:
+        source, (x0, y0, x1, y1) = sources[index], corners[index].tolist()
+        # Stock's region on the CPU: the box with a pixel to spare.
+        left, top = (int(max(np.floor(start) - 1, 0)) for start in (x0, y0))
+        right, bottom = (int(min(np.ceil(end) + 1, side)) for end, side in ((x1, width), (y1, height)))
+        if right <= left or bottom <= top:
+            return encode_switches(np.empty(0, np.int64), (height, width))
+        columns = pasted_axis(x0, x1, left, right, source.shape[0] - 2)
+        rows = pasted_axis(y0, y1, top, bottom, source.shape[1] - 2)
+        switches, _ = scan_mask(source, *columns, *rows, (left, top), (height, width), limit, False)
+        return encode_switches(switches, (height, width))
 
-def _encode_one(
-    values: np.ndarray, corners: np.ndarray, mask: Tensor, box: Tensor, size: tuple[int, int], threshold: float
-) -> dict[str, Any]:
-    height, width = size
-    x0, y0, x1, y1 = (float(corner) for corner in corners)
-    # Stock's region on the CPU: the box with a pixel to spare.
-    left, top = (int(max(np.floor(low) - 1, 0)) for low in (x0, y0))
-    right, bottom = (int(min(np.ceil(high) + 1, limit)) for high, limit in ((x1, width), (y1, height)))
-    columns = source_positions(x0, x1, left, right, values.shape[1])
-    rows = source_positions(y0, y1, top, bottom, values.shape[0])
-    if not (columns.size and rows.size):
-        return _rle(np.empty(0, np.int64), size)
-    tolerance = ROUNDING_PER_CELL * max(values.shape)
-    limits = (threshold - tolerance, threshold + tolerance)
-    doubts, answers = np.empty((64, 2), np.int64), np.empty(0, bool)
-    switches = np.empty(8 * columns.size + 8, np.int64)
-    while True:
-        count, doubt = boxed_switches(values, columns, rows, (left, top), size, limits, doubts, answers, switches)
-        if doubt > len(doubts):
-            doubts = np.empty((doubt, 2), np.int64)
-        elif doubt > len(answers):
-            answers = _stock_bits(mask, box, doubts[:doubt], threshold)
-        elif count > len(switches):
-            switches = np.empty(count, np.int64)
-        else:
-            return _rle(switches[:count], size)
-
-
-def _stock_bits(mask: Tensor, box: Tensor, pixels: np.ndarray, threshold: float) -> np.ndarray:
-    """What stock pasting makes of single pixels ``(K, 2)`` (y, x): the same operations in the same order and type."""
-    yx = torch.from_numpy(pixels).to(box.device, torch.float32) + 0.5
-    low, high = box[[1, 0]], box[[3, 2]]
-    grid = (yx - low) / (high - low) * 2 - 1
-    grid[torch.isinf(grid)] = 0
-    values = grid_sample(mask[None, None].to(torch.float32), grid.flip(1)[None, None], align_corners=False)
-    return (values[0, 0, 0] >= threshold).cpu().numpy()
+    return map_threads(encode_one, range(len(sources)))
 
 
 def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
@@ -109,9 +92,11 @@ def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
         raise InputError(f'masks must be (N, H, W), got shape {tuple(masks.shape)}')
     size = (int(masks.shape[1]), int(masks.shape[2]))
     if isinstance(masks, Tensor) and masks.device.type != 'cpu':
-        return [_rle(_device_switches(mask), size) for mask in masks.bool()]
+        return [encode_switches(_device_switches(mask), size) for mask in masks.bool()]
     array = masks.detach().numpy() if isinstance(masks, Tensor) else masks
-    return map_threads(lambda mask: _rle(_bitmap_switches(np.ascontiguousarray(mask, dtype=bool)), size), array)
+    return map_threads(
+        lambda mask: encode_switches(_bitmap_switches(np.ascontiguousarray(mask, dtype=bool)), size), array
+    )
 
 
 def _bitmap_switches(bitmap: np.ndarray) -> np.ndarray:
@@ -121,14 +106,11 @@ def _bitmap_switches(bitmap: np.ndarray) -> np.ndarray:
         return np.empty(0, np.int64)
     pixels = bitmap.view(np.uint8).reshape(-1)
     above, below = pixels[:-width], pixels[width:]
+    # Most words of eight pixels are the same in both rows, and quickly passed over.
     whole = above.size // 8 * 8
-    words = above[:whole].view(np.uint64), below[:whole].view(np.uint64)
-    places = np.empty(8 * (height + width), np.int64)
-    count = differences(words[0], words[1], above, below, places)
-    if count > len(places):
-        places = np.empty(count, np.int64)
-        differences(words[0], words[1], above, below, places)
-    y, x = np.divmod(places[:count], width)
+    words = np.flatnonzero(above[:whole].view(np.uint64) != below[:whole].view(np.uint64))
+    places = np.append((8 * words[:, None] + np.arange(8)).ravel(), np.arange(whole, above.size))
+    y, x = np.divmod(places[above[places] != below[places]], width)
     # A column follows on the foot of the one to its left.
     foot = np.concatenate([[False], bitmap[-1, :-1]])
     return np.sort(np.concatenate([x * height + y + 1, np.flatnonzero(bitmap[0] != foot) * height]))
@@ -139,12 +121,6 @@ def _device_switches(mask: Tensor) -> np.ndarray:
     above = torch.cat([torch.cat([mask.new_zeros(1), mask[-1, :-1]])[None], mask[:-1]])
     y, x = (mask != above).nonzero(as_tuple=True)
     return np.sort((x * height + y).cpu().numpy())
-
-
-def _rle(switches: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    text = np.empty(7 * (len(switches) + 1), np.uint8)
-    length = compressed(switches, size[0] * size[1], text)
-    return {'size': list(size), 'counts': text[:length].tobytes().decode('ascii')}
 
 
 class RleMasks(Sequence[dict[str, Any]]):
@@ -211,7 +187,7 @@ class RleMasks(Sequence[dict[str, Any]]):
         """Bitmaps, ``(N, H, W)`` bool."""
         bitmaps = np.zeros(self.shape, bool)
         for bitmap, rle in zip(bitmaps, self.rles, strict=True):
-            bitmap[:] = mask_api.decode(rle)
+            bitmap[:] = coco_mask.decode(rle)
         return bitmaps
 
     def astype(self, dtype: Any) -> np.ndarray:

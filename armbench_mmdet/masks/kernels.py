@@ -1,187 +1,163 @@
-"""Kernels of the run-length encoder."""
+"""Kernels that find where bitmaps and interpolated masks switch on and off.
+
+A *switch* is a position ``x · H + y``, down the columns, at which a mask changes between off and on.
+"""
 
 from __future__ import annotations
 
-import numba
+from typing import Any
+
 import numpy as np
 
+from armbench_mmdet.jit import compiled
 
-@numba.njit(cache=True, nogil=True)
-def source_positions(low: float, high: float, first_px: int, last_px: int, size: int) -> np.ndarray:
-    """Where the pixels of one axis of a pasted mask come from.
+
+@compiled
+def _longer(values: np.ndarray, count: int, room: int) -> np.ndarray:
+    """Return ``values`` with space for ``room`` more after the first ``count``."""
+    if count + room <= len(values):
+        return values
+    longer = np.empty(2 * (count + room), values.dtype)
+    longer[:count] = values[:count]
+    return longer
+
+
+@compiled
+def pasted_axis(low: float, high: float, first: int, last: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the pixels of one axis of a pasted mask are made of, for a mask with a border of one zero cell.
 
     Args:
         low: Where the box begins on this axis.
         high: Where it ends; a box without extent takes everything from the middle of the mask, as stock does.
-        first_px: First pixel of the pasted region.
-        last_px: One past its last.
-        size: Cells of the mask on this axis.
+        first: First pixel of the pasted region.
+        last: One past its last.
+        cells: Of the mask on this axis, without the border.
 
     Returns:
-        ``(last_px - first_px,)`` float64 positions in mask cells, cell i at i; NaN where stock gets NaN.
+        The first of two neighbouring cells, ``(pixels,) int64``, and the weights of both, ``(pixels, 2) float32``.
     """
-    positions = np.empty(max(last_px - first_px, 0))
-    for i in range(positions.size):
-        offset, extent = first_px + i + 0.5 - low, high - low
-        without_extent = np.nan if offset == 0 else 0.5
+    starts, weights = np.empty(last - first, np.int64), np.empty((last - first, 2), np.float32)
+    for i in range(last - first):
+        offset, extent = first + i + 0.5 - low, high - low
+        without_extent = -1.0 if offset == 0 else 0.5
         fraction = offset / extent if extent != 0 else without_extent
-        positions[i] = fraction * size - 0.5
-    return positions
+        position = min(max(fraction * cells + 0.5, 0.0), cells + 1.0)
+        starts[i] = int(position)
+        weights[i, 1] = position - starts[i]
+        weights[i, 0] = 1 - weights[i, 1]
+    return starts, weights
 
 
-@numba.njit(cache=True, nogil=True)
-def _note(switches: np.ndarray, count: int, position: int) -> int:
-    """Add a switch if there is room for it; how many there are now, room or not."""
-    if count < switches.size:
-        switches[count] = position
-    return count + 1
+@compiled
+def _at_rows(column: np.ndarray, low: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """Interpolate one source column, (h,) float32, at every row of the window."""
+    last = len(column) - 1
+    for row in range(len(out)):
+        at = low[row]
+        out[row] = column[at] * weights[row, 0] + column[min(at + 1, last)] * weights[row, 1]
 
 
-@numba.njit(cache=True, nogil=True)
-def _interpolate_column(mask: np.ndarray, x: float, line: np.ndarray) -> None:
-    """Fill ``line[1:-1]`` with the rows of a mask at the horizontal position ``x``; beyond its cells is zero."""
-    height, width = mask.shape
-    line[:] = 0
-    if x > -1 and x < width:
-        cell = int(np.floor(x))
-        for k in range(height):
-            if cell >= 0:
-                line[k + 1] += mask[k, cell] * (cell + 1 - x)
-            if cell + 1 < width:
-                line[k + 1] += mask[k, cell + 1] * (x - cell)
+@compiled
+def _blend(left: np.ndarray, right: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """Interpolate between two columns."""
+    for row in range(len(out)):
+        out[row] = left[row] * weights[0] + right[row] * weights[1]
 
 
-@numba.njit(cache=True, nogil=True)
-def _cells(rows: np.ndarray, height: int) -> np.ndarray:
-    """The cell above each row's position, from -1; -2 for rows that see nothing of the mask."""
-    cells = np.full(rows.size, -2)
-    for i in range(rows.size):
-        if rows[i] > -1 and rows[i] < height:
-            cells[i] = int(np.floor(rows[i]))
-    return cells
+@compiled(fastmath={'reassoc', 'contract'})
+def sigmoid_sum(values: np.ndarray) -> float:
+    """Sum of the sigmoids of the values above zero, each to 4e-7.
+
+    ``exp(-v)`` is the 32nd power of the exponential of ``-v / 32``, a seventh-degree Taylor polynomial: unlike a call
+    of ``exp`` it runs on whole vector registers.
+    """
+    total: Any = 0.0
+    for row in range(len(values)):
+        value = values[row]
+        u = min(max(value, np.float32(0)), np.float32(32)) * np.float32(-1 / 32)
+        power = np.float32(1 / 720) + u * np.float32(1 / 5040)
+        power = np.float32(1 / 6) + u * (np.float32(1 / 24) + u * (np.float32(1 / 120) + u * power))
+        power = np.float32(1) + u * (np.float32(1) + u * (np.float32(1 / 2) + u * power))
+        for _ in range(5):
+            power *= power
+        total += np.float32(1) / (np.float32(1) + power) if value > 0 else np.float32(0)
+    return total
 
 
-@numba.njit(cache=True, nogil=True)
-def boxed_switches(
-    mask: np.ndarray,
-    columns: np.ndarray,
-    rows: np.ndarray,
+@compiled
+def _append_column(values: np.ndarray, limit: np.float32, start: int, switches: np.ndarray, count: int) -> int:
+    """Append the switches of a column whose first pixel is at ``start``; return the new count."""
+    inside = count > 0 and switches[count - 1] == start and values[0] > limit
+    count -= inside  # the mask goes on from the foot of the column before
+    for row in range(len(values)):  # no branch: noise would be mispredicted at every other pixel
+        above = values[row] > limit
+        switches[count] = start + row
+        count += above != inside
+        inside = above
+    switches[count] = start + len(values)
+    return count + inside
+
+
+@compiled
+def scan_mask(
+    source: np.ndarray,
+    x_low: np.ndarray,
+    x_weights: np.ndarray,
+    y_low: np.ndarray,
+    y_weights: np.ndarray,
     corner: tuple[int, int],
     size: tuple[int, int],
-    limits: tuple[float, float],
-    doubts: np.ndarray,
-    answers: np.ndarray,
-    switches: np.ndarray,
-) -> tuple[int, int]:
-    """Switches of a mask pasted into its box by bilinear interpolation and cut at a threshold.
-
-    Down a column, values between two rows of the mask lie on a straight line: ends on one side need no look between.
+    limit: np.float32,
+    is_scored: bool,
+) -> tuple[np.ndarray, float]:
+    """Upsample a window of one mask bilinearly, outside of which nothing is above a limit.
 
     Args:
-        mask: ``(h, w)`` float32 probabilities, zero outside.
-        columns: Source position of each pixel column of the region, from :func:`source_positions`.
-        rows: Source position of each of its pixel rows.
-        corner: First pixel column and row of the region.
-        size: Height and width of the image.
-        limits: Up to the first a value is off for sure, from the second up it is on; between them lies the threshold.
-        doubts: ``(D, 2)`` int64, filled with the (y, x) between the limits as far as there is room.
-        answers: ``(A,)`` bool, the bits of the first A doubts; later ones are off.
-        switches: ``(S,)`` int64, filled as far as there is room.
+        source: ``(w, h) float32``, what the window is made of, transposed.
+        x_low: ``(columns,) int64``, for each column of the window the left one of its two source columns.
+        x_weights: ``(columns, 2) float32``, the weights of the two.
+        y_low: ``(rows,) int64``, the same for rows.
+        y_weights: ``(rows, 2) float32``.
+        corner: x, y of the window's first pixel.
+        size: Height and width of the whole mask.
+        limit: The mask is where values are above it.
+        is_scored: Whether the sum of the sigmoids is wanted.
 
     Returns:
-        How many switches and how many doubts there are, room or not.
+        The switches, ``(S,) int64``, and the sum of the sigmoids of the values above zero, or 0.
     """
-    (left, top), (height, width), (off_below, on_from) = corner, size, limits
-    line, cells = np.zeros(mask.shape[0] + 2), _cells(rows, mask.shape[0])
-    count, doubt, on = 0, 0, False
-    for column in range(columns.size):
-        start = (left + column) * height
-        _interpolate_column(mask, columns[column], line)
-        if top > 0 and on:
-            count, on = _note(switches, count, start), False
-        i = 0
-        while i < rows.size:
-            cell, first = cells[i], i
-            while i < rows.size and cells[i] == cell:
-                i += 1
-            upper, lower = (line[cell + 1], line[cell + 2]) if cell >= -1 else (0.0, 0.0)
-            certain = min(upper, lower) >= on_from or max(upper, lower) < off_below
-            for j in range(first, first + 1 if certain else i):
-                weight = rows[j] - cell if cell >= -1 else 0.0
-                value = upper * (1 - weight) + lower * weight
-                bit = value >= on_from
-                if not bit and value >= off_below:
-                    bit = answers[doubt] if doubt < answers.size else False
-                    if doubt < doubts.shape[0]:
-                        doubts[doubt, 0], doubts[doubt, 1] = top + j, left + column
-                    doubt += 1
-                if bit != on:
-                    count, on = _note(switches, count, start + top + j), bit
-        if top + rows.size < height and on:
-            count, on = _note(switches, count, start + top + rows.size), False
-    if on and left + columns.size < width:
-        count = _note(switches, count, (left + columns.size) * height)
-    return count, doubt
+    rows, (height, width) = len(y_low), size
+    left, right, values = np.empty(rows, np.float32), np.empty(rows, np.float32), np.empty(rows, np.float32)
+    switches, count, score_sum, loaded = np.empty(1024, np.int64), 0, 0.0, -2
+    for column in range(len(x_low)):
+        if x_low[column] != loaded:
+            if x_low[column] == loaded + 1:
+                left, right = right, left
+            else:
+                _at_rows(source[x_low[column]], y_low, y_weights, left)
+            loaded = x_low[column]
+            _at_rows(source[min(loaded + 1, source.shape[0] - 1)], y_low, y_weights, right)
+        _blend(left, right, x_weights[column], values)
+        if is_scored:
+            score_sum += sigmoid_sum(values)
+        switches = _longer(switches, count, rows + 2)
+        start = (corner[0] + column) * height + corner[1]
+        count = _append_column(values, limit, start, switches, count)
+    if count and switches[count - 1] == height * width:  # the last run ends with the image
+        count -= 1
+    return switches[:count], score_sum
 
 
-@numba.njit(cache=True, nogil=True)
-def differences(
-    first_words: np.ndarray, second_words: np.ndarray, first: np.ndarray, second: np.ndarray, places: np.ndarray
-) -> int:
-    """Where two runs of bytes differ, compared eight bytes at a time.
-
-    Args:
-        first_words: ``(N // 8,)`` uint64, the first run as words.
-        second_words: ``(N // 8,)`` uint64.
-        first: ``(N,)`` uint8.
-        second: ``(N,)`` uint8.
-        places: int64, filled with indices as far as there is room.
-
-    Returns:
-        How many there are, room or not.
-    """
-    count = 0
-    for word in range(first_words.size):
-        if first_words[word] != second_words[word]:
-            for i in range(8 * word, 8 * word + 8):
-                if first[i] != second[i]:
-                    count = _note(places, count, i)
-    for i in range(8 * first_words.size, first.size):
-        if first[i] != second[i]:
-            count = _note(places, count, i)
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def compressed(switches: np.ndarray, pixels: int, text: np.ndarray) -> int:
-    """COCO's compressed counts: run lengths as differences from the one before last, in 5-bit characters.
-
-    The format is that of ``rleToString`` in cocoapi's ``maskApi.c``.
-
-    Args:
-        switches: ``(S,)`` int64, rising.
-        pixels: Of the image.
-        text: uint8 with room for 7 characters a run, that is ``7 * (S + 1)``.
-
-    Returns:
-        How many characters were written.
-    """
-    length, last, before = 0, 0, 0
-    position = 0
-    for i in range(switches.size + 1):
-        end = switches[i] if i < switches.size else pixels
-        run = end - position
-        position = end
-        # The first three counts stand as they are, later ones are relative to the same colour's last.
-        value = run - before if i > 2 else run
-        before, last = last, run
-        more = True
-        while more:
-            character = value & 0x1F
-            value >>= 5
-            more = value != -1 if character & 0x10 else value != 0
-            if more:
-                character |= 0x20
-            text[length] = character + 48
-            length += 1
-    return length
+@compiled
+def extent(switches: np.ndarray, height: int, width: int) -> tuple[tuple[int, int, int, int], int]:
+    """Return a mask's box x1, y1, x2, y2, ends excluded and zeros if it is empty, and its pixels."""
+    area, top, bottom, end = 0, height, 0, 0
+    for i in range(0, len(switches), 2):
+        start, end = switches[i], switches[i + 1] if i + 1 < len(switches) else height * width
+        first, last = start % height, (end - 1) % height
+        if last - first != end - 1 - start:  # the run goes on in the next column
+            first, last = 0, height - 1
+        area, top, bottom = area + end - start, min(top, first), max(bottom, last + 1)
+    if not area:
+        return (0, 0, 0, 0), 0
+    return (switches[0] // height, top, (end - 1) // height + 1, bottom), area

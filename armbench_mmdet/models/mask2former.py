@@ -27,8 +27,8 @@ class BoundedMaskFormerFusionHead(MaskFormerFusionHead):
 
     The stock head upsamples every query to the image's size and then makes several arrays as large: 10 GB for 100
     queries at 2448×2048. Here only queries that are kept are upsampled, one at a time, each once even if it is kept
-    under two labels, and masks leave as run lengths. Masks, labels, boxes and their order equal the stock head's;
-    scores agree to 1e-6. Panoptic results, where they are asked for, are the stock head's and cost what it costs.
+    under two labels, and masks leave as run lengths. Labels and their order equal the stock head's, and so do masks but
+    for pixels within 1e-4 of a probability of a half. Panoptic results, where asked for, are the stock head's.
 
     Args:
         mask_format: ``rle`` for :class:`~armbench_mmdet.masks.encode.RleMasks`, or ``bitmap`` for the stock's

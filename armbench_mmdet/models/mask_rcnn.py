@@ -16,9 +16,9 @@ from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks
 class RleFCNMaskHead(FCNMaskHead):
     """``FCNMaskHead`` whose ``pred_instances.masks`` are :class:`~armbench_mmdet.masks.encode.RleMasks`.
 
-    The masks are those of ``FCNMaskHead`` pixel by pixel; training and the state dict are unchanged. Stock pastes each
-    mask into a bitmap of the whole image, which the metric then encodes: at 2448×2048 with 100 masks, 500 MB and more
-    than a second an image. Takes the place of the stock head in a config: ``mask_head=dict(type='RleFCNMaskHead')``.
+    The masks are those of ``FCNMaskHead`` but for pixels within 1e-4 of the threshold; training and the state dict are
+    unchanged. Stock pastes each mask into a bitmap of the whole image, which the metric then encodes: at 2448×2048 with
+    100 masks, 500 MB and more than a second an image. In a config: ``mask_head=dict(type='RleFCNMaskHead')``.
     """
 
     def _predict_by_feat_single(

@@ -53,7 +53,8 @@ def test_masks_and_boxes_are_those_of_the_stock_head(heads, rescale):
         assert len(ours) == len(stock)
         if len(stock):
             assert isinstance(ours.masks, RleMasks)
-            assert ours.masks.rles == encode_masks(stock.masks)
+            # Random logits have next to no pixel within 1e-4 of the threshold.
+            assert (ours.masks.numpy() != stock.masks.numpy()).sum() <= 1
 
 
 def test_grey_masks_are_left_to_the_stock_head(heads):

@@ -1,4 +1,4 @@
-"""Post-processing of both models, from what the network gives to COCO run lengths, equal character by character.
+"""Post-processing of both models, from what the network gives to COCO run lengths.
 
 Mask R-CNN: run lengths box by box against stock pasting and encoding of the same 28×28 probabilities and boxes.
 Mask2Former: see :mod:`benchmarks._mask2former`.
@@ -52,7 +52,7 @@ def _row(
     case: str, unit: str, measure: Callable[..., tuple[float, Any]], both: tuple[Any, Any], inputs: tuple[Any, ...]
 ) -> dict[str, Any]:
     (ours, our_masks), (peer, peer_masks) = (measure(function, inputs) for function in both)
-    equal = [r['counts'] for r in our_masks] == [r['counts'].decode() for r in peer_masks]
+    equal = _mask2former.agree(our_masks, peer_masks)
     figures = {'ours': ours, 'peer': peer, 'unit': unit, 'ratio': peer / ours}
     return {'name': 'postprocess', 'case': case, **figures, 'equal': equal}
 
