@@ -69,7 +69,7 @@ def find_config(config: str | Path) -> Path:
         return known[name]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f'; did you mean {known[near[0]]}?' if near else ''
-    raise InputError(f'config must be an existing file, or the name of one of ours, got {str(config)!r}{hint}')
+    raise InputError(f'config must be an existing file, got {str(config)!r}, which no config is named either{hint}')
 
 
 def bases_of(file: Path) -> list[str]:

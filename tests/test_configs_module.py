@@ -48,7 +48,7 @@ def test_a_bare_name_is_found_here_first_and_then_among_the_packages_configs(
     own.parent.mkdir(parents=True)
     own.write_text('a = 1\n')
     assert configs.load_config(name).a == 1
-    with pytest.raises(InputError, match=r'an existing file, or the name of one'):
+    with pytest.raises(InputError, match='which no config is named either'):
         configs.load_config('default_runtime')
 
 

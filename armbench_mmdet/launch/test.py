@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from armbench_mmdet.datasets.locations import SUBSETS, check_choice
@@ -45,7 +48,7 @@ def chosen_subsets(name: str) -> tuple[str, ...]:
     return SUBSETS if name == 'all' else (check_choice('--subset', name, (*SUBSETS, 'all')),)
 
 
-def test_config(config: Config, checkpoint: Path, digest: str, subset: str, split: str, out_dir: Path) -> Config:
+def evaluation_config(config: Config, checkpoint: Path, digest: str, subset: str, split: str, out_dir: Path) -> Config:
     """Return a copy of ``config`` that evaluates one subset and writes its result file.
 
     Args:
@@ -57,8 +60,11 @@ def test_config(config: Config, checkpoint: Path, digest: str, subset: str, spli
         out_dir: Where ``<subset>_<split>.json`` goes.
     """
     config = copy.deepcopy(config)
-    config.test_dataloader.dataset.update(subset=subset, split=split)
-    config.visualizer.name = subset  # one a subset: mmengine keeps them by name
+    dataset = config.test_dataloader.dataset
+    dataset.update(subset=subset, split=split)
+    if config.default_hooks.get('visualization', {}).get('draw'):
+        # Pictures show the photo at its own size, so the ground truth beside the predictions must have it too.
+        dataset.pipeline.insert(-1, {'type': 'LoadPolygons'})
     evaluator = config.test_evaluator
     identity = {
         'config': str(config.filename),
@@ -120,7 +126,7 @@ def selftest(config: Config, subset: str, split: str) -> int:
 
 
 def evaluate(config: Config, checkpoint: Path, subsets: Sequence[str], split: str, out_dir: Path) -> dict[str, Result]:
-    """Evaluate a checkpoint on each subset.
+    """Evaluate a checkpoint on each subset: one model, loaded once.
 
     Args:
         config: The config; its data root decides where the subsets are looked for.
@@ -135,25 +141,39 @@ def evaluate(config: Config, checkpoint: Path, subsets: Sequence[str], split: st
     Raises:
         InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config.
     """
-    state = load_weights(checkpoint)
     digest = sha256_of(checkpoint)
+    configs = {subset: evaluation_config(config, checkpoint, digest, subset, split, out_dir) for subset in subsets}
+    runner = build_runner(configs[subsets[0]])
+    load_exactly(runner.model, load_weights(checkpoint), checkpoint, str(config.filename))
+    runner.call_hook('before_run')
     results: dict[str, Result] = {}
-    for subset in subsets:
-        runner = build_runner(test_config(config, checkpoint, digest, subset, split, out_dir))
-        load_exactly(runner.model, state, checkpoint, str(config.filename))
+    evaluated = 0
+    for subset, own in configs.items():
+        parts = {'dataloader': own.test_dataloader, 'evaluator': own.test_evaluator}
         try:
-            loop = runner.build_test_loop(runner._test_loop)
+            loop = runner.build_test_loop({'type': 'TestLoop', **own.test_cfg, **parts})
         except InputError as error:
             if len(subsets) == 1:
                 raise
             print_log(f'{subset} is left out: {error}', logger='current')
             continue
-        runner._test_loop = loop
-        runner._has_loaded = True
+        runner._test_loop = loop  # hooks look for it in the runner, which has no public way to give it another
+        if len(subsets) > 1:
+            _draw_apart(runner, subset)
         with explained_failures(runner):
-            runner.test()
+            loop.run()
+        evaluated += 1
         if is_main_process():  # the only one that has it
             results[subset] = loop.evaluator.metrics[0].result
-    if not results and is_main_process():
+    if not evaluated:
         raise InputError(f'at least one subset must be there, got none of {", ".join(subsets)}')
+    runner.call_hook('after_run')
     return results
+
+
+def _draw_apart(runner: Runner, subset: str) -> None:
+    """Let pictures of a subset go to a folder of their own: subsets may share file names."""
+    folder = runner.cfg.default_hooks.get('visualization', {}).get('test_out_dir')
+    for hook in runner.hooks:
+        if folder and isinstance(hook, DetVisualizationHook):
+            hook.test_out_dir = os.path.join(folder, subset)

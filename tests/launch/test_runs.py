@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -55,12 +56,16 @@ def test_same_seed_gives_the_same_weights(run: tuple[Config, Path], minibench_ro
 
 
 def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path) -> None:
-    config, work_dir = run
+    config, work_dir = copy.deepcopy(run[0]), run[1]
+    before = len(list(work_dir.glob('2*')))
+    config.default_hooks.visualization.update(draw=True, test_out_dir=str(tmp_path / 'shown'))
     results = evaluate(config, find_checkpoint(work_dir), SUBSETS, 'test', tmp_path)
+    assert len(list(work_dir.glob('2*'))) == before + 1, 'one runner, so one log for all subsets'
     assert list(results) == list(SUBSETS)
     for subset in SUBSETS:
         assert (results[subset].identity.subset, results[subset].identity.split) == (subset, 'test')
         assert read_result(tmp_path / f'{subset}_test.json') == results[subset]
+        assert len(list((tmp_path / 'shown' / subset).iterdir())) == results[subset].images.ground_truth
 
 
 def test_subset_names() -> None:
