@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from armbench_mmdet.errors import InputError, run_tool
+from armbench_cli import run_tool
+from armbench_mmdet.errors import InputError
 
 
 def fail(error: Exception) -> None:

@@ -11,6 +11,8 @@ import importlib
 import json
 from pathlib import Path
 
+import armbench_cli
+
 NAMES = sorted(path.stem for path in (Path(__file__).parent / 'benchmarks').glob('[a-z]*.py'))
 
 
@@ -41,7 +43,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    arguments = parse_args()  # before anything is imported: --help answers at once
-    from armbench_mmdet.errors import run_tool
-
-    raise SystemExit(run_tool(lambda: main(arguments)))
+    armbench_cli.run(parse_args, main)

@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import armbench_cli
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -67,7 +69,4 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == '__main__':
-    arguments = parse_args()  # before anything is imported: --help answers at once
-    from armbench_mmdet.errors import run_tool
-
-    raise SystemExit(run_tool(lambda: main(arguments)))
+    armbench_cli.run(parse_args, main)

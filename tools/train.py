@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+import armbench_cli
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -53,7 +55,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    arguments = parse_args()  # before anything is imported: --help answers at once
-    from armbench_mmdet.errors import run_tool
-
-    raise SystemExit(run_tool(lambda: main(arguments)))
+    armbench_cli.run(parse_args, main)

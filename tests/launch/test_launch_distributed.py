@@ -21,9 +21,10 @@ from msgspec.structs import replace
 from processes import in_processes
 from test_runs import LEAF, REPO, tiny_config
 
+from armbench_cli import run_tool
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.engine.distributed import joined_processes, total
-from armbench_mmdet.errors import InputError, run_tool
+from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import Images, read_result
 from armbench_mmdet.launch.test import evaluate, find_checkpoint
 from armbench_mmdet.launch.train import train

@@ -13,9 +13,9 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from test_runs import LEAF, REPO
 
+from armbench_cli import run_tool
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.engine import checkpoints
-from armbench_mmdet.errors import run_tool
 
 
 class Attack:

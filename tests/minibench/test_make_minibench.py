@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from armbench_mmdet.errors import run_tool
+from armbench_cli import run_tool
 from armbench_mmdet.minibench.writer import is_complete
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_minibench.py'

@@ -1,0 +1,109 @@
+"""The command ``armbench``: every file of ``tools/`` as a subcommand.
+
+It lies outside the package and imports only the standard library: ``--help`` answers at once, and the environment is
+set before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+USAGE = 'usage: armbench [--help] TOOL …'
+
+
+def tools_folder() -> Path:
+    """The folder of the tools: ``.mim/tools`` of an installed package, else beside it, as in a checkout."""
+    spec = importlib.util.find_spec('armbench_mmdet')  # does not import it
+    package = Path(spec.origin).parent if spec and spec.origin else Path(__file__).parent / 'armbench_mmdet'
+    installed = package / '.mim/tools'
+    return installed if installed.is_dir() else package.parent / 'tools'
+
+
+def run(parse_args: Callable[[], Namespace], main: Callable[[Namespace], int | None]) -> None:
+    """Run a tool and leave with its exit status; its command line is read before anything heavy is imported."""
+    arguments = parse_args()
+    set_environment()
+    raise SystemExit(run_tool(lambda: main(arguments)))
+
+
+def set_environment() -> None:
+    """Set what must stand before torch is loaded, unless the user has set it.
+
+    Threads that wait sleep instead of spinning: on a busy machine, spinning ones slow each other down many times.
+    """
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+
+def run_tool(main: Callable[[], int | None]) -> int:
+    """Run a command line's ``main`` and return its exit status.
+
+    Args:
+        main: The tool's body; it returns an exit status, or nothing for success.
+
+    Returns:
+        What ``main`` returned, 0 for nothing, 2 after an ``InputError``, which is printed to standard error as one
+        message without a traceback, or 130 after Ctrl-C. Any other exception passes through (the interpreter prints
+        it and exits with 1): it is a defect here, and its traceback is wanted.
+    """
+    try:
+        return main() or 0
+    except ValueError as error:
+        errors = sys.modules.get('armbench_mmdet.errors')
+        if errors is None or not isinstance(error, errors.InputError):
+            raise
+        rank = os.environ.get('RANK', '0')
+        if rank == '0' or _has_joined():  # before they join, all processes fail alike
+            print(f'error (process {rank}): {error}' if rank != '0' else f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+
+
+def _has_joined() -> bool:
+    """Whether this process belongs to a group of several by now."""
+    distributed = sys.modules.get('torch.distributed')
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def main() -> None:
+    """Run ``armbench TOOL …`` as ``python tools/TOOL.py …`` runs."""
+    folder = tools_folder()
+    tools = {path.stem.replace('_', '-'): path for path in sorted(folder.glob('[a-z]*.py'))}
+    name, *arguments = sys.argv[1:] or ['--help']
+    if name in ('-h', '--help'):
+        width = max(map(len, tools), default=0)
+        print(USAGE + '\n\n' + '\n'.join(f'  {tool:{width}}  {_title(path)}' for tool, path in tools.items()))
+        return
+    name = name.replace('_', '-')
+    if name not in tools:
+        print(f'{USAGE}\narmbench: error: TOOL must be one of {", ".join(tools)}, got {name!r}', file=sys.stderr)
+        raise SystemExit(2)
+    sys.argv = [f'armbench {name}', *arguments]
+    sys.path.insert(0, str(folder))  # as Python does for a script
+    tool = _load(tools[name])
+    run(tool.parse_args, tool.main)
+
+
+def _title(path: Path) -> str:
+    """The first words of a tool's docstring, read without running it."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
+    return text.partition('\n')[0].partition(': ``')[0].rstrip('.')
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f'armbench_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == '__main__':
+    main()
