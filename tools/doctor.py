@@ -11,16 +11,24 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import armbench_cli
+
 ROOT = Path(__file__).resolve().parents[1]
+IN_CHECKOUT = (ROOT / 'Makefile').is_file()
 STACK = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'faster-coco-eval', 'optuna', 'numpy')
 SUBSETS = ('mix-object-tote', 'zoomed-out-tote-transfer-set', 'same-object-transfer-set')
 
 Row = tuple[str, str, str]  # what, what was found, what to do about it ('' when all is well)
 
 
+def install(name: str) -> str:
+    """The remedy for a package that is not there, or does not import."""
+    return 'run `make setup`' if IN_CHECKOUT else f'pip install {name}'
+
+
 def pinned_versions() -> dict[str, str]:
-    """Read the versions known to work from constraints.txt."""
-    text = (ROOT / 'constraints.txt').read_text()
+    """Read the versions known to work from constraints.txt; an installed package comes without it."""
+    text = (ROOT / 'constraints.txt').read_text() if IN_CHECKOUT else ''
     return dict(re.findall(r'^([\w.-]+)==(\S+)$', text, flags=re.MULTILINE))
 
 
@@ -32,10 +40,10 @@ def check_packages() -> Iterator[Row]:
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield name, 'not installed', 'run `make setup`'
+            yield name, 'not installed', install(name)
             continue
-        known = pinned[name]
-        is_known = version.split('+')[0] == known
+        known = pinned.get(name)
+        is_known = known in (None, version.split('+')[0])
         yield name, version, '' if is_known else f'note: {known} is the version known to work'
 
 
@@ -48,16 +56,20 @@ def check_opencv() -> Iterator[Row]:
 
 
 def check_torch() -> Iterator[Row]:
-    """List the devices torch sees."""
+    """List the devices torch sees; a driver that does not answer is a row, whatever torch makes of it."""
     try:
         import torch
-    except ImportError as error:
-        yield 'devices', f'torch does not import: {error}', 'run `make setup`'
+    except (ImportError, OSError) as error:
+        yield 'devices', f'torch does not import: {error}', install('torch')
         return
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    trouble = 'no GPU answers'
+    try:
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    except (RuntimeError, AssertionError) as error:
+        gpus, trouble = [], str(error).partition('\n')[0]
     yield 'devices', ', '.join(gpus) or f'CPU only, {torch.get_num_threads()} threads', ''
     if not gpus and torch.version.cuda:
-        yield 'cuda', f'no GPU answers; torch was built for CUDA {torch.version.cuda}', 'check the driver: nvidia-smi'
+        yield 'cuda', f'{trouble}; torch was built for CUDA {torch.version.cuda}', 'check the driver: nvidia-smi'
 
 
 def check_operators() -> Iterator[Row]:
@@ -65,20 +77,20 @@ def check_operators() -> Iterator[Row]:
     try:
         from armbench_mmdet import ops
     except (ImportError, RuntimeError, ValueError) as error:
-        yield 'operators', f'armbench_mmdet does not import: {error}', 'run `make setup`'
+        yield 'operators', f'armbench_mmdet does not import: {error}', install('armbench-mmdet')
         return
     yield 'operators', ', '.join(f'{name}: {backend}' for name, backend in ops.active_backend().items()), ''
 
 
 def check_data() -> Iterator[Row]:
-    """Look for the data sets in the places the configs read."""
+    """Look for the data sets in the places the configs read, from the working directory."""
     places = {
-        'ARMBench': Path(os.environ.get('ARMBENCH_ROOT', ROOT / 'data/armbench-segmentation-0.1')),
-        'minibench': ROOT / 'data/minibench',
+        'ARMBench': Path(os.environ.get('ARMBENCH_ROOT', 'data/armbench-segmentation-0.1')),
+        'minibench': Path('data/minibench'),
     }
     remedies = {
         'ARMBench': 'to train on it: download it (see README.md) and set ARMBENCH_ROOT',
-        'minibench': 'made on first use, or `python tools/make_minibench.py data/minibench`',
+        'minibench': 'made on first use, or `armbench make-minibench data/minibench`',
     }
     for name, root in places.items():
         found = [s for s in SUBSETS if list((root / s).glob('*.json'))]
@@ -87,9 +99,14 @@ def check_data() -> Iterator[Row]:
         yield name, what, f'note: {remedies[name]}' if missing else ''
 
 
-def main() -> int:
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> int:
     """Print every row; 2 when something has to be done."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
     checks = (check_packages, check_opencv, check_torch, check_operators, check_data)
     rows = [row for check in checks for row in check()]
     for name, found, remedy in rows:
@@ -101,4 +118,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    armbench_cli.run(parse_args, main)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,40 +13,108 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 LEAF = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
 ARMBENCH = 'configs/mask_rcnn/mask-rcnn_r50_fpn_1x_armbench-mix.py'
+SPACE = 'configs/sweeps/mask-rcnn_minibench.py'
+TOOLS = sorted(path.stem for path in (REPO / 'tools').glob('*.py'))
 
 
-def start(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
+def start(tool: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, f'tools/{tool}.py', *map(str, arguments)]
+    return subprocess.run(
+        command,
+        cwd=REPO,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
-TOOLS = sorted(path.name for path in (REPO / 'tools').glob('*.py'))
+def armbench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return start('../armbench_cli', *arguments, **environment)
 
 
 @pytest.mark.parametrize('tool', TOOLS)
-def test_help(tool: str) -> None:
-    done = start(f'tools/{tool}', '--help')
+def test_help_is_instant_by_both_names(tool: str) -> None:
+    command = tool.replace('_', '-')
+    profile = {'PYTHONPROFILEIMPORTTIME': '1'}  # lists what is imported, on standard error
+    for done, name in (
+        (start(tool, '--help', **profile), f'{tool}.py'),
+        (armbench(command, '--help', **profile), f'armbench {command}'),
+    ):
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f'usage: {name} ')
+        imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
+        assert not imported & {'torch', 'numpy', 'mmengine', 'armbench_mmdet'}
+
+
+def test_the_command_lists_every_tool_in_no_time() -> None:
+    took_s = []
+    for _ in range(3):  # a busy machine may be slow once
+        begin = time.perf_counter()
+        done = armbench('--help')
+        took_s.append(time.perf_counter() - begin)
     assert done.returncode == 0
-    assert done.stdout.startswith('usage:')
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == [tool.replace('_', '-') for tool in TOOLS]
+    assert min(took_s) < 0.3
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_unknown_options_are_wrong_usage(tool: str) -> None:
+    done = start(tool, '--no-such-option')
+    assert done.returncode == 2
+    assert done.stderr.count('error: ') == 1
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'message'),
+    [
+        ('../armbench_cli', ['trian', LEAF], 'TOOL must be one of autopsy, benchmark'),
+        ('test', [LEAF], 'CHECKPOINT must be given'),
+        ('train', [LEAF, '--work', 'x'], 'unrecognized arguments'),
+        ('make_minibench', [], 'give OUT, --contact-sheet FILE, or both'),
+        ('sweep', [SPACE, '--n-trials', '0'], '--n-trials must be at least 1'),
+        ('sweep', [SPACE, '--workers', '0'], '--workers must be at least 1'),
+        ('benchmark', ['speed'], "invalid choice: 'speed'"),
+    ],
+)
+def test_wrong_usage_is_one_message_and_status_2(tool: str, arguments: list[str], message: str) -> None:
+    done = start(tool, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
+    ('tool', 'arguments', 'message'),
     [
-        (['tools/train.py', 'configs/nowhere.py'], 'config must be an existing file'),
-        (['tools/train.py', LEAF, '--resume', 'nowhere.pth'], '--resume must find an existing checkpoint'),
-        (['tools/test.py', LEAF, 'nowhere.pth'], 'checkpoint must be a file'),
-        (['tools/test.py', LEAF, 'pyproject.toml'], 'checkpoint must be a readable file'),
-        (
-            ['tools/train.py', ARMBENCH, '--data-root', 'nowhere', '--cfg-options', 'model.backbone.init_cfg=None'],
-            'nowhere',
-        ),
+        ('train', ['configs/nowhere.py'], 'config must be an existing file'),
+        ('train', [LEAF, '--resume', 'nowhere.pth'], '--resume must find an existing checkpoint'),
+        ('test', [LEAF, 'nowhere.pth'], 'checkpoint must be a file'),
+        ('test', [LEAF, 'pyproject.toml'], 'checkpoint must be a readable file'),
+        ('train', [ARMBENCH, '--data-root', 'nowhere', '--cfg-options', 'model.backbone.init_cfg=None'], 'nowhere'),
+        ('sweep', ['configs/nowhere.py'], 'config must be an existing file'),
+        ('sweep', [SPACE, '--storage', 'postgresql://127.0.0.1:1/study'], '--storage must be reachable'),
+        ('sweep', [SPACE, '--study', 'a/b'], '--study must be letters'),
+        ('sweep', ['configs/_base_/schedules/1x.py'], 'search space must be free of problems'),
     ],
 )
-def test_bad_input_is_one_message_and_status_2(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = start(*arguments, '--work-dir', tmp_path)
+def test_bad_input_is_one_message_and_status_2(tool: str, arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = start(tool, *arguments, '--work-dir', tmp_path / 'run')
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert 'Traceback' not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith('error: ')
+    assert not list(tmp_path.glob('run/trial_*'))
+
+
+def test_waiting_threads_sleep_unless_the_user_wants_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    import armbench_cli
+
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    armbench_cli.set_environment()
+    assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'
+    monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
+    armbench_cli.set_environment()
+    assert os.environ['OMP_WAIT_POLICY'] == 'ACTIVE'
