@@ -92,18 +92,22 @@ def _git(folder: Path, *arguments: str, statuses: tuple[int, ...] = (0,)) -> str
 
 def command_line() -> list[str]:
     """The words of the command, ``torchrun`` included where it is the one to be typed again."""
+    is_subcommand = sys.argv[0].startswith('armbench ')
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
-        return list(sys.orig_argv)
+        return [*sys.argv[0].split(), *sys.argv[1:]] if is_subcommand else list(sys.orig_argv)
     nodes = os.environ.get('GROUP_WORLD_SIZE', '1')
     options = ['--standalone'] if nodes == '1' else ['--nnodes', nodes]
-    return ['torchrun', *options, '--nproc-per-node', os.environ.get('LOCAL_WORLD_SIZE', '1'), *sys.argv]
+    script = ['-m', 'armbench_cli', sys.argv[0].split()[1]] if is_subcommand else sys.argv[:1]
+    processes = os.environ.get('LOCAL_WORLD_SIZE', '1')
+    return ['torchrun', *options, '--nproc-per-node', processes, *script, *sys.argv[1:]]
 
 
 def resume_command(runner: Runner) -> str:
     """The command that continues a run from its latest checkpoint."""
     words = command_line()
-    if not any(word.endswith('train.py') for word in words):  # started from Python, by whatever command
-        words = ['python', 'tools/train.py', str(runner.cfg.filename), '--work-dir', runner.work_dir]
+    is_training = sys.argv[0] == 'armbench train' or any(word.endswith('train.py') for word in words)
+    if not is_training:  # started from Python, by whatever command
+        words = ['armbench', 'train', str(runner.cfg.filename), '--work-dir', runner.work_dir]
     return shlex.join([*_without_resume(words), '--resume'])
 
 

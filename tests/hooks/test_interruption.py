@@ -130,11 +130,17 @@ def test_ctrl_c_twice_ends_the_record_as_stopped(tmp_path: Path) -> None:
         ({}, ['python', 'tools/train.py', 'c.py'], 'python tools/train.py c.py --resume'),
         ({}, ['python', 'tools/train.py', 'c.py', '--resume'], 'python tools/train.py c.py --resume'),
         ({}, ['python', 'tools/train.py', '--resume=a.pth', 'c.py'], 'python tools/train.py c.py --resume'),
-        ({}, ['python', '-m', 'pytest'], 'python tools/train.py {config} --work-dir {work_dir} --resume'),
+        ({}, ['python', 'bin/armbench', 'train', 'c', '--resume'], 'armbench train c --resume'),
+        ({}, ['python', '-m', 'pytest'], 'armbench train {config} --work-dir {work_dir} --resume'),
         (
             {'TORCHELASTIC_RUN_ID': 'none', 'LOCAL_WORLD_SIZE': '2'},
             ['python', '-u', 'tools/train.py', 'c.py', '--launcher', 'pytorch'],
             'torchrun --standalone --nproc-per-node 2 tools/train.py c.py --launcher pytorch --resume',
+        ),
+        (
+            {'TORCHELASTIC_RUN_ID': 'none', 'LOCAL_WORLD_SIZE': '2'},
+            ['python', '-u', '-m', 'armbench_cli', 'train', 'c', '--launcher', 'pytorch'],
+            'torchrun --standalone --nproc-per-node 2 -m armbench_cli train c --launcher pytorch --resume',
         ),
     ],
 )
@@ -143,7 +149,10 @@ def test_command_that_resumes(tmp_path: Path, monkeypatch, environment, words, e
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, 'orig_argv', words)
-    monkeypatch.setattr(sys, 'argv', words[2:])
+    is_subcommand = 'train' in words  # armbench_cli says so in argv[0]
+    monkeypatch.setattr(
+        sys, 'argv', ['armbench train', *words[words.index('train') + 1 :]] if is_subcommand else words[2:]
+    )
     runner = guarded_runner(tmp_path)
     assert resume_command(runner) == expected.format(config=tmp_path / 'guarded.py', work_dir=tmp_path)
 
