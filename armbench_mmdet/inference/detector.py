@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.engine.checkpoints import load_weights
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.predictions import checked_prediction
-from armbench_mmdet.inference.images import find_images, image_size, read_image
+from armbench_mmdet.inference.images import find_images, image_size, read_image, unreadable_because
 from armbench_mmdet.launch.test import find_checkpoint, load_exactly
+from armbench_mmdet.transforms.geometry import TooNarrowError
 from armbench_mmdet.visualization.instances import Instance, draw_overlay
 
 
@@ -62,6 +63,11 @@ class Prediction:
         kept = np.flatnonzero(self.scores >= threshold)
         arrays = {key: getattr(self, key)[kept] for key in ('boxes', 'scores', 'labels')}
         return dataclasses.replace(self, **arrays, masks=[self.masks[i] for i in kept])
+
+    def for_evaluation(self) -> dict[str, Any]:
+        """The prediction as :mod:`armbench_mmdet.evaluation.predictions` has it."""
+        arrays = {'bboxes': self.boxes, 'scores': self.scores, 'labels': self.labels, 'masks': self.masks}
+        return {'img_id': self.image_id, **arrays}
 
     def overlay(self) -> np.ndarray:
         """The image with all N drawn on it, (H, W, 3) uint8, BGR; small images are enlarged.
@@ -103,7 +109,7 @@ class Detector:
         self.device = checked_device(device)
         init_default_scope(self.config.get('default_scope', 'mmdet'))
         dataset = self.config.test_dataloader.dataset
-        self.classes = tuple(DATASETS.build({**dataset, 'lazy_init': True}).metainfo['classes'])
+        self.classes = tuple({**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}['classes'])
         self._pipeline = Compose(dataset.pipeline)
         self._model = MODELS.build(self.config.model)
         load_exactly(self._model, load_weights(self.checkpoint), self.checkpoint, str(self.config.filename))
@@ -124,20 +130,24 @@ class Detector:
         Raises:
             InputError: There is no image file at all.
         """
+        found = find_images(images)
+        report = report or _warn
+        predictions = self.predict_files(found.paths, batch_size, report)
+        for name, reason in found.left_out.items():
+            report(name, reason)
+        return predictions
+
+    def predict_files(self, paths: Sequence[Path], batch_size: int | None, report: Report) -> Iterator[Prediction]:
+        """Predict image files; arguments as for :meth:`predict`."""
         size = self.config.test_dataloader.get('batch_size', 1) if batch_size is None else batch_size
         if size < 1:
             raise InputError(f'batch_size must be at least 1, got {size!r}')
-        found = find_images(images)
-        report = report or _warn
-        for name, reason in found.left_out.items():
-            report(name, reason)
-        return self._predict(found.paths, size, report)
-
-    def _predict(self, paths: list[Path], batch_size: int, report: Report) -> Iterator[Prediction]:
-        batches = -(-len(paths) // batch_size)
-        workers = min(self.config.test_dataloader.get('num_workers', 0), batches - 1)
+        workers = min(self.config.test_dataloader.get('num_workers', 0), -(-len(paths) // size) - 1)
         records = _Records(paths, self._pipeline)
-        loader = DataLoader(records, batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread_each)
+        loader = DataLoader(records, size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread_each)
+        return self._predict(loader, report)
+
+    def _predict(self, loader: DataLoader, report: Report) -> Iterator[Prediction]:
         for batch in loader:
             for path, reason in (entry for entry in batch if isinstance(entry, tuple)):
                 report(path, reason)
@@ -163,7 +173,7 @@ class Detector:
 class _Records(Dataset):
     """Images through the pipeline: what the model takes, or the path and the reason why there is nothing."""
 
-    def __init__(self, paths: list[Path], pipeline: Compose) -> None:
+    def __init__(self, paths: Sequence[Path], pipeline: Compose) -> None:
         self._paths = paths
         self._pipeline = pipeline
 
@@ -176,11 +186,14 @@ class _Records(Dataset):
             height, width = image_size(path)
             # As a data set without annotations would have it.
             record = {'img_id': index + 1, 'img_path': str(path), 'height': height, 'width': width}
-            packed = self._pipeline({**record, 'seg_map_path': None, 'instances': []})
         except (InputError, OSError, cv2.error) as error:
             return str(path), str(error)
-        except ZeroDivisionError:
-            return str(path), f'{width}x{height} is too narrow: nothing is left of it at the input size of the model'
+        try:
+            packed = self._pipeline({**record, 'seg_map_path': None, 'instances': []})
+        except TooNarrowError as error:
+            return str(path), str(error)
+        except (UnreadableImageError, OSError, cv2.error):
+            return str(path), unreadable_because(path)
         return {**packed, 'record': record}
 
 

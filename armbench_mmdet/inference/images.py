@@ -22,8 +22,6 @@ from armbench_mmdet.errors import InputError, UnreadableImageError
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 """What counts as an image in a folder; a file that is named itself may have any suffix."""
 
-_DRAFT_PX = (64, 64)
-
 # What Pillow raises on hostile or damaged files.
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
                   MemoryError, Image.DecompressionBombError)  # fmt: skip
@@ -101,27 +99,35 @@ def _why_nothing(path: Path) -> str:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width in px of an image once it is turned upright, the whole file read to see that it is sound.
+    """Height and width in px of an image once it is turned upright, from its header; pixels are not looked at.
 
     Raises:
-        UnreadableImageError: It cannot be read, is cut short, or is in no format known.
+        UnreadableImageError: It cannot be opened, or is in no format known.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
-            is_jpeg = image.format in ('JPEG', 'MPO')
             is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            image.draft(None, _DRAFT_PX)  # a JPEG is read whole all the same, and decoded small
-            image.load()
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(
-            'it is empty' if not path.stat().st_size else 'it is in no image format known'
-        ) from error
     except _DECODE_ERRORS as error:
-        raise UnreadableImageError(str(getattr(error, 'strerror', None) or error)) from error
-    if is_jpeg and is_upright:
-        return height, width
-    return read_image(path).shape[:2]  # whether OpenCV turns an image depends on its format too
+        raise UnreadableImageError(_reason(path, error)) from error
+    # Whether OpenCV turns an image depends on its format too.
+    return (height, width) if is_upright else read_image(path).shape[:2]
+
+
+def unreadable_because(path: Path) -> str:
+    """Why an image that OpenCV refused cannot be decoded, in the words of a decoder that says."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except _DECODE_ERRORS as error:
+        return _reason(path, error)
+    return 'OpenCV cannot decode it'
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return 'it is in no image format known' if path.stat().st_size else 'it is empty'
+    return str(getattr(error, 'strerror', None) or error)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What an inference leaves behind: overlays and COCO results, in one folder.
+"""The output of an inference: overlays and COCO results, in one folder.
 
 - ``overlays/…jpg``: each image with its instances drawn on it, under its path below the folder that all images share.
 - ``results.segm.json`` and ``results.bbox.json``: COCO results (``image_id``, ``category_id``, ``score`` and
@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from tqdm import tqdm
 
 from armbench_mmdet.datasets.categories import CLASSES
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.predictions import coco_detections, write_coco_results
+from armbench_mmdet.evaluation.predictions import coco_detections
+from armbench_mmdet.files import draft_of, write_atomically
 from armbench_mmdet.inference.detector import Detector, Prediction
 from armbench_mmdet.inference.images import find_images
 
 JPEG_QUALITY = 90
+_KINDS = ('segm', 'bbox')
 
 
 @dataclass(frozen=True)
@@ -70,26 +73,50 @@ def infer(
     found = find_images(inputs, skip=out_dir / 'overlays')
     left_out = dict(found.left_out)
     overlays = overlay_paths(found.paths)
-    predictions: list[Prediction] = []
+    images: list[dict[str, Any]] = []
+    ids = category_ids(detector.classes)
     try:
         (out_dir / 'overlays').mkdir(parents=True, exist_ok=True)
-        with _progress(len(found.paths)) as bar:
+        with contextlib.ExitStack() as stack:
+            results = {kind: stack.enter_context(_written(out_dir / f'results.{kind}.json')) for kind in _KINDS}
+            bar = stack.enter_context(_progress(len(found.paths)))
 
             def report(path: str, reason: str) -> None:
                 left_out[path] = reason
                 bar.update()
 
-            for prediction in detector.predict(found.paths, batch_size, report):
-                predictions.append(prediction.above(score_threshold))
-                _write_overlay(out_dir / overlays[prediction.path], predictions[-1])
+            instances = 0
+            for prediction in detector.predict_files(found.paths, batch_size, report):
+                kept = prediction.above(score_threshold)
+                instances += len(kept)
+                for kind, write in results.items():
+                    write(coco_detections([kept.for_evaluation()], ids, kind))
+                place = overlays[kept.path]
+                _write_overlay(out_dir / place, kept)
+                size = {'width': kept.width, 'height': kept.height}
+                images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
                 bar.update()
-        if not predictions:
-            faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
-            raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
-        _write_results(out_dir, detector, predictions, left_out, overlays, score_threshold)
+            if not images:
+                faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
+                raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
+        _write_index(out_dir, detector, images, left_out, score_threshold)
     except OSError as error:
         raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
-    return Inference(len(predictions), sum(map(len, predictions)), left_out)
+    return Inference(len(images), instances, left_out)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    """Write COCO results as they come; the file has its name once it is complete."""
+    with draft_of(path) as draft, draft.open('wb') as file:
+        file.write(b'[')
+
+        def write(detections: list[dict[str, Any]]) -> None:
+            for one in detections:
+                file.write((b',\n' if file.tell() > 1 else b'') + msgspec.json.encode(one))
+
+        yield write
+        file.write(b']\n')
 
 
 def overlay_paths(paths: Sequence[Path]) -> dict[Path, Path]:
@@ -124,41 +151,21 @@ def _write_overlay(path: Path, prediction: Prediction) -> None:
     path.write_bytes(jpeg.tobytes())
 
 
-def _write_results(
-    out_dir: Path,
-    detector: Detector,
-    predictions: Sequence[Prediction],
-    left_out: dict[str, str],
-    overlays: dict[Path, Path],
-    score_threshold: float,
+def _write_index(
+    out_dir: Path, detector: Detector, images: list[dict[str, Any]], left_out: dict[str, str], score_threshold: float
 ) -> None:
-    ids = category_ids(detector.classes)
-    evaluated = [
-        {'img_id': one.image_id, 'bboxes': one.boxes, 'scores': one.scores, 'labels': one.labels, 'masks': one.masks}
-        for one in predictions
-    ]
-    for iou_type in ('segm', 'bbox'):
-        write_coco_results(out_dir / f'results.{iou_type}.json', coco_detections(evaluated, ids, iou_type))
+    categories = zip(category_ids(detector.classes), detector.classes, strict=True)
     index: dict[str, Any] = {
         'info': {
             'config': str(detector.config.filename),
             'checkpoint': str(detector.checkpoint),
             'score_threshold': score_threshold,
         },
-        'images': [
-            {
-                'id': one.image_id,
-                'file_name': str(one.path),
-                'width': one.width,
-                'height': one.height,
-                'overlay': overlays[one.path].as_posix(),
-            }
-            for one in predictions
-        ],
-        'categories': [{'id': number, 'name': name} for number, name in zip(ids, detector.classes, strict=True)],
+        'images': images,
+        'categories': [{'id': number, 'name': name} for number, name in categories],
         'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
     }
-    (out_dir / 'images.json').write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
+    write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
 
 
 def _progress(images: int) -> tqdm:

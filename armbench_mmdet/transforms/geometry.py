@@ -12,6 +12,12 @@ import numpy as np
 from mmdet.datasets.transforms import RandomCrop, RandomFlip, Resize
 from mmdet.registry import TRANSFORMS
 
+from armbench_mmdet.errors import InputError
+
+
+class TooNarrowError(InputError):
+    """An image of which resizing leaves nothing."""
+
 
 class _WithoutImage:
     """Lets a stock transform run on the shape of the image alone."""
@@ -91,6 +97,10 @@ class LazyResize(_WithoutImage, Resize):
         size = tuple(results['scale'])
         if self.keep_ratio:
             size = mmcv.rescale_size((width, height), results['scale'])
+        if not all(size):
+            raise TooNarrowError(
+                f'{width}x{height} is too narrow: nothing is left of it at the input size of the model'
+            )
         results['img_shape'] = (size[1], size[0])
         results['scale_factor'] = (size[0] / width, size[1] / height)
         results['keep_ratio'] = self.keep_ratio

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.inference.images import find_images, image_size, read_image
+from armbench_mmdet.inference.images import find_images, image_size, read_image, unreadable_because
 
 HEIGHT, WIDTH = 64, 80
 
@@ -75,11 +75,10 @@ BROKEN = {
 
 
 @pytest.mark.parametrize('name', BROKEN)
-def test_a_broken_image_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+def test_the_reason_why_an_image_is_broken(name: str, tmp_path: Path) -> None:
     content, message = BROKEN[name]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        image_size(tmp_path / name)
+    assert message in unreadable_because(tmp_path / name)
 
 
 def test_a_missing_image_is_refused(tmp_path: Path) -> None:
