@@ -25,7 +25,7 @@ from armbench_mmdet.evaluation.predictions import (
     without_detections,
     write_coco_results,
 )
-from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_DETS, Matching
+from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching
 from armbench_mmdet.evaluation.result import (
     SCHEMA_VERSION,
     Identity,
@@ -61,8 +61,6 @@ class ArmbenchMetric(BaseMetric):
         ann_file: COCO file of the ground truth; by default the data set's.
         ground_truth: A COCO-format dict instead of a file; annotation ``area`` filled.
         metric: Any of ``bbox``, ``segm`` and ``boundary``.
-        max_dets: The protocol's detection limits. They cannot be changed: other limits give numbers that look like
-            COCO's and are not.
         result_file: Where to write the result file and, beside it, the match tables that compare two runs
             (:func:`~armbench_mmdet.evaluation.bootstrap.difference_intervals`); by default nothing is written.
         identity: For the result file: ``config``, ``checkpoint``, ``seed``, ``data_fingerprint``, ``extra``.
@@ -81,7 +79,6 @@ class ArmbenchMetric(BaseMetric):
         ann_file: str | None = None,
         ground_truth: Mapping[str, Any] | None = None,
         metric: str | Sequence[str] = ('bbox', 'segm'),
-        max_dets: Sequence[int] = MAX_DETS,
         result_file: str | None = None,
         identity: Mapping[str, Any] | None = None,
         coco_json_prefix: str | None = None,
@@ -92,8 +89,6 @@ class ArmbenchMetric(BaseMetric):
         self.iou_types = [metric] if isinstance(metric, str) else list(metric)
         if not self.iou_types or not set(self.iou_types) <= set(IOU_TYPES):
             raise InputError(f'metric must be some of {", ".join(IOU_TYPES)}, got {metric!r}')
-        if tuple(max_dets) != MAX_DETS:
-            raise InputError(f'max_dets must be {MAX_DETS}, the COCO protocol, got {max_dets!r}')
         self.ann_file = ann_file
         self.result_file = result_file
         self.identity = dict(identity or {})

@@ -71,12 +71,6 @@ def test_real_data_samples_through_mmengines_evaluator():
     assert close(logged['coco/segm_mAP'], twelve_numbers(truth, only(detections, 'segm'), 'segm')[0])
 
 
-@pytest.mark.parametrize('max_dets', [(100, 300, 1000), (1, 10, 300), (100,), (10, 1, 100)])
-def test_other_detection_limits_are_refused(max_dets):
-    with pytest.raises(InputError, match=r'max_dets must be \(1, 10, 100\)'):
-        ArmbenchMetric(max_dets=max_dets)
-
-
 def test_only_a_hundred_detections_count():
     truth, detections = random_dataset(1, images=1)
     wrong = [{**detections[0], 'score': 1.0, 'category_id': d['category_id']} for d in detections for _ in range(200)]
