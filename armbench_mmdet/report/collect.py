@@ -74,10 +74,7 @@ def read_log(work_dir: Path) -> tuple[Log, list[str]]:
 
     An attempt counts from its first step on: what an earlier one logged there or after was undone by resuming from a
     checkpoint before it, or by starting afresh. Schedules by epoch log validation by epoch; it is placed at the last
-    training iteration logged in that epoch.
-
-    Returns:
-        The log, and what is wrong with it, a line each.
+    training iteration logged in that epoch. With the log comes what is wrong with it, a line each.
     """
     train: list[Row] = []
     validation: list[Row] = []
@@ -136,18 +133,10 @@ class Evaluation:
     """A result file of one of the subsets, and the match tables beside it by IoU type."""
 
     path: Path
+    subset: str
+    split: str
     result: Result
     tables: dict[str, MatchTable]
-
-    @property
-    def subset(self) -> str:
-        """The subset it was evaluated on."""
-        return str(self.result.identity.subset)
-
-    @property
-    def split(self) -> str:
-        """The split it was evaluated on."""
-        return str(self.result.identity.split)
 
     @property
     def fingerprint(self) -> str | None:
@@ -156,28 +145,21 @@ class Evaluation:
 
 
 def read_evaluations(folder: Path) -> tuple[tuple[Evaluation, ...], list[str]]:
-    """Read every result file of a folder.
-
-    Returns:
-        Those that can be shown, in the order of the subsets; and what is wrong, a line each.
-    """
-    evaluations, problems = [], []
+    """Every result file of a folder that can be shown, by subset; and what is wrong, a line each."""
+    evaluations = []
+    problems: list[str] = []
     coco_results = tuple(f'.{iou_type}.json' for iou_type in IOU_TYPES)
     for path in sorted(path for path in folder.glob('*.json') if not path.name.endswith(coco_results)):
         try:
-            evaluation, found = _read_evaluation(path)
+            evaluations.append(_read_evaluation(path, problems))
         except InputError as error:
             problems.append(f'{error}; left out')
-            continue
-        problems += found
-        evaluations.append(evaluation)
-    evaluations.sort(key=lambda evaluation: SUBSETS.index(evaluation.subset))
-    return tuple(evaluations), problems
+    return tuple(sorted(evaluations, key=lambda evaluation: SUBSETS.index(evaluation.subset))), problems
 
 
-def _read_evaluation(path: Path) -> tuple[Evaluation, list[str]]:
+def _read_evaluation(path: Path, problems: list[str]) -> Evaluation:
     result = read_result(path)
-    subset, split = result.identity.subset, result.identity.split
+    subset, split = str(result.identity.subset), str(result.identity.split)
     for key, value, choices in (('subset', subset, SUBSETS), ('split', split, SPLITS)):
         if value not in choices:
             raise InputError(
@@ -187,17 +169,16 @@ def _read_evaluation(path: Path) -> tuple[Evaluation, list[str]]:
         raise InputError(f'result file must be named after its subset and split, got {subset} {split} (in {path})')
     if not result.classes or not set(result.classes) <= set(CLASSES):
         raise InputError(f'classes must be of {list(CLASSES)}, got {result.classes}: another data set (in {path})')
-    tables, problems = {}, []
+    tables = {}
     for iou_type, scores in result.scores.items():
         try:
             tables[iou_type] = _match_table(scores, matches_path(path, iou_type))
         except InputError as error:
             problems.append(f'{error}; no curves and differences from it')
     if result.images.not_seen:
-        problems.append(
-            f'{result.images.not_seen} of {result.images.ground_truth} images were not predicted (in {path})'
-        )
-    return Evaluation(path, result, tables), problems
+        of = f'{result.images.not_seen} of {result.images.ground_truth}'
+        problems.append(f'{of} images were not predicted (in {path})')
+    return Evaluation(path, subset, split, result, tables)
 
 
 def _match_table(scores: TypeScores, path: Path) -> MatchTable:
@@ -269,10 +250,7 @@ def ending(record: RunRecord | Attempt) -> str:
 
 
 def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
-    """Read the work directories.
-
-    Returns:
-        The runs in which there is something to report, and a line for everything that is wrong or unfinished.
+    """The runs in which there is something to report, and a line for everything that is wrong or unfinished.
 
     Raises:
         InputError: There is nothing to report in any of them.
@@ -369,22 +347,23 @@ def comparisons(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
     Returns:
         By subset and split; and a line for each result that stands on other data than the others.
     """
-    found = {(evaluation.subset, evaluation.split) for run in runs for evaluation in run.evaluations}
+    found: dict[tuple[str, str], list[tuple[Run, Evaluation]]] = {}
+    for run in runs:
+        for evaluation in run.evaluations:
+            found.setdefault((evaluation.subset, evaluation.split), []).append((run, evaluation))
     result, problems = [], []
     for subset, split in sorted(found, key=lambda key: (SUBSETS.index(key[0]), -SPLITS.index(key[1]))):
-        pairs = [(r, e) for r in runs for e in r.evaluations if (e.subset, e.split) == (subset, split)]
+        pairs = found[subset, split]
         known = Counter(evaluation.fingerprint for _, evaluation in pairs if evaluation.fingerprint)
         common = known.most_common(1)[0][0] if known else None
         first = next((run.name for run, evaluation in pairs if evaluation.fingerprint == common), None)
-        entries = []
-        for run, evaluation in pairs:
-            is_comparable = (common is not None and evaluation.fingerprint == common) or len(pairs) == 1
-            entries.append(Entry(run, evaluation, is_comparable))
-            if not is_comparable:
-                problems.append(
-                    f'{run.name}: result on {subset} {split} must be on the same data to be compared, got '
-                    f'{_short(evaluation.fingerprint)}' + (f' where {first} has {_short(common)}' if common else '')
-                )
+        entries = [Entry(*pair, pair[1].fingerprint == common is not None or len(pairs) == 1) for pair in pairs]
+        problems += [
+            f'{entry.run.name}: result on {subset} {split} must be on the same data to be compared, got '
+            f'{_short(entry.evaluation.fingerprint)}' + (f' where {first} has {_short(common)}' if common else '')
+            for entry in entries
+            if not entry.is_comparable
+        ]
         result.append(Comparison(subset, split, tuple(entries)))
     return result, problems
 

@@ -18,7 +18,7 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.error_rates import SCORE_THRESHOLD
 from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.metric import only_classes
-from armbench_mmdet.evaluation.protocol import best_first, by_image_and_class, compute_overlaps, run_lengths
+from armbench_mmdet.evaluation.protocol import Matching, best_first, by_image_and_class
 from armbench_mmdet.evaluation.result import file_fingerprint
 from armbench_mmdet.report.collect import Evaluation, Run
 from armbench_mmdet.visualization import instances
@@ -31,9 +31,6 @@ PANEL_PX = 480
 JPEG_QUALITY = 65
 MOST_PICTURES = 120
 """On a page: with the plots' code they stay below 15 MB."""
-
-Shape = Mapping[str, Any]
-ByImageAndClass = Mapping[tuple[int, int], Sequence[Shape]]
 
 
 class Choice(NamedTuple):
@@ -192,20 +189,15 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
         InputError: Predictions, annotations or images are gone or changed.
     """
     image_ids = {choice.image_id for choice in choices}
-    truth, image_folder = _ground_truth(evaluation)
-    images = {image['id']: image for image in truth['images'] if image['id'] in image_ids}
-    if image_ids - images.keys():
-        raise InputError(
-            f'annotations must have every image of the result, got none of ids {sorted(image_ids - images.keys())[:3]} '
-            f'(in {evaluation.path})'
-        )
-    annotations = by_image_and_class([a for a in truth['annotations'] if a['image_id'] in image_ids])
-    detections = by_image_and_class(_detections(evaluation.path.with_suffix('.segm.json'), image_ids))
+    truth, image_folder = _ground_truth(evaluation, image_ids)
+    detections = _detections(evaluation.path.with_suffix('.segm.json'), image_ids)
+    matching = Matching(truth, detections, 'segm')
+    names = dict(zip(matching.category_ids, matching.classes, strict=True))
     drawn = []
     for choice in choices:
-        image = images[choice.image_id]
-        names = {c['id']: c['name'] for c in truth['categories'] if choice.class_name in (ALL, c['name'])}
-        real, guessed = judge(image, names, annotations, detections)
+        image = matching.images[choice.image_id]
+        chosen = {i: name for i, name in names.items() if choice.class_name in (ALL, name)}
+        real, guessed = judge(matching, choice.image_id, chosen)
         title = f'prediction, score from {SCORE_THRESHOLD:g}'
         both = instances.draw_comparison(_read(image_folder / image['file_name']), real, guessed, title, PANEL_PX)
         jpeg = cv2.imencode('.jpg', both, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
@@ -215,25 +207,16 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
 
 
 def judge(
-    image: Shape, class_names: Mapping[int, str], annotations: ByImageAndClass, detections: ByImageAndClass
+    matching: Matching, image_id: int, class_names: Mapping[int, str]
 ) -> tuple[list[instances.Instance], list[instances.Instance]]:
-    """Ground truth and predictions of an image with their verdicts.
-
-    Args:
-        image: With ``id``, ``height`` and ``width``.
-        class_names: By category id; other categories are left out.
-        annotations: With ``segmentation``.
-        detections: COCO results with masks.
-    """
+    """Ground truth and predictions of an image with their verdicts; of the classes named, by category id."""
     truth, predictions = [], []
+    annotations, detections = by_image_and_class(matching.annotations), by_image_and_class(matching.detections)
     for category, name in class_names.items():
-        pair = (image['id'], category)
-        size = (image['height'], image['width'])
-        real = [{**a, 'mask': run_lengths(a['segmentation'], *size)} for a in annotations.get(pair, ())]
-        guessed = best_first(detections.get(pair, ()))
-        ious = compute_overlaps(real, guessed, 'segm').get(pair, np.zeros((len(guessed), len(real))))
+        pair = (image_id, category)
+        real, guessed = annotations.get(pair, []), best_first(detections.get(pair, []))
         crowd = np.array([bool(a.get('iscrowd')) for a in real], bool)
-        taken, verdicts = match_greedily(ious, crowd)
+        taken, verdicts = match_greedily(matching.ious.get(pair, np.zeros((len(guessed), len(real)))), crowd)
         for annotation, is_taken, is_crowd in zip(real, taken, crowd, strict=True):
             verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_taken else instances.MISSED
             truth.append(instances.Instance(annotation['mask'], name, verdict=verdict))
@@ -264,8 +247,8 @@ def match_greedily(ious: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, lis
     return taken, verdicts
 
 
-def _ground_truth(evaluation: Evaluation) -> tuple[dict[str, Any], Path]:
-    """The ground truth that the result was computed on, and the folder of its images."""
+def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[dict[str, Any], Path]:
+    """Some images of the ground truth that the result was computed on, and the folder of the images."""
     extra = evaluation.result.identity.extra
     remedy = f'evaluate again with tools/test.py (in {evaluation.path})'
     if 'ann_file' not in extra:
@@ -277,7 +260,14 @@ def _ground_truth(evaluation: Evaluation) -> tuple[dict[str, Any], Path]:
     if evaluation.fingerprint not in (None, fingerprint):
         raise InputError(f'annotation file must be as it was when evaluated, got another {str(ann_file)!r}; {remedy}')
     source = GroundTruthSource.from_location(extra)
-    return only_classes(source.load(), evaluation.result.classes), Path(str(source.image_folder))
+    truth = only_classes(source.load(), evaluation.result.classes)
+    images = [image for image in truth['images'] if image['id'] in image_ids]
+    if len(images) < len(image_ids):
+        raise InputError(
+            f'annotations must have every image of the result, got {len(truth["images"])} others; {remedy}'
+        )
+    annotations = [one for one in truth['annotations'] if one['image_id'] in image_ids]
+    return {**truth, 'images': images, 'annotations': annotations}, Path(str(source.image_folder))
 
 
 def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:

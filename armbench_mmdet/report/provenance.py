@@ -23,15 +23,7 @@ CONFIGS_CHANGE = 'What its bases say now, beside what this run resolved to, comm
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Everything about how a run came about.
-
-    Attributes:
-        facts: Names and values.
-        differences: What the run has otherwise than the files its config builds on.
-        leaf: The config file's own text.
-        resolved: The whole resolved config.
-        notes: What is not known, and why.
-    """
+    """How a run came about: facts, config against base, the config's own text and resolved; what is not known."""
 
     run: Run
     facts: list[tuple[str, str]]

@@ -125,22 +125,24 @@ def test_verdicts_are_cocos_matching(seed: int) -> None:
         assert taken.sum() == outcome.count(FOUND)
 
 
-def square(left: int, right: int, image_id: int = 1, category: int = 2, **more: object) -> dict:
+def square(left: int, right: int, category: int = 2, **more: object) -> dict:
     bitmap = np.zeros((10, 40), np.uint8, order='F')
     bitmap[:, left:right] = 1
-    return {'image_id': image_id, 'category_id': category, 'segmentation': mask_api.encode(bitmap), **more}
+    return {'image_id': 1, 'category_id': category, 'segmentation': mask_api.encode(bitmap), **more}
 
 
 def test_crowds_and_other_classes_are_judged_apart() -> None:
     truth = [square(0, 10), square(24, 40, iscrowd=1), square(12, 16), square(0, 40, category=1)]
     found = [square(0, 9, score=0.9), square(25, 30, score=0.8), square(0, 10, score=0.7), square(0, 40, score=0.6)]
-    image = {'id': 1, 'height': 10, 'width': 40}
-    real, guessed = judge(image, {2: 'object'}, by_image_and_class(truth), by_image_and_class(found))
+    names = {1: 'tote', 2: 'object'}
+    content = {'images': [{'id': 1, 'height': 10, 'width': 40}], 'annotations': truth}
+    content['categories'] = [{'id': i, 'name': name} for i, name in names.items()]
+    matching = Matching(content, found, 'segm')
+    real, guessed = judge(matching, 1, {2: 'object'})
     assert [one.verdict for one in real] == [overlay.FOUND, overlay.NOT_COUNTED, overlay.MISSED]
     wrong = overlay.FALSE_POSITIVE
     assert [one.verdict for one in guessed] == [overlay.CORRECT, overlay.NOT_COUNTED, wrong, wrong]
-    both = judge(image, {1: 'tote', 2: 'object'}, by_image_and_class(truth), by_image_and_class(found))
-    assert Counter(one.class_name for one in both[0]) == {'object': 3, 'tote': 1}
+    assert Counter(one.class_name for one in judge(matching, 1, names)[0]) == {'object': 3, 'tote': 1}
 
 
 def test_data_elsewhere_under_other_names(photos: Path, tmp_path: Path) -> None:
