@@ -76,19 +76,26 @@ def read_log(work_dir: Path) -> tuple[Log, list[str]]:
     checkpoint before it, or by starting afresh. Schedules by epoch log validation by epoch; it is placed at the last
     training iteration logged in that epoch. With the log comes what is wrong with it, a line each.
     """
-    train: list[Row] = []
-    validation: list[Row] = []
+    log: tuple[dict[int, Row], dict[int, Row]] = ({}, {})  # training and validation, by step
+    epochs: dict[int, int] = {}
     problems: list[str] = []
     for path in sorted(work_dir.glob(SCALARS)):
-        rows = list(_rows(path, problems))
-        new_train = [row for row in rows if not _is_validation(row) and 'loss' in row]
-        new_validation = _in_iterations([row for row in rows if _is_validation(row)], train, new_train)
-        if not new_train and not new_validation:
-            continue
-        start = min(row['step'] for row in new_train or new_validation)
-        train = [row for row in train if row['step'] < start] + new_train
-        validation = [row for row in validation if row['step'] < start] + new_validation
-    return Log(_by_step(train), _by_step(validation)), problems
+        fresh: tuple[dict[int, Row], dict[int, Row]] = ({}, {})
+        for row in _rows(path, problems):
+            step: int = row['step']
+            if any(key.startswith(VALIDATION_PREFIXES) for key in row):
+                step = epochs.get(step, step)
+                fresh[1][step] = {**fresh[1].get(step, {}), **row, 'step': step}
+            elif 'loss' in row:
+                epochs |= {row['epoch']: step} if 'epoch' in row else {}
+                fresh[0][step] = {**fresh[0].get(step, {}), **row}
+        start = min(fresh[0] or fresh[1], default=math.inf)
+        for rows, new in zip(log, fresh, strict=True):
+            for step in [step for step in rows if step >= start]:
+                del rows[step]
+            rows |= new
+    train, validation = ([rows[step] for step in sorted(rows)] for rows in log)
+    return Log(train, validation), problems
 
 
 def _rows(path: Path, problems: list[str]) -> Iterator[Row]:
@@ -109,23 +116,6 @@ def _rows(path: Path, problems: list[str]) -> Iterator[Row]:
             )
             continue
         yield row
-
-
-def _is_validation(row: Row) -> bool:
-    return any(key.startswith(VALIDATION_PREFIXES) for key in row)
-
-
-def _in_iterations(validation: list[Row], *train: list[Row]) -> list[Row]:
-    """The validation rows with their epochs turned into iterations, where training rows count epochs."""
-    last = {row['epoch']: row['step'] for rows in train for row in rows if 'epoch' in row}
-    return [{**row, 'step': last.get(row['step'], row['step'])} for row in validation] if last else validation
-
-
-def _by_step(rows: list[Row]) -> list[Row]:
-    merged: dict[int, Row] = {}
-    for row in rows:
-        merged[row['step']] = {**merged.get(row['step'], {}), **row}
-    return [merged[step] for step in sorted(merged)]
 
 
 @dataclasses.dataclass(frozen=True)

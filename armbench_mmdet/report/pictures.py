@@ -155,31 +155,22 @@ def choose(table: MatchTable, class_name: str, per_kind: int = PER_KIND) -> list
 
 
 def image_scores(table: MatchTable, class_name: str = ALL) -> np.ndarray:
-    """The average precision of every image alone, over all IoU thresholds.
-
-    Args:
-        table: The matches of a result.
-        class_name: A class of the table, or ``all`` for the mean over the classes that the image has.
+    """The average precision of every image alone, over all IoU thresholds and the classes that the image has.
 
     Returns:
         ``(I,)`` float64 in the table's order, NaN where there is nothing to find.
     """
-    columns = np.array([_class_scores(one) for name, one in table.classes.items() if class_name in (ALL, name)])
-    defined = ~np.isnan(columns)
-    with np.errstate(invalid='ignore'):
-        return np.where(defined, columns, 0).sum(0) / defined.sum(0)
-
-
-def _class_scores(matches: ClassMatches) -> np.ndarray:
-    """``(I,)`` float64, NaN for images without an instance of the class."""
-    by_image = np.argsort(matches.image, kind='stable')  # within an image, detections stay best first
-    bounds = np.searchsorted(matches.image[by_image], np.arange(len(matches.instances) + 1))
-    scores = np.full(len(matches.instances), np.nan)
-    for row in np.flatnonzero(matches.instances):
-        own = by_image[bounds[row] : bounds[row + 1]]
-        alone = ClassMatches(np.zeros_like(own), matches.outcome[:, own], matches.instances[row : row + 1])
-        scores[row] = precision_at_recall(alone).mean()
-    return scores
+    scores = np.zeros(len(table.image_ids))
+    classes = np.zeros(len(table.image_ids))
+    for matches in (one for name, one in table.classes.items() if class_name in (ALL, name)):
+        by_image = np.argsort(matches.image, kind='stable')  # within an image, detections stay best first
+        bounds = np.searchsorted(matches.image[by_image], np.arange(len(scores) + 1))
+        for row in np.flatnonzero(matches.instances):
+            own = by_image[bounds[row] : bounds[row + 1]]
+            alone = ClassMatches(np.zeros_like(own), matches.outcome[:, own], matches.instances[row : row + 1])
+            scores[row] += precision_at_recall(alone).mean()
+            classes[row] += 1
+    return np.where(classes > 0, scores / np.maximum(classes, 1), np.nan)
 
 
 def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Picture]:

@@ -104,18 +104,19 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
     rows = []
     for name in (MEAN, *CLASSES):
         texts = [_score_texts(scores, name) for _, scores in scored]
-        best = _best([own for (entry, _), own in zip(scored, texts, strict=True) if entry.is_comparable])
+        comparable = [own for (entry, _), own in zip(scored, texts, strict=True) if entry.is_comparable]
+        known = [[text for text in column if text != MISSING] for column in zip(*comparable, strict=True)]
+        best = [max(column) if len(column) > 1 else None for column in known] or [None] * len(SUMMARY_KEYS)
         for (entry, scores), own in zip(scored, texts, strict=True):
-            first, *others = (
-                Cell(text, entry.is_comparable and text == best[number]) for number, text in enumerate(own)
-            )
-            interval = cells(_interval(scores, name))
-            rows.append([*cells(name, entry.label), first, *interval, *others, *cells(_instances(scores, name))])
+            marked = (Cell(text, entry.is_comparable and text == top) for text, top in zip(own, best, strict=True))
+            first, *others = marked
+            interval, instances = cells(*_about(scores, name))
+            rows.append([*cells(name, entry.label), first, interval, *others, instances])
     notes = ['95 % interval: of the mAP, by drawing the images anew; mAP_s, mAP_m, mAP_l: by COCO’s pixel sizes.']
     if any(not entry.is_comparable for entry, _ in scored):
         notes.append('† on other data than the others; not to be compared.')
-    header = list(SUMMARY_KEYS)
-    header = ['class', 'run', header[0], '95 % interval', *header[1:], 'instances']
+    first_score, *other_scores = SUMMARY_KEYS
+    header = ['class', 'run', first_score, '95 % interval', *other_scores, 'instances']
     return Table(f'{comparison.title}: {TYPE_NAMES[iou_type]}', header, rows, 2, notes)
 
 
@@ -124,21 +125,11 @@ def _score_texts(scores: TypeScores, name: str) -> list[str]:
     return [shown(number) for number in own.numbers().values()] if own else [MISSING] * len(SUMMARY_KEYS)
 
 
-def _instances(scores: TypeScores, name: str) -> str:
-    return str(scores.by_class[name].instances) if name in scores.by_class else MISSING
-
-
-def _best(rows: Sequence[Sequence[str]]) -> list[str | None]:
-    """The best text of each column of numbers from 0 to 1; None where there are fewer than two."""
-    columns = [[row[i] for row in rows if row[i] != MISSING] for i in range(len(SUMMARY_KEYS))]
-    return [max(column) if len(column) > 1 else None for column in columns]
-
-
-def _interval(scores: TypeScores, name: str) -> str:
-    interval = (scores.confidence or {}).get(name)
-    if interval is None or interval.low is None:
-        return MISSING
-    return f'{shown(interval.low)}…{shown(interval.high)}'
+def _about(scores: TypeScores, name: str) -> tuple[str, str]:
+    """The interval of a class's mAP and its instances."""
+    own, interval = scores.by_class.get(name), (scores.confidence or {}).get(name)
+    ends = MISSING if interval is None or interval.low is None else f'{shown(interval.low)}…{shown(interval.high)}'
+    return ends, str(own.instances) if own else MISSING
 
 
 def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
