@@ -19,13 +19,11 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    from armbench_mmdet.engine.checkpoints import export_weights, trust_checkpoints
+    from armbench_mmdet.engine.checkpoints import export_weights
     from armbench_mmdet.launch.test import find_checkpoint
 
-    if args.trust_checkpoint:
-        trust_checkpoints()
     checkpoint = find_checkpoint(args.checkpoint)
-    print(f'{args.out}: {export_weights(checkpoint, args.out)} tensors of {checkpoint}')
+    print(f'{args.out}: {export_weights(checkpoint, args.out, args.trust_checkpoint)} tensors of {checkpoint}')
 
 
 if __name__ == '__main__':

@@ -37,7 +37,6 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from armbench_mmdet import configs
-    from armbench_mmdet.engine.checkpoints import trust_checkpoints
     from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint, selftest
     from armbench_mmdet.report.tables import subset_table
@@ -49,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
     if args.show_dir:
         config.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
     if args.trust_checkpoint:
-        trust_checkpoints()
+        config.trust_checkpoint = True
     subsets = chosen_subsets(args.subset)
     if args.selftest:
         for subset in subsets:

@@ -34,7 +34,6 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from armbench_mmdet import configs
-    from armbench_mmdet.engine.checkpoints import trust_checkpoints
     from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume, train
 
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     if args.data_root:
         configs.set_data_root(config, args.data_root)
     if args.trust_checkpoint:
-        trust_checkpoints()
+        config.trust_checkpoint = True
     if args.amp:
         set_amp(config)
     if args.auto_scale_lr:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import contextlib
+import functools
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 from pathlib import Path
@@ -18,58 +18,62 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import barrier, get_rank
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import sha256_of
+from armbench_mmdet.files import draft_of, sha256_of, write_atomically
 from armbench_mmdet.run_folder import LATEST
 
-_DRAFT = '.draft'
-_CHECKSUM = '.sha256'
+_TRUST = '--trust-checkpoint'
 
 
-def write_atomically(path: Path, content: bytes, check: Callable[[Path], object] | None = None) -> None:
-    """Write a file so that its name never stands for half of it.
-
-    Args:
-        path: The file.
-        content: Its new content.
-        check: Called with the complete draft before it gets its name; what it raises stops the writing.
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint and its checksum, after reading it back as a resumed run would.
 
     Raises:
-        OSError: Writing, syncing or renaming failed; the file is as it was.
+        InputError: The disk is full or fails, or the checkpoint would not load again; an earlier file of that name,
+            and every other checkpoint, is as it was.
     """
-    draft = path.with_name(path.name + _DRAFT)
     try:
-        with open(draft, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if check is not None:
-            check(draft)
-        os.replace(draft, path)
-        _sync_folder(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft_of(path) as draft:
+            _save(checkpoint, draft)
+            digest = sha256_of(draft)
+            _check_that_it_loads(draft)
+            _beside(path, 'sha256').unlink(missing_ok=True)  # of the earlier file: better none than one that is wrong
+        write_atomically(_beside(path, 'sha256'), f'{digest}  {path.name}\n')
+    except OSError as error:
+        raise InputError(
+            f'The checkpoint could not be written: {error.strerror or error} (in {path}). Earlier checkpoints are '
+            'intact: make room, and continue with --resume.'
+        ) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _save(content: Mapping[str, Any], file: Path) -> None:
+    with file.open('wb') as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # torch's own trouble with a file that could not be written hides the cause
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def _check_that_it_loads(draft: Path) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        read_checkpoint(draft, is_lazy=True)
+    except InputError as error:
+        raise InputError(
+            f'what hooks and metrics store must be plain data, or no run could resume from it: {error}'
+        ) from error
 
 
-def checksum_path(path: Path) -> Path:
-    """Where the checksum of a checkpoint lies."""
-    return path.with_name(path.name + _CHECKSUM)
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f'{path.name}.{kind}')
 
 
 def check_checksum(path: Path) -> None:
@@ -78,27 +82,51 @@ def check_checksum(path: Path) -> None:
     Raises:
         InputError: They differ: the file was damaged or changed.
     """
-    expected = checksum_path(path)
-    if not expected.is_file():
-        return
-    digest = expected.read_text(errors='replace').split(' ')[0]
-    if digest != sha256_of(path):
+    expected = _beside(path, 'sha256')
+    if expected.is_file() and expected.read_text(errors='replace').split(' ')[0] != sha256_of(path):
         raise InputError(
-            f'checkpoint must be as it was written, got one that differs from its checksum {expected.name} '
-            f'(in {path}); take another one, or delete the checksum if you changed the file yourself'
+            f'The checkpoint is damaged: it differs from its checksum {expected.name} (in {path}). Take another one, '
+            'or delete the checksum if you changed the file yourself.'
         )
 
 
+def mark_validated(path: Path, state: Mapping[str, Any]) -> None:
+    """Keep, in a small file beside a checkpoint, what the validation of its moment has changed.
+
+    A run resumed from the checkpoint takes it from there and does not validate twice; where it is lost, it does.
+
+    Args:
+        path: The checkpoint.
+        state: Replaces what the checkpoint has under these keys; dictionaries one level deeper.
+    """
+    try:
+        with draft_of(_beside(path, 'validated')) as draft:
+            _save({**state, 'checksum': _beside(path, 'sha256').read_text()}, draft)
+    except OSError as error:
+        print_log(f'a run resumed from {path} will validate once more: {error}', 'current', WARNING)
+
+
+def add_validation(path: Path, checkpoint: dict[str, Any]) -> bool:
+    """Add what :func:`mark_validated` has kept to a checkpoint that was read; whether there was any for it."""
+    beside = _beside(path, 'validated')
+    if not beside.is_file():
+        return False
+    try:
+        state = read_checkpoint(beside)
+        if state.pop('checksum') != _beside(path, 'sha256').read_text():  # of an earlier file of that name
+            return False
+    except (InputError, OSError, KeyError) as error:
+        print_log(f'the checkpoint is validated once more: {error} (in {beside})', 'current', WARNING)
+        return False
+    for key, value in state.items():
+        checkpoint[key] = {**checkpoint[key], **value} if isinstance(value, dict) else value
+    return True
+
+
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint and its checksum, if they are there."""
-    path.unlink(missing_ok=True)
-    checksum_path(path).unlink(missing_ok=True)
-
-
-def remove_drafts(folder: Path) -> None:
-    """Remove what a killed run left half written in a folder."""
-    for draft in folder.glob(f'*{_DRAFT}'):
-        draft.unlink(missing_ok=True)
+    """Remove a checkpoint and what lies beside it, if they are there."""
+    for one in (path, _beside(path, 'sha256'), _beside(path, 'validated')):
+        one.unlink(missing_ok=True)
 
 
 def mark_latest(work_dir: Path, checkpoint: Path) -> None:
@@ -108,11 +136,11 @@ def mark_latest(work_dir: Path, checkpoint: Path) -> None:
         InputError: The disk is full or fails; the earlier name stays.
     """
     try:
-        write_atomically(work_dir / LATEST, str(checkpoint).encode())
+        write_atomically(work_dir / LATEST, str(checkpoint))
     except OSError as error:
         raise InputError(
-            f'{LATEST} must be written, got {error.strerror or error} (in {work_dir}); the checkpoint is complete: '
-            f'make room, and continue with --resume {checkpoint}'
+            f'{LATEST} could not be written: {error.strerror or error} (in {work_dir}). The checkpoint is complete: '
+            f'make room, and continue with --resume {checkpoint}.'
         ) from error
 
 
@@ -145,54 +173,41 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     return None
 
 
-def _history_statistic(owner: type, name: str) -> Callable:
+def _history_statistic(owner: type, name: str) -> Any:
     """Stand in for ``getattr``, by which pickle names the methods that a history buffer carries, and for those only."""
     if owner is not HistoryBuffer or name not in ('mean', 'max', 'min', 'current'):
         raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not part of a checkpoint')
     return getattr(HistoryBuffer, name)
 
 
-_multiarray = np._core.multiarray  # type: ignore[attr-defined]
+@functools.cache
+def _safe_types() -> list[Any]:
+    """All that may be built from a checkpoint besides tensors and plain containers: what mmengine's checkpoints hold.
 
-# What checkpoints of mmengine hold besides tensors and plain containers, and all that may be built from one: the
-# message hub's buffers, NumPy arrays and numbers (named as NumPy 1 and NumPy 2 name them), and a config's dict.
-_SAFE_TYPES: list[Any] = [
-    HistoryBuffer,
-    (_history_statistic, 'builtins.getattr'),
-    ConfigDict,
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
-    *(
-        (getattr(_multiarray, name), f'numpy.{core}.multiarray.{name}')
-        for name in ('_reconstruct', 'scalar')
-        for core in ('core', '_core')
-    ),
-]
-
-_TRUST = '--trust-checkpoint'
-_is_trusted = False
-
-# What torch and safetensors raise for files that are cut off, of another kind, or made to do harm.
-_BAD_FILE = (
-    *(RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError),
-    *(pickle.UnpicklingError, SafetensorError),
-)
+    That is the message hub's buffers, NumPy arrays and numbers (named as NumPy 1 and NumPy 2 name them), and a
+    config's dict.
+    """
+    rebuild_array, rebuild_number = np.zeros(1).__reduce__()[0], np.float64().__reduce__()[0]
+    return [
+        HistoryBuffer,
+        (_history_statistic, 'builtins.getattr'),
+        ConfigDict,
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
+        *((rebuild_array, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
+        *((rebuild_number, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
+    ]
 
 
-def trust_checkpoints() -> None:
-    """Let this process, from now on, load checkpoints that hold more than plain data; such a file can run any code."""
-    global _is_trusted
-    _is_trusted = True
-
-
-def read_checkpoint(path: Path, map_location: Any = 'cpu', is_lazy: bool = False) -> Any:
-    """Read a checkpoint without running code, unless :func:`trust_checkpoints` was called.
+def read_checkpoint(path: Path, map_location: Any = 'cpu', is_lazy: bool = False, trusted: bool = False) -> Any:
+    """Read a checkpoint without running code.
 
     Args:
         path: A file written by ``torch.save``, or a safetensors file.
         map_location: Where the tensors go, as for ``torch.load``.
         is_lazy: Leave the tensors in the file until they are used; for looking at a checkpoint, not for loading one.
+        trusted: Load a file that holds more than plain data as well, with a warning; it can run any code.
 
     Returns:
         What was saved; of a safetensors file, ``{'state_dict': tensors by name}``.
@@ -207,60 +222,18 @@ def read_checkpoint(path: Path, map_location: Any = 'cpu', is_lazy: bool = False
         if path.suffix == '.safetensors':
             device = map_location if isinstance(map_location, str) else 'cpu'
             return {'state_dict': load_file(path, device)}
-        with torch.serialization.safe_globals(_SAFE_TYPES):
-            return torch.load(path, map_location, weights_only=True, mmap=is_lazy)
-    except _BAD_FILE as error:
-        if not (_is_trusted and isinstance(error, pickle.UnpicklingError)):
-            raise InputError(
-                f'checkpoint must be a readable file of tensors and plain data, got {str(path)!r}: {_reason(error)}'
-            ) from error
-    print_log(f'{path} holds more than plain data and is trusted with running code ({_TRUST})', 'current', WARNING)
-    try:
+        try:
+            with torch.serialization.safe_globals(_safe_types()):
+                return torch.load(path, map_location, weights_only=True, mmap=is_lazy)
+        except pickle.UnpicklingError:
+            if not trusted:
+                raise
+        print_log(f'{path} may hold more than plain data, is trusted and can run code ({_TRUST})', 'current', WARNING)
         return torch.load(path, map_location, weights_only=False)
-    except _BAD_FILE as error:
-        raise InputError(f'checkpoint must be a readable file, got {str(path)!r}: {_reason(error)}') from error
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read the model weights of a checkpoint.
-
-    Args:
-        path: A file written by mmengine (``{'state_dict': …}``), a bare state dict, or a safetensors file.
-
-    Returns:
-        The tensors by parameter name, on the CPU; a leading ``module.`` is taken off.
-
-    Raises:
-        InputError: The file is missing, damaged, holds anything but tensors and plain data, or no weights.
-    """
-    checkpoint = read_checkpoint(path)
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"checkpoint must hold a 'state_dict' of tensors, got none (in {path})")
-    return {name.removeprefix('module.'): value for name, value in state.items()}
-
-
-def export_weights(checkpoint: Path, out: Path) -> int:
-    """Write the weights of a checkpoint to a safetensors file, which can hold nothing that runs.
-
-    Args:
-        checkpoint: See :func:`load_weights`.
-        out: The new file; its name ends in ``.safetensors``.
-
-    Returns:
-        How many tensors were written.
-
-    Raises:
-        InputError: The checkpoint cannot be read, or the name ends otherwise.
-    """
-    if out.suffix != '.safetensors':
-        raise InputError(f'OUT must end in .safetensors, got {str(out)!r}')
-    state = {
-        name: value.contiguous().clone() for name, value in load_weights(checkpoint).items()
-    }  # none may share memory
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, save(state, {'source': checkpoint.name}))
-    return len(state)
+    except Exception as error:  # a file that is cut off or made to do harm raises any of a dozen types
+        raise InputError(
+            f'checkpoint must be a readable file of tensors and plain data, got {str(path)!r}: {_reason(error)}'
+        ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -271,6 +244,116 @@ def _reason(error: Exception) -> str:
             name = unsafe[1] or unsafe[2]
             return f'it holds {name}, which could run code; if you trust its author, load it with {_TRUST}'
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
+    """Read the model weights of a checkpoint.
+
+    Args:
+        path: A file written by mmengine (``{'state_dict': …}``), a bare state dict, or a safetensors file.
+        trusted: See :func:`read_checkpoint`.
+
+    Returns:
+        The tensors by parameter name, on the CPU; a leading ``module.`` is taken off.
+
+    Raises:
+        InputError: The file is missing, damaged, holds anything but tensors and plain data, or no weights.
+    """
+    checkpoint = read_checkpoint(path, trusted=trusted)
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"checkpoint must hold a 'state_dict' of tensors, got none (in {path})")
+    return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def export_weights(checkpoint: Path, out: Path, trusted: bool = False) -> int:
+    """Write the weights of a checkpoint to a safetensors file, which can hold nothing that runs.
+
+    Args:
+        checkpoint: See :func:`load_weights`.
+        out: The new file; its name ends in ``.safetensors``.
+        trusted: See :func:`read_checkpoint`.
+
+    Returns:
+        How many tensors were written.
+
+    Raises:
+        InputError: The checkpoint cannot be read, or the name ends otherwise.
+    """
+    if out.suffix != '.safetensors':
+        raise InputError(f'OUT must end in .safetensors, got {str(out)!r}')
+    weights = load_weights(checkpoint, trusted)
+    state = {name: value.contiguous().clone() for name, value in weights.items()}  # none may share memory
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, save(state, {'source': checkpoint.name}))
+    return len(state)
+
+
+@contextlib.contextmanager
+def safe_loaders(trusted: bool = False) -> Iterator[None]:
+    """Let everything that loads a checkpoint through mmengine read it with :func:`read_checkpoint` meanwhile."""
+
+    def load_from_safely(filename: str, map_location: Any = None) -> Any:
+        return read_checkpoint(local_file(filename), map_location, trusted=trusted)
+
+    before = CheckpointLoader._schemes  # there is no public way to put loaders back
+    CheckpointLoader._schemes = {'': load_from_safely}  # the empty prefix is every name's
+    try:
+        yield
+    finally:
+        CheckpointLoader._schemes = before
+
+
+def local_file(name: str) -> Path:
+    """The file that the name of a checkpoint stands for: of the web, it is downloaded once, to torch's folder.
+
+    Args:
+        name: A path, a URL, or ``torchvision://…`` or ``open-mmlab://…`` with the zoo's name for it.
+
+    Raises:
+        InputError: The name is of none of these kinds, or the file cannot be downloaded.
+    """
+    scheme, separator, rest = name.partition('://')
+    if not separator:
+        return Path(name).expanduser()
+    if scheme not in _URLS:
+        raise InputError(f'checkpoint must be a path or a URL, got {name!r}; fetch the file and give its path')
+    url = _URLS[scheme](rest) or ''
+    if not url.startswith('http'):
+        raise InputError(f'checkpoint must be a path, a URL or a known name, got {name!r}')
+    file = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    for turn in (get_rank() == 0, get_rank() != 0):  # the others find it there, unless they are another machine
+        if turn and not file.is_file():
+            _download(url, file)
+        barrier()
+    return file
+
+
+def _torchvision_url(name: str) -> str | None:
+    """Most need no torchvision."""
+    urls = mmengine.load(Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json')
+    return urls[name] if name in urls else get_torchvision_models().get(name)
+
+
+_URLS = {
+    'http': 'http://{}'.format,
+    'https': 'https://{}'.format,
+    'modelzoo': _torchvision_url,
+    'torchvision': _torchvision_url,
+    'open-mmlab': lambda name: get_external_models().get(name),
+    'openmmlab': lambda name: get_external_models().get(name),
+}
+
+
+def _download(url: str, file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file))
+    except OSError as error:
+        raise InputError(
+            f'The checkpoint could not be downloaded: {error} (from {url}). Save it as {file}, or give the path of '
+            'your copy.'
+        ) from error
 
 
 @dataclass
@@ -324,140 +407,3 @@ def compare_weights(checkpoint: Mapping[str, Tensor], model: Mapping[str, Tensor
         else:
             result.mismatched[name] = (tuple(value.shape), tuple(model[name].shape))
     return result
-
-
-BACKEND_ARGS = {'backend': 'checkpoint'}
-"""What mmengine's file functions take as ``backend_args`` to write through :class:`CheckpointBackend`."""
-
-
-def write_checkpoint(path: Path, content: bytes) -> None:
-    """Write a checkpoint and its checksum, after reading it back as a resumed run would.
-
-    Raises:
-        InputError: The disk is full or fails, or the checkpoint would not load again; an earlier file of that name,
-            and every other checkpoint, is as it was.
-    """
-    digest = hashlib.sha256(content).hexdigest()
-
-    def check(draft: Path) -> None:
-        if sha256_of(draft) != digest:
-            raise OSError(f'{draft.name} reads back otherwise than it was written')
-        try:
-            read_checkpoint(draft, is_lazy=True)
-        except InputError as error:
-            raise InputError(
-                f'what hooks and metrics store must be plain data, or no run could resume from it: {error}'
-            ) from error
-        checksum_path(path).unlink(missing_ok=True)  # of the earlier file: better none than one that does not fit
-
-    try:
-        write_atomically(path, content, check)
-        write_atomically(checksum_path(path), f'{digest}  {path.name}\n'.encode())
-    except OSError as error:
-        raise InputError(
-            f'checkpoint must be written completely, got {error.strerror or error} (in {path}); earlier checkpoints '
-            'are intact: make room, and continue with --resume'
-        ) from error
-
-
-@register_backend('checkpoint')
-class CheckpointBackend(LocalBackend):
-    """mmengine's access to local files, for checkpoints: complete or not there, and with their checksums."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._held: list[Path] | None = None
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a checkpoint; see :func:`write_checkpoint`."""
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(path, obj)
-
-    def remove(self, filepath: str | Path) -> None:
-        """Remove a checkpoint and its checksum, now or when :meth:`release` is called."""
-        if self._held is None:
-            remove_checkpoint(Path(filepath))
-        else:
-            self._held.append(Path(filepath))
-
-    def hold(self) -> None:
-        """Keep what is to be removed until :meth:`release`: the next checkpoint must be there first."""
-        self._held = []
-
-    def release(self) -> None:
-        """Remove what was held."""
-        held, self._held = self._held or [], None
-        for path in held:
-            remove_checkpoint(path)
-
-
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Read a local file."""
-    return read_checkpoint(Path(filename).expanduser(), map_location)
-
-
-def load_from_http(url: str, map_location: Any = None) -> Any:
-    """Read a file of the web, which is downloaded once, to torch's folder.
-
-    Raises:
-        InputError: It cannot be downloaded, or is no safe checkpoint.
-    """
-    file = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
-    for turn in (get_rank() == 0, get_rank() != 0):  # the others find it there, unless they are another machine
-        if turn and not file.is_file():
-            _download(url, file)
-        barrier()
-    return read_checkpoint(file, map_location)
-
-
-def _download(url: str, file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file))
-    except OSError as error:
-        raise InputError(
-            f'checkpoint must be there or be downloaded, got {error} (from {url}); save it as {file}, or give the path '
-            'of your copy'
-        ) from error
-
-
-def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
-    """Read weights by torchvision's name for them; most need no torchvision."""
-    name = filename.partition('://')[2]
-    urls = mmengine.load(Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json')
-    return load_from_http(urls[name] if name in urls else _known(get_torchvision_models(), filename), map_location)
-
-
-def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
-    """Read weights by OpenMMLab's short name for them."""
-    return load_from_http(_known(get_external_models(), filename), map_location)
-
-
-def _known(urls: dict[str, str], filename: str) -> str:
-    url = urls.get(filename.partition('://')[2], '')
-    if not url.startswith('http'):
-        raise InputError(f'checkpoint must be a path, a URL or a known name, got {filename!r}')
-    return url
-
-
-def load_from_nowhere(filename: str, map_location: Any = None) -> Any:
-    """Refuse a scheme that has no safe loader here."""
-    raise InputError(f'checkpoint must be a path or a URL, got {filename!r}; fetch the file and give its path')
-
-
-_LOADERS = {
-    '': load_from_local,
-    'http://': load_from_http,
-    'https://': load_from_http,
-    'modelzoo://': load_from_torchvision,
-    'torchvision://': load_from_torchvision,
-    'open-mmlab://': load_from_openmmlab,
-    'openmmlab://': load_from_openmmlab,
-}
-
-
-def register_safe_loaders() -> None:
-    """Put the loaders of this module in the place of mmengine's, for every scheme it knows."""
-    for prefix in [*CheckpointLoader._schemes]:
-        CheckpointLoader.register_scheme(prefix, _LOADERS.get(prefix, load_from_nowhere), force=True)

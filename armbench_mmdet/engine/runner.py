@@ -1,21 +1,26 @@
-"""mmengine's runner with a console made for people."""
+"""mmengine's runner with a console made for people, safe loading and atomic checkpoints."""
 
 from __future__ import annotations
 
 import re
+import time
+from pathlib import Path
 from typing import Any
 
+import mmengine
 from mmdet.registry import RUNNERS
+from mmengine.dist import master_only
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
-from mmengine.visualization import Visualizer
+from mmengine.runner.checkpoint import weights_to_cpu
+from mmengine.utils import apply_to
+from torch import nn
 
-from armbench_mmdet.engine.checkpoints import BACKEND_ARGS, register_safe_loaders
+from armbench_mmdet.engine.checkpoints import safe_loaders, write_checkpoint
 from armbench_mmdet.engine.console import quiet_console, quiet_warnings
 from armbench_mmdet.engine.live_view import check_packages
 from armbench_mmdet.engine.loops import resumable
-
-register_safe_loaders()
 
 _BEFORE_BATCH = re.compile('before_(train|val|test)_iter')
 _AFTER_BATCH = re.compile('after_(train|val|test)_iter')
@@ -25,8 +30,9 @@ _AFTER_BATCH = re.compile('after_(train|val|test)_iter')
 class ArmbenchRunner(Runner):
     """A :class:`mmengine.runner.Runner` whose terminal shows only what its user needs.
 
-    Everything the stack logs still goes to the log file in the work directory. Chosen by ``runner_type`` in
-    ``configs/_base_/default_runtime.py``, which mmdet's own tools honour as well.
+    Everything the stack logs still goes to the log file in the work directory. Checkpoints are loaded without running
+    code, unless the config has ``trust_checkpoint = True``, and written so that none is ever half there. Chosen by
+    ``runner_type`` in ``configs/_base_/default_runtime.py``, which mmdet's own tools honour as well.
     """
 
     batch_in_work: tuple[str, Any] | None = None
@@ -48,7 +54,7 @@ class ArmbenchRunner(Runner):
         quiet_console(logger)
         return logger
 
-    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+    def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build the visualizer as mmengine does, once the packages of its backends are known to be there."""
         if isinstance(visualizer, dict):
             check_packages(visualizer)
@@ -58,7 +64,83 @@ class ArmbenchRunner(Runner):
         """Build the training loop as mmengine does, in a form that can go on from any iteration."""
         return super().build_train_loop(resumable(loop))
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint as mmengine does, in a file that is never half there."""
-        kwargs['backend_args'] = kwargs.get('backend_args') or BACKEND_ARGS
-        super().save_checkpoint(out_dir, filename, *args, **kwargs)
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model as mmengine does; a checkpoint that it loads runs no code."""
+        with self._safe_loaders():
+            return super().build_model(model)
+
+    def train(self) -> nn.Module:
+        """Train as mmengine does; a checkpoint that weights start from (``init_cfg``) runs no code."""
+        with self._safe_loaders():
+            return super().train()
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint as mmengine does, without running code."""
+        with self._safe_loaders():
+            return super().load_checkpoint(*args, **kwargs)
+
+    def _safe_loaders(self) -> Any:
+        return safe_loaders(trusted=bool(self.cfg.get('trust_checkpoint', False)))
+
+    @master_only
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict[str, Any] | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Save what mmengine saves, straight into a file that is never half there.
+
+        Args:
+            out_dir: The folder.
+            filename: Name of the file.
+            file_client_args: Another storage, written as mmengine does.
+            save_optimizer: Whether to save the optimizer.
+            save_param_scheduler: Whether to save the schedulers.
+            meta: Further facts; its ``epoch`` and ``iter`` win.
+            by_epoch: Whether it is called after an epoch, not after an iteration, which is not counted yet.
+            backend_args: As ``file_client_args``.
+        """
+        if file_client_args or backend_args:
+            kept = (file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch, backend_args)
+            super().save_checkpoint(out_dir, filename, *kept)
+            return
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        data = self.train_dataloader.dataset
+        facts = {
+            'epoch': self.epoch + int(by_epoch),
+            'iter': self.iter + int(not by_epoch),
+            **(meta or {}),
+            'cfg': self.cfg.pretty_text,
+            'seed': self.seed,
+            'experiment_name': self.experiment_name,
+            'time': time.strftime('%Y%m%d_%H%M%S'),
+            'mmengine_version': mmengine.__version__,
+            **({'dataset_meta': data.metainfo} if hasattr(data, 'metainfo') else {}),
+        }
+        checkpoint = {'meta': facts, 'state_dict': weights_to_cpu(model.state_dict()), **self.progress_state()}
+        if not save_param_scheduler:
+            checkpoint.pop('param_schedulers', None)
+        if save_optimizer:
+            checkpoint['optimizer'] = _on_cpu(self.optim_wrapper.state_dict())
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        write_checkpoint(Path(out_dir, filename), checkpoint)
+
+    def progress_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of logs and schedulers; it is small."""
+        state = {'message_hub': self.message_hub.state_dict()}
+        if isinstance(self.param_schedulers, dict):
+            named = self.param_schedulers.items()
+            state['param_schedulers'] = {name: [one.state_dict() for one in several] for name, several in named}
+        elif self.param_schedulers is not None:
+            state['param_schedulers'] = [one.state_dict() for one in self.param_schedulers]
+        return _on_cpu(state)
+
+
+def _on_cpu(state: Any) -> Any:
+    return apply_to(state, lambda value: hasattr(value, 'cpu'), lambda value: value.cpu())

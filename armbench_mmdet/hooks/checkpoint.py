@@ -7,22 +7,41 @@ from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
 
-from armbench_mmdet.engine.checkpoints import BACKEND_ARGS, mark_latest, remove_checkpoint, remove_drafts
+from armbench_mmdet.engine.checkpoints import mark_latest, mark_validated, remove_checkpoint
+from armbench_mmdet.engine.runner import ArmbenchRunner
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import remove_drafts
 from armbench_mmdet.run_folder import INTERRUPTED
+
+
+class _LateRemoval(LocalBackend):
+    """Local files whose removal waits until what comes instead is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unwanted: list[Path] = []
+
+    def remove(self, filepath: str | Path) -> None:
+        """Take note of a checkpoint to remove."""
+        self.unwanted.append(Path(filepath))
+
+    def remove_now(self) -> None:
+        """Remove them."""
+        while self.unwanted:
+            remove_checkpoint(self.unwanted.pop())
 
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, with files that are never half there.
 
-    Every checkpoint is written aside, synced, read back and renamed, with a checksum beside it; ``last_checkpoint``
+    Every checkpoint is written aside, read back, synced and renamed, with a checksum beside it; ``last_checkpoint``
     likewise. An older checkpoint, or the best until now, is removed only after that. A full disk ends the run with
-    everything earlier intact. After a validation the checkpoint of that moment is written again and knows it, so that
-    a run resumed from it does not validate twice.
+    everything earlier intact. What a validation changes is kept in a small file beside the checkpoint of that moment,
+    so that a run resumed from it does not validate twice.
 
     Args:
         **kwargs: As for ``CheckpointHook``, but for ``backend_args`` and ``file_client_args``: files are local.
@@ -35,32 +54,43 @@ class AtomicCheckpointHook(CheckpointHook):
         for name in ('backend_args', 'file_client_args'):
             if kwargs.pop(name, None) is not None:
                 raise InputError(f'{name} must be left out: AtomicCheckpointHook writes local files')
-        super().__init__(backend_args=BACKEND_ARGS, **kwargs)
+        super().__init__(**kwargs)
         self.keep_ckpt_ids: Any = []
-        self._is_validated = False
-        self._written: tuple[int, bool] | None = None
+        self._written_step: int | None = None
 
-    def before_train(self, runner: Runner) -> None:
-        """Find out where checkpoints go and which are kept; remove what a killed run left half written."""
+    def before_train(self, runner: ArmbenchRunner) -> None:
+        """Find out where checkpoints go and which are kept; remove what a killed run left half written.
+
+        Raises:
+            InputError: The runner is mmengine's, whose checkpoints can be half there.
+        """
+        if not isinstance(runner, ArmbenchRunner):
+            raise InputError(
+                f"runner_type must be 'ArmbenchRunner' for AtomicCheckpointHook, got {type(runner).__name__!r}"
+            )
+        kept = list(runner.message_hub.get_info('keep_ckpt_ids', []))
         super().before_train(runner)
+        self.file_backend = _LateRemoval()
+        if self.max_keep_ckpts > 0:
+            self._remove_surplus(kept)
         if is_main_process():
             remove_drafts(Path(self.out_dir))
             remove_drafts(Path(runner.work_dir))
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+    def after_val_epoch(self, runner: ArmbenchRunner, metrics: dict[str, float]) -> None:
         """Write the best checkpoint, then remove the one it beats; mark this moment's checkpoint as validated."""
         if not hasattr(self, 'file_backend'):  # a validation without training: nothing to save
             return
-        self._is_validated = True
-        self.file_backend.hold()
         super().after_val_epoch(runner, metrics)
         step = runner.epoch if self.by_epoch else runner.iter
-        if self._written == (step, False):
-            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
-        self.file_backend.release()
-        self._is_validated = False
+        if is_main_process():
+            self.file_backend.remove_now()
+            if self._written_step == step:
+                optimizer = runner.optim_wrapper.state_dict()
+                rates = {key: value for key, value in optimizer.items() if key != 'state'}  # that is large
+                mark_validated(self._path(step), {**runner.progress_state(), 'optimizer': rates})
 
-    def save_now(self, runner: Runner, iterations: int) -> Path:
+    def save_now(self, runner: ArmbenchRunner, iterations: int) -> Path:
         """Save everything at once; for a run that has to stop.
 
         Args:
@@ -71,40 +101,37 @@ class AtomicCheckpointHook(CheckpointHook):
             The checkpoint to resume from, also named in ``last_checkpoint``.
         """
         path = Path(self.out_dir) / INTERRUPTED
+        self._save(runner, path, dict(epoch=runner.epoch, iter=iterations))
+        return path
+
+    def _path(self, step: int) -> Path:
+        return Path(self.out_dir) / self.filename_tmpl.format(step)
+
+    def _save(self, runner: ArmbenchRunner, path: Path, meta: dict[str, Any], **kwargs: Any) -> None:
         runner.save_checkpoint(
             str(path.parent),
             path.name,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
-            meta=dict(epoch=runner.epoch, iter=iterations),
-            by_epoch=False,
-            backend_args=self.backend_args,
+            meta=meta,
+            **kwargs,
         )
         if is_main_process():
             mark_latest(Path(runner.work_dir), path)
-        return path
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+    def _save_checkpoint_with_step(self, runner: ArmbenchRunner, step: int, meta: dict[str, Any]) -> None:
+        if self._written_step == step:  # mmengine writes it again after a validation that was the best
+            return
         kept = [*(earlier for earlier in self.keep_ckpt_ids if earlier != step), step]
         if self.max_keep_ckpts > 0:
             # One too many, perhaps: a run killed before the removal below removes it when it is resumed.
             runner.message_hub.update_info('keep_ckpt_ids', list(kept))
-        path = Path(self.out_dir) / self.filename_tmpl.format(step)
+        path = self._path(step)
         self.last_ckpt = str(path)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            str(path.parent),
-            path.name,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta={**meta, 'validated': self._is_validated},
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        self._written = (step, self._is_validated)
+        self._save(runner, path, meta, by_epoch=self.by_epoch, **self.args)
+        self._written_step = step
         if is_main_process():
-            mark_latest(Path(runner.work_dir), path)
             remove_checkpoint(path.with_name(INTERRUPTED))
         if self.max_keep_ckpts > 0:
             self._remove_surplus(kept)
@@ -112,5 +139,5 @@ class AtomicCheckpointHook(CheckpointHook):
     def _remove_surplus(self, kept: list[int]) -> None:
         if is_main_process():
             for step in kept[: -self.max_keep_ckpts]:
-                remove_checkpoint(Path(self.out_dir) / self.filename_tmpl.format(step))
+                remove_checkpoint(self._path(step))
         self.keep_ckpt_ids = kept[-self.max_keep_ckpts :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from logging import WARNING
+from pathlib import Path
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -13,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from armbench_mmdet.engine.checkpoints import add_validation
 from armbench_mmdet.engine.loops import ResumableEpochLoop, ResumableIterLoop
 from armbench_mmdet.engine.seeds import run_seed
 from armbench_mmdet.errors import InputError
@@ -67,6 +69,8 @@ class ResumeHook(Hook):
                 f'randomness.seed must be the one the run was started with, {seed}, got {run_seed(runner)} '
                 f'(in {runner._load_from}); resume with --cfg-options randomness.seed={seed}'
             )
+        if add_validation(Path(str(runner._load_from)), checkpoint):
+            checkpoint['meta']['validated'] = True
         self._checkpoint = {name: checkpoint.get(name, {}) for name in ('meta', 'gradients')}
 
     def before_train(self, runner: Runner) -> None:

@@ -144,7 +144,8 @@ def evaluate(config: Config, checkpoint: Path, subsets: Sequence[str], split: st
     digest = sha256_of(checkpoint)
     configs = {subset: evaluation_config(config, checkpoint, digest, subset, split, out_dir) for subset in subsets}
     runner = build_runner(configs[subsets[0]])
-    load_exactly(runner.model, load_weights(checkpoint), checkpoint, str(config.filename))
+    state = load_weights(checkpoint, trusted=bool(config.get('trust_checkpoint', False)))
+    load_exactly(runner.model, state, checkpoint, str(config.filename))
     runner.call_hook('before_run')
     results: dict[str, Result] = {}
     evaluated = 0

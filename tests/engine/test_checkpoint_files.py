@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import io
 import os
+import resource
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from full_disk import full_disk
 
-from armbench_mmdet.engine import checkpoints as checkpoint_files
 from armbench_mmdet.engine.checkpoints import (
-    CheckpointBackend,
+    add_validation,
     check_checksum,
     latest_checkpoint,
     mark_latest,
+    mark_validated,
     read_checkpoint,
-    remove_drafts,
+    remove_checkpoint,
     write_checkpoint,
 )
 from armbench_mmdet.errors import InputError
 
 
-def content_of(value: Any) -> bytes:
-    with io.BytesIO() as file:
-        torch.save({'state_dict': {'a': torch.full((100,), float(value))}}, file)
-        return file.getvalue()
+def holding(value: float) -> dict[str, Any]:
+    return {'state_dict': {'a': torch.full((1000,), float(value))}}
 
 
 def value_in(path: Path) -> float:
@@ -47,68 +45,74 @@ def nth(number: int, function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arguments: fails() if next(calls) == number else function(*arguments)
 
 
-FAULTS: dict[str, tuple[str, Callable[[], Callable[..., Any]]]] = {
-    'write': ('open', lambda: full_disk),
-    'sync of the file': ('os.fsync', lambda: nth(1, os.fsync)),
-    'rename': ('os.replace', lambda: nth(1, os.replace)),
-    'sync of the folder': ('os.fsync', lambda: nth(2, os.fsync)),
-    'sync of the checksum': ('os.fsync', lambda: nth(3, os.fsync)),
-    'rename of the checksum': ('os.replace', lambda: nth(2, os.replace)),
+@contextlib.contextmanager
+def no_room(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Files can grow to 500 bytes, then writing fails as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def failing(name: str, number: int) -> Callable[[pytest.MonkeyPatch], Any]:
+    @contextlib.contextmanager
+    def fault(patch: pytest.MonkeyPatch) -> Iterator[None]:
+        with patch.context() as patched:
+            patched.setattr(os, name, nth(number, getattr(os, name)))
+            yield
+
+    return fault
+
+
+FAULTS = {
+    'write': no_room,
+    'sync of the file': failing('fsync', 1),
+    'rename': failing('replace', 1),
+    'sync of the folder': failing('fsync', 2),
+    'sync of the checksum': failing('fsync', 3),
+    'rename of the checksum': failing('replace', 2),
 }
 
 
 @pytest.mark.parametrize('name', ['iter_1.pth', 'iter_2.pth'], ids=['over the old', 'beside the old'])
-@pytest.mark.parametrize(('target', 'fault'), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize('fault', FAULTS.values(), ids=FAULTS)
 def test_a_loadable_checkpoint_is_always_left(
-    target: str, fault: Callable, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Callable, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_checkpoint(tmp_path / 'iter_1.pth', content_of(1))
+    write_checkpoint(tmp_path / 'iter_1.pth', holding(1))
     mark_latest(tmp_path, tmp_path / 'iter_1.pth')
-    with monkeypatch.context() as patched:
-        patched.setattr(f'armbench_mmdet.engine.checkpoints.{target}', fault(), raising=False)
-        with pytest.raises(InputError, match=rf'{name}.*earlier checkpoints are intact.*--resume'):
-            write_checkpoint(tmp_path / name, content_of(2))
+    message = rf'could not be written: (Input/output error|File too large).*{name}.*intact.*--resume'
+    with pytest.raises(InputError, match=message), fault(monkeypatch):
+        write_checkpoint(tmp_path / name, holding(2))
     latest = latest_checkpoint(tmp_path)
     assert latest == tmp_path / 'iter_1.pth'
     assert value_in(latest) in ((1, 2) if name == 'iter_1.pth' else (1,))
     assert not list(tmp_path.glob('*.draft'))
 
 
-@pytest.mark.parametrize(('target', 'fault'), list(FAULTS.values())[:3], ids=list(FAULTS)[:3])
+@pytest.mark.parametrize('fault', ['sync of the file', 'rename'])
 def test_last_checkpoint_names_the_old_one_or_the_new(
-    target: str, fault: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark_latest(tmp_path, tmp_path / 'a.pth')
-    with monkeypatch.context() as patched:
-        patched.setattr(f'armbench_mmdet.engine.checkpoints.{target}', fault(), raising=False)
-        with pytest.raises(InputError, match=r'the checkpoint is complete.*--resume .*b\.pth'):
-            mark_latest(tmp_path, tmp_path / 'b.pth')
+    with (
+        pytest.raises(InputError, match=r'The checkpoint is complete.*--resume .*b\.pth'),
+        FAULTS[fault](monkeypatch),
+    ):
+        mark_latest(tmp_path, tmp_path / 'b.pth')
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'a.pth')
 
 
-def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_files, 'open', full_disk, raising=False)
-    with pytest.raises(InputError, match='No space left on device'):
-        write_checkpoint(tmp_path / 'a.pth', content_of(1))
-
-
-def test_what_reads_back_otherwise_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('armbench_mmdet.engine.checkpoints.sha256_of', lambda path: '0')
-    with pytest.raises(InputError, match='reads back otherwise'):
-        write_checkpoint(tmp_path / 'a.pth', content_of(1))
+def test_what_could_not_be_resumed_is_refused_when_it_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'hooks and metrics store must be plain data.*PosixPath'):
+        write_checkpoint(tmp_path / 'a.pth', {'message_hub': {'a path': tmp_path}})
     assert not list(tmp_path.iterdir())
 
 
-def test_what_could_not_be_resumed_is_refused_when_it_is_saved(tmp_path: Path) -> None:
-    with io.BytesIO() as file:
-        torch.save({'message_hub': {'a path': tmp_path}}, file)
-        content = file.getvalue()
-    with pytest.raises(InputError, match=r'hooks and metrics store must be plain data.*PosixPath'):
-        write_checkpoint(tmp_path / 'a.pth', content)
-
-
 def test_sha256sum_understands_the_checksum(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / 'a.pth', content_of(1))
+    write_checkpoint(tmp_path / 'a.pth', holding(1))
     done = subprocess.run(['sha256sum', '-c', 'a.pth.sha256'], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -122,11 +126,11 @@ def damage(path: Path) -> None:
 
 def test_damage_is_found_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(checkpoint_files, 'print_log', lambda text, *options: said.append(text))
+    monkeypatch.setattr('armbench_mmdet.engine.checkpoints.print_log', lambda text, *options: said.append(text))
     for number in (1, 2):
-        write_checkpoint(tmp_path / f'iter_{number}.pth', content_of(number))
+        write_checkpoint(tmp_path / f'iter_{number}.pth', holding(number))
         os.utime(tmp_path / f'iter_{number}.pth', (number, number))
-    write_checkpoint(tmp_path / 'best_iter_3.pth', content_of(3))
+    write_checkpoint(tmp_path / 'best_iter_3.pth', holding(3))
     mark_latest(tmp_path, tmp_path / 'iter_2.pth')
     damage(tmp_path / 'iter_2.pth')
     with pytest.raises(InputError, match=r'differs from its checksum iter_2\.pth\.sha256'):
@@ -141,32 +145,31 @@ def test_damage_is_found_and_passed_over(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_run_that_was_moved_is_found(tmp_path: Path) -> None:
     (tmp_path / 'old').mkdir()
-    write_checkpoint(tmp_path / 'old/iter_1.pth', content_of(1))
+    write_checkpoint(tmp_path / 'old/iter_1.pth', holding(1))
     mark_latest(tmp_path / 'old', tmp_path / 'old/iter_1.pth')
     (tmp_path / 'old').rename(tmp_path / 'new')
     assert latest_checkpoint(tmp_path / 'new') == tmp_path / 'new/iter_1.pth'
 
 
 def test_a_file_without_a_checksum_is_taken_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / 'a.pth').write_bytes(content_of(1))
+    torch.save(holding(1), tmp_path / 'a.pth')
     check_checksum(tmp_path / 'a.pth')
     assert latest_checkpoint(tmp_path) == tmp_path / 'a.pth'
 
 
-def test_drafts_are_removed(tmp_path: Path) -> None:
-    (tmp_path / 'a.pth.draft').touch()
-    (tmp_path / 'a.pth').touch()
-    remove_drafts(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
-
-
-def test_removal_waits_for_what_comes_instead(tmp_path: Path) -> None:
-    backend = CheckpointBackend()
-    backend.put(content_of(1), tmp_path / 'a.pth')
-    backend.hold()
-    backend.remove(str(tmp_path / 'a.pth'))
-    assert (tmp_path / 'a.pth').is_file()
-    backend.release()
-    backend.put(content_of(2), tmp_path / 'b.pth')
-    backend.remove(tmp_path / 'b.pth')
+def test_what_a_validation_changed_is_added_to_its_own_checkpoint_only(tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / 'iter_1.pth'
+    write_checkpoint(path, {**holding(1), 'optimizer': {'state': 5, 'lr': 1}, 'hub': 1})
+    checkpoint = read_checkpoint(path)
+    assert not add_validation(path, checkpoint)
+    mark_validated(path, {'optimizer': {'lr': 2}, 'hub': 3})
+    assert add_validation(path, checkpoint)
+    assert checkpoint['optimizer'] == {'state': 5, 'lr': 2}
+    assert checkpoint['hub'] == 3
+    (tmp_path / 'iter_1.pth.validated').write_bytes(b'damaged')
+    assert not add_validation(path, checkpoint)
+    mark_validated(path, {'hub': 3})
+    write_checkpoint(path, holding(2))
+    assert not add_validation(path, checkpoint)
+    remove_checkpoint(path)
     assert not list(tmp_path.iterdir())

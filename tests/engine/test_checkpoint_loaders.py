@@ -12,20 +12,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import _load_checkpoint
 from safetensors.torch import save_file
 from test_weights import Attack
 from toy_run import ToyModel, run, toy_config
 
-from armbench_mmdet.engine import checkpoints as checkpoint_loaders
-from armbench_mmdet.engine import checkpoints as weights
-from armbench_mmdet.engine.checkpoints import load_weights, trust_checkpoints
+from armbench_mmdet.engine.checkpoints import load_weights, local_file, safe_loaders
 from armbench_mmdet.errors import InputError
 
-
-@pytest.fixture(autouse=True)
-def distrustful(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, '_is_trusted', False)
+load_by_mmengine = CheckpointLoader.load_checkpoint
 
 
 @pytest.fixture
@@ -69,22 +63,24 @@ def test_no_way_to_train_runs_the_code_of_a_checkpoint(use: Callable, evil: Path
 def test_a_trusted_checkpoint_loads_with_a_warning(
     use: Callable, evil: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    trust_checkpoints()
-    use(toy_config(tmp_path / 'again'), evil)
+    use(toy_config(tmp_path / 'again', trust_checkpoint=True), evil)
     assert (tmp_path / 'made').exists()
-    assert 'is trusted with running code' in capsys.readouterr().out
+    assert 'is trusted and can run code' in capsys.readouterr().out
 
 
 def test_trust_is_for_unsafe_files_and_no_cure_for_broken_ones(tmp_path: Path) -> None:
-    trust_checkpoints()
     (tmp_path / 'broken.pth').write_bytes(b'nothing')
     with pytest.raises(InputError, match=r'broken\.pth'):
-        load_weights(tmp_path / 'broken.pth')
+        load_weights(tmp_path / 'broken.pth', trusted=True)
 
 
-def test_every_scheme_is_ours() -> None:
-    for prefix, loader in CheckpointLoader._schemes.items():
-        assert loader.__module__ == checkpoint_loaders.__name__, prefix
+def test_only_a_run_of_ours_loads_safely(tmp_path: Path) -> None:
+    torch.save({'a': torch.ones(2), 'extra': Attack(tmp_path / 'made')}, tmp_path / 'evil.pth')
+    with pytest.raises(InputError, match='could run code'), safe_loaders():
+        load_by_mmengine(str(tmp_path / 'evil.pth'))
+    assert not (tmp_path / 'made').exists()
+    load_by_mmengine(str(tmp_path / 'evil.pth'))
+    assert (tmp_path / 'made').exists(), 'elsewhere mmengine loads as it always does'
 
 
 @pytest.mark.parametrize(
@@ -94,12 +90,11 @@ def test_every_scheme_is_ours() -> None:
         ('pavi://a', 'path or a URL'),
         ('mmcls://resnet50', 'path or a URL'),
         ('open-mmlab://no-such-model', 'a path, a URL or a known name'),
-        ('nowhere.pth', 'existing file'),
     ],
 )
 def test_what_cannot_be_loaded_safely_is_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        _load_checkpoint(name)
+        local_file(name)
 
 
 @pytest.fixture
@@ -122,13 +117,13 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_zoo_weights_are_downloaded_once_and_read_safely(name: str, downloads: list[str], tmp_path: Path) -> None:
     torch.save({'a': torch.ones(2)}, tmp_path / 'remote.pth')
     for _ in range(2):
-        assert list(_load_checkpoint(name)) == ['a']
+        assert list(load_weights(local_file(name))) == ['a']
     assert len(downloads) == 1
     assert downloads[0].startswith('https://')
     next((tmp_path / 'hub/checkpoints').iterdir()).unlink()
     torch.save({'a': Attack(tmp_path / 'made')}, tmp_path / 'remote.pth')
-    with pytest.raises(InputError, match='could run code'):
-        _load_checkpoint(name)
+    with pytest.raises(InputError, match='could run code'), safe_loaders():
+        load_by_mmengine(name)
     assert not (tmp_path / 'made').exists()
 
 
@@ -139,8 +134,8 @@ def test_a_failed_download_says_where_the_file_belongs(
         raise URLError('no route to host')
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', unreachable)
-    with pytest.raises(InputError, match=r'no route to host.*save it as .*hub/checkpoints/m\.pth'):
-        _load_checkpoint('https://zoo.org/m.pth')
+    with pytest.raises(InputError, match=r'no route to host.*Save it as .*hub/checkpoints/m\.pth'):
+        local_file('https://zoo.org/m.pth')
 
 
 def test_safetensors_are_weights_to_start_from_and_not_to_resume_from(tmp_path: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from full_disk import full_disk
+import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from toy_run import assert_equal, by_epoch, run, state_of, toy_config
 
-from armbench_mmdet.engine import checkpoints
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.hooks import AtomicCheckpointHook
@@ -38,7 +39,7 @@ def test_epochs_are_counted_too(tmp_path: Path) -> None:
 
 @HOOKS.register_module()
 class FillDisk(Hook):
-    """Leaves no room from an iteration on."""
+    """Leaves no room for checkpoints from an iteration on."""
 
     patch: pytest.MonkeyPatch
 
@@ -47,7 +48,12 @@ class FillDisk(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if runner.iter == self.iteration:
-            self.patch.setattr(checkpoints, 'open', full_disk, raising=False)
+            self.patch.setattr(torch, 'save', full)
+
+
+def full(content: Any, file: Any) -> None:
+    file.write(b'half')
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_full_disk_ends_the_run_and_leaves_what_was(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from test_runs import LEAF, REPO
 
 from armbench_cli import run_tool
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.engine import checkpoints
 
 
 class Attack:
@@ -39,7 +38,6 @@ def evil(tmp_path: Path) -> Path:
 
 def start(monkeypatch: pytest.MonkeyPatch, tool: str, *arguments: str | Path) -> int:
     """The exit status of a tool, run in this process."""
-    monkeypatch.setattr(checkpoints, '_is_trusted', False)
     monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
     module = runpy.run_path(str(REPO / 'tools' / tool))
     arguments = module['parse_args']()
