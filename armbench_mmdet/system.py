@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import platform
 import re
@@ -37,13 +39,21 @@ def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """The machine: ``cpu``, the ``cores`` this process may use, ``memory_mb``, and the names of the ``gpus``."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return {
         'cpu': _cpu_name(),
-        'cores': cores,
+        'cores': usable_cores(),
         'memory_mb': _memory_mb(),
         'gpus': [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
+
+
+def usable_cores() -> int:
+    """The cores this process may use: those of its affinity, and no more than its container's quota of time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # another system, or no quota
+        limit, period = Path('/sys/fs/cgroup/cpu.max').read_text().split()
+        cores = min(cores, math.ceil(int(limit) / int(period)))
+    return max(1, cores)
 
 
 def _cpu_name() -> str:

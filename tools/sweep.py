@@ -22,8 +22,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path, help='folder for the trials (default: work_dirs/sweeps/<study>)')
     parser.add_argument(
         '--storage',
-        help='path of a journal file, or postgresql://user:password@host/database, or mysql://… '
-        '(default: <work dir>/journal.log)',
+        help='path of a SQLite file, or postgresql://user:password@host/database, or mysql://… for several machines '
+        '(default: <work dir>/study.db)',
     )
     parser.add_argument('--n-trials', type=int, help="trials the study is to have (default: the search space's)")
     parser.add_argument('--workers', type=int, help='trainings at a time on this machine (default: one per --devices)')
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     )
     args = parser.parse_args()
     for name in ('n_trials', 'workers'):
-        if (getattr(args, name) or 1) < 1 or getattr(args, name) == 0:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1')
     return args
 
@@ -46,26 +46,24 @@ def main(args: argparse.Namespace) -> int:
 
     import armbench_mmdet  # noqa: F401 - before mmdet
     from armbench_mmdet.engine.console import quiet_console
-    from armbench_mmdet.sweep.driver import Driver
     from armbench_mmdet.sweep.space import load_space
-    from armbench_mmdet.sweep.worker import Task
+    from armbench_mmdet.sweep.workers import Sweep
 
     quiet_console(MMLogger.get_instance('sweep'))
     space = load_space(args.space)
     study = args.study or space.file.stem
     folder = args.work_dir or Path('work_dirs/sweeps') / study
-    task = Task(
-        space=space,
-        study=study,
-        storage=args.storage or str(folder / 'journal.log'),
+    given = args.devices or [None]
+    sweep = Sweep(
+        space,
+        study,
+        storage=args.storage or str(folder / 'study.db'),
         folder=folder,
         command=(sys.executable, str(Path(__file__).with_name('train.py'))),
         n_trials=args.n_trials or space.n_trials,
-        forgiven=(),
+        devices=[given[index % len(given)] for index in range(args.workers or len(given))],
     )
-    workers = args.workers or len(args.devices or [None])
-    devices = [(args.devices or [None])[index % len(args.devices or [None])] for index in range(workers)]
-    return 0 if Driver(task, devices).run() else 130
+    return 0 if sweep.run() else 130
 
 
 if __name__ == '__main__':

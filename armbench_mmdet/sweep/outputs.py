@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 import warnings
@@ -11,29 +10,45 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from tabulate import tabulate
 
-from armbench_mmdet.sweep.overrides import BASE, write_overrides, write_text
+from armbench_mmdet.files import write_atomically
+from armbench_mmdet.sweep.overrides import BASE, write_overrides
 from armbench_mmdet.sweep.space import Space
-from armbench_mmdet.sweep.study import FIRST, HEARTBEAT, OUTCOME, Tally, best_trial, tally
-from armbench_mmdet.sweep.trial import trial_folder
+from armbench_mmdet.sweep.study import ERROR, REASON, WORKER, Progress, attempts_before, attribute
 
-_COLUMNS = ('number', 'state', 'value', 'duration_s', 'validations', 'retry_of', 'reason', 'error', 'worker', 'folder')
-_STYLE = (
-    'body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}'
-    'table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .7em;border-bottom:1px solid #ddd}'
-    'td,th{text-align:left;font-variant-numeric:tabular-nums}'
-)
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Sweep {{ name }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; font-size: 13px }
+td, th { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left; font-variant-numeric: tabular-nums }
+</style>
+<h1>Sweep {{ name }}</h1>
+<p>{{ line }}. Base config: {{ base }}.</p>
+{% for heading, figure in figures %}
+<h2>{{ heading }}</h2>
+{{ figure.to_html(full_html=False, include_plotlyjs=loop.first, config={'displaylogo': False}) | safe }}
+{% endfor %}
+<h2>Trials</h2>
+{{ table | safe }}
+</html>
+"""
 
 
-def write_best(folder: Path, count: Tally, space: Space) -> None:
+_LONG = ('duration_s', 'validations', 'retry_of', ERROR, WORKER, 'folder')  # columns that the page leaves out
+
+
+def write_best(folder: Path, progress: Progress, space: Space) -> None:
     """Write ``best.py``, the config of the best complete trial so far, if there is one and it is another than before.
 
     It is computed from the parameters in the storage, so that it does not matter which machine ran the trial.
     """
-    best = best_trial(count, space.direction)
+    best = progress.best(space.direction)
     if best is None:
         return
     note = f'trial {best.number}, the best so far: {space.objective} {best.value:.6f}'
@@ -43,32 +58,51 @@ def write_best(folder: Path, count: Tally, space: Space) -> None:
         write_overrides(path, BASE, space.base_config, config, note)
 
 
-def write_table(folder: Path, trials: Sequence[FrozenTrial], space: Space) -> None:
+def write_table(folder: Path, trials: Sequence[FrozenTrial]) -> None:
     """Write ``trials.csv``: a row for each attempt of each trial."""
-    names = sorted({name for trial in trials for name in trial.params})
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow([*_COLUMNS, *names])
-    for trial in trials:
-        writer.writerow([*_row(trial).values(), *(trial.params.get(name, '') for name in names)])
-    write_text(folder / 'trials.csv', text.getvalue())
+    rows = _rows(trials)
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ['number'], lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / 'trials.csv', text.getvalue())
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
-    outcome = trial.user_attrs.get(OUTCOME, {})
-    value = trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None
-    return {
-        'number': trial.number,
-        'state': trial.state.name.lower(),
-        'value': '' if value is None else value,
-        'duration_s': f'{trial.duration.total_seconds():.1f}' if trial.duration else '',
-        'validations': len(trial.intermediate_values),
-        'retry_of': trial.user_attrs.get(FIRST, ''),
-        'reason': outcome.get('reason', ''),
-        'error': outcome.get('error', ''),
-        'worker': trial.user_attrs.get(HEARTBEAT, [''])[0],
-        'folder': trial_folder(Path(), trial.number),
-    }
+def write_report(folder: Path, study: optuna.Study, space: Space) -> None:
+    """Write ``importances.json`` and ``report.html``, which needs no other file and no network."""
+    trials = study.get_trials(deepcopy=False)
+    progress = Progress(trials)
+    rows = [{name: value for name, value in row.items() if name not in _LONG} for row in _rows(trials)]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # Optuna's about few trials: the page shows how many there are
+        write_atomically(folder / 'importances.json', json.dumps(importances(study), indent=2) + '\n')
+        page = jinja2.Environment(autoescape=True).from_string(_PAGE)
+        text = page.render(
+            name=study.study_name,
+            line=progress.line(len(progress.latest), space),
+            base=space.base.as_posix(),
+            figures=list(_figures(study, space)),
+            table=tabulate(rows, headers='keys', tablefmt='html', floatfmt='.4g'),
+        )
+    write_atomically(folder / 'report.html', text)
+
+
+def _rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+    names = sorted({name for trial in trials for name in trial.params})
+    return [
+        {
+            'number': trial.number,
+            'state': trial.state.name.lower(),
+            'value': trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+            'duration_s': f'{trial.duration.total_seconds():.1f}' if trial.duration else '',
+            'validations': len(trial.intermediate_values),
+            'retry_of': next(iter(attempts_before(trial)), ''),
+            **{name: attribute(trial, name) for name in (REASON, ERROR, WORKER)},
+            'folder': f'trial_{trial.number:04d}',
+            **{name: trial.params.get(name, '') for name in names},
+        }
+        for trial in trials
+    ]
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
@@ -76,31 +110,9 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
     They add up to 1; there are none before two trials are complete.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < 2:
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < 2:
         return {}
     return optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
-
-
-def write_report(folder: Path, study: optuna.Study, space: Space) -> None:
-    """Write ``importances.json`` and ``report.html``, which needs no other file and no network."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # Optuna's about few trials: the page shows how many there are
-        write_text(folder / 'importances.json', json.dumps(importances(study), indent=2) + '\n')
-        write_text(folder / 'report.html', ''.join(_page(study, space)))
-
-
-def _page(study: optuna.Study, space: Space) -> Iterator[str]:
-    """Yield the parts of the page."""
-    trials = study.get_trials(deepcopy=False)
-    count = tally(trials, space.max_retries)
-    title = html.escape(f'Sweep {study.study_name}')
-    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    yield f'<h1>{title}</h1><p>{html.escape(_summary(count, space))}</p>'
-    for index, (heading, figure) in enumerate(_figures(study, space)):
-        yield f'<h2>{html.escape(heading)}</h2>'
-        yield figure.to_html(full_html=False, include_plotlyjs=index == 0, config={'displaylogo': False})
-    yield '<h2>Trials</h2>' + _table(trials) + '</html>'
 
 
 def _figures(study: optuna.Study, space: Space) -> Iterator[tuple[str, Any]]:
@@ -115,27 +127,3 @@ def _figures(study: optuna.Study, space: Space) -> Iterator[tuple[str, Any]]:
             yield 'Importance of each parameter', plots.plot_param_importances(study, evaluator, target_name=name)
         yield 'Slice', plots.plot_slice(study, target_name=name)
         yield 'Parallel coordinates', plots.plot_parallel_coordinate(study, target_name=name)
-
-
-def _summary(count: Tally, space: Space) -> str:
-    best = best_trial(count, space.direction)
-    parts = (
-        f'{count.count(TrialState.COMPLETE)} trials complete, {count.count(TrialState.PRUNED)} pruned, '
-        f'{count.count(TrialState.FAIL)} failed. Base config: {space.base.as_posix()}.'
-    )
-    return parts if best is None else f'{parts} Best {space.objective}: {best.value:.4f}, trial {best.number}.'
-
-
-def _table(trials: Sequence[FrozenTrial]) -> str:
-    names = sorted({name for trial in trials for name in trial.params})
-    head = ''.join(f'<th>{html.escape(name)}' for name in ('trial', 'state', 'value', 'reason', *names))
-    rows = []
-    for trial in trials:
-        row = _row(trial)
-        cells = [row['number'], row['state'], row['value'], row['reason'], *(trial.params.get(n, '') for n in names)]
-        rows.append('<tr>' + ''.join(f'<td>{html.escape(_short(cell))}' for cell in cells))
-    return f'<table><tr>{head}{"".join(rows)}</table>'
-
-
-def _short(value: Any) -> str:
-    return f'{value:.4g}' if isinstance(value, float) else str(value)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import difflib
 import inspect
-import os
 import pprint
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -17,11 +15,13 @@ from mmengine.runner import Runner
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import write_atomically
 
 KeyPath = tuple[str | int, ...]
 Key = str | Sequence[str]
 Assignment = tuple[KeyPath, Any]
 
+BASE = 'base.py'
 DELETE = '_delete_'
 # What a run reads. Other names at the top of a config are values that it computes others from, such as max_iters.
 _READ = {*inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'runner_type', 'custom_imports'} - {'self'}
@@ -150,59 +150,18 @@ def _leaves(old: Any, path: KeyPath, value: Any, key: Key) -> Iterator[Assignmen
             yield from _leaves(old[name], (*path, name), entry, key)
 
 
-BASE = 'base.py'
-
-
-def plain(node: Any) -> Any:
-    """Return a config without mmengine's dict class."""
-    if isinstance(node, Mapping):
-        return {key: plain(value) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return type(node)(plain(value) for value in node)
-    return node
-
-
 def resolved(path: Path) -> dict[str, Any]:
     """Return a config file with its bases, as plain dicts.
 
     Raises:
         InputError: It is missing or does not load.
     """
-    return plain(load_config(path).to_dict())
-
-
-def check_bases(path: Path, above: tuple[Path, ...] = ()) -> None:
-    """Follow the ``_base_`` lines of a config file; what cannot be followed is left to loading it.
-
-    Args:
-        path: The file.
-        above: The files that led to it.
-
-    Raises:
-        InputError: A file is among its own bases, which mmengine takes long to give up on.
-    """
-    path = Path(os.path.normpath(path))
-    if path in above:
-        chain = ' → '.join(str(file) for file in (*above[above.index(path) :], path))
-        raise InputError(f'config must not be among its own bases, got {chain}')
-    for base in _bases(path):
-        if '::' not in base:
-            check_bases(path.parent / base, (*above, path))
-
-
-def _bases(path: Path) -> list[str]:
-    try:
-        nodes = ast.parse(path.read_text(encoding='utf-8')).body
-        values = [n.value for n in nodes if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '_base_']
-        found = ast.literal_eval(values[0]) if values else []
-    except (OSError, SyntaxError, ValueError):
-        return []
-    return [found] if isinstance(found, str) else list(found)
+    return load_config(path).to_dict()
 
 
 def applied(config: Mapping[str, Any], changes: Iterable[Assignment]) -> dict[str, Any]:
     """Return a copy of ``config`` with each change made, in order."""
-    result: dict[str, Any] = copy.deepcopy(plain(config))
+    result: dict[str, Any] = copy.deepcopy(dict(config))
     for path, value in changes:
         _assign(result, path, copy.deepcopy(value))
     return result
@@ -247,13 +206,6 @@ def differing(old: Any, new: Any, name: str = '') -> Iterator[str]:
         yield f'{name}: {old!r} → {new!r}'
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step, so that nobody reads half of it."""
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(text, encoding='utf-8')
-    part.replace(path)
-
-
 def _source(config: Mapping[str, Any]) -> str:
     """A config as Python; the standard library's formatter takes a hundredth of the time of mmengine's."""
     return ''.join(f'{key} = {pprint.pformat(value, width=116, sort_dicts=False)}\n' for key, value in config.items())
@@ -275,7 +227,7 @@ def write_base(folder: Path, source: Path, config: dict[str, Any]) -> None:
     """
     path = folder / BASE
     if not path.exists():
-        write_text(path, f'# {source.as_posix()}, resolved\n{_source(config)}')
+        write_atomically(path, f'# {source.as_posix()}, resolved\n{_source(config)}')
     lines = list(differing(resolved(path), config))
     if lines:
         raise InputError(
@@ -299,7 +251,7 @@ def write_overrides(path: Path, base: str, old: dict[str, Any], new: dict[str, A
         InputError: The reloaded file is not ``new``.
     """
     change = difference(old, new)
-    write_text(path, f'# {note}\n_base_ = {base!r}\n\n{_source(change)}')
+    write_atomically(path, f'# {note}\n_base_ = {base!r}\n\n{_source(change)}')
     lines = list(differing(new, resolved(path)))
     if lines:
         raise InputError(f'{path} must reload as written, got differences:\n  ' + '\n  '.join(lines[:10]))

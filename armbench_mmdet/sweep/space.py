@@ -7,34 +7,85 @@ import difflib
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
+import msgspec
 import numpy as np
 import optuna
+from msgspec import Meta
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.overrides import (
-    Assignment,
-    Key,
-    KeyPath,
-    applied,
-    assignments,
-    check_bases,
-    find,
-    fitting,
-    read,
-    resolved,
+from armbench_mmdet.sweep.overrides import Assignment, Key, KeyPath, applied, assignments, find, fitting, read, resolved
+
+Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
+SAMPLERS = ('TPESampler', 'RandomSampler', 'GPSampler')
+PRUNERS = (
+    *('NopPruner', 'MedianPruner', 'PercentilePruner', 'ThresholdPruner'),
+    *('SuccessiveHalvingPruner', 'HyperbandPruner'),
 )
 
-_FIELDS = {
-    'float': {'low', 'high', 'log', 'step'},
-    'int': {'low', 'high', 'log', 'step'},
-    'categorical': {'choices'},
-    'choice': {'choices'},
-}
+
+class _Searched(msgspec.Struct, forbid_unknown_fields=True, tag_field='type', kw_only=True):
+    """A value that is searched; its name is its key unless ``path`` or ``paths`` say otherwise."""
+
+    path: str | list[str] | None = None
+    paths: list[str | list[str]] | None = None
+
+
+class _Float(_Searched, tag='float'):
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def distribution(self) -> Distribution:
+        return FloatDistribution(self.low, self.high, self.log, self.step)
+
+
+class _Int(_Searched, tag='int'):
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+
+    def distribution(self) -> Distribution:
+        return IntDistribution(self.low, self.high, self.log, self.step)
+
+
+class _Categorical(_Searched, tag='categorical'):
+    choices: Annotated[list[bool | int | float | str | None], Meta(min_length=2)]
+
+    def distribution(self) -> Distribution:
+        return CategoricalDistribution(self.choices)
+
+
+class _Bundle(msgspec.Struct, forbid_unknown_fields=True):
+    overrides: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
+
+
+class _Choice(msgspec.Struct, forbid_unknown_fields=True, tag_field='type', tag='choice'):
+    choices: Annotated[dict[str, _Bundle], Meta(min_length=2)]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What stands in the file."""
+
+    base: str
+    parameters: Annotated[dict[str, Any], Meta(min_length=1)]
+    objective: Annotated[str, Meta(min_length=1)] = 'coco/segm_mAP'
+    direction: Literal['maximize', 'minimize'] = 'maximize'
+    sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {'type': 'TPESampler'})
+    pruner: dict[str, Any] = msgspec.field(default_factory=lambda: {'type': 'NopPruner'})
+    n_trials: Annotated[int, Meta(ge=1)] = 50
+    seed: Annotated[int, Meta(ge=0)] = 0
+    max_retries: Annotated[int, Meta(ge=0)] = 2
+    heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] = 15.0
+    fixed: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -49,11 +100,17 @@ class Parameter:
 
     name: str
     settings: tuple[Assignment, ...]
-    distribution: optuna.distributions.BaseDistribution
+    distribution: Distribution
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> list[Assignment]:
         """Let the trial's sampler choose a value, and return what it changes."""
-        value = _suggest(trial, self.name, self.distribution)
+        among = self.distribution
+        if isinstance(among, CategoricalDistribution):
+            value: Any = trial.suggest_categorical(self.name, among.choices)
+        elif isinstance(among, IntDistribution):
+            value = trial.suggest_int(self.name, among.low, among.high, log=among.log, step=among.step)
+        else:
+            value = trial.suggest_float(self.name, among.low, among.high, log=among.log, step=among.step)
         return [(path, fitting(old, value, self.name)) for path, old in self.settings]
 
     def touched(self) -> set[KeyPath]:
@@ -72,8 +129,8 @@ class Choice:
     """
 
     name: str
-    bundles: Mapping[str, tuple[Assignment, ...]]
-    parameters: Mapping[str, tuple[Parameter | Choice, ...]]
+    bundles: Mapping[str, Sequence[Assignment]]
+    parameters: Mapping[str, Sequence[Parameter | Choice]]
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> list[Assignment]:
         """Let the trial's sampler choose a bundle and then its parameters, and return what they change."""
@@ -89,163 +146,6 @@ class Choice:
         return paths.union(*(p.touched() for group in self.parameters.values() for p in group))
 
 
-def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: Any) -> Any:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    suggest = (
-        trial.suggest_int if isinstance(distribution, optuna.distributions.IntDistribution) else trial.suggest_float
-    )
-    return suggest(name, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
-
-
-def parse_parameters(
-    specs: Any, config: Mapping[str, Any], problems: list[str], prefix: str = ''
-) -> tuple[Parameter | Choice, ...]:
-    """Read the ``parameters`` of a search space.
-
-    Args:
-        specs: Name → specification.
-        config: The resolved config they change.
-        problems: What is wrong is added here.
-        prefix: Put before each name: the choice they belong to.
-
-    Returns:
-        Those without a problem.
-    """
-    if not isinstance(specs, Mapping):
-        problems.append(f'parameters must be a dict, got {specs!r}')
-        return ()
-    found: list[Parameter | Choice] = []
-    for name, spec in specs.items():
-        try:
-            found.append(_parse(str(name), spec, config, problems, prefix))
-        except InputError as error:
-            problems.append(f'parameters[{prefix + str(name)!r}]: {error}')
-    _check_overlaps({p.name: p.touched() for p in found}, problems)
-    return tuple(found)
-
-
-def _parse(name: str, spec: Any, config: Mapping[str, Any], problems: list[str], prefix: str) -> Parameter | Choice:
-    if not isinstance(spec, Mapping) or spec.get('type') not in _FIELDS:
-        raise InputError(f'it must be a dict with a type of {", ".join(_FIELDS)}, got {spec!r}')
-    kind = spec['type']
-    unknown = set(spec) - _FIELDS[kind] - {'type'} - ({'path', 'paths'} if kind != 'choice' else set())
-    if unknown:
-        raise InputError(f'its fields must be of {", ".join(sorted(_FIELDS[kind]))}, got {", ".join(sorted(unknown))}')
-    if kind == 'choice':
-        return _parse_choice(prefix + name, spec, config, problems)
-    distribution = _categories(spec) if kind == 'categorical' else _range(spec)
-    keys: list[Key] = list(spec['paths']) if 'paths' in spec else [spec.get('path', name)]
-    settings = tuple((path, read(config, path)) for key in keys for path in find(config, key))
-    for path, old in settings:
-        for value in _extremes(distribution):
-            fitting(old, value, '.'.join(map(str, path)))
-    return Parameter(prefix + name, settings, distribution)
-
-
-def _range(spec: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
-    wanted = (int,) if spec['type'] == 'int' else (int, float)
-    for field in ('low', 'high', *({'step'} & set(spec))):
-        value: Any = spec.get(field)
-        if type(value) not in wanted or not math.isfinite(value):
-            raise InputError(f'{field} must be a finite {spec["type"]}, got {value!r}')
-    low, high, log, step = spec['low'], spec['high'], spec.get('log', False), spec.get('step')
-    if not low < high:
-        raise InputError(f'high must be above low = {low!r}, got {high!r}: the range is empty')
-    if type(log) is not bool:
-        raise InputError(f'log must be True or False, got {log!r}')
-    if log and low <= 0:
-        raise InputError(f'low must be above 0 on a logarithmic scale, got {low!r}')
-    if log and step is not None:
-        raise InputError(f'step must be left out on a logarithmic scale, got {step!r}')
-    if step is not None and not 0 < step <= high - low:
-        raise InputError(f'step must be above 0 and at most {high - low!r}, got {step!r}')
-    if spec['type'] == 'int':
-        return optuna.distributions.IntDistribution(low, high, log=log, step=step or 1)
-    return optuna.distributions.FloatDistribution(low, high, log=log, step=step)
-
-
-def _categories(spec: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
-    choices = spec.get('choices')
-    if not isinstance(choices, (list, tuple)) or len(choices) < 2 or len({repr(c) for c in choices}) < len(choices):
-        raise InputError(f'choices must be a list of at least two different values, got {choices!r}')
-    rich = [value for value in choices if not isinstance(value, (bool, int, float, str, type(None)))]
-    if rich:
-        raise InputError(f"choices must be numbers, strings or None, got {rich[0]!r}; type='choice' gives it a name")
-    return optuna.distributions.CategoricalDistribution(choices)
-
-
-def _extremes(distribution: Any) -> tuple[Any, ...]:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return tuple(distribution.choices)
-    return distribution.low, distribution.high
-
-
-def _parse_choice(name: str, spec: Mapping[str, Any], config: Mapping[str, Any], problems: list[str]) -> Choice:
-    choices = spec.get('choices')
-    if not isinstance(choices, Mapping) or len(choices) < 2:
-        raise InputError(f'choices must be a dict of at least two named bundles, got {choices!r}')
-    bundles: dict[str, tuple[Assignment, ...]] = {}
-    parameters: dict[str, tuple[Parameter | Choice, ...]] = {}
-    for choice, bundle in choices.items():
-        if not isinstance(bundle, Mapping) or set(bundle) - {'overrides', 'parameters'}:
-            raise InputError(f'choices[{choice!r}] must be a dict of overrides and parameters, got {bundle!r}')
-        changes = parse_overrides(bundle.get('overrides', {}), config, problems, f'parameters[{name!r}][{choice!r}]')
-        bundles[choice] = tuple(changes)
-        inner = bundle.get('parameters', {})
-        parameters[choice] = parse_parameters(inner, applied(config, changes), problems, f'{name}.{choice}.')
-    return Choice(name, bundles, parameters)
-
-
-def parse_overrides(overrides: Any, config: Mapping[str, Any], problems: list[str], name: str) -> list[Assignment]:
-    """Read a dict of settings, dotted key → value; what is wrong is added to ``problems``."""
-    if not isinstance(overrides, Mapping):
-        problems.append(f'{name} must be a dict of keys and values, got {overrides!r}')
-        return []
-    changes: list[Assignment] = []
-    for key, value in overrides.items():
-        try:
-            changes += assignments(config, key, value)
-        except InputError as error:
-            problems.append(f'{name}: {error}')
-    return changes
-
-
-def _check_overlaps(touched: Mapping[str, set[KeyPath]], problems: list[str]) -> None:
-    """Add a problem for each two parameters that set the same thing."""
-    names = list(touched)
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            common = [a for a in touched[first] for b in touched[second] if a[: len(b)] == b or b[: len(a)] == a]
-            if common:
-                where = '.'.join(map(str, min(common, key=lambda path: len(tuple(path)))))
-                problems.append(f'parameters must set different things, got {first!r} and {second!r}: both set {where}')
-
-
-_DEFAULTS: dict[str, Any] = {
-    'base': None,
-    'parameters': None,
-    'objective': 'coco/segm_mAP',
-    'direction': 'maximize',
-    'sampler': {'type': 'TPESampler'},
-    'pruner': {'type': 'NopPruner'},
-    'n_trials': 50,
-    'seed': 0,
-    'max_retries': 2,
-    'heartbeat_s': 15.0,
-    'fixed': {},
-}
-SAMPLERS = ('TPESampler', 'RandomSampler', 'GPSampler')
-PRUNERS = (
-    'NopPruner',
-    'MedianPruner',
-    'PercentilePruner',
-    'ThresholdPruner',
-    'SuccessiveHalvingPruner',
-    'HyperbandPruner',
-)
-
-
 @dataclass(frozen=True)
 class Space:
     """A checked search space.
@@ -257,8 +157,8 @@ class Space:
         objective: Name of the metric.
         direction: ``maximize`` or ``minimize``.
         n_trials: How many trials the study is to have.
-        seed: Of the sampler; a trial's draws depend on it and on the trial's number only.
-        max_retries: How often the parameters of a trial that died are tried again.
+        seed: Of the sampler; a trial's draws depend on it, on the trial's number and on the trials before.
+        max_retries: How often the parameters of a trial that was lost are tried again.
         heartbeat_s: Seconds between two signs of life of a running trial.
         fixed: Settings that differ from the base in every trial.
         parameters: What is searched.
@@ -274,8 +174,8 @@ class Space:
     seed: int
     max_retries: int
     heartbeat_s: float
-    fixed: tuple[Assignment, ...]
-    parameters: tuple[Parameter | Choice, ...]
+    fixed: Sequence[Assignment]
+    parameters: Sequence[Parameter | Choice]
     description: dict[str, Any]
 
     def sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -305,86 +205,172 @@ def load_space(path: str | Path) -> Space:
         InputError: With every problem found.
     """
     file = Path(path)
-    problems = _duplicate_keys(file) if file.is_file() else []
-    check_bases(file)
-    values = {key: value for key, value in resolved(file).items() if not key.startswith('_')}  # _names are for help
-    for key in values.keys() - _DEFAULTS.keys():
-        near = difflib.get_close_matches(key, _DEFAULTS, n=1)
-        hint = f'; did you mean {near[0]}?' if near else f'; a search space has {", ".join(_DEFAULTS)}'
-        problems.append(f'key must be one of a search space, got {key!r}{hint}')
-    values = {**_DEFAULTS, **values}
-    _check_numbers(values, problems)
+    content = {key: value for key, value in resolved(file).items() if not key.startswith('_')}  # _names are for help
+    problems = _duplicate_keys(file)
+    values = _checked(content, problems)
     for name, module, known in (('sampler', optuna.samplers, SAMPLERS), ('pruner', optuna.pruners, PRUNERS)):
-        _check_built(name, module, values[name], known, problems)
-    base, config = _base(file, values['base'], problems)
+        _check_built(name, module, values.get(name, {'type': known[0]}), known, problems)
+    base, config = Path(os.path.normpath(file.parent / values.get('base', ''))), {}
     fixed: list[Assignment] = []
-    parameters: tuple[Parameter | Choice, ...] = ()
+    parameters: list[Parameter | Choice] = []
+    try:
+        config = resolved(base) if 'base' in values else {}
+    except InputError as error:
+        problems.append(f'base: {error}')
     if config:
-        fixed = parse_overrides(values['fixed'], config, problems, 'fixed')
-        parameters = parse_parameters(values['parameters'], applied(config, fixed), problems)
-        _check_fixed(fixed, parameters, problems)
+        fixed = _parse_overrides(values.get('fixed', {}), config, problems, 'fixed')
+        parameters = _parse_parameters(values.get('parameters', {}), applied(config, fixed), problems)
+        _check_overlaps(parameters, fixed, problems)
     if problems:
         count = '1 problem' if len(problems) == 1 else f'{len(problems)} problems'
         raise InputError(f'search space must be free of problems, got {count} (in {file}):\n  ' + '\n  '.join(problems))
-    description = {key: values[key] for key in _DEFAULTS if key not in ('base', 'n_trials')}
+    description = {key: value for key, value in values.items() if key not in ('base', 'n_trials')}
     chosen = {key: values[key] for key in ('objective', 'direction', 'n_trials', 'seed', 'max_retries', 'heartbeat_s')}
-    return Space(file, base, config, fixed=tuple(fixed), parameters=parameters, description=description, **chosen)
+    return Space(file, base, config, fixed=fixed, parameters=parameters, description=description, **chosen)
 
 
-def _base(file: Path, name: Any, problems: list[str]) -> tuple[Path, dict[str, Any]]:
-    """Return the base config's path and content, or an empty one and a problem."""
-    if not isinstance(name, str):
-        problems.append(f'base must be the path of a config file, got {name!r}')
-        return file, {}
-    path = Path(os.path.normpath(file.parent / name))
-    try:
-        check_bases(path)
-        return path, resolved(path)
-    except InputError as error:
-        problems.append(f'base: {error}')
-        return path, {}
+def _checked(content: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The values of the file that are what they must be, defaults included."""
+    defaults = {field.name: field for field in msgspec.structs.fields(_File)}
+    for key in content.keys() - defaults.keys():
+        near = difflib.get_close_matches(key, defaults, n=1)
+        hint = f'; did you mean {near[0]}?' if near else f'; a search space has {", ".join(defaults)}'
+        problems.append(f'key must be one of a search space, got {key!r}{hint}')
+    values = {}
+    for name, kind in get_type_hints(_File, include_extras=True).items():
+        if name not in content and defaults[name].required:
+            problems.append(f'{name} must be given, got nothing')
+            continue
+        value = content.get(name, defaults[name].default if name not in content else None)
+        if value is msgspec.NODEFAULT:
+            value = defaults[name].default_factory()
+        try:
+            values[name] = msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            problems.append(f'{name} must be {_constraint(error)}, got {value!r}')
+    return values
+
+
+def _constraint(error: msgspec.ValidationError) -> str:
+    return str(error).removeprefix('Expected ').replace('`', '')
+
+
+def _parse_parameters(
+    specs: Mapping[str, Any], config: Mapping[str, Any], problems: list[str], prefix: str = ''
+) -> list[Parameter | Choice]:
+    """Read the ``parameters`` of a search space.
+
+    Args:
+        specs: Name → specification.
+        config: The resolved config they change.
+        problems: What is wrong is added here.
+        prefix: Put before each name: the choice they belong to.
+
+    Returns:
+        Those without a problem.
+    """
+    found: list[Parameter | Choice] = []
+    for name, spec in specs.items():
+        try:
+            parsed = msgspec.convert(spec, _Float | _Int | _Categorical | _Choice)
+            if isinstance(parsed, _Choice):
+                found.append(_choice(prefix + name, parsed, config, problems))
+            else:
+                found.append(_parameter(name, parsed, config, prefix))
+        except msgspec.ValidationError as error:
+            problems.append(f'parameters[{prefix + name!r}] must be {_constraint(error)}, got {spec!r}')
+        except (InputError, ValueError) as error:  # Optuna's of empty ranges, logarithms of zero and the like
+            problems.append(f'parameters[{prefix + name!r}]: {error}')
+    return found
+
+
+def _parameter(name: str, spec: _Float | _Int | _Categorical, config: Mapping[str, Any], prefix: str) -> Parameter:
+    if isinstance(spec, _Categorical):
+        extremes: Iterable[Any] = spec.choices
+    else:
+        extremes = (spec.low, spec.high)
+        if not math.isfinite(spec.low) or not spec.low < spec.high < math.inf:
+            raise InputError(f'low and high must be finite and low < high, got {spec.low!r} and {spec.high!r}')
+    keys: list[Key] = list(spec.paths) if spec.paths else [spec.path or name]
+    settings = tuple((path, read(config, path)) for key in keys for path in find(config, key))
+    for path, old in settings:
+        for value in extremes:
+            fitting(old, value, '.'.join(map(str, path)))
+    return Parameter(prefix + name, settings, spec.distribution())
+
+
+def _choice(name: str, spec: _Choice, config: Mapping[str, Any], problems: list[str]) -> Choice:
+    bundles: dict[str, list[Assignment]] = {}
+    parameters: dict[str, list[Parameter | Choice]] = {}
+    for choice, bundle in spec.choices.items():
+        where = f'parameters[{name!r}][{choice!r}]'
+        bundles[choice] = _parse_overrides(bundle.overrides, config, problems, where)
+        within = applied(config, bundles[choice])
+        parameters[choice] = _parse_parameters(bundle.parameters, within, problems, f'{name}.{choice}.')
+        _check_overlaps(parameters[choice], [], problems)
+    return Choice(name, bundles, parameters)
+
+
+def _parse_overrides(
+    overrides: Mapping[str, Any], config: Mapping[str, Any], problems: list[str], name: str
+) -> list[Assignment]:
+    """Read a dict of settings, dotted key → value; what is wrong is added to ``problems``."""
+    changes: list[Assignment] = []
+    for key, value in overrides.items():
+        try:
+            changes += assignments(config, key, value)
+        except InputError as error:
+            problems.append(f'{name}: {error}')
+    return changes
+
+
+def _check_overlaps(parameters: Sequence[Parameter | Choice], fixed: Sequence[Assignment], problems: list[str]) -> None:
+    """Add a problem for each two parameters that set the same thing, and for fixed settings that one overwrites."""
+    for index, first in enumerate(parameters):
+        for second in parameters[index + 1 :]:
+            common = [
+                min(a, b, key=len)
+                for a in first.touched()
+                for b in second.touched()
+                if a[: len(b)] == b or b[: len(a)] == a
+            ]
+            if common:
+                where, names = '.'.join(map(str, common[0])), f'{first.name!r} and {second.name!r}'
+                problems.append(f'parameters must set different things, got {names}: both set {where}')
+        for path, _ in fixed:
+            if any(path[: len(own)] == own for own in first.touched()):
+                where = '.'.join(map(str, path))
+                problems.append(f'fixed must leave {where} to parameters[{first.name!r}], got a value')
 
 
 def _duplicate_keys(file: Path) -> list[str]:
-    """Find the keys that stand twice in one dict of the file, of which Python silently keeps the last."""
-    try:
-        tree = ast.parse(file.read_text(encoding='utf-8'))
-    except SyntaxError:
-        return []  # loading it says so
+    """The keys that stand twice in one dict of the file, of which Python silently keeps the last."""
     problems = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Dict):
-            continue
-        keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
-        for key in sorted({key for key in keys if keys.count(key) > 1}, key=str):
-            problems.append(f'keys of a dict must be different, got {key!r} twice (line {node.lineno})')
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        keys = [key.value for key in getattr(node, 'keys', ()) if isinstance(key, ast.Constant)]
+        for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
+            problems.append(f'keys of a dict must be different, got {key!r} twice (line {node.lineno})')  # type: ignore[attr-defined]
     return problems
 
 
-def _check_numbers(values: Mapping[str, Any], problems: list[str]) -> None:
-    if not isinstance(values['objective'], str) or not values['objective']:
-        problems.append(f'objective must be the name of a logged metric, got {values["objective"]!r}')
-    if values['direction'] not in ('maximize', 'minimize'):
-        problems.append(f'direction must be maximize or minimize, got {values["direction"]!r}')
-    for name, lowest in (('n_trials', 1), ('seed', 0), ('max_retries', 0)):
-        if type(values[name]) is not int or values[name] < lowest:
-            problems.append(f'{name} must be an integer from {lowest}, got {values[name]!r}')
-    if type(values['heartbeat_s']) not in (int, float) or not 0 < values['heartbeat_s'] <= 3600:
-        problems.append(f'heartbeat_s must be above 0 and at most 3600 seconds, got {values["heartbeat_s"]!r}')
+def quiet_optuna() -> None:
+    """Hide what Optuna says of what it tries out, of its heartbeat outside of its own loop, and of each trial."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings('ignore', category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings('ignore', message='Heartbeat of storage is supposed to be used with')
 
 
 def _built(module: Any, spec: Mapping[str, Any]) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
-        return getattr(module, spec['type'])(**{key: value for key, value in spec.items() if key != 'type'})
+    quiet_optuna()
+    return getattr(module, spec['type'])(**{key: value for key, value in spec.items() if key != 'type'})
 
 
-def _check_built(name: str, module: Any, spec: Any, known: tuple[str, ...], problems: list[str]) -> None:
-    if not isinstance(spec, Mapping) or spec.get('type') not in known:
+def _check_built(name: str, module: Any, spec: Mapping[str, Any], known: Sequence[str], problems: list[str]) -> None:
+    if spec.get('type') not in known:
         problems.append(f'{name} must be a dict with a type of {", ".join(known)}, got {spec!r}')
         return
-    if name == 'sampler' and 'seed' in spec:
-        problems.append(f'sampler must leave its seed to the search space, got {spec!r}; set seed')
+    if 'seed' in spec:
+        problems.append(f'{name} must leave its seed to the search space, got {spec!r}; set seed')
         return
     try:
         _built(module, spec)
@@ -393,12 +379,3 @@ def _check_built(name: str, module: Any, spec: Any, known: tuple[str, ...], prob
             optuna.pruners.SuccessiveHalvingPruner(**shared)
     except (TypeError, ValueError, ImportError) as error:
         problems.append(f'{name} must fit {spec["type"]}, got {spec!r}: {error}')
-
-
-def _check_fixed(fixed: list[Assignment], parameters: tuple[Parameter | Choice, ...], problems: list[str]) -> None:
-    """Add a problem for each fixed setting that a parameter would overwrite."""
-    for parameter in parameters:
-        for path in parameter.touched():
-            if any(path == other[: len(path)] for other, _ in fixed):
-                where = '.'.join(map(str, path))
-                problems.append(f'fixed must leave {where} to parameters[{parameter.name!r}], got a value')

@@ -1,296 +1,208 @@
-"""The study: its trials, which count, which are tried again."""
+"""The study: its storage, its lost trials, and how far it is."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+import re
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+import sqlalchemy
+from mmengine.logging import print_log
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import exc as sql
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.sweep.overrides import differing
-from armbench_mmdet.sweep.space import Space
-from armbench_mmdet.sweep.storage import CLAIMS, Storage
+from armbench_mmdet.sweep.space import Space, quiet_optuna
 
-FIRST, ATTEMPT = 'retry_of', 'attempt'  # attributes of a trial that repeats another: its first number, the count
-HEARTBEAT, OUTCOME = 'heartbeat', 'outcome'
-DIED, INTERRUPTED = 'died', 'interrupted'  # how a trial can be lost, in its outcome
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How far a study is.
-
-    A trial that was lost and tried again is one trial, in the state of its latest attempt.
-
-    Attributes:
-        latest: The latest attempt of each trial, by the number of the first.
-        owed: Lost attempts that are to be repeated.
-    """
-
-    latest: dict[int, FrozenTrial]
-    owed: list[FrozenTrial]
-
-    def count(self, *states: TrialState) -> int:
-        """Return how many trials are in one of ``states``, those owed another attempt left out."""
-        owed = {trial.number for trial in self.owed}
-        return sum(trial.state in states and trial.number not in owed for trial in self.latest.values())
-
-    @property
-    def settled(self) -> int:
-        """How many trials are over."""
-        return self.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+Result = TypeVar('Result')
+WORKER, REASON, ERROR = 'worker', 'reason', 'error'  # attributes of a trial
+OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_SPACE = 'search space, version 2'
+_DRIVERS = {'postgresql': 'psycopg', 'mysql': 'pymysql'}
+_STALE_BEATS = 6
+_NEVER_BEGUN = timedelta(hours=1)
+_SQLITE = b'SQLite format 3\0'
+AWAY = (optuna.exceptions.StorageInternalError, sql.DBAPIError, sql.PendingRollbackError, sql.TimeoutError)
+_PATIENCE_S = 600.0
 
 
-def tally(trials: Sequence[FrozenTrial], max_retries: int) -> Tally:
-    """Add up the trials of a study.
+class _Retry(RetryHeartbeatStaleTrialCallback):
+    """Optuna's, without the lost trial's attributes: they say why that one ended."""
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        trial.user_attrs = {}
+        super().__call__(study, trial)
+
+
+def open_storage(where: str, space: Space) -> RDBStorage:
+    """Open the storage of a study.
 
     Args:
-        trials: All of them, by number.
-        max_retries: How often a trial that died is tried again; interruptions do not count.
-    """
-    latest = {trial.user_attrs.get(FIRST, trial.number): trial for trial in trials}
-    return Tally(latest, [trial for trial in latest.values() if _is_owed(trial, max_retries)])
-
-
-def _is_owed(trial: FrozenTrial, max_retries: int) -> bool:
-    lost = trial.user_attrs.get(OUTCOME, {}).get('lost') if trial.state == TrialState.FAIL else None
-    return lost == INTERRUPTED or (lost == DIED and trial.user_attrs.get(ATTEMPT, 0) < max_retries)
-
-
-def next_attempt(trial: FrozenTrial) -> dict[str, int]:
-    """Return the attributes of the trial that repeats ``trial``."""
-    died = trial.user_attrs[OUTCOME]['lost'] == DIED
-    return {FIRST: trial.user_attrs.get(FIRST, trial.number), ATTEMPT: trial.user_attrs.get(ATTEMPT, 0) + died}
-
-
-def failures(tally: Tally) -> set[int]:
-    """Return the numbers of the attempts that failed for good."""
-    owed = {trial.number for trial in tally.owed}
-    return {t.number for t in tally.latest.values() if t.state == TrialState.FAIL and t.number not in owed}
-
-
-def failures_in_a_row(tally: Tally, forgiven: Collection[int]) -> list[FrozenTrial]:
-    """Return the unbroken run of failures at the end of the study, in the order they ended.
-
-    Args:
-        tally: The study.
-        forgiven: Numbers of failures to leave out: those from before the command was started again.
-    """
-    failed = failures(tally)
-    over = [
-        t for t in tally.latest.values() if t.number in failed or t.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    ]
-    over.sort(key=lambda trial: trial.datetime_complete or datetime.min)
-    run: list[FrozenTrial] = []
-    for trial in reversed(over):
-        if trial.state != TrialState.FAIL or trial.number in forgiven:
-            break
-        run.insert(0, trial)
-    return run
-
-
-class Watch:
-    """Finds the running trials whose worker gives no sign of life.
-
-    No clock is compared with another machine's: a trial is dead when its heartbeat has not changed for ``grace_s``
-    seconds that this process watched without interruption. While the storage is away nobody's heartbeat changes, so
-    an interruption starts the waiting anew.
-
-    Args:
-        grace_s: Seconds of silence.
-        gap_s: Seconds between two looks that count as an interruption.
-    """
-
-    def __init__(self, grace_s: float, gap_s: float) -> None:
-        self.grace_s = grace_s
-        self.gap_s = gap_s
-        self._looked_at_s = float('-inf')
-        self._seen: dict[int, tuple[object, float]] = {}
-
-    def dead(self, trials: Sequence[FrozenTrial], now_s: float) -> list[FrozenTrial]:
-        """Look at the trials of the study, and return the dead ones.
-
-        Args:
-            trials: Trials in any state.
-            now_s: This process's monotonic clock.
-        """
-        if now_s - self._looked_at_s > self.gap_s:
-            self._seen.clear()
-        self._looked_at_s = now_s
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        seen = {}
-        for trial in running:
-            beat = trial.user_attrs.get(HEARTBEAT)
-            before = self._seen.get(trial.number)
-            seen[trial.number] = before if before is not None and before[0] == beat else (beat, now_s)
-        self._seen = seen
-        return [trial for trial in running if now_s - seen[trial.number][1] > self.grace_s]
-
-
-FAILURES_IN_A_ROW = 10
-_SPACE = 'search space'
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The answer to a worker that wants a trial.
-
-    Attributes:
-        trial: The trial, now running and the worker's; None if there is none to give just now.
-        is_over: Whether there will be none.
-    """
-
-    trial: optuna.Trial | None
-    is_over: bool
-
-
-class SharedStudy:
-    """A study whose trials are given out one at a time, exactly once each.
-
-    Args:
-        storage: Where it is kept.
-        name: Its name.
-        space: Its search space.
+        where: The address of a PostgreSQL or MySQL database, or the path of a SQLite file.
+        space: Says how often running trials give a sign of life, and how often lost ones are tried again.
 
     Raises:
-        InputError: There is a study of that name with another search space.
+        InputError: It cannot be reached or is not one.
+    """
+    quiet_optuna()
+    url = _database_file(Path(where)) if '://' not in where else _address(where)
+    shown = url.render_as_string(hide_password=True)
+    limit = {'timeout': 60} if url.get_backend_name() == 'sqlite' else {'connect_timeout': 10}
+    for attempt in range(5):
+        try:
+            return RDBStorage(
+                url.render_as_string(hide_password=False).replace('{', '{{').replace('}', '}}'),
+                engine_kwargs={'pool_pre_ping': True, 'connect_args': limit},
+                heartbeat_interval=round(space.heartbeat_s),
+                grace_period=_STALE_BEATS * round(space.heartbeat_s),
+                heartbeat_stale_trial_callback=_Retry(space.max_retries),
+            )
+        except (ImportError, sql.NoSuchModuleError) as error:
+            package = {'psycopg': "'psycopg[binary]'"}.get(url.get_driver_name(), url.get_driver_name())
+            raise InputError(f'--storage needs a driver, got {shown!r}: {error}; pip install {package}') from error
+        except sql.DBAPIError as error:
+            if attempt < 4 and not isinstance(error, sql.OperationalError):
+                time.sleep(0.5)  # another process made the tables at the same moment
+                continue
+            reason = str(error.orig).strip().splitlines()[0]
+            raise InputError(f'--storage must be reachable, got {shown!r}: {reason}') from error
+    raise InputError(f'--storage must be reachable, got {shown!r}: its tables cannot be made')
+
+
+def _address(where: str) -> sqlalchemy.URL:
+    try:
+        url = sqlalchemy.make_url(where)
+    except sql.ArgumentError as error:
+        raise InputError(f'--storage must be a path or dialect://user:password@host/database: {error}') from error
+    if url.get_backend_name() not in _DRIVERS:
+        raise InputError(f'--storage must be PostgreSQL, MySQL or the path of a SQLite file, got {url.drivername!r}')
+    return url if '+' in url.drivername else url.set(drivername=f'{url.drivername}+{_DRIVERS[url.drivername]}')
+
+
+def _database_file(path: Path) -> sqlalchemy.URL:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open('a+b') as file:
+            file.seek(0)
+            start = file.read(len(_SQLITE))
+    except OSError as error:
+        raise InputError(f'--storage must be a file that can be written, got {str(path)!r}: {error}') from error
+    if start not in (b'', _SQLITE):
+        raise InputError(
+            f'--storage must be a SQLite file, got {str(path)!r}; the journal of an earlier version is not read: '
+            'choose another --storage and --work-dir'
+        )
+    return sqlalchemy.URL.create('sqlite', database=str(path.absolute()))
+
+
+def open_study(storage: RDBStorage, name: str, space: Space) -> optuna.Study:
+    """Open a study, or begin it.
+
+    Raises:
+        InputError: It has another search space, or is of an earlier version.
+    """
+    if not re.fullmatch(r'\w[\w.+-]*', name):
+        raise InputError(f'--study must be letters, digits, and any of _ . + -, got {name!r}')
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction=space.direction,
+        sampler=space.sampler(0),
+        pruner=space.pruner(),
+        load_if_exists=True,
+    )
+    ours = json.loads(json.dumps({'space': space.description, 'base': space.base_config}, default=repr))
+    if _SPACE not in study.user_attrs:
+        if study.get_trials(deepcopy=False):
+            raise InputError(
+                f'study {name!r} must be of this version of the sweep, got another; choose another --study'
+            )
+        study.set_user_attr(_SPACE, ours)
+    lines = list(differing(study.user_attrs[_SPACE], ours))
+    if lines:
+        raise InputError(
+            f'study {name!r} must have this search space, got another (in {space.file}; there → here):\n  '
+            + '\n  '.join(lines[:20])
+            + '\nchoose another --study'
+        )
+    return study
+
+
+def retry(study: optuna.Study, trial: FrozenTrial, limit: int | None) -> None:
+    """Queue the parameters of a lost trial again, unless that was done ``limit`` times."""
+    _Retry(limit)(study, trial)
+
+
+def reap(study: optuna.Study) -> None:
+    """Fail the trials whose worker is dead, and queue them again."""
+    fail_stale_trials(study)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):  # Optuna does not see one that never gave a sign
+        began = trial.datetime_start or datetime.now()
+        if WORKER not in trial.user_attrs and began < datetime.now() - _NEVER_BEGUN:
+            retry(study, study.tell(trial.number, state=TrialState.FAIL), None)
+
+
+class Progress:
+    """How far a study is; a trial that was lost and tried again is one trial, in the state of its latest attempt.
+
+    Args:
+        trials: All trials of the study.
+
+    Attributes:
+        latest: The latest attempt of each trial.
     """
 
-    def __init__(self, storage: Storage, name: str, space: Space) -> None:
-        self.storage = storage
-        self.space = space
-        self._is_idle = False
-        optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of an absent storage by the page
-        self.study = optuna.create_study(
-            storage=storage.optuna,
-            study_name=name,
-            direction=space.direction,
-            sampler=space.sampler(0),
-            pruner=space.pruner(),
-            load_if_exists=True,
-        )
-        self._check_space()
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        again = {number for trial in trials for number in attempts_before(trial)}
+        self.latest = [trial for trial in trials if trial.number not in again]
 
-    def _check_space(self) -> None:
-        """Keep the search space with a new study; compare it with an older one's."""
-        ours = _as_json({'space': self.space.description, 'base': self.space.base_config})
-        if _SPACE not in self.study.user_attrs and not self.trials():
-            self.study.set_user_attr(CLAIMS, 'the row of this attribute is locked while trials are claimed')
-            self.study.set_user_attr(_SPACE, ours)  # all in one, and last: another process may look at any moment
-        lines = list(differing(self.study.user_attrs.get(_SPACE, {}), ours))
-        if lines:
-            raise InputError(
-                f'study {self.study.study_name!r} must have this search space, got another '
-                f'(in {self.space.file}; there → here):\n  ' + '\n  '.join(lines[:20]) + '\nchoose another --study'
-            )
+    def count(self, *states: TrialState) -> int:
+        """Return how many trials are in one of ``states``."""
+        return sum(trial.state in states for trial in self.latest)
 
-    def trials(self) -> list[FrozenTrial]:
-        """Return all trials, every attempt included."""
-        return self.study.get_trials(deepcopy=False)
+    def best(self, direction: str) -> FrozenTrial | None:
+        """Return the best complete trial, the first of equals; None before there is one."""
+        done = [trial for trial in self.latest if trial.state == TrialState.COMPLETE]
+        sign = 1 if direction == 'maximize' else -1
+        return max(done, key=lambda trial: (sign * float(trial.value or 0.0), -trial.number), default=None)
 
-    def tally(self) -> Tally:
-        """Return how far the study is."""
-        return tally(self.trials(), self.space.max_retries)
+    def failures_in_a_row(self, forgiven: Collection[int] = ()) -> list[FrozenTrial]:
+        """Return the failures since the last trial that ended well, leaving out those with ``forgiven`` numbers."""
+        over = [trial for trial in self.latest if trial.state in OVER and trial.number not in forgiven]
+        over.sort(key=lambda trial: trial.datetime_complete or datetime.min)
+        good = [index for index, trial in enumerate(over) if trial.state != TrialState.FAIL]
+        return over[good[-1] + 1 if good else 0 :]
 
-    def claim(self, n_trials: int, forgiven: Collection[int]) -> Claim:
-        """Take the next trial: a lost one again, else a new one while there are fewer than ``n_trials``.
-
-        Args:
-            n_trials: How many trials the study is to have.
-            forgiven: Numbers of failures from before the command was started.
-        """
-        if self._is_idle:  # a look without the lock, while others still work on the last trials
-            claim = self._outlook(self.tally(), n_trials, forgiven)
-            if claim is not None:
-                return claim
-        with self.storage.claiming(self.study._study_id):
-            count = self.tally()
-            for lost in count.owed:
-                self.study.enqueue_trial(lost.params, user_attrs=next_attempt(lost))
-            if count.owed:
-                count = self.tally()
-            claim = self._outlook(count, n_trials, forgiven)
-            self._is_idle = claim is not None
-            if claim is not None:
-                return claim
-            trial = self.study.ask()
-        # Sampling needs no lock; the stream is the trial's own.
-        self.study.sampler = self.space.sampler(trial.number)
-        return Claim(trial, is_over=False)
-
-    def _outlook(self, count: Tally, n_trials: int, forgiven: Collection[int]) -> Claim | None:
-        """The answer where no trial can be taken; None where one can."""
-        if count.settled >= n_trials or len(failures_in_a_row(count, forgiven)) >= FAILURES_IN_A_ROW:
-            return Claim(None, is_over=True)
-        if count.owed or count.count(TrialState.WAITING) or len(count.latest) < n_trials:
-            return None
-        return Claim(None, is_over=not count.count(TrialState.RUNNING))
-
-    def beat(self, trial: optuna.Trial, worker: str, count: int) -> None:
-        """Give a sign of life.
-
-        Raises:
-            UpdateFinishedTrialError: Somebody took the worker for dead, and the trial is no longer its own.
-        """
-        trial.set_user_attr(HEARTBEAT, [worker, count])
-
-    def settle(self, trial: optuna.Trial | FrozenTrial, state: TrialState, value: float | None, outcome: Any) -> bool:
-        """End a running trial; what has ended stays as it is.
-
-        Args:
-            trial: The trial.
-            state: How it ended.
-            value: The objective, for a complete trial.
-            outcome: What to keep about it: reason, error, exit status, whether it was lost.
-
-        Returns:
-            Whether the trial was still running.
-        """
-        with self.storage.claiming(self.study._study_id):
-            try:
-                self.storage.optuna.set_trial_user_attr(trial._trial_id, OUTCOME, outcome)
-            except UpdateFinishedTrialError:
-                return False
-            self.study.tell(trial.number, value, state=state, skip_if_finished=True)
-        return True
+    def line(self, n_trials: int, space: Space) -> str:
+        """Say how many trials are done, pruned, failed and running, the best, and about how long it will take."""
+        best, running = self.best(space.direction), self.count(TrialState.RUNNING)
+        parts = [
+            f'{self.count(*OVER)}/{n_trials} trials over',
+            f'{self.count(TrialState.COMPLETE)} done',
+            f'{self.count(TrialState.PRUNED)} pruned',
+            f'{self.count(TrialState.FAIL)} failed',
+            f'{running} running',
+        ]
+        if best is not None:
+            parts.append(f'best {space.objective} {best.value:.4f} (trial {best.number})')
+        lasted = [trial.duration.total_seconds() for trial in self.latest if trial.duration]
+        if lasted and self.count(*OVER) < n_trials:
+            left_s = (n_trials - self.count(*OVER)) * sum(lasted) / len(lasted) / max(1, running)
+            parts.append(f'about {_duration(left_s)} left')
+        return ' · '.join(parts)
 
 
-def _as_json(value: Any) -> Any:
-    """Nested values as JSON gives them back: tuples are lists."""
-    return json.loads(json.dumps(value, default=repr))
-
-
-def best_trial(count: Tally, direction: str) -> FrozenTrial | None:
-    """Return the best complete trial, the first of equals; None before there is one."""
-    done = [trial for trial in count.latest.values() if trial.state == TrialState.COMPLETE]
-    sign = 1 if direction == 'maximize' else -1
-    return max(done, key=lambda trial: (sign * float(trial.value or 0.0), -trial.number), default=None)
-
-
-def progress_line(count: Tally, n_trials: int, space: Space) -> str:
-    """Say how many trials are done, pruned, failed and running, the best so far, and about how long it will take."""
-    best = best_trial(count, space.direction)
-    running = count.count(TrialState.RUNNING)
-    parts = [
-        f'{count.settled}/{n_trials} trials over',
-        f'{count.count(TrialState.COMPLETE)} done',
-        f'{count.count(TrialState.PRUNED)} pruned',
-        f'{count.count(TrialState.FAIL)} failed',
-        f'{running} running',
-    ]
-    if best is not None:
-        parts.append(f'best {space.objective} {best.value:.4f} (trial {best.number})')
-    lasted = [t.duration.total_seconds() for t in count.latest.values() if t.state.is_finished() and t.duration]
-    if lasted and count.settled < n_trials:
-        left_s = (n_trials - count.settled) * sum(lasted) / len(lasted) / max(1, running)
-        parts.append(f'about {_duration(left_s)} left')
-    return ' · '.join(parts)
+def attempts_before(trial: FrozenTrial) -> list[int]:
+    """Return the numbers of the lost trials that this one repeats, the first one first."""
+    return list(trial.system_attrs.get('retry_history', ()))
 
 
 def _duration(seconds: float) -> str:
@@ -298,3 +210,36 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f'{seconds:.0f} s'
     return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60} min'
+
+
+def patiently(step: Callable[[], Result], storage: RDBStorage, is_stopped: Event) -> Result:
+    """Take a step that can be repeated until the storage lets it through.
+
+    Args:
+        step: What to do.
+        storage: What may be away.
+        is_stopped: Ends the patience.
+
+    Raises:
+        InputError: It is away and the patience is at its end.
+    """
+    began_s, told = time.monotonic(), False
+    while True:
+        try:
+            return step()
+        except AWAY as error:
+            reason = str(error).splitlines()[0]
+            if is_stopped.is_set() or time.monotonic() - began_s > _PATIENCE_S:
+                raise InputError(f'The storage is away: {reason}. The same command resumes the study.') from error
+            if not told:
+                told = True
+                print_log(f'the storage is away, trying again: {reason}', logger='current')
+            storage.remove_session()  # one that broke stays broken
+        is_stopped.wait(1.0)
+
+
+def attribute(trial: FrozenTrial, name: str) -> Any:
+    """Return an attribute that the sweep gave a trial, empty where it has none."""
+    if name in (REASON, ERROR) and trial.state != TrialState.FAIL:
+        return ''
+    return trial.user_attrs.get(name, 'stale' if name == REASON else '')

@@ -1,14 +1,15 @@
-"""What the sweep's tests share."""
+"""Fixtures of the sweep's tests."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sweeps import Postgres, Sweep
+from sweeps import Postgres, SweepUnderTest
 
 
 @pytest.fixture(scope='session')
@@ -25,26 +26,26 @@ def postgres() -> Iterator[Postgres]:
     shutil.rmtree(server.folder)
 
 
-@pytest.fixture(params=['journal', 'postgres'])
-def sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sweep]:
-    """A sweep on each kind of storage."""
-    if request.param == 'journal':
-        where = str(tmp_path / 'storage/journal.log')
-    else:
-        where = request.getfixturevalue('postgres').database()
-    yield from _swept(tmp_path, where)
-
-
-@pytest.fixture
-def journal_sweep(tmp_path: Path) -> Iterator[Sweep]:
-    """A sweep on a journal file."""
-    yield from _swept(tmp_path, str(tmp_path / 'storage/journal.log'))
-
-
-def _swept(folder: Path, where: str) -> Iterator[Sweep]:
-    one = Sweep(folder, where)
+def _swept(folder: Path, where: str) -> Iterator[SweepUnderTest]:
+    one = SweepUnderTest(folder, where)
     yield one
-    for process in one.drivers:
+    for process in one.commands:
         if process.is_alive():
             process.kill()
         process.join()
+    for pid in one.trainings():
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[SweepUnderTest]:
+    """A sweep on a SQLite file."""
+    yield from _swept(tmp_path, str(tmp_path / 'storage/study.db'))
+
+
+@pytest.fixture(params=['sqlite', 'postgres'])
+def any_sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SweepUnderTest]:
+    """A sweep on each kind of storage."""
+    is_file = request.param == 'sqlite'
+    where = str(tmp_path / 'storage/study.db') if is_file else request.getfixturevalue('postgres').database()
+    yield from _swept(tmp_path, where)

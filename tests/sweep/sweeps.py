@@ -1,11 +1,10 @@
-"""Sweeps under test: a real PostgreSQL, a tiny search space, and drivers in processes of their own."""
+"""Sweeps under test: a real PostgreSQL, and a sweep over a tiny search space."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,13 +14,12 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from optuna.trial import TrialState
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
-from armbench_mmdet.sweep.driver import Driver
 from armbench_mmdet.sweep.space import load_space
-from armbench_mmdet.sweep.storage import open_storage
-from armbench_mmdet.sweep.study import SharedStudy, Tally
-from armbench_mmdet.sweep.worker import Task
+from armbench_mmdet.sweep.study import open_storage, open_study
+from armbench_mmdet.sweep.workers import Sweep
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name('stand_in.py')))
 BASE = "model = dict(behaviour='good', x=0.5, steps=3, step_s=0.0)\ntrain_cfg = dict(max_iters=3)\n"
@@ -29,7 +27,7 @@ SPACE = """
 base = 'base_config.py'
 objective = 'score'
 n_trials = {n_trials}
-heartbeat_s = {heartbeat_s}
+heartbeat_s = 1
 sampler = dict(type={sampler})
 pruner = dict(type={pruner})
 fixed = {fixed!r}
@@ -82,92 +80,77 @@ class Postgres:
         return f'{address}/study{self._count}'
 
 
-class Sweep:
-    """A sweep under test."""
+class SweepUnderTest:
+    """A sweep whose trainings are stand-ins."""
 
     def __init__(self, folder: Path, where: str) -> None:
-        self.folder = folder
-        self.where = where
-        self.work_dir = folder / 'work'
-        self.command: tuple[str, ...] = STAND_IN
-        self.drivers: list[BaseProcess] = []
+        self.folder, self.where, self.work_dir = folder, where, folder / 'work'
+        self.commands: list[BaseProcess] = []
         (folder / 'base_config.py').write_text(BASE)
         self.configure()
 
     def configure(
-        self,
-        n_trials: int = 6,
-        heartbeat_s: float = 0.5,
-        sampler: str = "'RandomSampler'",
-        pruner: str = "'NopPruner'",
-        **model: object,
+        self, n_trials: int = 6, sampler: str = "'RandomSampler'", pruner: str = "'NopPruner'", **model: object
     ) -> None:
-        """Write the search space; ``model`` is what every trial sets, the others Python of the file."""
+        """Write the search space; ``model`` is what every trial sets."""
         self.n_trials = n_trials
         fixed = {f'model.{key}': value for key, value in model.items()}
-        text = SPACE.format(n_trials=n_trials, heartbeat_s=heartbeat_s, sampler=sampler, pruner=pruner, fixed=fixed)
+        text = SPACE.format(n_trials=n_trials, sampler=sampler, pruner=pruner, fixed=fixed)
         (self.folder / 'space.py').write_text(text)
 
-    def driver(self, workers: int = 2, study: str = 'study', n_trials: int | None = None) -> Driver:
+    def run(self, workers: int = 2, n_trials: int | None = None, study: str = 'study') -> bool:
         space = load_space(self.folder / 'space.py')
-        task = Task(space, study, self.where, self.work_dir, self.command, n_trials or space.n_trials, ())
-        return Driver(task, [None] * workers)
+        sweep = Sweep(space, study, self.where, self.work_dir, STAND_IN, n_trials or space.n_trials, [None] * workers)
+        return sweep.run()
 
     def start(self, workers: int = 2) -> BaseProcess:
-        """Start a driver in a process of its own."""
-
-        def run() -> None:
-            raise SystemExit(0 if self.driver(workers).run() else 130)
-
-        process = multiprocessing.get_context('fork').Process(target=run)
+        """Start the command in a process of its own."""
+        process = multiprocessing.get_context('fork').Process(target=lambda: sys.exit(0 if self.run(workers) else 130))
         process.start()
-        self.drivers.append(process)
+        self.commands.append(process)
         return process
 
-    def study(self) -> SharedStudy:
-        return SharedStudy(open_storage(self.where), 'study', load_space(self.folder / 'space.py'))
+    def study(self) -> optuna.Study:
+        space = load_space(self.folder / 'space.py')
+        return open_study(open_storage(self.where, space), 'study', space)
 
-    def wait_until(self, is_so: Callable[[Tally], object], timeout_s: float = 60) -> Tally:
-        study, deadline = self.study(), time.monotonic() + timeout_s
-        while not is_so(count := study.tally()):
-            assert time.monotonic() < deadline, [(t.number, t.state, t.user_attrs) for t in count.latest.values()]
-            time.sleep(0.05)
-        return count
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study().get_trials(states=states or None)
 
     def go(self) -> None:
         """Let the stand-ins that hang go on."""
         (self.work_dir / 'go').touch()
 
-    def finish(self, process: BaseProcess, timeout_s: float = 90) -> None:
-        process.join(timeout_s)
-        assert process.exitcode == 0
+    def wait_for_trainings(self, count: int) -> list[int]:
+        wait_until(lambda: len(self.trainings()) == count)
+        return self.trainings()
 
-    def check(self) -> Tally:
-        """No trial lost, none counted twice, none left running; and no stand-in either."""
-        study = self.study()
-        count = study.tally()
-        states = [trial.state for trial in study.trials()]
-        assert TrialState.RUNNING not in states
-        assert TrialState.WAITING not in states
-        assert len(count.latest) == count.settled == self.n_trials
-        assert not count.owed
-        assert not stand_ins(self.work_dir)
-        return count
+    def trainings(self) -> list[int]:
+        """Process ids of the stand-ins that run."""
+        found = []
+        for process in Path('/proc').glob('[0-9]*'):
+            try:
+                line = (process / 'cmdline').read_bytes().decode()
+                state = (process / 'stat').read_text().rpartition(')')[2].split()[0]
+            except OSError:
+                continue
+            if 'stand_in.py' in line and str(self.work_dir) in line and state != 'Z':
+                found.append(int(process.name))
+        return found
 
+    def finish(self, process: BaseProcess, status: int = 0) -> None:
+        process.join(60)
+        assert process.exitcode == status
 
-def stand_ins(folder: Path) -> list[int]:
-    """Process ids of the trainings below ``folder``."""
-    found = []
-    for process in Path('/proc').glob('[0-9]*'):
-        try:
-            line = (process / 'cmdline').read_bytes().decode()
-            state = (process / 'stat').read_text().rpartition(')')[2].split()[0]
-        except OSError:
-            continue
-        if 'stand_in.py' in line and str(folder) in line and state != 'Z':
-            found.append(int(process.name))
-    return found
+    def check(self, **counts: int) -> None:
+        """So many trials in each state, no other left, and no training either."""
+        states = [trial.state.name.lower() for trial in self.trials()]
+        assert {state: states.count(state) for state in states} == counts
+        assert not self.trainings()
 
 
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+def wait_until(is_so: Callable[[], object], timeout_s: float = 40) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep import overrides
 from armbench_mmdet.sweep.overrides import (
     applied,
-    check_bases,
     difference,
     differing,
     resolved,
@@ -85,22 +83,6 @@ def test_base_of_another_study_is_refused(study: Path) -> None:
     write_base(study, Path('original.py'), OLD)
     with pytest.raises(InputError, match=r"base\.py must be the base config of this study.*\n.*name: \"it's\" → 'x'"):
         write_base(study, Path('original.py'), {**OLD, 'name': 'x'})
-
-
-def test_files_are_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / 'best.py'
-    overrides.write_text(path, 'old')
-    monkeypatch.setattr(Path, 'replace', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        overrides.write_text(path, 'new')
-    assert path.read_text() == 'old'
-
-
-def test_config_that_is_its_own_base(tmp_path: Path) -> None:
-    (tmp_path / 'a.py').write_text("_base_ = 'b.py'")
-    (tmp_path / 'b.py').write_text("_base_ = 'a.py'")
-    with pytest.raises(InputError, match=r'must not be among its own bases, got .*a\.py → .*b\.py → .*a\.py'):
-        check_bases(tmp_path / 'a.py')
 
 
 def test_differing_names_every_leaf() -> None:

@@ -1,0 +1,99 @@
+"""The training process and the hook inside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mmengine.registry import HOOKS, init_default_scope
+from sweeps import BASE, STAND_IN
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.sweep.training import VARIABLE, SweepReportHook, Training, fresh_folder
+
+
+def give(monkeypatch: pytest.MonkeyPatch, folder: Path, pid: int) -> None:
+    monkeypatch.setenv(VARIABLE, json.dumps({'folder': str(folder), 'objective': 'score', 'worker_pid': pid}))
+
+
+def test_without_a_sweep_the_hook_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    hook = SweepReportHook()
+    hook.before_train(SimpleNamespace())
+    hook.after_train_iter(SimpleNamespace(), 0)
+    hook.after_val_epoch(SimpleNamespace(), {})
+
+
+def test_hook_reports_each_validation_to_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trial = fresh_folder(tmp_path, 0)
+    training = Training(trial, ['true'], 'score', None, {})
+    assert training.has_ended(10)
+    give(monkeypatch, trial, os.getpid())
+    for value in (0.25, 0.5):
+        SweepReportHook().after_val_epoch(SimpleNamespace(logger=logging.getLogger()), {'score': value, 'other': 1.0})
+    assert training.values() == [0.25, 0.5]
+    assert training.outcome().value == 0.5
+
+
+def test_unknown_metric_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    give(monkeypatch, tmp_path, os.getpid())
+    with pytest.raises(InputError, match=r"objective must be one of .*, coco/bbox_mAP; got 'score'"):
+        SweepReportHook().after_val_epoch(SimpleNamespace(), {'coco/bbox_mAP': 0.5})
+
+
+def test_training_ends_when_its_worker_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    give(monkeypatch, tmp_path, 2**22 + 1)
+    hook = SweepReportHook()
+    for step, arguments in ((hook.before_train, ()), (hook.after_train_iter, (0,)), (hook.after_val_iter, (0,))):
+        with pytest.raises(SystemExit):
+            step(SimpleNamespace(), *arguments)
+
+
+def test_end_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / 'base.py').write_text(BASE)
+    trial = fresh_folder(tmp_path, 0)
+    (trial / 'config.py').write_text("model = dict(behaviour='hang')\n")
+    training = Training(trial, STAND_IN, 'score', None, {})
+    assert not training.has_ended(0.3)
+    training.end()
+    assert training.outcome()[1:] == ('killed', 'by SIGTERM')
+
+
+def test_folder_of_an_older_study_is_moved_aside(tmp_path: Path) -> None:
+    for expected in ([], ['trial_0007.old1'], ['trial_0007.old1', 'trial_0007.old2']):
+        folder = fresh_folder(tmp_path, 7)
+        assert not list(folder.iterdir())
+        (folder / 'config.py').touch()
+        assert sorted(path.name for path in tmp_path.glob('*.old*')) == expected
+
+
+@pytest.mark.parametrize('devices', [None, '3', '0,1'])
+def test_command_devices_and_threads(devices: str | None, tmp_path: Path) -> None:
+    script = tmp_path / 'show.sh'
+    script.write_text('echo "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS $@"\n')
+    python = tmp_path / 'python'
+    python.write_text(f'#!/bin/sh\nexec sh {script} "$@"\n')
+    python.chmod(0o755)
+    training = Training(
+        fresh_folder(tmp_path, 0), [str(python), 'train.py'], 'score', devices, {'OMP_NUM_THREADS': '5'}
+    )
+    assert training.has_ended(30)
+    seen, threads, *words = (training.folder / 'train.log').read_text().split()
+    if devices is None:
+        seen, threads, words = devices, seen, [threads, *words]
+    assert (seen, threads) == (devices, '5')
+    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'] if devices == '0,1' else []
+    assert words[: len(launcher) + 4] == [
+        *launcher,
+        'train.py',
+        f'{training.folder}/config.py',
+        '--work-dir',
+        f'{training.folder}/run',
+    ]
+    assert ('--launcher' in words) is (devices == '0,1')
+    init_default_scope('mmdet')
+    assert type(HOOKS.build({'type': words[-1].partition('=')[2]})) is SweepReportHook
