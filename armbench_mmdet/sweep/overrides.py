@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-from armbench_mmdet.configs import load_config
+from armbench_mmdet.configs import Difference, differences, load_config
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import write_atomically
 
@@ -191,21 +191,6 @@ def _change(key: str, old: Mapping[str, Any], value: Any) -> Any:
     return difference(old[key], value) if isinstance(old[key], Mapping) else {DELETE: True, **value}
 
 
-def differing(old: Any, new: Any, name: str = '') -> Iterator[str]:
-    """Yield a line for each leaf in which two nested values differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(key for key in new if key not in old)]:
-            path = f'{name}[{key!r}]' if '.' in str(key) else f'{name}.{key}'.lstrip('.')
-            if key not in old:
-                yield f'{path}: nothing → {new[key]!r}'
-            elif key not in new:
-                yield f'{path}: {old[key]!r} → nothing'
-            else:
-                yield from differing(old[key], new[key], path)
-    elif old != new or type(old) is not type(new):
-        yield f'{name}: {old!r} → {new!r}'
-
-
 def _source(config: Mapping[str, Any]) -> str:
     """A config as Python; the standard library's formatter takes a hundredth of the time of mmengine's."""
     return ''.join(f'{key} = {pprint.pformat(value, width=116, sort_dicts=False)}\n' for key, value in config.items())
@@ -228,12 +213,11 @@ def write_base(folder: Path, source: Path, config: dict[str, Any]) -> None:
     path = folder / BASE
     if not path.exists():
         write_atomically(path, f'# {source.as_posix()}, resolved\n{_source(config)}')
-    lines = list(differing(resolved(path), config))
-    if lines:
+    found = differences(resolved(path), config)
+    if found:
         raise InputError(
-            f'{path} must be the base config of this study, got differences:\n  '
-            + '\n  '.join(lines[:10])
-            + '\nchoose another --study, or move the folder away'
+            f'{path} must be the base config of this study, got differences:{listed(found)}\n'
+            'choose another --study, or move the folder away'
         )
 
 
@@ -252,6 +236,11 @@ def write_overrides(path: Path, base: str, old: dict[str, Any], new: dict[str, A
     """
     change = difference(old, new)
     write_atomically(path, f'# {note}\n_base_ = {base!r}\n\n{_source(change)}')
-    lines = list(differing(new, resolved(path)))
-    if lines:
-        raise InputError(f'{path} must reload as written, got differences:\n  ' + '\n  '.join(lines[:10]))
+    found = differences(new, resolved(path))
+    if found:
+        raise InputError(f'{path} must reload as written, got differences:{listed(found)}')
+
+
+def listed(found: Sequence[Difference]) -> str:
+    """Differences as lines of a message."""
+    return ''.join(f'\n  {one.key}: {one.base} → {one.run}' for one in found[:20])

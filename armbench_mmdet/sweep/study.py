@@ -18,8 +18,9 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import exc as sql
 
+from armbench_mmdet.configs import differences
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.overrides import differing
+from armbench_mmdet.sweep.overrides import listed
 from armbench_mmdet.sweep.space import Space, quiet_optuna
 
 Result = TypeVar('Result')
@@ -126,12 +127,11 @@ def open_study(storage: RDBStorage, name: str, space: Space) -> optuna.Study:
                 f'study {name!r} must be of this version of the sweep, got another; choose another --study'
             )
         study.set_user_attr(_SPACE, ours)
-    lines = list(differing(study.user_attrs[_SPACE], ours))
-    if lines:
+    found = differences(study.user_attrs[_SPACE], ours)
+    if found:
         raise InputError(
-            f'study {name!r} must have this search space, got another (in {space.file}; there → here):\n  '
-            + '\n  '.join(lines[:20])
-            + '\nchoose another --study'
+            f'study {name!r} must have this search space, got another (in {space.file}; there → here):{listed(found)}\n'
+            'choose another --study'
         )
     return study
 

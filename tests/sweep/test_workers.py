@@ -145,7 +145,7 @@ def test_another_search_space_is_refused_with_the_difference(sweep: SweepUnderTe
     sweep.study()
     text = (sweep.folder / 'space.py').read_text()
     (sweep.folder / 'space.py').write_text(text.replace('high=1.0', 'high=2.0'))
-    with pytest.raises(InputError, match=r"'study' must have this search space.*\n.*model\.x'\]\.high: 1\.0 → 2\.0"):
+    with pytest.raises(InputError, match=r"'study' must have this search space.*\n.*model\.x\.high: 1\.0 → 2\.0"):
         sweep.study()
     (sweep.folder / 'space.py').write_text(text.replace('n_trials = 6', 'n_trials = 60'))
     sweep.study()  # more trials are no other space
