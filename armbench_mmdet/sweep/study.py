@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
@@ -110,8 +109,6 @@ def open_study(storage: RDBStorage, name: str, space: Space) -> optuna.Study:
     Raises:
         InputError: It has another search space, or is of an earlier version.
     """
-    if not re.fullmatch(r'\w[\w.+-]*', name):
-        raise InputError(f'--study must be letters, digits, and any of _ . + -, got {name!r}')
     study = optuna.create_study(
         storage=storage,
         study_name=name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import socket
 import threading
@@ -88,6 +89,8 @@ class Sweep:
         n_trials: int,
         devices: Sequence[str | None] = (None,),
     ) -> None:
+        if not re.fullmatch(r'\w[\w.+-]*', study):
+            raise InputError(f'--study must be letters, digits, and any of _ . + -, got {study!r}')
         self.space, self.folder, self.command, self.n_trials, self.devices = space, folder, command, n_trials, devices
         self._storage = open_storage(storage, space)
         self.study = open_study(self._storage, study, space)
