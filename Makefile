@@ -20,7 +20,7 @@ done
 @$(PY) tools/report.py $(addprefix work_dirs/,$(notdir $(1))) --out $(2)
 endef
 
-.PHONY: help setup demo minibench-results test test-slow lint format docs bench
+.PHONY: help setup demo minibench-results test test-slow lint format docs docs-generated bench
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables              PYTHON=$(PYTHON)  VENV=$(VENV) (an existing environment works)  TORCH='$(TORCH)'"
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install '$(TORCH)'
 	grep -v '^torch==' constraints.txt > $(VENV)/requirements.txt
 	MMCV_WITH_OPS=0 $(PY) -m pip install --no-deps -r $(VENV)/requirements.txt
-	$(PY) -m pip install --no-deps -e .
+	$(PY) -m pip install --no-deps --no-build-isolation -e .
 	$(PY) tools/doctor.py || { test $$? = 2 && echo 'warning: set-up is complete; see the lines marked ! above'; }
 	touch $@
 
@@ -60,6 +60,11 @@ docs: setup      ## the site in build/site, with the API reference; needs its ow
 	$(PY) -m pip install -q --no-deps -r docs/requirements.txt
 	$(PY) docs/architecture.py --check
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q --strict -d build/site
+
+docs-generated: setup ## what the docs take from the code: the architecture's picture and the result file's schema
+	$(PY) docs/architecture.py
+	$(PY) -c 'import json; from armbench_mmdet.evaluation.result import result_schema as schema; \
+		print(json.dumps(schema(), indent=2, ensure_ascii=False))' > docs/result-file.schema.json
 
 bench: setup     ## ours against the stock stack, as ratios; wants an idle machine
 	$(PY) tools/benchmark.py all
