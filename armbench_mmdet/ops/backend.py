@@ -1,4 +1,4 @@
-"""Which implementation of an operator runs: torchvision's, the numba kernels, or plain torch."""
+"""The choice of an operator's implementation: torchvision's, the numba kernels, or plain torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BACKENDS = ('torchvision', 'numba', 'torch')
 
 
 @functools.cache
-def _import_problem(backend: str) -> str | None:
+def import_problem(backend: str) -> str | None:
     """Return why a backend does not import on this machine, or None where it does."""
     try:
         importlib.import_module(backend)
@@ -28,7 +28,7 @@ def _import_problem(backend: str) -> str | None:
 
 def unavailable_backends() -> dict[str, str]:
     """Return the backends that do not import on this machine, each with the reason."""
-    return {name: problem for name in BACKENDS if (problem := _import_problem(name))}
+    return {name: problem for name in BACKENDS if (problem := import_problem(name))}
 
 
 def requested_backend() -> str | None:
@@ -42,7 +42,7 @@ def requested_backend() -> str | None:
         return None
     if name not in BACKENDS:
         raise InputError(f'{BACKEND_VARIABLE} must be one of {("auto", *BACKENDS)}, got {name!r} (in the environment)')
-    if problem := _import_problem(name):
+    if problem := import_problem(name):
         raise InputError(
             f'{BACKEND_VARIABLE} must be a backend that imports here, got {name!r} (in the environment): {problem}. '
             f'Install it, or unset the variable.'
@@ -56,7 +56,7 @@ def _serves(backend: str, operator: str, device: torch.device) -> bool:
         racing = device.type == 'cuda' and torch.are_deterministic_algorithms_enabled()
         return operator == 'nms' or (operator == 'roi_align' and not racing)
     if backend == 'numba':
-        return operator in ('nms', 'nms_offset', 'roi_align', 'roi_align_max') and device.type == 'cpu'
+        return operator in ('nms', 'roi_align') and device.type == 'cpu'
     return True
 
 
@@ -67,8 +67,7 @@ def choose_backend(operator: str, device: torch.device) -> str:
     device, the ones after it in :data:`BACKENDS` follow. ``torch`` has everything, everywhere.
 
     Args:
-        operator: ``nms``, ``nms_offset`` (boxes that include their last pixel), ``roi_align`` (average),
-            ``roi_align_max`` or ``ms_deform_attn``.
+        operator: ``nms``, ``roi_align`` or ``ms_deform_attn``.
         device: Where the tensors lie.
 
     Raises:
@@ -76,6 +75,6 @@ def choose_backend(operator: str, device: torch.device) -> str:
     """
     first = BACKENDS.index(requested_backend() or BACKENDS[0])
     for backend in BACKENDS[first:]:
-        if _serves(backend, operator, device) and _import_problem(backend) is None:
+        if _serves(backend, operator, device) and import_problem(backend) is None:
             return backend
     return 'torch'

@@ -19,7 +19,7 @@ import torch
 
 from armbench_mmdet.ops.backend import BACKEND_VARIABLE, choose_backend, requested_backend
 from armbench_mmdet.ops.deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
-from armbench_mmdet.ops.nms import nms
+from armbench_mmdet.ops.nms import nms, softnms
 from armbench_mmdet.ops.roi_align import roi_align_backward, roi_align_forward
 
 EXTENSION = 'mmcv._ext'
@@ -49,6 +49,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         nms,
         roi_align_backward,
         roi_align_forward,
+        softnms,
     )
 }
 
@@ -69,8 +70,8 @@ class StandIn(ModuleType):
 
         def missing(*args: object, **kwargs: object) -> NoReturn:
             raise NotImplementedError(
-                f'mmcv operator {name!r} is not provided without compiling: armbench_mmdet has NMS, RoIAlign and '
-                f'multi-scale deformable attention. Compile mmcv to get it: {COMPILE_COMMAND}'
+                f'mmcv operator {name!r} is not provided without compiling: armbench_mmdet has NMS, soft NMS, '
+                f'RoIAlign and multi-scale deformable attention. Compile mmcv to get it: {COMPILE_COMMAND}'
             )
 
         missing.__name__ = name

@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression."""
+"""Non-maximum suppression, greedy and soft."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ BLOCK = 1024
 """Boxes compared at once by the torch backend: 8 MB of overlaps."""
 
 
-def _overlaps(first: Tensor, second: Tensor, offset: int) -> Tensor:
+def _overlaps(first: Tensor, second: Tensor) -> Tensor:
     """Return the ``(N, M)`` IoU of boxes ``(N, 4)`` and ``(M, 4)``; NaN where both are empty."""
     x1, y1, x2, y2 = first.T[..., None]
     other_x1, other_y1, other_x2, other_y2 = second.T
-    width = (torch.minimum(x2, other_x2) - torch.maximum(x1, other_x1) + offset).clamp(min=0)
-    height = (torch.minimum(y2, other_y2) - torch.maximum(y1, other_y1) + offset).clamp(min=0)
+    width = (torch.minimum(x2, other_x2) - torch.maximum(x1, other_x1)).clamp(min=0)
+    height = (torch.minimum(y2, other_y2) - torch.maximum(y1, other_y1)).clamp(min=0)
     inner = width * height
-    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
-    other_areas = (other_x2 - other_x1 + offset) * (other_y2 - other_y1 + offset)
+    areas = (x2 - x1) * (y2 - y1)
+    other_areas = (other_x2 - other_x1) * (other_y2 - other_y1)
     return inner / (areas + other_areas - inner)
 
 
-def _kept_torch(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
+def _kept_torch(boxes: Tensor, iou_threshold: float) -> Tensor:
     """Return ``(N,) bool``, which of the boxes, best first, survive.
 
     Within a block the greedy rule "kept unless a better kept box overlaps" is iterated to its fixed point, which is
@@ -38,7 +38,7 @@ def _kept_torch(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
     for start in range(0, len(boxes), BLOCK):
         block = slice(start, start + BLOCK)
         # Row suppresses column; only better boxes suppress worse ones.
-        suppresses = (_overlaps(boxes[block], boxes[block], offset) > iou_threshold).triu(1)
+        suppresses = (_overlaps(boxes[block], boxes[block]) > iou_threshold).triu(1)
         candidates = kept[block].clone()
         survivors = candidates
         while True:
@@ -50,19 +50,25 @@ def _kept_torch(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
         winners = boxes[block][survivors]
         for later_start in range(start + BLOCK, len(boxes), BLOCK):
             later = slice(later_start, later_start + BLOCK)
-            kept[later] &= ~(_overlaps(winners, boxes[later], offset) > iou_threshold).any(0)
+            kept[later] &= ~(_overlaps(winners, boxes[later]) > iou_threshold).any(0)
     return kept
 
 
-def _check(boxes: Tensor, scores: Tensor) -> None:
+def _check(boxes: Tensor, scores: Tensor, offset: int, operator: str) -> None:
+    if offset:
+        raise InputError(
+            f'offset must be 0, got {offset!r} (in {operator}); boxes that include their last pixel are not provided '
+            'without compiling mmcv'
+        )
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
         raise InputError(
-            f'boxes and scores must be (N, 4) and (N,), got {tuple(boxes.shape)} and {tuple(scores.shape)} (in nms)'
+            f'boxes and scores must be (N, 4) and (N,), got {tuple(boxes.shape)} and {tuple(scores.shape)} '
+            f'(in {operator})'
         )
     for name, tensor in (('boxes', boxes), ('scores', scores)):
         if (unordered := tensor.isnan()).any():
             raise InputError(
-                f'{name} must be free of NaN, got {int(unordered.sum())} NaN of {tensor.numel()} (in nms); '
+                f'{name} must be free of NaN, got {int(unordered.sum())} NaN of {tensor.numel()} (in {operator}); '
                 f'the model that computed them has most likely diverged'
             )
 
@@ -71,27 +77,27 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     """Return the boxes that no better kept box overlaps by more than a threshold.
 
     Boxes of equal score are taken in the order in which ``torch.sort`` puts them, as in the compiled operator. Sizes
-    may be zero or negative; areas are computed as there, ``(x2 - x1 + offset) * (y2 - y1 + offset)``.
+    may be zero or negative; areas are computed as there, ``(x2 - x1) * (y2 - y1)``.
 
     Args:
         boxes: ``(N, 4)``, x1 y1 x2 y2; half precision is computed in single precision.
         scores: ``(N,)``.
         iou_threshold: The largest IoU that two kept boxes may have; rounded to the precision of the boxes.
-        offset: 1 if coordinates are those of the first and last pixel, 0 if of the edges.
+        offset: 0, for coordinates of edges.
 
     Returns:
         ``(K,) int64``, indices of kept boxes, best first.
 
     Raises:
-        InputError: Shapes do not match, or there is a NaN.
+        InputError: Shapes do not match, there is a NaN, or the offset is not 0.
     """
-    _check(boxes, scores)
+    _check(boxes, scores, offset, 'nms')
     if boxes.dtype not in (torch.float32, torch.float64):
         boxes = boxes.float()
     boxes = boxes.detach()
     threshold = float(np.float32(iou_threshold)) if boxes.dtype == torch.float32 else float(iou_threshold)
     order = scores.detach().sort(descending=True).indices
-    backend = choose_backend('nms_offset' if offset else 'nms', boxes.device)
+    backend = choose_backend('nms', boxes.device)
     ordered = boxes[order]
     if backend == 'torchvision':
         # It sorts too, and differently among equal scores; ranks have none.
@@ -99,35 +105,77 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         return order[torch.ops.torchvision.nms(ordered, ranks, threshold)]
     if backend == 'numba':
         corners = ordered.T.contiguous().numpy()
-        scalar = corners.dtype.type
-        kept = torch.from_numpy(kept_boxes(corners, scalar(threshold), scalar(offset)))
+        kept = torch.from_numpy(kept_boxes(corners, corners.dtype.type(threshold)))
     else:
-        kept = _kept_torch(ordered, threshold, offset)
+        kept = _kept_torch(ordered, threshold)
     return order[kept]
 
 
 @compiled
-def kept_boxes(corners: NDArray[np.floating], threshold: np.floating, offset: np.floating) -> NDArray[np.bool_]:
+def kept_boxes(corners: NDArray[np.floating], threshold: np.floating) -> NDArray[np.bool_]:
     """Return which boxes survive.
 
     Args:
         corners: ``(4, N)``, rows x1 y1 x2 y2, boxes best first.
-        threshold: Scalar of the same dtype, like the next.
-        offset: What to add to a width or height.
+        threshold: Scalar of the same dtype.
 
     Returns:
         ``(N,) bool``.
     """
     x1, y1, x2, y2 = corners[0], corners[1], corners[2], corners[3]
-    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
-    zero = offset - offset
+    areas = (x2 - x1) * (y2 - y1)
+    zero = threshold - threshold
     kept = np.ones(areas.size, np.bool_)
     for i in range(areas.size):
         if not kept[i]:
             continue
         for j in range(i + 1, areas.size):
-            width = max(min(x2[i], x2[j]) - max(x1[i], x1[j]) + offset, zero)
-            height = max(min(y2[i], y2[j]) - max(y1[i], y1[j]) + offset, zero)
+            width = max(min(x2[i], x2[j]) - max(x1[i], x1[j]), zero)
+            height = max(min(y2[i], y2[j]) - max(y1[i], y1[j]), zero)
             inner = width * height
             kept[j] &= not inner / (areas[i] + areas[j] - inner) > threshold
+    return kept
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int = 0,
+) -> Tensor:
+    """Take the best box again and again, and lower the scores of those that it overlaps (Soft-NMS, arXiv 1704.04503).
+
+    Args:
+        boxes: ``(N, 4)``, as for :func:`nms`, like the scores and the offset.
+        scores: ``(N,)``.
+        dets: Overwritten, ``(N, 5)``: the first K rows with the boxes taken and their lowered scores.
+        iou_threshold: Methods 0 and 1 leave scores below this IoU alone.
+        sigma: Of method 2.
+        min_score: Boxes whose score falls below are dropped.
+        method: What a score is multiplied by: 0 by zero, 1 by ``1 - IoU``, 2 by ``exp(-IoU² / sigma)``.
+        offset: 0.
+
+    Returns:
+        ``(K,) int64``, indices of the boxes taken, in order.
+    """
+    _check(boxes, scores, offset, 'softnms')
+    lowered, waiting = scores.detach().clone(), torch.arange(len(boxes))
+    taken: list[int] = []
+    while len(waiting):
+        best = waiting[lowered[waiting].argmax()]
+        taken.append(int(best))
+        waiting = waiting[waiting != best]
+        overlaps = _overlaps(boxes[best][None], boxes[waiting])[0].nan_to_num(0)
+        if method == 2:
+            factors = torch.exp(-(overlaps**2) / sigma)
+        else:
+            factors = torch.where(overlaps >= iou_threshold, 1 - overlaps if method == 1 else 0, 1)
+        lowered[waiting] *= factors
+        waiting = waiting[lowered[waiting] >= min_score]
+    kept = torch.tensor(taken, dtype=torch.int64)
+    dets[: len(kept)] = torch.cat([boxes[kept], lowered[kept, None]], 1)
     return kept

@@ -1,21 +1,36 @@
-"""RoIAlign: sample positions, the dispatch to a backend, and the backend in plain torch."""
+"""RoIAlign of bin means: sample positions, the dispatch to a backend, and the backends in torch and in numba."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.jit import compiled, run_tasks
 from armbench_mmdet.ops.backend import choose_backend
 
-EMPTY_MAXIMUM = -10000.0
-"""What the maximum over no sample is, in the compiled operator; a maximum starts from here."""
+AVERAGE = 1
+"""The extension's number for pooling means; maxima, 0, are not provided."""
+
+CHUNK_ELEMENTS = 2**25
+"""Elements of an intermediate result in torch: 128 MB in single precision."""
+
+CHANNEL_BLOCK = 32
+"""Channels of a task in numba: enough for wide registers, few enough that the block's map stays in the cache."""
+
+Array = NDArray[Any]
+Samples = tuple[Array, Array, Array]
+"""Along one axis: positions ``(N, P, G)``, the cells before and after ``(N, P, G, 2) int64``, and those cells' weights.
+
+A position is NaN where a bin has fewer samples than others; both weights are 0 outside the map.
+"""
+Four = tuple[Any, Any, Any, Any]
 
 
 class Bins(NamedTuple):
@@ -76,47 +91,26 @@ def corners(positions: Tensor, extent: int) -> tuple[Tensor, Tensor, Tensor, Ten
     return low, high, torch.where(counts, 1 - fraction, 0), torch.where(counts, fraction, 0)
 
 
-def cells_around_maxima(at_y: Tensor, at_x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return the cells that made each maximum, as indices into a channel's map, and their weights.
-
-    A maximum at y = -1 is none at all, as in the compiled operator.
-
-    Args:
-        at_y: ``(N, C, P, Q)``, in cells, like the next.
-        at_x: As ``at_y``.
-        height: Of the map, in cells, like the next.
-        width: As ``height``.
-
-    Returns:
-        ``(N, C, P, Q, 4) int64`` and ``(N, C, P, Q, 4)``, in row-major order of the cells.
-    """
-    top, bottom, above, below = corners(torch.where(at_y == -1, torch.nan, at_y), height)
-    left, right, before, after = corners(at_x, width)
-    cells = [row * width + column for row in (top, bottom) for column in (left, right)]
-    weights = [row * column for row in (above, below) for column in (before, after)]
-    return torch.stack(cells, -1), torch.stack(weights, -1)
-
-
-MAX, AVERAGE = 0, 1
-
-
 def _wide(tensor: Tensor) -> Tensor:
     """Return a contiguous tensor in single precision or better."""
     return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).contiguous()
 
 
 @contextmanager
-def _wide_targets(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Lend tensors to write to in :func:`_wide`'s form; what is written ends up in the given ones."""
-    targets = tuple(_wide(tensor) for tensor in tensors)
-    yield targets
-    for tensor, target in zip(tensors, targets, strict=True):
-        if target is not tensor:
-            tensor.copy_(target)
+def _wide_target(tensor: Tensor) -> Iterator[Tensor]:
+    """Lend a tensor to write to in :func:`_wide`'s form; what is written ends up in the given one."""
+    target = _wide(tensor)
+    yield target
+    if target is not tensor:
+        tensor.copy_(target)
 
 
-def _check(rois: Tensor, images: int, aligned: bool) -> None:
-    """Refuse RoIs that the compiled operator would answer with a crash or another image's memory."""
+def _check(rois: Tensor, images: int, aligned: bool, pool_mode: int) -> None:
+    """Refuse maxima, and RoIs that the compiled operator would answer with a crash or another image's memory."""
+    if pool_mode != AVERAGE:
+        raise InputError(
+            "pool_mode must be 'avg', got 'max' (in roi_align); maxima are not provided without compiling mmcv"
+        )
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise InputError(f'rois must be (N, 5), got {tuple(rois.shape)} (in roi_align)')
     ordered = (rois[:, 1:3] <= rois[:, 3:5]).all(1) if aligned else rois.new_ones(len(rois), dtype=torch.bool)
@@ -127,14 +121,6 @@ def _check(rois: Tensor, images: int, aligned: bool) -> None:
             f'rois must be finite, have an image index below {images} and, when aligned, no negative size, '
             f'got {rois[index].tolist()} (RoI {index} of {len(rois)}, in roi_align)'
         )
-
-
-def _backend(operator: str, tensor: Tensor) -> tuple[str, Any]:
-    """Return the backend's name and, unless it is torchvision, its module."""
-    name = choose_backend(operator, tensor.device)
-    if name == 'torchvision':
-        return name, None
-    return name, importlib.import_module(f'armbench_mmdet.ops.roi_align{"_numba" * (name == "numba")}')
 
 
 def roi_align_forward(
@@ -157,34 +143,32 @@ def roi_align_forward(
         input: ``(B, C, H, W)``; half precision is computed in single precision.
         rois: ``(N, 5)``, image index and x1 y1 x2 y2 in pixels of the input image.
         output: Overwritten; ``(N, C, aligned_height, aligned_width)``.
-        argmax_y: Overwritten when pooling maxima: where each lies, in cells; shaped as ``output``.
+        argmax_y: Of no effect: where maxima lie.
         argmax_x: Likewise.
         aligned_height: Bins per RoI, vertically.
         aligned_width: Bins per RoI, horizontally.
         spatial_scale: Feature cells per pixel.
         sampling_ratio: Samples per bin and axis, 0 for as many as the bin has cells.
-        pool_mode: 0 for the maximum of a bin's samples, 1 for their mean.
+        pool_mode: 1, for the mean of a bin's samples.
         aligned: Whether cell centres lie at half-integers, as they do.
 
     Raises:
-        InputError: An RoI is not finite, of no image, or has a negative size while ``aligned``.
+        InputError: An RoI is not finite, of no image, or has a negative size while ``aligned``; or the mode is not 1.
     """
-    bins = Bins(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
-    _check(rois, input.shape[0], aligned)
+    _check(rois, input.shape[0], aligned, pool_mode)
     if output.numel() == 0:
         return
     features = _wide(input.detach())
     boxes = rois.detach().to(features.dtype)
-    name, backend = _backend('roi_align' if pool_mode == AVERAGE else 'roi_align_max', features)
-    if pool_mode == MAX:
-        with _wide_targets(output, argmax_y, argmax_x) as targets:
-            backend.forward_max(features, boxes, bins, targets)
-    elif name == 'torchvision':
+    backend = choose_backend('roi_align', features.device)
+    if backend == 'torchvision':
         options = (spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned)
         output.copy_(torch.ops.torchvision.roi_align(features, boxes, *options))
-    else:
-        with _wide_targets(output) as (target,), torch.autocast(features.device.type, enabled=False):
-            backend.forward_average(features, boxes, bins, target)
+        return
+    bins = Bins(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+    forward = _forward_numba if backend == 'numba' else _forward_torch
+    with _wide_target(output) as target, torch.autocast(features.device.type, enabled=False):
+        forward(features, boxes, bins, target)
 
 
 def roi_align_backward(
@@ -205,36 +189,30 @@ def roi_align_backward(
 
     Args:
         grad_output: ``(N, C, aligned_height, aligned_width)``.
-        rois: ``(N, 5)``, as in the forward pass, like the options.
-        argmax_y: What the forward pass left there.
-        argmax_x: Likewise.
+        rois: As in the forward pass, like the maxima and the options.
+        argmax_y: Of no effect.
+        argmax_x: Of no effect.
         grad_input: Added to; ``(B, C, H, W)``.
-        aligned_height: Bins per RoI, vertically.
-        aligned_width: Bins per RoI, horizontally.
-        spatial_scale: Feature cells per pixel.
-        sampling_ratio: Samples per bin and axis, 0 for as many as the bin has cells.
-        pool_mode: 0 for the maximum of a bin's samples, 1 for their mean.
-        aligned: Whether cell centres lie at half-integers.
+        aligned_height: As in the forward pass.
+        aligned_width: As in the forward pass.
+        spatial_scale: As in the forward pass.
+        sampling_ratio: As in the forward pass.
+        pool_mode: As in the forward pass.
+        aligned: As in the forward pass.
     """
-    bins = Bins(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
     if grad_output.numel() == 0:
         return
     gradient = _wide(grad_output.detach())
     boxes = rois.detach().to(gradient.dtype)
-    name, backend = _backend('roi_align' if pool_mode == AVERAGE else 'roi_align_max', gradient)
-    if pool_mode == MAX:
-        with _wide_targets(grad_input) as (target,):
-            backend.backward_max(gradient, boxes, _wide(argmax_y), _wide(argmax_x), target)
-    elif name == 'torchvision':
+    backend = choose_backend('roi_align', gradient.device)
+    if backend == 'torchvision':
         options = (spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned)
         grad_input.add_(torch.ops.torchvision._roi_align_backward(gradient, boxes, *options))
-    else:
-        with _wide_targets(grad_input) as (target,), torch.autocast(gradient.device.type, enabled=False):
-            backend.backward_average(gradient, boxes, bins, target)
-
-
-CHUNK_ELEMENTS = 2**25
-"""Elements of an intermediate result: 128 MB in single precision."""
+        return
+    bins = Bins(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+    backward = _backward_numba if backend == 'numba' else _backward_torch
+    with _wide_target(grad_input) as target, torch.autocast(gradient.device.type, enabled=False):
+        backward(gradient, boxes, bins, target)
 
 
 def _interpolation(boxes: Tensor, axis: int, bins: Bins, extent: int) -> Tensor:
@@ -259,7 +237,7 @@ def _chunks(boxes: Tensor, images: int, row_elements: int) -> Iterator[tuple[int
                 yield image, chunk
 
 
-def forward_average(features: Tensor, boxes: Tensor, bins: Bins, output: Tensor) -> None:
+def _forward_torch(features: Tensor, boxes: Tensor, bins: Bins, output: Tensor) -> None:
     """Fill in the mean of each bin, ``(N, C, P, Q)``, of features ``(B, C, H, W)`` for RoIs ``(N, 5)``."""
     images, channels, height, width = features.shape
     for image, chunk in _chunks(boxes, images, bins.height * channels * width):
@@ -271,7 +249,7 @@ def forward_average(features: Tensor, boxes: Tensor, bins: Bins, output: Tensor)
         output[chunk] = pooled.view(len(chunk), bins.height, channels, bins.width).transpose(1, 2)
 
 
-def backward_average(gradient: Tensor, boxes: Tensor, bins: Bins, result: Tensor) -> None:
+def _backward_torch(gradient: Tensor, boxes: Tensor, bins: Bins, result: Tensor) -> None:
     """Add to ``(B, C, H, W)`` the gradient at the features, for ``(N, C, P, Q)`` at the output."""
     images, channels, height, width = result.shape
     for image, chunk in _chunks(boxes, images, bins.height * channels * width):
@@ -283,37 +261,151 @@ def backward_average(gradient: Tensor, boxes: Tensor, bins: Bins, result: Tensor
         result[image] += cells.view(height, channels, width).transpose(0, 1)
 
 
-def forward_max(features: Tensor, boxes: Tensor, bins: Bins, outputs: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Fill in the largest sample of each bin and where it lies, y and x, three times ``(N, C, P, Q)``."""
-    images, channels, height, width = features.shape
-    for image, chunk in _chunks(boxes, images, channels * bins.height * bins.width):
-        ys, xs = (sample_positions(boxes[chunk], axis, bins)[0] for axis in (1, 0))
-        shape = (len(chunk), channels, bins.height, bins.width)
-        value, at_y, at_x = (features.new_full(shape, start) for start in (EMPTY_MAXIMUM, -1, -1))
-        for y in ys.unbind(-1):
-            top, bottom, above, below = (t[:, :, None] for t in corners(y, height))
-            for x in xs.unbind(-1):
-                left, right, before, after = (t[:, None, :] for t in corners(x, width))
-                sample = above * before * features[image][:, top, left]
-                sample = sample + above * after * features[image][:, top, right]
-                sample = sample + below * before * features[image][:, bottom, left]
-                sample = (sample + below * after * features[image][:, bottom, right]).transpose(0, 1)
-                exists = ~(y[:, None, :, None].isnan() | x[:, None, None, :].isnan())
-                better = exists & (sample > value)
-                value = torch.where(better, sample, value)
-                at_y = torch.where(better, y[:, None, :, None], at_y)
-                at_x = torch.where(better, x[:, None, None, :], at_x)
-        for output, result in zip(outputs, (value, at_y, at_x), strict=True):
-            output[chunk] = result
+@compiled
+def _neighbours(
+    rows: Samples, columns: Samples, box: int, p: int, q: int, i: int, j: int, width: int
+) -> tuple[Four, Four]:
+    """Return the four cells around sample ``(i, j)`` of bin ``(p, q)``, in row-major order, and their weights."""
+    top, bottom = rows[1][box, p, i, 0] * width, rows[1][box, p, i, 1] * width
+    left, right = columns[1][box, q, j, 0], columns[1][box, q, j, 1]
+    above, below = rows[2][box, p, i, 0], rows[2][box, p, i, 1]
+    before, after = columns[2][box, q, j, 0], columns[2][box, q, j, 1]
+    cells = (top + left, top + right, bottom + left, bottom + right)
+    return cells, (above * before, above * after, below * before, below * after)
 
 
-def backward_max(gradient: Tensor, boxes: Tensor, at_y: Tensor, at_x: Tensor, result: Tensor) -> None:
-    """Add to ``(B, C, H, W)`` the gradient at the features, for ``(N, C, P, Q)`` at the output and at the maxima.
+@compiled
+def _counts(samples: Samples, box: int) -> int:
+    """Return the samples per bin along one axis."""
+    return np.sum(~np.isnan(samples[0][box, 0]))
 
-    On CUDA the order of summation varies from run to run unless torch is told to use deterministic algorithms.
-    """
+
+@compiled
+def _extent(samples: Samples, box: int) -> tuple[int, int]:
+    """Return the first cell, and the last plus one, that an RoI needs along one axis."""
+    _, cells, weights = samples
+    first, end = np.iinfo(np.int64).max, 0
+    for p in range(cells.shape[1]):
+        for i in range(cells.shape[2]):
+            if weights[box, p, i, 0] + weights[box, p, i, 1] > 0:
+                first = min(first, cells[box, p, i, 0])
+                end = max(end, cells[box, p, i, 1] + 1)
+    return first, end
+
+
+@compiled
+def _spans(members: Array, rows: Samples, columns: Samples, height: int, width: int) -> Array:
+    """Return ``(H, 2) int64``: the first column, and the last plus one, that the RoIs need of each row."""
+    spans = np.zeros((height, 2), np.int64)
+    spans[:, 0] = width
+    for box in members:
+        top, bottom = _extent(rows, box)
+        left, right = _extent(columns, box)
+        for row in range(top, bottom):
+            spans[row, 0] = min(spans[row, 0], left)
+            spans[row, 1] = max(spans[row, 1], right)
+    return spans
+
+
+@compiled
+def _average_block(
+    features: Array, image: int, first: int, members: Array, rows: Samples, columns: Samples, output: Array
+) -> None:
+    """Fill in ``output (N, C, P, Q)`` for the RoIs ``members`` of an image and the block of channels at ``first``."""
+    _, channels, height, width = features.shape
+    _, _, bin_rows, bin_columns = output.shape
+    block = min(CHANNEL_BLOCK, channels - first)
+    plane = np.empty((height * width, block), features.dtype)
+    spans = _spans(members, rows, columns, height, width)
+    for y in range(height):
+        for x in range(spans[y, 0], spans[y, 1]):
+            for c in range(block):
+                plane[y * width + x, c] = features[image, first + c, y, x]
+    pooled = np.empty((bin_rows, bin_columns, block), features.dtype)
+    for box in members:
+        pooled[:] = 0
+        for p in range(bin_rows):
+            for q in range(bin_columns):
+                total = pooled[p, q]
+                for i in range(rows[0].shape[2]):
+                    for j in range(columns[0].shape[2]):
+                        (a, b, d, e), (wa, wb, wd, we) = _neighbours(rows, columns, box, p, q, i, j, width)
+                        if not wa + wb + wd + we > 0:
+                            continue
+                        for c in range(block):
+                            total[c] += wa * plane[a, c] + wb * plane[b, c] + wd * plane[d, c] + we * plane[e, c]
+        count = features.dtype.type(max(_counts(rows, box) * _counts(columns, box), 1))
+        for c in range(block):
+            for p in range(bin_rows):
+                for q in range(bin_columns):
+                    output[box, first + c, p, q] = pooled[p, q, c] / count
+
+
+@compiled
+def _average_block_gradient(
+    gradient: Array, image: int, first: int, members: Array, rows: Samples, columns: Samples, result: Array
+) -> None:
+    """Add to ``result (B, C, H, W)`` what ``gradient (N, C, P, Q)`` makes of it; see :func:`_average_block`."""
     _, channels, height, width = result.shape
-    cells, weights = cells_around_maxima(at_y, at_x, height, width)
-    planes = boxes[:, 0].long()[:, None] * channels + torch.arange(channels, device=boxes.device)
-    cells += planes[:, :, None, None, None] * (height * width)
-    result.view(-1).index_add_(0, cells.flatten(), (gradient[..., None] * weights).flatten())
+    _, _, bin_rows, bin_columns = gradient.shape
+    block = min(CHANNEL_BLOCK, channels - first)
+    plane = np.zeros((height * width, block), gradient.dtype)
+    pooled = np.empty((bin_rows, bin_columns, block), gradient.dtype)
+    for box in members:
+        for c in range(block):
+            for p in range(bin_rows):
+                for q in range(bin_columns):
+                    pooled[p, q, c] = gradient[box, first + c, p, q]
+        count = gradient.dtype.type(_counts(rows, box) * _counts(columns, box))
+        for p in range(bin_rows):
+            for q in range(bin_columns):
+                share = pooled[p, q]
+                for i in range(rows[0].shape[2]):
+                    for j in range(columns[0].shape[2]):
+                        (a, b, d, e), (wa, wb, wd, we) = _neighbours(rows, columns, box, p, q, i, j, width)
+                        if not wa + wb + wd + we > 0:
+                            continue
+                        for c in range(block):
+                            plane[a, c] += share[c] * wa / count
+                            plane[b, c] += share[c] * wb / count
+                            plane[d, c] += share[c] * wd / count
+                            plane[e, c] += share[c] * we / count
+    spans = _spans(members, rows, columns, height, width)
+    for y in range(height):
+        for x in range(spans[y, 0], spans[y, 1]):
+            for c in range(block):
+                result[image, first + c, y, x] += plane[y * width + x, c]
+
+
+def _samples(boxes: Tensor, axis: int, bins: Bins, extent: int) -> Samples:
+    """Return what the kernels need of one axis, 0 for x and 1 for y."""
+    positions, _ = sample_positions(boxes, axis, bins)
+    before, after, before_weight, after_weight = corners(positions, extent)
+    cells, weights = torch.stack((before, after), -1), torch.stack((before_weight, after_weight), -1)
+    return positions.numpy(), cells.numpy(), weights.numpy()
+
+
+def _blocks(boxes: Tensor, images: int, channels: int) -> Iterator[tuple[int, int, Array]]:
+    """Yield an image, the first channel of a block, and the indices of the image's RoIs, in order."""
+    image_of_box = boxes[:, 0].long().numpy()
+    for image in range(images):
+        members = np.flatnonzero(image_of_box == image)
+        if members.size:
+            for first in range(0, channels, CHANNEL_BLOCK):
+                yield image, first, members
+
+
+def _forward_numba(features: Tensor, boxes: Tensor, bins: Bins, output: Tensor) -> None:
+    """Fill in the mean of each bin, ``(N, C, P, Q)``, of features ``(B, C, H, W)`` for RoIs ``(N, 5)``."""
+    images, channels, height, width = features.shape
+    samples = (_samples(boxes, 1, bins, height), _samples(boxes, 0, bins, width))
+    blocks = _blocks(boxes, images, channels)
+    run_tasks(_average_block, ((features.numpy(), *block, *samples, output.numpy()) for block in blocks))
+
+
+def _backward_numba(gradient: Tensor, boxes: Tensor, bins: Bins, result: Tensor) -> None:
+    """Add to ``(B, C, H, W)`` the gradient at the features, for ``(N, C, P, Q)`` at the output."""
+    images, channels, height, width = result.shape
+    samples = (_samples(boxes, 1, bins, height), _samples(boxes, 0, bins, width))
+    blocks = _blocks(boxes, images, channels)
+    run_tasks(_average_block_gradient, ((gradient.numpy(), *block, *samples, result.numpy()) for block in blocks))

@@ -1,27 +1,41 @@
-"""Which backend runs where."""
+"""The choice of a backend, by operator, device, environment and what imports."""
 
 from __future__ import annotations
 
-import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.ops import active_backend
-from armbench_mmdet.ops import backend as module
+from armbench_mmdet.ops import active_backend, unavailable_backends
+from armbench_mmdet.ops.backend import BACKEND_VARIABLE, choose_backend, import_problem
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Make every backend importable but some, and ask for one."""
+
+    def prepare(*missing: str, requested: str | None = None) -> None:
+        for name in ('torchvision', 'numba'):
+            monkeypatch.setitem(sys.modules, name, None if name in missing else ModuleType(name))
+        monkeypatch.setenv(BACKEND_VARIABLE, requested or '')
+        import_problem.cache_clear()
+
+    yield prepare
+    import_problem.cache_clear()
 
 
 @pytest.mark.parametrize(
     ('requested', 'missing', 'operator', 'device', 'expected'),
     [
         (None, [], 'nms', CPU, 'torchvision'),
-        (None, [], 'nms_offset', CPU, 'numba'),
-        (None, [], 'nms_offset', CUDA, 'torch'),
         (None, [], 'roi_align', CUDA, 'torchvision'),
-        (None, [], 'roi_align_max', CPU, 'numba'),
         (None, [], 'ms_deform_attn', CPU, 'torch'),
         (None, ['torchvision'], 'roi_align', CPU, 'numba'),
         (None, ['torchvision'], 'roi_align', CUDA, 'torch'),
@@ -30,7 +44,6 @@ CPU, CUDA = torch.device('cpu'), torch.device('cuda')
         ('numba', [], 'nms', CPU, 'numba'),
         ('numba', [], 'nms', CUDA, 'torch'),
         ('torch', [], 'nms', CPU, 'torch'),
-        ('torchvision', [], 'roi_align_max', CPU, 'numba'),
     ],
 )
 def test_choice(
@@ -39,45 +52,40 @@ def test_choice(
     operator: str,
     device: torch.device,
     expected: str,
-    monkeypatch: pytest.MonkeyPatch,
+    install: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(module, '_import_problem', lambda name: 'gone' if name in missing else None)
-    if requested is None:
-        monkeypatch.delenv(module.BACKEND_VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(module.BACKEND_VARIABLE, requested)
-    assert module.choose_backend(operator, device) == expected
+    install(*missing, requested=requested)
+    assert choose_backend(operator, device) == expected
 
 
-def test_deterministic_algorithms_exclude_torchvision_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, '_import_problem', lambda name: None)
-    monkeypatch.setattr(torch, 'are_deterministic_algorithms_enabled', lambda: True)
-    assert module.choose_backend('roi_align', CUDA) == 'torch'
-    assert module.choose_backend('roi_align', CPU) == 'torchvision'
-
-
-def test_unknown_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(module.BACKEND_VARIABLE, 'cuda')
-    with pytest.raises(InputError, match=r"ARMBENCH_OPS_BACKEND must be one of \('auto', .*got 'cuda'"):
-        module.choose_backend('nms', CPU)
-
-
-@pytest.mark.parametrize('error', [ImportError('no'), RuntimeError('operator does not exist'), OSError('undefined')])
-def test_backend_that_does_not_import(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str) -> None:
-        raise error
-
-    monkeypatch.setattr(importlib, 'import_module', broken)
-    module._import_problem.cache_clear()
+def test_deterministic_algorithms_exclude_torchvision_on_cuda(install: Callable[..., None]) -> None:
+    install()
+    torch.use_deterministic_algorithms(True)
     try:
-        monkeypatch.setenv(module.BACKEND_VARIABLE, 'torchvision')
-        with pytest.raises(InputError, match=f"imports here, got 'torchvision'.*{error}"):
-            module.choose_backend('nms', CPU)
-        assert str(error) in module.unavailable_backends()['torchvision']
+        assert [choose_backend('roi_align', device) for device in (CUDA, CPU)] == ['torch', 'torchvision']
     finally:
-        module._import_problem.cache_clear()
+        torch.use_deterministic_algorithms(False)
+
+
+def test_unknown_backend(install: Callable[..., None]) -> None:
+    install(requested='cuda')
+    with pytest.raises(InputError, match=r"ARMBENCH_OPS_BACKEND must be one of \('auto', .*got 'cuda'"):
+        choose_backend('nms', CPU)
+
+
+@pytest.mark.parametrize('error', ["ImportError('no')", "RuntimeError('no operator')", "OSError('undefined symbol')"])
+def test_backend_that_does_not_import(
+    error: str, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(requested='torchvision')
+    monkeypatch.delitem(sys.modules, 'torchvision')
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'torchvision.py').write_text(f'raise {error}\n')
+    reason = error.split("'")[1]
+    with pytest.raises(InputError, match=f"imports here, got 'torchvision'.*{reason}"):
+        choose_backend('nms', CPU)
+    assert reason in unavailable_backends()['torchvision']
 
 
 def test_active_backend_names_every_operator(backend: str) -> None:
-    expected = {'nms': backend, 'roi_align': backend, 'ms_deform_attn': 'torch'}
-    assert active_backend() == expected
+    assert active_backend() == {'nms': backend, 'roi_align': backend, 'ms_deform_attn': 'torch'}

@@ -1,12 +1,16 @@
-"""Non-maximum suppression against the greedy rule, spelled out."""
+"""Non-maximum suppression against the greedy rule and against soft NMS, both spelled out."""
 
 from __future__ import annotations
 
+import math
+
+import mmcv.ops
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmcv.ops import batched_nms, soft_nms
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
@@ -18,36 +22,33 @@ CORNERS = st.integers(-6, 6)  # few values: many duplicates, empty boxes and neg
 BOXES = st.lists(st.tuples(CORNERS, CORNERS, CORNERS, CORNERS, st.integers(0, 4)), max_size=40)
 
 
-def greedy(boxes: Tensor, scores: Tensor, threshold: float, offset: int) -> list[int]:
-    one, zero = np.float32(offset), np.float32(0)
+def overlap(one: Tensor, other: Tensor) -> np.float32:
+    """IoU in single precision; NaN where both are empty."""
+    x1, y1, x2, y2 = one.numpy()
+    ox1, oy1, ox2, oy2 = other.numpy()
+    inner = max(min(x2, ox2) - max(x1, ox1), np.float32(0)) * max(min(y2, oy2) - max(y1, oy1), np.float32(0))
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return inner / ((ox2 - ox1) * (oy2 - oy1) + (x2 - x1) * (y2 - y1) - inner)
+
+
+def greedy(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
     kept: list[int] = []
     for index in scores.sort(descending=True).indices.tolist():
-        x1, y1, x2, y2 = boxes[index].numpy()
-        area = (x2 - x1 + one) * (y2 - y1 + one)
-        for other in kept:
-            ox1, oy1, ox2, oy2 = boxes[other].numpy()
-            width = max(min(x2, ox2) - max(x1, ox1) + one, zero)
-            height = max(min(y2, oy2) - max(y1, oy1) + one, zero)
-            inner = width * height
-            with np.errstate(divide='ignore', invalid='ignore'):
-                if inner / ((ox2 - ox1 + one) * (oy2 - oy1 + one) + area - inner) > np.float32(threshold):
-                    break
-        else:
+        if not any(overlap(boxes[index], boxes[other]) > np.float32(threshold) for other in kept):
             kept.append(index)
     return kept
 
 
 @pytest.mark.parametrize('name', [name for name in backends.BACKENDS if name not in backends.unavailable_backends()])
-@pytest.mark.parametrize('offset', [0, 1])
 @settings(max_examples=60, deadline=None)
 @given(rows=BOXES, threshold=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
-def test_agrees_with_greedy_rule(name: str, offset: int, rows: list[tuple[int, ...]], threshold: float) -> None:
+def test_agrees_with_greedy_rule(name: str, rows: list[tuple[int, ...]], threshold: float) -> None:
     table = torch.tensor(rows, dtype=torch.float32).view(-1, 5)
     boxes, scores = table[:, :4] / 2, table[:, 4] / 4
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(backends.BACKEND_VARIABLE, name)
-        kept = nms(boxes, scores, threshold, offset)
-    assert kept.tolist() == greedy(boxes, scores, threshold, offset)
+        kept = nms(boxes, scores, threshold)
+    assert kept.tolist() == greedy(boxes, scores, threshold)
 
 
 def test_many_boxes(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +57,48 @@ def test_many_boxes(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     corner = torch.rand(300, 2, generator=generator) * 40
     boxes = torch.cat((corner, corner + torch.rand(300, 2, generator=generator) * 20), 1)
     scores = torch.rand(300, generator=generator).round(decimals=1)
-    assert nms(boxes, scores, 0.4).tolist() == greedy(boxes, scores, 0.4, 0)
+    assert nms(boxes, scores, 0.4).tolist() == greedy(boxes, scores, 0.4)
+
+
+def soft(boxes: Tensor, scores: Tensor, method: str, threshold: float, sigma: float, least: float) -> dict[int, float]:
+    """Figure 2 of arXiv 1704.04503, one pair of boxes after another."""
+    left, taken = {i: float(score) for i, score in enumerate(scores)}, {}
+    while left:
+        best = max(left, key=lambda index: left[index])
+        taken[best] = left.pop(best)
+        for index in list(left):
+            iou = float(overlap(boxes[best], boxes[index]))
+            if method == 'gaussian':
+                left[index] *= math.exp(-(iou**2) / sigma)
+            elif iou >= threshold:
+                left[index] *= 1 - iou if method == 'linear' else 0
+            if left[index] < least:
+                del left[index]
+    return taken
+
+
+@pytest.mark.parametrize('method', ['linear', 'gaussian', 'naive'])
+@pytest.mark.parametrize('least', [1e-3, 0.2])
+def test_soft_nms_agrees_with_the_published_algorithm(method: str, least: float) -> None:
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        corner = torch.rand(40, 2, generator=generator) * 30
+        boxes = torch.cat((corner, corner + 1 + torch.rand(40, 2, generator=generator) * 20), 1)
+        scores = torch.rand(40, generator=generator)
+        expected = soft(boxes, scores, method, 0.3, 0.5, least)
+        dets, kept = soft_nms(boxes, scores, 0.3, 0.5, least, method)
+        assert kept.tolist() == list(expected)
+        assert torch.equal(dets[:, :4], boxes[kept])
+        torch.testing.assert_close(dets[:, 4], torch.tensor(list(expected.values())))
+
+
+def test_soft_nms_in_a_config_keeps_classes_apart() -> None:
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10.0]])
+    config = dict(type='soft_nms', iou_threshold=0.5, min_score=0.05)
+    dets, kept = batched_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), config)
+    assert kept.tolist() == [0, 2, 1]
+    torch.testing.assert_close(dets[:, 4], torch.tensor([0.9, 0.7, 0.8 * 0.2]))
+    assert [len(part) for part in soft_nms(boxes[:0], torch.zeros(0))] == [0, 0]
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -84,3 +126,11 @@ def test_smallest_inputs(boxes: Tensor, expected: list[int], backend: str) -> No
 def test_bad_input(boxes: list[list[float]], scores: list[float], message: str, backend: str) -> None:
     with pytest.raises(InputError, match=message):
         nms(torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores), 0.5)
+
+
+def test_offset_is_not_provided(backend: str) -> None:
+    for operator in (mmcv.ops.nms, soft_nms):
+        with pytest.raises(
+            InputError, match=r'offset must be 0, got 1 \(in (soft)?nms\).* not provided without compiling'
+        ):
+            operator(torch.ones(1, 4), torch.ones(1), 0.5, offset=1)
