@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 import armbench_cli
@@ -29,27 +30,21 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Write the sheet."""
-    import cv2
-
     from armbench_mmdet import configs
     from armbench_mmdet.errors import InputError
-    from armbench_mmdet.visualization import contact_sheet as browse
+    from armbench_mmdet.visualization import contact_sheet
 
     if min(args.num, args.columns, args.cell_px) < 1:
         raise InputError('--num, --columns and --cell-px must be at least 1')
-    if args.out.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
-        raise InputError(f'--out must end in .png or .jpg, got {str(args.out)!r}')
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     if args.data_root:
         configs.set_data_root(config, args.data_root)
     if args.augmentations:
-        sheet = browse.augmentation_sheet(config, args.columns, args.cell_px, args.seed)
+        draw = functools.partial(contact_sheet.augmentation_sheet, config, args.columns, args.cell_px, args.seed)
     else:
-        sheet = browse.pipeline_sheet(config, args.num, args.columns, args.cell_px, args.seed)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(args.out), sheet):
-        raise InputError(f'--out must be writable, got {str(args.out)!r}')
-    print(f'wrote {args.out} ({sheet.shape[1]}x{sheet.shape[0]})')
+        draw = functools.partial(contact_sheet.pipeline_sheet, config, args.num, args.columns, args.cell_px, args.seed)
+    contact_sheet.write_sheet(args.out, draw)
+    print(f'wrote {args.out}')
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.minibench import make_minibench
     from armbench_mmdet.minibench.scene import MIX, SUBSETS
     from armbench_mmdet.minibench.writer import is_complete
-    from armbench_mmdet.visualization.minibench_sheet import write_contact_sheet
+    from armbench_mmdet.visualization.contact_sheet import minibench_sheet, write_sheet
 
     if args.out is not None:
         if is_complete(args.out) and not args.overwrite:
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
         )
         print(f'minibench is in {args.out}')
     if args.contact_sheet is not None:
-        write_contact_sheet(args.contact_sheet, width_px=args.width, height_px=args.height, seed=args.seed)
+        write_sheet(args.contact_sheet, lambda: minibench_sheet(args.width, args.height, args.seed))
         print(f'12 pictures beside their masks are in {args.contact_sheet}')
 
 

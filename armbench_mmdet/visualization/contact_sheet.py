@@ -1,9 +1,10 @@
-"""Contact sheets of training samples."""
+"""Contact sheets: training samples, augmentations, procedural totes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,24 +13,29 @@ from mmdet.registry import DATASETS
 from mmdet.structures.bbox import BaseBoxes
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
 from armbench_mmdet.transforms.geometry import LazyResize
 from armbench_mmdet.transforms.loading import LoadPolygons, RenderImage
 from armbench_mmdet.transforms.tote_copy_paste import ToteCopyPaste
 from armbench_mmdet.transforms.tote_crop_jitter import ToteCropJitter
 from armbench_mmdet.transforms.warehouse_lighting import WarehouseLighting
 from armbench_mmdet.transforms.zoom_out_tote import ZoomOutTote
+from armbench_mmdet.visualization.instances import Instance, draw_overlay
 
 _MARGIN_PX = 6
 _TITLE_PX = 22
-_OPACITY = 0.45
+_SHOWN_PX = 512
+_SHOWN_SUBSETS = (MIX,) * 8 + (ZOOMED_OUT,) * 2 + (SAME_OBJECT,) * 2
+AUGMENTATIONS = (ToteCropJitter, ZoomOutTote, ToteCopyPaste, WarehouseLighting)
 
 
 def draw_sample(
     image: np.ndarray, bitmaps: np.ndarray, boxes: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> np.ndarray:
-    """An image with its instances: the first class as an outline, the others filled, each in its own colour.
+    """A training image with its masks, boxes and classes, (H, W, 3) uint8, BGR; small ones are enlarged.
 
     Args:
         image: (H, W, 3) uint8, BGR.
@@ -37,25 +43,11 @@ def draw_sample(
         boxes: (N, 4) x1, y1, x2, y2 in pixels.
         labels: (N,) int.
         class_names: Names of the labels.
-
-    Returns:
-        (H, W, 3) uint8, BGR.
     """
-    out = np.ascontiguousarray(image).copy()
-    hues = np.linspace(0, 180, max(len(labels), 1), endpoint=False).astype(np.uint8)
-    colours = cv2.cvtColor(np.stack([hues, hues * 0 + 220, hues * 0 + 255], axis=1)[None], cv2.COLOR_HSV2BGR)[0]
-    for plane, box, label, colour in zip(bitmaps, boxes, labels, colours.tolist(), strict=False):
-        covered = np.asarray(plane, np.uint8)
-        if label > 0:
-            area = covered > 0
-            out[area] = ((1 - _OPACITY) * out[area] + _OPACITY * np.array(colour)).astype(np.uint8)
-        contours = cv2.findContours(covered, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
-        cv2.drawContours(out, contours, -1, colour, 1)
-        x1, y1, x2, y2 = np.round(box).astype(int).tolist()
-        cv2.rectangle(out, (x1, y1), (x2 - 1, y2 - 1), colour, 1)
-        name = class_names[label] if label < len(class_names) else str(label)
-        cv2.putText(out, name, (x1 + 2, y1 + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1, cv2.LINE_AA)
-    return out
+    masks = mask_api.encode(np.asfortranarray(np.asarray(bitmaps, np.uint8).transpose(1, 2, 0)))
+    names = [class_names[label] if label < len(class_names) else str(label) for label in labels]
+    instances = [Instance(mask, name, box=box) for mask, name, box in zip(masks, names, boxes.tolist(), strict=True)]
+    return draw_overlay(image, instances)
 
 
 def draw_results(results: dict, class_names: Sequence[str]) -> np.ndarray:
@@ -89,19 +81,32 @@ def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int,
         The sheet, (H, W, 3) uint8, BGR.
     """
     rows = []
+    title_px = _TITLE_PX if any(titles) else 0
     for start in range(0, len(cells), columns):
         pictures = [_fitted(cell, cell_px) for cell in cells[start : start + columns]]
-        height = _TITLE_PX + max(picture.shape[0] for picture in pictures) + _MARGIN_PX
+        height = title_px + max(picture.shape[0] for picture in pictures) + _MARGIN_PX
         row = np.full((height, columns * (cell_px + _MARGIN_PX) + _MARGIN_PX, 3), 255, np.uint8)
         for column, picture in enumerate(pictures):
             x = _MARGIN_PX + column * (cell_px + _MARGIN_PX)
-            where = (x + 1, _TITLE_PX - 7)
-            cv2.putText(
-                row, titles[start + column], where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA
-            )
-            row[_TITLE_PX : _TITLE_PX + picture.shape[0], x : x + picture.shape[1]] = picture
+            font = (cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+            cv2.putText(row, titles[start + column], (x + 1, _TITLE_PX - 7), *font)
+            row[title_px : title_px + picture.shape[0], x : x + picture.shape[1]] = picture
         rows.append(row)
     return np.concatenate(rows)
+
+
+def write_sheet(path: Path, draw: Callable[[], np.ndarray]) -> None:
+    """Draw a sheet and write it to a ``.png`` or ``.jpg`` file, whose name is checked before anything is drawn.
+
+    Raises:
+        InputError: The file is of another kind, or cannot be written.
+    """
+    if path.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
+        raise InputError(f'contact sheet must end in .png or .jpg, got {str(path)!r}')
+    sheet = draw()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90]):
+        raise InputError(f'contact sheet must be in a folder that can be written, got {str(path)!r}')
 
 
 def _fitted(picture: np.ndarray, side_px: int) -> np.ndarray:
@@ -109,10 +114,6 @@ def _fitted(picture: np.ndarray, side_px: int) -> np.ndarray:
     scale = side_px / max(picture.shape[:2])
     size = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-
-
-AUGMENTATIONS = (ToteCropJitter, ZoomOutTote, ToteCopyPaste, WarehouseLighting)
-_SHOWN_PX = 512
 
 
 def pipeline_sheet(config: Config, num: int, columns: int, cell_px: int, seed: int) -> np.ndarray:
@@ -197,3 +198,29 @@ def _training_set(config: Config) -> Any:
 def _chosen(size: int, num: int, seed: int) -> list[int]:
     """``num`` of ``size`` indices, ascending, without repetition."""
     return sorted(np.random.default_rng(seed).choice(size, min(num, size), replace=False).tolist())
+
+
+def minibench_sheet(width_px: int = 320, height_px: int = 256, seed: int = 0) -> np.ndarray:
+    """Twelve procedural totes, each beside its masks: 8 of mix, 2 zoomed-out, 2 same-object.
+
+    Args:
+        width_px: Width of one picture.
+        height_px: Height of one picture.
+        seed: As for :func:`~armbench_mmdet.minibench.make_minibench`; the totes are the first of its test splits.
+
+    Returns:
+        The sheet, (H, W, 3) uint8, BGR.
+    """
+    cells = []
+    for number, subset in enumerate(_SHOWN_SUBSETS):
+        index = number - _SHOWN_SUBSETS.index(subset)
+        scene = render_scene(
+            np.random.default_rng([seed, SUBSETS.index(subset), 2, index]), subset, width_px, height_px
+        )
+        planes = [scene.tote_mask, *(scene.id_map == item.id for item in scene.objects)]
+        masks = mask_api.encode(np.asfortranarray(np.stack(planes, axis=2).astype(np.uint8)))
+        instances = [Instance(mask, 'object' if place else 'tote') for place, mask in enumerate(masks)]
+        drawn = draw_overlay(scene.image, instances, with_text=False)
+        beside = cv2.resize(drawn, scene.image.shape[1::-1], interpolation=cv2.INTER_AREA)
+        cells.append(np.concatenate([scene.image, beside], axis=1))
+    return make_sheet(cells, [''] * len(cells), columns=3, cell_px=2 * width_px)

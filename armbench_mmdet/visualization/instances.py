@@ -155,27 +155,32 @@ class Instance:
         score: Confidence from 0 to 1; None for ground truth.
         verdict: In a comparison ``found``, ``missed`` or, for a prediction, ``correct``, ``false positive``; or
             ``not counted``.
+        box: x1, y1, x2, y2 in px of the image, to draw as well.
     """
 
     mask: Mapping[str, Any]
     class_name: str
     score: float | None = None
     verdict: str = ''
+    box: Sequence[float] | None = None
 
 
-def draw_overlay(image: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
-    """Draw predictions on their image, each in a colour of its own, with its class and score.
+def draw_overlay(image: np.ndarray, instances: Sequence[Instance], with_text: bool = True) -> np.ndarray:
+    """Draw instances on their image, each in a colour of its own, with its class and score.
 
     Args:
         image: (H, W, 3) uint8, BGR.
         instances: What to draw; classes in :data:`OUTLINED` get an outline, the others are filled as well.
+        with_text: Whether to write classes and scores.
 
     Returns:
         (H', W', 3) uint8, BGR: the image's size, or enlarged to 768 px on the longer side if it is smaller.
     """
     canvas = _resized(image, max(_LEGIBLE_PX, *image.shape[:2]))
     texts = [f'{one.class_name} {one.score:.2f}' if one.score is not None else one.class_name for one in instances]
-    return _draw(canvas, instances, distinct_colours(len(instances)), texts)
+    texts = texts if with_text else [''] * len(instances)
+    scale = canvas.shape[1] / image.shape[1]
+    return _draw(canvas, instances, distinct_colours(len(instances)), texts, scale)
 
 
 def draw_comparison(
@@ -235,7 +240,7 @@ def distinct_colours(count: int) -> list[Colour]:
 
 
 def _draw(
-    canvas: np.ndarray, instances: Sequence[Instance], colours: Sequence[Colour], texts: Sequence[str]
+    canvas: np.ndarray, instances: Sequence[Instance], colours: Sequence[Colour], texts: Sequence[str], scale: float = 1
 ) -> np.ndarray:
     """Draw on ``canvas``, the largest instance first, the texts over all of them; return the picture."""
     longest = max(canvas.shape[:2])
@@ -254,6 +259,9 @@ def _draw(
         contours = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))[0]
         thickness = line_px * (2 if is_outline or is_hatched else 1)
         cv2.drawContours(canvas, contours, -1, colours[i], thickness, cv2.LINE_AA)
+        if one.box is not None:
+            x1, y1, x2, y2 = (round(scale * side) for side in one.box)
+            cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colours[i], line_px)
         if texts[i]:
             chips.append(Chip(texts[i], colours[i], (x, y, width, height), is_outline))
     return draw_chips(canvas, chips, text_px)

@@ -26,18 +26,18 @@ REPO = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
 
 
-def test_drawing_marks_the_mask_and_leaves_the_rest() -> None:
-    image = np.full((40, 60, 3), 100, np.uint8)
-    bitmaps = np.zeros((2, 40, 60), np.uint8)
-    bitmaps[0, 2:38, 2:58] = 1
-    bitmaps[1, 22:34, 30:50] = 1
-    out = draw_sample(
-        image, bitmaps, np.array([[2, 2, 58, 38], [30, 22, 50, 34]]), np.array([0, 1]), ('tote', 'object')
-    )
+def test_drawing_marks_masks_and_boxes_and_leaves_the_rest() -> None:
+    image = np.full((480, 768, 3), 100, np.uint8)
+    bitmaps = np.zeros((2, 480, 768), np.uint8)
+    bitmaps[0, 20:460, 20:740] = 1
+    bitmaps[1, 220:340, 300:500] = 1
+    boxes = np.array([[20, 20, 740, 460], [290, 210, 510, 350]])
+    out = draw_sample(image, bitmaps, boxes, np.array([0, 1]), ('tote', 'object'))
     changed = (out != image).any(axis=2)
-    assert changed[23:33, 31:49].all(), 'an object is filled'
-    assert not changed[23:36, 4:28].any(), 'a tote is an outline'
-    assert not changed[38:].any()
+    assert changed[240:330, 310:490].all(), 'an object is filled'
+    assert not changed[100:200, 60:280].any(), 'a tote is an outline'
+    assert changed[210, 295:505].any(), 'a box is drawn'
+    assert not changed[470:].any()
     assert (image == 100).all()
 
 
