@@ -43,14 +43,7 @@ class LoadPolygons(BaseTransform):
     - gt_ignore_flags (bool)
     - gt_masks (Polygons)
     - ori_shape, img_shape (when no image is loaded yet)
-
-    Args:
-        centred: Where the masks are read when they are resized, see
-            :class:`armbench_mmdet.transforms.polygons.Polygons`. False gives stock mmdet's targets.
     """
-
-    def __init__(self, centred: bool = False) -> None:
-        self.centred = centred
 
     def transform(self, results: dict) -> dict:
         """Add the annotations to ``results``."""
@@ -64,12 +57,8 @@ class LoadPolygons(BaseTransform):
         results['gt_bboxes'] = HorizontalBoxes(torch.from_numpy(boxes))
         results['gt_bboxes_labels'] = np.array([item['bbox_label'] for item in instances], np.int64)
         results['gt_ignore_flags'] = np.array(ignored, bool)
-        results['gt_masks'] = Polygons(parts, height, width, self.centred)
+        results['gt_masks'] = Polygons(parts, height, width)
         return results
-
-    def __repr__(self) -> str:
-        """Name and arguments."""
-        return f'{type(self).__name__}(centred={self.centred})'
 
 
 def _parts(mask: list | dict, height: int, width: int, source: str) -> list[np.ndarray]:

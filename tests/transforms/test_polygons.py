@@ -1,15 +1,15 @@
-"""Polygons against bitmaps that pycocotools drew first and mmdet moved afterwards."""
+"""Polygons: where their pixels lie after any move, against the polygon itself and against stock mmdet."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
-from transform_samples import random_info
+from transform_samples import covered, disc, iou, random_info, star
 
 from armbench_mmdet.transforms import Polygons
-from armbench_mmdet.transforms.polygons import trace_bitmap
 
 
 def nested(seed: int, width: int, height: int) -> list[list[np.ndarray]]:
@@ -20,54 +20,111 @@ def as_bitmaps(masks: list[list[np.ndarray]], width: int, height: int) -> Bitmap
     return BitmapMasks(PolygonMasks(masks, height, width).to_ndarray().astype(np.uint8), height, width)
 
 
-def random_steps(rng: np.random.Generator, count: int) -> list[tuple[str, tuple]]:
+def random_steps(rng: np.random.Generator, count: int, sizes: tuple[int, int]) -> list[tuple[str, tuple]]:
+    """Random moves that leave a picture of 400×300 between the sizes."""
     steps: list[tuple[str, tuple]] = []
-    for _ in range(count):
-        kind = rng.choice(['flip', 'resize', 'rescale', 'crop', 'pad', 'expand'])
-        low, high = rng.uniform(0, 0.4, 2), rng.uniform(0.5, 1, 2)
+    for kind in rng.choice(['flip', 'resize', 'crop', 'expand'], count):
         arguments = {
             'flip': (str(rng.choice(['horizontal', 'vertical', 'diagonal'])),),
-            'resize': (tuple(rng.integers(5, 160, 2).tolist()),),
-            'rescale': (tuple(sorted(rng.integers(8, 160, 2).tolist())),),
-            'crop': (np.concatenate([low, high]),),
-            'pad': (tuple(rng.integers(0, 40, 2).tolist()),),
+            'resize': (tuple(rng.integers(*sizes, 2).tolist()),),
+            'crop': (np.concatenate([rng.uniform(0, 0.2, 2), rng.uniform(0.8, 1, 2)]),),
             'expand': tuple(rng.integers(0, 20, 4).tolist()),
         }
         steps.append((str(kind), arguments[str(kind)]))
-    return steps
+    return [*steps, ('resize', (tuple(rng.integers(*sizes, 2).tolist()),))]
 
 
-def apply(masks: BitmapMasks | Polygons, kind: str, arguments: tuple) -> BitmapMasks | Polygons:
+def move(masks: BitmapMasks | Polygons, kind: str, arguments: tuple) -> BitmapMasks | Polygons:
     height, width = masks.height, masks.width
     if kind == 'crop':
         return masks.crop((arguments[0] * [width, height, width, height]).astype(int))
-    if kind == 'pad':
-        return masks.pad((height + arguments[0][0], width + arguments[0][1]))
     if kind == 'expand':
         top, left, below, right = arguments
         return masks.expand(height + top + below, width + left + right, top, left)
     return getattr(masks, kind)(*arguments)
 
 
-@pytest.mark.parametrize('seed', range(40))
-def test_any_chain_of_moves_gives_the_bits_of_the_stock_bitmaps(seed: int) -> None:
+def exact(start: np.ndarray, height: int, width: int, steps: list[tuple[str, tuple]]) -> np.ndarray:
+    """A polygon (V, 2) moved by hand, and drawn by its coverage in the part of the canvas that was never outside."""
+    points, window = start.copy(), np.array([[0, 0], [width, height]], float)
+    for kind, arguments in steps:
+        factor, offset, size = np.ones(2), np.zeros(2), (width, height)
+        if kind == 'flip':
+            across = np.array([arguments[0] != 'vertical', arguments[0] != 'horizontal'])
+            factor, offset = np.where(across, -1, 1), np.where(across, size, 0)
+        elif kind == 'resize':
+            factor, size = np.array(arguments[0][::-1]) / size, arguments[0][::-1]
+        elif kind == 'crop':
+            x1, y1, x2, y2 = (arguments[0] * [width, height, width, height]).astype(int).tolist()
+            offset, size = np.array([-x1, -y1]), (x2 - x1, y2 - y1)
+        else:
+            top, left, below, right = arguments
+            offset, size = np.array([left, top]), (width + left + right, height + top + below)
+        width, height = size
+        points, window = points * factor + offset, np.sort(window * factor + offset, axis=0).clip(0, size)
+    (x1, y1), (x2, y2) = np.round(window).astype(int).tolist()
+    plane = covered(points, height, width)
+    shown = np.zeros_like(plane)
+    shown[y1:y2, x1:x2] = plane[y1:y2, x1:x2]
+    return shown
+
+
+# Sides in px of the final instances, of COCO's small (area under 32²), medium and large (from 96²).
+SIZES = {'small': (10, 32), 'medium': (36, 96), 'large': (110, 300)}
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_masks_cover_what_the_polygon_covers(size: str) -> None:
+    agreements = []
+    low, high = SIZES[size]
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        # Nearly the whole canvas, so that the final resize sets the instance's size.
+        shape = np.array(star(rng, (200, 150), rng.uniform(120, 150))).reshape(-1, 2) * [1.3, 1] - [60, 0]
+        steps = random_steps(rng, seed % 4, (low, high))
+        ours = Polygons([[shape.reshape(-1)]], 300, 400)
+        for kind, arguments in steps:
+            ours = move(ours, kind, arguments)
+        agreements.append(iou(ours.to_ndarray()[0], exact(shape, 300, 400, steps)))
+    assert np.mean(agreements) >= 0.99, agreements
+    assert min(agreements) > 0.94, agreements
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_outlines_lie_within_a_pixel_of_stock(seed: int) -> None:
+    """Stock draws first and reads the bitmap's pixels from there: half a pixel off, and in steps when enlarged."""
     rng = np.random.default_rng(seed)
-    width, height = rng.integers(20, 120, 2).tolist()
-    masks = nested(seed, width, height)
-    stock, ours = as_bitmaps(masks, width, height), Polygons(masks, height, width)
-    for kind, arguments in random_steps(rng, 5):
-        stock, ours = apply(stock, kind, arguments), apply(ours, kind, arguments)
+    masks = [[np.array(disc((200 + dx, 150), radius))] for dx, radius in ((0, 140), (60, 45), (-90, 25))]
+    stock, ours = as_bitmaps(masks, 400, 300), Polygons(masks, 300, 400)
+    flip, size = str(rng.choice(['horizontal', 'vertical'])), rng.integers(60, (300, 400)).tolist()
+    for kind, arguments in (('flip', (flip,)), ('resize', (tuple(size),)), ('crop', (np.array([0.1, 0.1, 0.9, 0.8]),))):
+        stock, ours = move(stock, kind, arguments), move(ours, kind, arguments)
         assert (ours.height, ours.width) == (stock.height, stock.width)
-        np.testing.assert_array_equal(ours.to_ndarray(), stock.masks, err_msg=f'after {kind}{arguments}')
-        np.testing.assert_array_equal(ours.areas, stock.areas)
+    near = np.ones((3, 3), np.uint8)
+    for first, second in zip(ours.to_ndarray(), stock.masks, strict=True):
+        assert not (first & ~cv2.dilate(second, near)).any()
+        assert not (second & ~cv2.dilate(first, near)).any()
+    assert np.abs(ours.get_bboxes('hbox').tensor - stock.get_bboxes('hbox').tensor).max() <= 1
+    np.testing.assert_allclose(ours.areas, stock.areas, rtol=0.1, atol=5)
+    np.testing.assert_array_equal(ours.areas, ours.to_ndarray().sum((1, 2)))
+
+
+def test_what_was_never_moved_is_what_the_evaluation_draws() -> None:
+    for seed in range(10):
+        masks = nested(seed, 120, 90)
+        stock, ours = as_bitmaps(masks, 120, 90), Polygons(masks, 90, 120)
+        np.testing.assert_array_equal(ours.to_ndarray(), stock.masks)
+        np.testing.assert_array_equal(ours.pad((100, 128)).to_ndarray(), stock.pad((100, 128)).masks)
         np.testing.assert_array_equal(ours.get_bboxes('hbox').tensor, stock.get_bboxes('hbox').tensor)
 
 
-def test_centred_sampling_follows_the_image() -> None:
-    masks = nested(3, 100, 80)
-    large = as_bitmaps(masks, 100, 80).masks
-    small = Polygons(masks, 80, 100, centred=True).resize((16, 20)).to_ndarray()
-    np.testing.assert_array_equal(small, large[:, 2::5, 2::5])
+def test_what_was_cropped_away_stays_away() -> None:
+    masks = Polygons(nested(3, 100, 80), 80, 100).crop(np.array([30, 20, 70, 60]))
+    before = masks.to_ndarray()
+    after = masks.expand(90, 120, 10, 15).to_ndarray()
+    np.testing.assert_array_equal(after[:, 10:50, 15:55], before)
+    assert after.sum() == before.sum()
+    assert masks.pad((80, 100)).areas.tolist() == masks.areas.tolist()
 
 
 @pytest.mark.parametrize(
@@ -76,9 +133,10 @@ def test_centred_sampling_follows_the_image() -> None:
 def test_choosing_instances(index: object) -> None:
     masks = nested(1, 60, 50)
     ours = Polygons(masks, 50, 60).flip('horizontal').crop(np.array([5, 5, 40, 45]))
-    chosen = ours[index]
-    np.testing.assert_array_equal(chosen.to_ndarray(), np.atleast_3d(ours.to_ndarray()[index]).reshape(-1, 40, 35))
-    np.testing.assert_array_equal(chosen.areas, np.atleast_1d(ours.areas[index]))
+    expected = np.atleast_3d(ours[slice(None)].to_ndarray()[index]).reshape(-1, 40, 35)
+    for chosen in (ours[index], Polygons(masks, 50, 60)[index].flip('horizontal').crop(np.array([5, 5, 40, 45]))):
+        np.testing.assert_array_equal(chosen.to_ndarray(), expected)
+        np.testing.assert_array_equal(chosen.areas, expected.sum((1, 2)))
 
 
 def test_no_instance() -> None:
@@ -88,28 +146,24 @@ def test_no_instance() -> None:
     assert none.areas.shape == (0,)
     assert none.get_bboxes('hbox').tensor.shape == (0, 4)
     assert none.masks == []
-    assert none.crop_and_resize(np.zeros((0, 4), np.float32), (28, 28), np.zeros(0, int)).masks.shape == (0, 28, 28)
+    targets = none.crop_and_resize(np.zeros((0, 4), np.float32), (28, 28), np.zeros(0, int))
+    assert targets.to_ndarray().shape == (0, 28, 28)
 
 
-def test_mask_targets_equal_stock_polygons() -> None:
+def test_coordinates_and_mask_targets_are_those_of_stock_polygons() -> None:
     rng = np.random.default_rng(0)
     masks = nested(7, 200, 150)
-    boxes = np.sort(rng.uniform(0, 150, (60, 2, 2)), axis=1).reshape(-1, 4).astype(np.float32)
-    boxes[0, 2:] = boxes[0, :2]
-    indices = rng.integers(0, len(masks), 60)
-    stock = PolygonMasks(masks, 150, 200).crop_and_resize(boxes, (28, 28), indices).to_ndarray()
-    ours = Polygons(masks, 150, 200).crop_and_resize(boxes, (28, 28), indices).to_ndarray()
-    np.testing.assert_array_equal(ours, stock)
-
-
-def test_coordinates_follow_the_canvas() -> None:
-    masks = nested(5, 100, 80)
-    stock, ours = PolygonMasks(masks, 80, 100), Polygons(masks, 80, 100)
-    for step in (lambda m: m.flip('horizontal'), lambda m: m.resize((40, 60)), lambda m: m.flip('vertical')):
+    stock, ours = PolygonMasks(masks, 150, 200), Polygons(masks, 150, 200)
+    for step in (lambda m: m.flip('horizontal'), lambda m: m.resize((75, 120)), lambda m: m.flip('vertical')):
         stock, ours = step(stock), step(ours)
-    for first, second in zip(stock.masks, ours.masks, strict=True):
+    for first, second in zip(stock.masks, ours, strict=True):
         for a, b in zip(first, second, strict=True):
             np.testing.assert_allclose(a, b)
+    boxes = np.sort(rng.uniform(0, 75, (60, 2, 2)), axis=1).reshape(-1, 4).astype(np.float32)
+    boxes[0, 2:] = boxes[0, :2]
+    indices = rng.integers(0, len(masks), 60)
+    expected, found = (m.crop_and_resize(boxes, (28, 28), indices).to_ndarray() for m in (stock, ours))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_joining() -> None:
@@ -120,18 +174,29 @@ def test_joining() -> None:
         Polygons.cat([ours, ours.flip('horizontal').resize((10, 10))])
 
 
-@pytest.mark.parametrize('fraction', [0.0, 0.02, 0.5, 0.98, 1.0])
-def test_traced_bitmaps_are_exact(fraction: float) -> None:
-    bitmaps = (np.random.default_rng(1).random((4, 23, 31)) < fraction).astype(np.uint8)
-    traced = Polygons.from_bitmaps(bitmaps)
-    np.testing.assert_array_equal(traced.to_ndarray(), bitmaps)
-    np.testing.assert_array_equal(
-        traced.flip('diagonal').resize((11, 50)).to_ndarray(),
-        BitmapMasks(bitmaps, 23, 31).flip('diagonal').resize((11, 50)).masks,
-    )
+ISLANDS = np.zeros((23, 31), np.uint8)
+ISLANDS[3:20, 4:25] = 1
+ISLANDS[6:16, 8:20] = 0
+ISLANDS[8:12, 10:14] = 1
+ONE = np.zeros((23, 31), np.uint8)
+ONE[3, 2] = 1
+NOISE = {fraction: np.random.default_rng(1).random((23, 31)) < fraction for fraction in (0.0, 0.02, 0.5, 0.98, 1.0)}
+BITMAPS = {'a hole with an island': ISLANDS, 'one pixel': ONE, **{f'noise {key}': one for key, one in NOISE.items()}}
 
 
-def test_one_pixel_is_one_square() -> None:
-    bitmap = np.zeros((5, 6), np.uint8)
-    bitmap[3, 2] = 1
-    assert Polygons([trace_bitmap(bitmap)], 5, 6).measure().tolist() == [[1, 2, 3, 3, 4]]
+@pytest.mark.parametrize('bitmap', BITMAPS.values(), ids=BITMAPS)
+def test_traced_bitmaps_are_exact(bitmap: np.ndarray) -> None:
+    bitmap = bitmap.astype(np.uint8)
+    traced = Polygons.from_bitmaps(np.stack([bitmap, bitmap]))
+    np.testing.assert_array_equal(traced.to_ndarray(), [bitmap, bitmap])
+    np.testing.assert_array_equal(traced.flip('diagonal').to_ndarray()[0], bitmap[::-1, ::-1])
+    np.testing.assert_array_equal(traced.resize((69, 93)).to_ndarray()[0], np.kron(bitmap, np.ones((3, 3), np.uint8)))
+
+
+def test_a_traced_bitmap_moves_like_the_polygon_it_came_from() -> None:
+    shape = disc((200, 150), 90)
+    bitmap = Polygons([[np.array(shape)]], 300, 400).to_ndarray()
+    for size in ((75, 100), (30, 40), (600, 800)):
+        pair = (Polygons.from_bitmaps(bitmap), Polygons([[np.array(shape)]], 300, 400))
+        first, second = (one.flip('horizontal').resize(size).to_ndarray()[0] for one in pair)
+        assert iou(first, second) > 0.97
