@@ -216,21 +216,6 @@ def draw_comparison(
     return np.concatenate([panels[0], gap, panels[1]], axis=1)
 
 
-def shrunk(
-    image: np.ndarray, parts: Sequence[Sequence[Instance]], longest_px: int
-) -> tuple[np.ndarray, list[list[Instance]]]:
-    """An image and instances on it with a longer side of at most so many pixels, for drawing them several times."""
-    if max(image.shape[:2]) <= longest_px:
-        return image, [list(part) for part in parts]
-    small = _resized(image, longest_px)
-
-    def smaller(one: Instance) -> Instance:
-        bitmap = np.asfortranarray(_scaled(one.mask, small.shape[:2]))
-        return dataclasses.replace(one, mask=mask_api.encode(bitmap))
-
-    return small, [[smaller(one) for one in part] for part in parts]
-
-
 def distinct_colours(count: int) -> list[Colour]:
     """Bright BGR colours, neighbours in the list far apart in hue, the same for every call."""
     steps = np.arange(max(count, 1))

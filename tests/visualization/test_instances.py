@@ -18,7 +18,6 @@ from armbench_mmdet.visualization.instances import (
     draw_chips,
     draw_comparison,
     draw_overlay,
-    shrunk,
 )
 
 GREY = 90
@@ -125,24 +124,6 @@ def test_a_comparison_has_two_equal_panels_under_a_legend(size: tuple[int, int])
     height, width = round(size[0] * scale), max(round(size[1] * scale), 300)
     assert out.shape[1] - 2 * width in range(1, 20)
     assert out.shape[0] - height in range(10, 60)
-
-
-def test_a_shrunk_picture_keeps_its_instances_in_place() -> None:
-    size = (1000, 1600)
-    image = np.full((*size, 3), GREY, np.uint8)
-    parts = [
-        [instance(200, 400, 600, 800, size), instance(900, 1500, 902, 1502, size)],
-        [],
-        [instance(0, 0, 9, 9, size)],
-    ]
-    small, shrunk_parts = shrunk(image, parts, 400)
-    assert small.shape == (250, 400, 3)
-    assert [len(part) for part in shrunk_parts] == [2, 0, 1]
-    first, speck = shrunk_parts[0]
-    assert mask_api.toBbox(first.mask).tolist() == [100, 50, 100, 100]
-    assert mask_api.area(speck.mask) >= 1
-    assert first.class_name == 'object'
-    assert shrunk(image, parts, 1600)[1] == parts
 
 
 def test_labels_keep_out_of_each_others_way_and_inside_the_picture() -> None:
