@@ -100,6 +100,8 @@ def _title(path: Path) -> str:
 
 def _load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f'armbench_{path.stem}', path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f'a tool must be a Python file, got {path}')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
