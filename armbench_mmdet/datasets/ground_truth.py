@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from armbench_mmdet.datasets.categories import CLASSES, IGNORED, CategoryMap, assign_categories
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
 from armbench_mmdet.datasets.locations import IMAGE_FOLDER
+from armbench_mmdet.errors import InputError
 
 METAINFO_KEY = 'ground_truth'
 
@@ -132,6 +133,22 @@ def load_ground_truth(
         ],
         'categories': [{'id': label + 1, 'name': name} for label, name in enumerate(CLASSES)],
     }
+
+
+def only_classes(ground_truth: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """The ground truth of some classes, its categories in their order: label i is category i.
+
+    Raises:
+        InputError: A class is no category of the ground truth.
+    """
+    by_name = {category['name']: category for category in ground_truth['categories']}
+    unknown = [name for name in classes if name not in by_name]
+    if unknown:
+        raise InputError(f'classes must be categories of the ground truth, {sorted(by_name)}, got {unknown}')
+    categories = [by_name[name] for name in classes]
+    kept = {category['id'] for category in categories}
+    annotations = [a for a in ground_truth['annotations'] if a['category_id'] in kept]
+    return {**ground_truth, 'categories': categories, 'annotations': annotations}
 
 
 def _log_left_out(index: ColumnIndex, ignored: int, without_mask: int) -> None:

@@ -19,6 +19,7 @@ from armbench_mmdet.evaluation.protocol import (
     best_first,
     by_image_and_class,
 )
+from armbench_mmdet.files import draft_of
 
 MISSED, FOUND, IGNORED = 0, 1, 2
 
@@ -57,10 +58,8 @@ class MatchTable:
         for name, matches in self.classes.items():
             arrays |= {f'{name}/{key}': value for key, value in dataclasses.asdict(matches).items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f'.{path.name}')
-        with draft.open('wb') as file:
+        with draft_of(path) as draft, draft.open('wb') as file:
             np.savez_compressed(file, **arrays)
-        draft.replace(path)
         return path
 
     @classmethod

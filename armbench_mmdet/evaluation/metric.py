@@ -12,7 +12,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import confidence_intervals
@@ -25,7 +25,7 @@ from armbench_mmdet.evaluation.predictions import (
     without_detections,
     write_coco_results,
 )
-from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching
+from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching, with_run_lengths
 from armbench_mmdet.evaluation.result import (
     SCHEMA_VERSION,
     Identity,
@@ -60,7 +60,7 @@ class ArmbenchMetric(BaseMetric):
     Args:
         ann_file: COCO file of the ground truth; by default the data set's.
         ground_truth: A COCO-format dict instead of a file; annotation ``area`` filled.
-        metric: Any of ``bbox``, ``segm`` and ``boundary``.
+        metric: ``bbox``, ``segm`` or both.
         result_file: Where to write the result file and, beside it, the match tables that compare two runs
             (:func:`~armbench_mmdet.evaluation.bootstrap.difference_intervals`); by default nothing is written.
         identity: For the result file: ``config``, ``checkpoint``, ``seed``, ``data_fingerprint``, ``extra``.
@@ -101,7 +101,7 @@ class ArmbenchMetric(BaseMetric):
 
     @property
     def ground_truth(self) -> dict[str, Any]:
-        """The ground truth of the data set's classes, loaded at first use."""
+        """The ground truth of the data set's classes; loaded, and its masks made run lengths, at first use."""
         if self._ground_truth is None:
             source = self._source()
             if source is None:
@@ -110,7 +110,8 @@ class ArmbenchMetric(BaseMetric):
         if self._evaluated is None:
             classes = (self.dataset_meta or {}).get('classes')
             truth = self._ground_truth
-            self._evaluated = only_classes(truth, classes or [category['name'] for category in truth['categories']])
+            evaluated = only_classes(truth, classes or [category['name'] for category in truth['categories']])
+            self._evaluated = with_run_lengths(evaluated) if 'segm' in self.iou_types else evaluated
         return self._evaluated
 
     def _source(self) -> GroundTruthSource | None:
@@ -131,9 +132,8 @@ class ArmbenchMetric(BaseMetric):
             InputError: Labels out of range, boxes without masks, masks of another size than the image.
         """
         classes = self.ground_truth['categories']
-        with_masks = any(iou_type != 'bbox' for iou_type in self.iou_types)
         for sample in data_samples:
-            prediction = checked_prediction(sample, len(classes), with_masks)
+            prediction = checked_prediction(sample, len(classes), 'segm' in self.iou_types)
             if 'unreadable' in sample:
                 prediction = {**without_detections(prediction), 'unreadable': str(sample['unreadable'])}
             self.results.append(prediction)
@@ -164,14 +164,14 @@ class ArmbenchMetric(BaseMetric):
         if not results:
             raise InputError('predictions must be given for at least one image, got none; is the data loader empty?')
         truth = self.ground_truth
-        predictions = list({prediction['img_id']: prediction for prediction in reversed(results)}.values())[::-1]
+        predictions = _first_of_each_image(results)
         category_ids = [category['id'] for category in truth['categories']]
         images = self._count_images(predictions, repeated=len(results) - len(predictions))
         scores: dict[str, TypeScores] = {}
         errors = None
         for iou_type in self.iou_types:
             detections = coco_detections(predictions, category_ids, iou_type)
-            if self.coco_json_prefix and iou_type != 'boundary':
+            if self.coco_json_prefix:
                 write_coco_results(f'{self.coco_json_prefix}.{iou_type}.json', detections)
             matching = Matching(truth, detections, iou_type)
             if iou_type == 'segm':
@@ -226,20 +226,11 @@ class ArmbenchMetric(BaseMetric):
         return checked_identity({**known, 'versions': installed_versions(), **self.identity, 'extra': extra})
 
 
-def only_classes(ground_truth: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """The ground truth of some classes, its categories in their order: label i is category i.
-
-    Raises:
-        InputError: A class is no category of the ground truth.
-    """
-    by_name = {category['name']: category for category in ground_truth['categories']}
-    unknown = [name for name in classes if name not in by_name]
-    if unknown:
-        raise InputError(f'classes must be categories of the ground truth, {sorted(by_name)}, got {unknown}')
-    categories = [by_name[name] for name in classes]
-    kept = {category['id'] for category in categories}
-    annotations = [a for a in ground_truth['annotations'] if a['category_id'] in kept]
-    return {**ground_truth, 'categories': categories, 'annotations': annotations}
+def _first_of_each_image(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    first: dict[int, dict[str, Any]] = {}
+    for prediction in predictions:
+        first.setdefault(prediction['img_id'], prediction)
+    return list(first.values())
 
 
 def logged_scores(result: Result) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import write_atomically
 from armbench_mmdet.masks.encode import encode_masks
 
 
@@ -107,7 +108,7 @@ def write_coco_results(path: str | Path, detections: Sequence[Mapping[str, Any]]
     """Write detections in COCO's results format, for any other evaluator to check."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(detections))
+    write_atomically(path, msgspec.json.encode(detections))
     return path
 
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import mask as boundary_api
 from faster_coco_eval.core.coco import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from pycocotools import mask as mask_api
@@ -16,8 +15,6 @@ from pycocotools import mask as mask_api
 from armbench_mmdet.errors import InputError
 
 MAX_PER_IMAGE = 100
-BOUNDARY_FRAC = 0.02
-"""Width of the strip along the outline in boundary IoU, of the image's diagonal (arXiv 2103.16562, section 4)."""
 
 Shape = Mapping[str, Any]
 Pair = tuple[int, int]
@@ -30,6 +27,16 @@ def run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     if isinstance(segmentation['counts'], list):
         return mask_api.frPyObjects(segmentation, height, width)
     return segmentation
+
+
+def with_run_lengths(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of COCO-format ground truth, its masks as compressed RLE."""
+    sizes = {image['id']: (image['height'], image['width']) for image in ground_truth['images']}
+    annotations = [
+        {**one, 'segmentation': run_lengths(one['segmentation'], *sizes[one['image_id']])}
+        for one in ground_truth['annotations']
+    ]
+    return {**ground_truth, 'annotations': annotations}
 
 
 def by_image_and_class(shapes: Sequence[Shape]) -> dict[Pair, list[Shape]]:
@@ -53,8 +60,7 @@ def compute_overlaps(
     Args:
         annotations: With ``bbox`` or, as compressed RLE, ``mask``; perhaps ``iscrowd``.
         detections: With ``score`` and ``bbox`` or ``segmentation``.
-        iou_type: ``bbox``, ``segm`` or ``boundary``, for which a detection counts with the smaller of the IoU of the
-            masks and that of their boundaries.
+        iou_type: ``bbox`` or ``segm``.
 
     Returns:
         ``(D, G)`` float64 by image and category id, detections as :func:`best_first` orders them; nothing where there
@@ -73,18 +79,13 @@ def compute_overlaps(
             continue
         masks = [shape['segmentation'] for shape in found], [shape['mask'] for shape in truth]
         overlaps[pair] = mask_api.iou(*masks, crowd)
-        if iou_type == 'boundary':
-            outlines = [[boundary_api.rleToBoundary(mask, BOUNDARY_FRAC) for mask in part] for part in masks]
-            counted = np.flatnonzero(np.array(crowd) == 0)
-            along = mask_api.iou(*outlines, crowd)
-            overlaps[pair][:, counted] = np.minimum(overlaps[pair], along)[:, counted]
     return overlaps
 
 
 MAX_DETS = (1, 10, MAX_PER_IMAGE)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
-IOU_TYPES = ('bbox', 'segm', 'boundary')
+IOU_TYPES = ('bbox', 'segm')
 
 LARGEST_AREA_PX = 1e5**2
 SIZE_EDGES_PX = (32.0**2, 96.0**2)
@@ -161,8 +162,8 @@ class Matching:
         ground_truth: COCO-format dict with ``images``, ``annotations`` and ``categories``; ``area`` is filled.
             It is not changed.
         detections: COCO results: ``image_id``, ``category_id``, ``score`` and ``bbox`` (xywh) for boxes or
-            ``segmentation`` (RLE) for masks and boundaries. They are not changed.
-        iou_type: ``bbox``, ``segm`` or ``boundary`` (the smaller of mask and boundary IoU, arXiv 2103.16562).
+            ``segmentation`` (RLE) for masks. They are not changed.
+        iou_type: ``bbox`` or ``segm``.
 
     Attributes:
         annotations: The ground truth, for masks with each ``mask`` as RLE.

@@ -153,7 +153,7 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     detections: int
     bbox: TypeScores | None = None
     segm: TypeScores | None = None
-    boundary: TypeScores | None = None
+    boundary: TypeScores | None = None  # of files written until 0.1; nothing computes it any more
     segmentation_errors: dict[str, SegmentationErrors] | None = None
     speed: Speed | None = None
 

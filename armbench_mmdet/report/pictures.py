@@ -13,11 +13,10 @@ import cv2
 import msgspec
 import numpy as np
 
-from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.error_rates import SCORE_THRESHOLD
 from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, precision_at_recall
-from armbench_mmdet.evaluation.metric import only_classes
 from armbench_mmdet.evaluation.protocol import Matching, best_first, by_image_and_class
 from armbench_mmdet.evaluation.result import file_fingerprint
 from armbench_mmdet.report.collect import Evaluation, Run

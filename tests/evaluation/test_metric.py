@@ -208,6 +208,7 @@ def test_ground_truth_is_loaded_once_from_the_data_sets_file(tmp_path, monkeypat
     metric.process({}, as_samples(truth, detections))
     second = metric.evaluate(len(truth['images']))
     assert first == second
+    assert all('counts' in annotation['segmentation'] for annotation in metric.ground_truth['annotations'])
     assert first['coco/segm_object_mAP'] is not None
 
 

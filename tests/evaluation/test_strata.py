@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
-from coco_random import encode, only, random_dataset
-from coco_reference import pycocotools_evaluate, twelve_numbers
+from coco_random import only, random_dataset
+from coco_reference import twelve_numbers
 
 from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.strata import density_name, density_of_images, scores_of_type
@@ -83,43 +82,3 @@ def test_relative_bins_of_a_large_photo_are_those_of_the_photo_made_small():
     after = scores_of_type(Matching(truth, detections, 'bbox')).per_size
     assert after['relative'] == before['relative']
     assert after['coco'] != before['coco']
-
-
-def test_boundary_scores_are_at_most_mask_scores_and_equal_them_for_perfect_masks():
-    truth, detections = random_dataset(5, images=5)
-    detections = only(detections, 'segm')
-    masks, boundaries = (Matching(truth, detections, kind).accumulate() for kind in ('segm', 'boundary'))
-    assert boundaries.ap() < masks.ap()
-    perfect = [
-        {'image_id': a['image_id'], 'category_id': a['category_id'], 'segmentation': a['segmentation'], 'score': 1.0}
-        for a in truth['annotations']
-        if not a['iscrowd']
-    ]
-    assert Matching(truth, perfect, 'boundary').accumulate().ap() == pytest.approx(1)
-
-
-def test_boundary_iou_follows_its_definition():
-    """Cheng et al. 2021: the smaller of mask IoU and the IoU of the parts within d pixels of the contour."""
-    height, width = 120, 160
-    depth = round(0.02 * np.hypot(height, width))
-    y, x = np.mgrid[:height, :width]
-    truth_mask = (x - 80) ** 2 / 50**2 + (y - 60) ** 2 / 40**2 < 1
-    detected = np.roll(truth_mask, (3, -2), (0, 1))
-
-    def contour(mask):
-        padded = np.pad(mask.astype(np.uint8), 1)
-        eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=depth)[1:-1, 1:-1]
-        return mask & ~eroded.astype(bool)
-
-    def iou(a, b):
-        return (a & b).sum() / (a | b).sum()
-
-    truth, _ = random_dataset(0, images=0)
-    truth['images'] = [{'id': 1, 'height': height, 'width': width}]
-    annotation = {'id': 1, 'image_id': 1, 'category_id': 1, 'iscrowd': 0, 'bbox': [0, 0, 1, 1]}
-    truth['annotations'] = [{**annotation, 'area': float(truth_mask.sum()), 'segmentation': encode(truth_mask)}]
-    detections = [{'image_id': 1, 'category_id': 1, 'score': 1.0, 'segmentation': encode(detected)}]
-    expected = min(iou(truth_mask, detected), iou(contour(truth_mask), contour(detected)))
-    assert expected < iou(truth_mask, detected)
-    assert Matching(truth, detections, 'boundary').ious[1, 1][0][0] == pytest.approx(expected, abs=1e-12)
-    assert pycocotools_evaluate(truth, detections, 'segm').ious[1, 1][0][0] == iou(truth_mask, detected)

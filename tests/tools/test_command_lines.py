@@ -69,7 +69,7 @@ def test_unknown_options_are_wrong_usage(tool: str) -> None:
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'message'),
     [
-        ('../armbench_cli', ['trian', LEAF], 'TOOL must be one of autopsy, benchmark'),
+        ('../armbench_cli', ['trian', LEAF], 'TOOL must be one of benchmark, browse'),
         ('test', [LEAF], 'CHECKPOINT must be given'),
         ('train', [LEAF, '--work', 'x'], 'unrecognized arguments'),
         ('make_minibench', [], 'give OUT, --contact-sheet FILE, or both'),
