@@ -38,7 +38,7 @@ class MetricSelfTestHook(Hook):
 
     Args:
         num_images: How many images to rehearse with.
-        enabled: Whether to run it; ``--cfg-options custom_hooks.N.enabled=False`` switches it off.
+        enabled: Whether to run it; ``--cfg-options default_hooks.self_test.enabled=False`` switches it off.
         load_annotations: The transform that turns a data set record into boxes, labels and masks.
     """
 
