@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
+from metric_runs import as_samples
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.configs import load_config, set_data_root
@@ -48,54 +48,38 @@ def write_data(root: Path, seed: int = 0, images: int = 6) -> Path:
 
 
 def write_result(
-    work_dir: Path,
-    data: Path,
-    subset: str,
-    config: str | None,
-    noise_px: float,
-    seed: int = 0,
-    classes: tuple[str, ...] = CLASSES,
+    work_dir: Path, data: Path, subset: str, config: str | None, noise_px: float, seed: int = 0, classes: Any = CLASSES
 ) -> Path:
     """Evaluate jittered ground truth as predictions, as tools/test.py would."""
     ann_file = data / subset / 'test.json'
     truth = json.loads(ann_file.read_text())
     rng = np.random.default_rng(seed)
+    detections = []
+    for one in truth['annotations']:
+        name = CLASSES[one['category_id'] - 1]
+        if name not in classes or rng.random() < noise_px / 40:
+            continue
+        x, y, w, h = (np.array(one['bbox']) + rng.normal(0, noise_px, 4)).round().astype(int).tolist()
+        bitmap = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8, order='F')
+        bitmap[max(y, 0) : y + max(h, 3), max(x, 0) : x + max(w, 3)] = 1
+        found = {'image_id': one['image_id'], 'category_id': classes.index(name) + 1, 'score': rng.uniform(0.3, 1)}
+        detections.append({**found, 'bbox': [x, y, max(w, 3), max(h, 3)], 'segmentation': mask_api.encode(bitmap)})
     stem = work_dir / 'results' / f'{subset}_test'
     identity = {'config': config, 'checkpoint': str(work_dir / 'iter_600.pth'), 'seed': seed}
-    metric = ArmbenchMetric(
-        result_file=f'{stem}.json',
-        coco_json_prefix=str(stem),
-        identity=identity,
-        log_table=False,
-    )
+    metric = ArmbenchMetric(result_file=f'{stem}.json', coco_json_prefix=str(stem), identity=identity, log_table=False)
     source = GroundTruthSource(str(ann_file), str(ann_file.parent / 'images'), subset, 'test')
     metric.dataset_meta = {'classes': classes, **source.as_metainfo()}
-    for image in truth['images']:
-        own = [a for a in truth['annotations'] if a['image_id'] == image['id'] and rng.random() > noise_px / 40]
-        own = [a for a in own if CLASSES[a['category_id'] - 1] in classes]
-        boxes = np.array([a['bbox'] for a in own], np.float64).reshape(-1, 4)
-        boxes += rng.normal(0, noise_px, boxes.shape)
-        boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:], 3)
-        bitmaps = np.zeros((len(own), HEIGHT_PX, WIDTH_PX), np.uint8)
-        for bitmap, (x1, y1, x2, y2) in zip(bitmaps, boxes.round().astype(int), strict=True):
-            bitmap[max(y1, 0) : y2, max(x1, 0) : x2] = 1
-        instances = {
-            'bboxes': torch.from_numpy(boxes),
-            'scores': torch.from_numpy(rng.uniform(0.3, 1, len(own))),
-            'labels': torch.tensor([classes.index(CLASSES[a['category_id'] - 1]) for a in own], dtype=torch.long),
-            'masks': [mask_api.encode(np.asfortranarray(bitmap)) for bitmap in bitmaps],
-        }
-        size = (HEIGHT_PX, WIDTH_PX)
-        metric.process({}, [{'img_id': image['id'], 'ori_shape': size, 'pred_instances': instances}])
-        metric.add_timing(0.02 + 0.001 * len(own), 1)
+    for sample in as_samples(truth, detections):
+        metric.process({}, [sample])
+        metric.add_timing(0.02 + 0.001 * len(sample['pred_instances']['scores']), 1)
     metric.evaluate(len(truth['images']))
     return stem.with_suffix('.json')
 
 
-def log_rows(iterations: int = 600, validate_every: int = 200, val_loss: bool = True, start: int = 0) -> list[dict]:
+def log_rows(iterations: int = 600, validate_every: int = 200, val_loss: bool = True) -> list[dict]:
     """What an iteration schedule logs."""
     rows: list[dict[str, Any]] = []
-    for step in range(start + 20, iterations + 1, 20):
+    for step in range(20, iterations + 1, 20):
         part = 1 / (1 + step / 200)
         losses = {'loss_cls': 0.4 * part, 'loss_bbox': 0.3 * part, 'loss_mask': 0.5 * part, 'd0.loss_mask': 0.6 * part}
         rows.append(

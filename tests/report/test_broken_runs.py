@@ -14,7 +14,7 @@ from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.report import page
 from armbench_mmdet.report.collect import collect_runs
-from armbench_mmdet.report.page import gather, html, markdown
+from armbench_mmdet.report.page import Report, gather, html, markdown
 
 MIX = f'{SUBSETS[0]}_test'
 
@@ -77,20 +77,18 @@ def test_damage_is_one_line_and_the_rest_is_reported(
     assert '\n' not in named[0]
     assert [run.name for run in runs] == ['broken', 'second']
     assert len(runs[0].evaluations) >= 2
+    assert runs[0].log.last_step == 600
     assert len(runs[1].evaluations) == 3
 
 
-def test_nothing_to_report_names_every_folder(tmp_path: Path) -> None:
+def test_folders_with_nothing_in_them_are_named(work_dirs: list[Path], tmp_path: Path) -> None:
+    nowhere = tmp_path / 'nowhere'
+    runs, problems = collect_runs([nowhere, *work_dirs])
+    assert (len(runs), problems) == (2, [f'work dir must be an existing folder, got {str(nowhere)!r}'])
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'empty' / 'record.json').write_text('[]')
     with pytest.raises(InputError, match=r'nowhere.*empty: record must be JSON.*must hold a run'):
-        collect_runs([tmp_path / 'nowhere', tmp_path / 'empty'])
-
-
-def test_a_missing_folder_does_not_hide_the_others(work_dirs: list[Path], tmp_path: Path) -> None:
-    runs, problems = collect_runs([tmp_path / 'nowhere', *work_dirs])
-    assert len(runs) == 2
-    assert problems == [f"work dir must be an existing folder, got '{tmp_path / 'nowhere'}'"]
+        collect_runs([nowhere, tmp_path / 'empty'])
 
 
 @pytest.mark.parametrize(
@@ -125,35 +123,34 @@ def test_results_alone_are_enough(data: Path, tmp_path: Path) -> None:
     assert '0.' in markdown(report)
 
 
+def marks(report: Report) -> dict[str, bool]:
+    """Which run's mean mask mAP on mix is marked as the best."""
+    return {row[1].text: row[2].is_best for row in report.scores[0].rows if row[0].text == 'mean'}
+
+
 def test_a_result_on_other_data_is_shown_and_not_compared(work_dirs: list[Path], tmp_path: Path) -> None:
-    other_data = write_data(tmp_path / 'minibench', seed=5)
     other = tmp_path / 'other'
     shutil.copytree(work_dirs[1], other)
-    write_result(other, other_data, SUBSETS[0], MASK_RCNN, 0.5)
+    write_result(other, write_data(tmp_path / 'minibench', seed=5), SUBSETS[0], MASK_RCNN, 0.5)
     report = gather([work_dirs[0], other, work_dirs[1]])
-    warnings = [line for line in report.problems if 'must be on the same data' in line]
-    assert len(warnings) == 1
-    assert warnings[0].startswith(f'other: result on {SUBSETS[0]} test must be on the same data to be compared')
-    scores, difference = report.scores[:2]
-    by_run = {row[1].text: row for row in scores.rows if row[0].text == 'mean'}
-    assert list(by_run) == ['first', 'other †', 'second']
-    assert not any(cell.is_best for cell in by_run['other †'])
-    assert by_run['first'][2].is_best
-    assert float(by_run['other †'][2].text) > float(by_run['first'][2].text)
-    assert [row[0].text for row in difference.rows] == ['first − second']
+    (warning,) = (line for line in report.problems if 'must be on the same data' in line)
+    assert warning.startswith(f'other: result on {SUBSETS[0]} test must be on the same data to be compared')
+    assert marks(report) == {'first': True, 'other †': False, 'second': False}
+    assert [row[0].text for row in report.scores[1].rows] == ['first − second']
     pair = gather([work_dirs[0], other])
     assert 'paired differences' not in pair.scores[1].caption
-    assert not any(cell.is_best for row in pair.scores[0].rows for cell in row)
+    assert not any(marks(pair).values())
 
 
-def test_results_without_a_fingerprint_are_not_compared(work_dirs: list[Path], tmp_path: Path) -> None:
-    copies = [tmp_path / 'first', tmp_path / 'second']
-    for source, copy in zip(work_dirs, copies, strict=True):
-        shutil.copytree(source, copy)
-        change_identity(copy / f'results/{MIX}.json', data_fingerprint=None)
-    report = gather(copies)
-    assert sum('got no data fingerprint' in line for line in report.problems) == 2
-    assert not any(cell.is_best for row in report.scores[0].rows for cell in row)
+@pytest.mark.parametrize('fingerprint', [None, 'sha256:0123'])
+def test_the_same_scores_on_data_that_are_not_known_to_be_the_same(
+    work_dirs: list[Path], tmp_path: Path, fingerprint: str | None
+) -> None:
+    shutil.copytree(work_dirs[0], tmp_path / 'other')
+    change_identity(tmp_path / 'other' / f'results/{MIX}.json', data_fingerprint=fingerprint)
+    report = gather([*work_dirs, tmp_path / 'other'])
+    assert marks(report) == {'first': True, 'second': False, 'other †': False}
+    assert sum(f'got {fingerprint or "no data fingerprint"}' in line for line in report.problems) == 1
 
 
 def test_runs_of_one_name_are_told_apart(work_dirs: list[Path], tmp_path: Path) -> None:
@@ -161,11 +158,3 @@ def test_runs_of_one_name_are_told_apart(work_dirs: list[Path], tmp_path: Path) 
         shutil.copytree(work_dirs[0], tmp_path / name / 'run')
     runs, _ = collect_runs([tmp_path / 'a' / 'run', tmp_path / 'b' / 'run', tmp_path / 'a' / 'run'])
     assert [run.name for run in runs] == ['a/run', 'b/run']
-
-
-def test_an_equal_score_on_other_data_is_not_marked_as_best(work_dirs: list[Path], tmp_path: Path) -> None:
-    shutil.copytree(work_dirs[0], tmp_path / 'other')
-    change_identity(tmp_path / 'other' / f'results/{MIX}.json', data_fingerprint='sha256:0123')
-    rows = gather([*work_dirs, tmp_path / 'other']).scores[0].rows
-    best = {row[1].text: row[2].is_best for row in rows if row[0].text == 'mean'}
-    assert best == {'first': True, 'second': False, 'other †': False}

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
+from coco_random import only, random_dataset
 
 from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable, match_table, precision_at_recall
 from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.report.pictures import ALL, KINDS, choose, image_scores
 
 
-def random_boxes(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A few images of overlapping boxes, some crowds, some not found; tied scores and wrong classes."""
-    rng = np.random.default_rng(seed)
-    truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': []}
-    truth['categories'] = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
-    detections = []
-    for image_id in (7, 3, 12, 5):
-        truth['images'].append({'id': image_id, 'height': 100, 'width': 100})
-        for box in rng.uniform(5, 40, (int(rng.integers(0, 9)), 4)):
-            own = {'image_id': image_id, 'category_id': int(rng.integers(1, 3)), 'bbox': box.tolist()}
-            truth['annotations'].append({**own, 'area': box[2] * box[3], 'iscrowd': int(rng.random() < 0.2)})
-            for _ in range(int(rng.integers(0, 4))):
-                found = {**own, 'bbox': (box + rng.normal(0, 3, 4)).clip(1).tolist()}
-                if rng.random() < 0.2:
-                    found['category_id'] = 3 - found['category_id']
-                detections.append({**found, 'score': int(rng.integers(0, 8)) / 8})
-    return truth, detections
+def random_boxes(seed: int) -> Matching:
+    truth, detections = random_dataset(seed)
+    return Matching(truth, only(detections, 'bbox'), 'bbox')
 
 
 @pytest.mark.parametrize('seed', range(12))
 def test_curves_and_scores_of_single_images_are_cocos(seed: int) -> None:
-    matching = Matching(*random_boxes(seed), 'bbox')
+    matching = random_boxes(seed)
     table = match_table(matching)
     reference = matching.accumulate().precision[:, :, :, 0, -1]
+    reference = np.where(reference < 0, np.nan, reference)  # COCO's -1: no instances
     for number, matches in enumerate(table.classes.values()):
         np.testing.assert_allclose(precision_at_recall(matches), reference[:, :, number], atol=1e-12)
     for class_name in (ALL, *table.classes):
@@ -46,9 +33,9 @@ def test_curves_and_scores_of_single_images_are_cocos(seed: int) -> None:
 
 
 def test_a_class_without_instances_has_no_curve_and_one_without_detections_is_zero() -> None:
-    truth, detections = random_boxes(0)
+    truth, detections = random_dataset(0)
     truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 1]
-    matches = match_table(Matching(truth, detections, 'bbox')).classes
+    matches = match_table(Matching(truth, only(detections, 'bbox'), 'bbox')).classes
     assert np.isnan(precision_at_recall(matches['object'])).all()
     assert not precision_at_recall(match_table(Matching(truth, [], 'bbox')).classes['tote']).any()
 

@@ -1,17 +1,165 @@
-"""The page as text: whole, self-contained, small enough, and safe with any name."""
+"""What the report says, against the result files it was made from; the page whole, self-contained and small."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from synthetic_runs import MASK_RCNN, write_result
 
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.evaluation.bootstrap import difference_intervals
+from armbench_mmdet.evaluation.matches import MatchTable
+from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report import page as pages
-from armbench_mmdet.report.page import PROCEDURAL, Report, gather, html
-from armbench_mmdet.report.tables import published_table
+from armbench_mmdet.report.page import PROCEDURAL, Report, comma_separated, gather, html, markdown
+from armbench_mmdet.report.tables import (
+    density_table,
+    error_table,
+    markdown_table,
+    published_table,
+    size_table,
+    speed_table,
+    subset_table,
+)
+
+
+def texts(rows) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in rows]
+
+
+def test_scores_are_the_result_files(report: Report, work_dirs: list[Path]) -> None:
+    assert report.problems == []
+    table = report.scores[0]
+    assert table.caption == f'{SUBSETS[0]}, test: masks'
+    results = [read_result(folder / f'results/{SUBSETS[0]}_test.json').scores['segm'] for folder in work_dirs]
+    for row in texts(table.rows):
+        scores = results[row[1] == 'second']
+        one = scores.by_class[row[0]]
+        numbers = [getattr(one, key) for key in table.header[2:-1] if key != '95 % interval']
+        assert [*row[2:3], *row[4:-1]] == ['–' if number is None else f'{number:.3f}' for number in numbers]
+        interval = scores.confidence[row[0]]
+        assert row[3] == f'{interval.low:.3f}…{interval.high:.3f}'
+    assert sum(int(row[-1]) for row in texts(table.rows)[2:]) == 2 * int(table.rows[0][-1].text)
+
+
+def test_the_best_of_each_column_and_class_is_marked(report: Report) -> None:
+    for table in report.scores:
+        if 'paired' in table.caption:
+            continue
+        for first, second in zip(table.rows[::2], table.rows[1::2], strict=True):
+            for one, other in zip(first[2:-1], second[2:-1], strict=True):
+                if '…' in one.text:  # the interval
+                    assert not one.is_best
+                elif one.text != '–':
+                    assert one.is_best == (float(one.text) >= float(other.text))
+                    assert other.is_best == (float(other.text) >= float(one.text))
+
+
+def test_differences_are_paired_and_the_better_run_comes_first(report: Report, work_dirs: list[Path]) -> None:
+    table = report.scores[1]
+    assert table.rows[0][0].text == 'first − second'
+    loaded = [MatchTable.load(folder / f'results/{SUBSETS[0]}_test.segm.matches.npz') for folder in work_dirs]
+    for cell, interval in zip(table.rows[0][1:], difference_intervals(*loaded).values(), strict=True):
+        sure = ' *' if interval.low > 0 or interval.high < 0 else ''
+        assert cell.text == f'{interval.value:+.3f} ({interval.low:+.3f}…{interval.high:+.3f}){sure}'
+    assert [row[-1].text.endswith(' *') for row in table.rows] == [True]
+
+
+def test_the_matrix_has_every_subset_and_both_numbers(report: Report, work_dirs: list[Path]) -> None:
+    (matrix,) = report.matrices
+    assert list(matrix.header[2:]) == list(SUBSETS)
+    for row, folder in zip(texts(matrix.rows), work_dirs, strict=True):
+        assert row[0] == SUBSETS[0]
+        for shown, subset in zip(row[2:], SUBSETS, strict=True):
+            segm = read_result(folder / f'results/{subset}_test.json').segm
+            assert shown == f'{segm.mAP:.3f} / {segm.per_class["object"].mAP:.3f}'
+    assert f'trained on {SUBSETS[1]}, {SUBSETS[2]}' in matrix.notes[1]
+
+
+def test_parts_are_the_result_files(report: Report, work_dirs: list[Path]) -> None:
+    comparison = report.compared[0]
+    result = read_result(work_dirs[0] / f'results/{SUBSETS[0]}_test.json')
+    sizes = {row[0]: row for row in texts(size_table(comparison).rows) if row[1] == 'first'}
+    small = result.segm.per_size['coco']['s']
+    assert sizes['small (in pixels)'][2] == f'{small.mAP:.3f}'
+    assert sizes['small (in pixels)'][4] == f'{small.per_class["object"]:.3f}'
+    densities = density_table(comparison)
+    assert {row[0].text for row in densities.rows} == {'1-5', '6-10'}
+    assert '11-15' in densities.notes[0]
+    speed = texts(speed_table(comparison).rows)[0]
+    assert speed[1:4] == ['cpu', '6', f'{result.speed.median_ms:.0f} / {result.speed.p95_ms:.0f}']
+    for row in texts(error_table(comparison).rows):
+        assert sum(map(float, row[2:-1])) == pytest.approx(1, abs=0.002)
+
+
+def test_rows_of_numbers_have_everything(report: Report, work_dirs: list[Path]) -> None:
+    rows = list(csv.DictReader(io.StringIO(comma_separated(report))))
+    assert len(rows) == 2 * 3 * 2 * 3  # runs, subsets, IoU types, classes and their mean
+    row = next(row for row in rows if (row['run'], row['class'], row['iou_type']) == ('second', 'object', 'segm'))
+    result = json.loads((work_dirs[1] / f'results/{row["subset"]}_test.json').read_text())
+    assert float(row['mAP']) == result['segm']['per_class']['object']['mAP']
+    assert float(row['mAP_low']) == result['segm']['confidence']['object']['low']
+    assert row['data_fingerprint'] == result['identity']['data_fingerprint']
+    assert (row['procedural'], row['comparable'], row['images']) == ('1', '1', '6')
+
+
+def test_markdown_says_minibench_and_keeps_published_numbers_apart(report: Report) -> None:
+    text = markdown(report)
+    assert PROCEDURAL in text
+    ours, theirs = text.split('## Published numbers')
+    assert '0.6971' not in ours
+    assert '| first' not in theirs
+    for row in published_table().rows:
+        assert all(cell.text in theirs for cell in row)
+
+
+def test_the_overview_has_a_line_for_every_result(report: Report) -> None:
+    lines = report.overview().splitlines()
+    assert len(lines) == 2 + 2 * 3
+    assert re.match(rf'\| first +\| {SUBSETS[0]} +\| {SUBSETS[0]}, test ', lines[2])
+
+
+def test_a_table_is_aligned_as_text_and_as_markdown() -> None:
+    assert markdown_table(['a', 'number'], [['long | name', '1.50'], ['b', '–']]).splitlines() == [
+        '| a            |   number |',
+        '|:-------------|---------:|',
+        '| long \\| name |     1.50 |',
+        '| b            |        – |',
+    ]
+
+
+def test_subset_table_shows_tote_and_object_apart(work_dirs: list[Path]) -> None:
+    result = read_result(work_dirs[0] / f'results/{SUBSETS[0]}_test.json')
+    segm, bbox = result.segm, result.bbox
+    tote, thing = segm.per_class['tote'], segm.per_class['object']
+    table = subset_table({SUBSETS[0]: result}, 'mix')
+    found = [cell.strip() for cell in table.splitlines()[2].strip('|').split('|')]
+    numbers = (segm.mAP, segm.mAP_50, segm.mAP_75, tote.mAP, thing.mAP, thing.mAP_50, bbox.mAP)
+    assert found == ['mix', SUBSETS[0], *(f'{number:.3f}' for number in numbers)]
+
+
+def test_results_of_one_class_are_shown_beside_those_of_two(data: Path, work_dirs: list[Path], tmp_path: Path) -> None:
+    write_result(tmp_path / 'one', data, SUBSETS[0], MASK_RCNN, 1.0, classes=('object',))
+    report = gather([tmp_path / 'one', work_dirs[0]])
+    assert not [line for line in report.problems if 'left out' in line or 'match table' in line]
+    rows = {(row[0], row[1]): row[2:] for row in texts(report.scores[0].rows)}
+    assert set(rows['tote', 'one']) == {'–'}
+    assert rows['object', 'one'] == rows['mean', 'one'] != rows['object', 'first']
+    assert 'same images and classes' in report.scores[1].notes[-1]
+    assert texts(report.matrices[0].rows)[0][2].count('0.') == 2
+    assert {one.class_name for one in report.pictures if one.run == 'one'} == {'object'}
+    assert 'id="size"' in html(report)
+    assert '| tote ' in markdown(report)
+    written = [row for row in csv.DictReader(io.StringIO(comma_separated(report))) if row['run'] == 'one']
+    assert {row['class'] for row in written} == {'mean', 'object'}
+
 
 SECTIONS = (
     *('runs', 'results', 'published', 'training', 'precision-recall', 'size', 'density', 'speed', 'errors'),

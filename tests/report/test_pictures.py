@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -11,64 +12,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from mmengine.structures import InstanceData
 from pycocotools import mask as mask_api
+from synthetic_runs import write_data, write_result
 from test_image_scores import random_boxes
 
-from armbench_mmdet.datasets import ArmbenchDataset
+from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.evaluation.matches import FOUND, match_table
 from armbench_mmdet.evaluation.protocol import Matching, by_image_and_class
-from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report.collect import collect_runs, read_evaluations
 from armbench_mmdet.report.page import Report
 from armbench_mmdet.report.pictures import KINDS, Picture, choices_of, draw, gallery, judge, match_greedily
 from armbench_mmdet.visualization import instances as overlay
 
-SUBSET = 'mix-object-tote'
-IDENTITY = {'seed': 3, 'extra': {'checkpoint_sha256': 'abc'}}
-
-
-def predictions(record: dict, count: int, score: float) -> dict:
-    """The first ``count`` instances exactly, and a strip at the top that is nothing."""
-    size = (record['height'], record['width'])
-    truth = record['instances'][:count]
-    masks = [mask_api.decode(mask_api.merge(mask_api.frPyObjects(one['mask'], *size))) for one in truth]
-    strip = np.zeros(size, np.uint8)
-    strip[:4] = 1
-    instances = InstanceData(
-        masks=torch.from_numpy(np.stack([*masks, strip])).bool(),
-        bboxes=torch.tensor([*(one['bbox'] for one in truth), [0, 0, size[1], 4]], dtype=torch.float32),
-        labels=torch.tensor([*(one['bbox_label'] for one in truth), 1]),
-        scores=torch.tensor([*([score] * count), 0.6]),
-    )
-    return {'img_id': record['img_id'], 'ori_shape': size, 'pred_instances': instances}
-
-
-def make_result(dataset: ArmbenchDataset, folder: Path) -> Path:
-    """Evaluate predictions that get worse from image to image."""
-    stem = str(folder / f'{dataset.subset}_{dataset.split}')
-    metric = ArmbenchMetric(result_file=f'{stem}.json', coco_json_prefix=stem, log_table=False, identity=IDENTITY)
-    metric.dataset_meta = dataset.metainfo
-    records = [dataset.get_data_info(i) for i in range(len(dataset))]
-    metric.process({}, [predictions(one, max(len(one['instances']) - i, 0), 0.9) for i, one in enumerate(records)])
-    metric.evaluate(len(dataset))
-    return Path(f'{stem}.json')
+SUBSET = SUBSETS[0]
 
 
 @pytest.fixture
-def photos(minibench_root: Path, tmp_path: Path) -> Path:
-    shutil.copytree(minibench_root, tmp_path / 'data')
-    return tmp_path / 'data'
-
-
-@pytest.fixture
-def result(photos: Path, tmp_path: Path) -> Path:
-    return make_result(
-        ArmbenchDataset(data_root=photos, split='test', test_mode=True, pipeline=[]), tmp_path / 'results'
-    )
+def result(tmp_path: Path) -> Path:
+    """Predictions that are the ground truth of ``tmp_path/data``, with scores above and below 0.5."""
+    return write_result(tmp_path, write_data(tmp_path / 'data'), SUBSET, None, noise_px=0)
 
 
 def drawn_from(result: Path) -> list[Picture]:
@@ -77,7 +40,15 @@ def drawn_from(result: Path) -> list[Picture]:
     return draw('run', evaluation, [choice for choice in choices_of(evaluation) if choice.place == 0])
 
 
-def test_pictures_of_every_class_and_kind(result: Path) -> None:
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_pictures_show_and_count_what_the_files_say(result: Path, tmp_path: Path) -> None:
+    truth = json.loads((tmp_path / 'data' / SUBSET / 'test.json').read_text())
+    ids = {image['file_name']: image['id'] for image in truth['images']}
     drawn = drawn_from(result)
     kinds = [(one.class_name, one.kind) for one in drawn]
     assert kinds == [(name, kind) for name in ('all', 'tote', 'object') for kind in KINDS]
@@ -85,33 +56,60 @@ def test_pictures_of_every_class_and_kind(result: Path) -> None:
         assert (one.run, one.data) == ('run', f'{SUBSET} test')
         height, width = cv2.imdecode(np.frombuffer(one.jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]
         assert width > 1.5 * height
-        assert one.image.endswith('.jpg')
+        assert 'Drawn at score ≥ 0.5 and matched at IoU ≥ 0.5' in one.caption
+        categories = {'all': (1, 2), 'tote': (1,), 'object': (2,)}[one.class_name]
+        detections = json.loads(result.with_suffix('.segm.json').read_text())
+        there, found = (
+            [a for a in part if a['image_id'] == ids[one.image] and a['category_id'] in categories]
+            for part in (truth['annotations'], detections)
+        )
+        seen = sum(detection['score'] >= 0.5 for detection in found)
+        assert f'{seen} found, {len(there) - seen} missed, 0 false positives' in one.caption
     for start in (0, 3, 6):
         assert len({one.image for one in drawn[start : start + 3]}) == 3
-    assert len({one.jpeg for one in drawn}) == len(drawn)
+        ranks = [int(re.search(r'rank (\d+) of 6', one.caption)[1]) for one in drawn[start : start + 3]]
+        assert ranks == sorted(ranks)
     assert drawn_from(result) == drawn
 
 
-def test_a_caption_counts_what_the_picture_shows(result: Path) -> None:
-    best, median = drawn_from(result)[:2]
-    # The first image: everything found, and the strip wrongly; the others each miss one more.
-    assert '0 missed, 1 false positives' in best.caption
-    assert 'rank 1 of 4' in best.caption
-    assert 'score ≥ 0.5' in best.caption
-    assert ' 1 missed, 1 false positives' in median.caption
+def test_data_elsewhere_under_other_names(result: Path, tmp_path: Path) -> None:
+    drawn = drawn_from(result)
+    data = tmp_path / 'data' / SUBSET
+    edit(data / 'test.json', lambda c: c.update(categories=[{'id': 1, 'name': 'bin'}, {'id': 2, 'name': 'item'}]))
+    (data / 'images').rename(tmp_path / 'photos')
+    elsewhere = {'image_folder': str(tmp_path / 'photos'), 'category_map': {'bin': 'tote', 'item': 'object'}}
+    edit(result, lambda content: content['identity']['extra'].update(elsewhere))
+    edit(result, lambda content: content['identity'].update(data_fingerprint=None))
+    assert drawn_from(result) == drawn
 
 
-def test_a_result_says_where_its_data_lie(result: Path, photos: Path) -> None:
-    assert read_result(result).identity.extra == {
-        'ann_file': str(photos / SUBSET / 'test.json'),
-        'image_folder': str(photos / SUBSET / 'images'),
-        'checkpoint_sha256': 'abc',
-    }
+GONE = [
+    (lambda result, data: shutil.rmtree(data / 'images'), r'images must be there.*\.jpg'),
+    (lambda result, data: (data / 'test.json').unlink(), r'test\.json.*gone; evaluate again'),
+    (lambda result, data: (data / 'test.json').write_text('{}'), 'as it was when evaluated'),
+    (lambda result, data: result.with_suffix('.segm.json').unlink(), r'COCO results.*segm\.json'),
+    (lambda result, data: result.with_suffix('.segm.json').write_text('[{'), r'COCO results.*segm\.json'),
+    (lambda result, data: result.with_suffix('.segm.matches.npz').unlink(), 'masks and their match table'),
+    (lambda result, data: edit(result, lambda content: content.update(segm=None)), 'must have masks'),
+    (lambda result, data: edit(result, lambda content: content['identity'].update(extra={})), 'name its annotation'),
+]
+
+
+@pytest.mark.parametrize(('damage', 'message'), GONE)
+def test_what_is_gone_or_changed_is_named(
+    damage: Callable[[Path, Path], object], message: str, result: Path, tmp_path: Path
+) -> None:
+    damage(result, tmp_path / 'data' / SUBSET)
+    with pytest.raises(InputError, match=message):
+        drawn_from(result)
+    pictures, notes = gallery(collect_runs([tmp_path])[0])
+    assert (pictures, len(notes)) == ([], 1)
+    assert notes[0].startswith(f'{tmp_path.name}: no pictures of {SUBSET} test: ')
 
 
 @pytest.mark.parametrize('seed', range(8))
 def test_verdicts_are_cocos_matching(seed: int) -> None:
-    matching = Matching(*random_boxes(seed), 'bbox')
+    matching = random_boxes(seed)
     table = match_table(matching)
     annotations = by_image_and_class(matching.annotations)
     for (image_id, category), ious in matching.ious.items():
@@ -145,55 +143,6 @@ def test_crowds_and_other_classes_are_judged_apart() -> None:
     assert Counter(one.class_name for one in judge(matching, 1, names)[0]) == {'object': 3, 'tote': 1}
 
 
-def test_data_elsewhere_under_other_names(photos: Path, tmp_path: Path) -> None:
-    content = json.loads((photos / SUBSET / 'test.json').read_text())
-    for category, name in zip(content['categories'], ('bin', 'item'), strict=True):
-        category['name'] = name
-    (tmp_path / 'mine.json').write_text(json.dumps(content))
-    (photos / SUBSET / 'images').rename(tmp_path / 'photos')
-    options = {'ann_file': str(tmp_path / 'mine.json'), 'data_prefix': {'img': str(tmp_path / 'photos')}}
-    names = {'bin': 'tote', 'item': 'object'}
-    dataset = ArmbenchDataset(**options, category_map=names, split='test', test_mode=True, pipeline=[])
-    (folder := tmp_path / 'results').mkdir()
-    assert len(drawn_from(make_result(dataset, folder))) == 9
-
-
-def edit_result(change: Callable[[dict], object]) -> Callable[[Path, Path], object]:
-    def edit(result: Path, data: Path) -> None:
-        content = json.loads(result.read_text())
-        change(content)
-        result.write_text(json.dumps(content))
-
-    return edit
-
-
-GONE = [
-    (lambda result, data: shutil.rmtree(data / SUBSET / 'images'), r'images must be there.*\.jpg'),
-    (lambda result, data: (data / SUBSET / 'test.json').unlink(), r'test\.json.*gone; evaluate again'),
-    (lambda result, data: (data / SUBSET / 'test.json').write_text('{}'), 'as it was when evaluated'),
-    (lambda result, data: result.with_suffix('.segm.json').unlink(), r'COCO results.*segm\.json'),
-    (lambda result, data: result.with_suffix('.segm.json').write_text('[{'), r'COCO results.*segm\.json'),
-    (lambda result, data: result.with_suffix('.segm.matches.npz').unlink(), r'masks and their match table'),
-    (edit_result(lambda content: content.update(segm=None)), 'must have masks'),
-    (edit_result(lambda content: content['identity'].update(extra={})), 'name its annotation file'),
-]
-
-
-@pytest.mark.parametrize(('damage', 'message'), GONE)
-def test_what_is_gone_or_changed_is_named(
-    damage: Callable[[Path, Path], object], message: str, result: Path, photos: Path
-) -> None:
-    damage(result, photos)
-    with pytest.raises(InputError, match=message):
-        drawn_from(result)
-
-
-def test_every_result_has_pictures_of_every_kind(report: Report) -> None:
-    found = {(one.run, one.data, one.class_name, one.kind) for one in report.pictures}
-    assert len(found) == 2 * 3 * 3 * 3
-    assert all(one.source.startswith('data:image/jpeg;base64,/9j/') for one in report.pictures)
-
-
 def test_lower_ranks_give_way_where_there_are_too_many(report: Report) -> None:
     every, none = gallery(report.runs[:1])
     kept, notes = gallery(report.runs[:1], most=3 * 9)
@@ -202,10 +151,3 @@ def test_lower_ranks_give_way_where_there_are_too_many(report: Report) -> None:
     assert set(best) < set(kept) < set(every)
     assert notes == [f'{len(every) - len(kept)} pictures of lower ranks are left out to keep the page small']
     assert len(gallery(report.runs[:1], most=1)[0]) == 3 * len(KINDS)
-
-
-def test_a_result_that_cannot_be_drawn_is_one_line(work_dirs: list[Path], tmp_path: Path) -> None:
-    shutil.copytree(work_dirs[0], tmp_path / 'run', ignore=shutil.ignore_patterns('[zs]*_test.*', '*.segm.json'))
-    shots, notes = gallery(collect_runs([tmp_path / 'run'])[0])
-    assert (shots, len(notes)) == ([], 1)
-    assert notes[0].startswith('run: no pictures of mix-object-tote test: ')

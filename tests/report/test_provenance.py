@@ -6,12 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
 from mmengine.config import Config
 from synthetic_runs import MASK_RCNN, REPO, record
 
-from armbench_mmdet.configs import differences_from_base, dumped_config, load_config
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.configs import dumped_config
 from armbench_mmdet.report.collect import collect_runs
 from armbench_mmdet.report.provenance import provenance
 
@@ -23,39 +21,6 @@ def test_the_config_of_training_is_found_behind_the_one_of_testing(work_dirs: li
     assert problems == []
     assert config is not None
     assert config.optim_wrapper.optimizer.lr == 0.5
-
-
-def test_no_config_is_said(tmp_path: Path) -> None:
-    assert dumped_config(tmp_path, None) == (None, [f'no resolved config of its training (in {tmp_path})'])
-
-
-def test_differences_are_the_leafs_text_and_the_command_lines(tmp_path: Path) -> None:
-    (tmp_path / 'base.py').write_text("a = dict(b=1, c=[1, 2])\nhooks = [dict(type='A'), dict(type='B', x=1)]\n")
-    leaf = tmp_path / 'leaf.py'
-    leaf.write_text("_base_ = './base.py'\na = dict(b=2)\nnew = 'n'\n")
-    resolved = load_config(leaf, {'a.c': [1, 2], 'hooks': [dict(type='A'), dict(x=2, type='B')]})
-    resolved.dump(str(tmp_path / 'dumped.py'))
-    found = differences_from_base(leaf, load_config(tmp_path / 'dumped.py'))
-    assert {one.key: (one.base, one.run) for one in found} == {
-        'a.b': ('1', '2'),
-        'new': ('–', "'n'"),
-        'hooks': ("[dict(type='B', x=1), …]", "[dict(type='B', x=2), …]"),
-    }
-
-
-def test_a_dumped_config_of_the_repository_differs_by_its_leaf_alone(tmp_path: Path) -> None:
-    load_config(REPO / MASK_RCNN).dump(str(tmp_path / 'dumped.py'))
-    found = differences_from_base(REPO / MASK_RCNN, load_config(tmp_path / 'dumped.py'))
-    assert {one.key for one in found} == {'default_hooks.logger.interval', 'default_hooks.checkpoint.interval'}
-
-
-@pytest.mark.parametrize(('text', 'message'), [('a = 1', 'build on others'), ('a = (', 'readable'), (None, 'readable')])
-def test_a_leaf_without_a_base_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
-    leaf = tmp_path / 'leaf.py'
-    if text:
-        leaf.write_text(text)
-    with pytest.raises(InputError, match=message):
-        differences_from_base(leaf, Config({'a': 1}))
 
 
 def test_facts_of_the_record(work_dirs: list[Path], data: Path) -> None:
