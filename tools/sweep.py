@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         storage=args.storage or str(folder / 'study.db'),
         folder=folder,
         command=(sys.executable, str(Path(__file__).with_name('train.py'))),
-        n_trials=args.n_trials or space.n_trials,
+        n_trials=args.n_trials or space.given.n_trials,
         devices=[given[index % len(given)] for index in range(args.workers or len(given))],
     )
     return 0 if sweep.run() else 130

@@ -48,10 +48,10 @@ def write_best(folder: Path, progress: Progress, space: Space) -> None:
 
     It is computed from the parameters in the storage, so that it does not matter which machine ran the trial.
     """
-    best = progress.best(space.direction)
+    best = progress.best(space.given.direction)
     if best is None:
         return
-    note = f'trial {best.number}, the best so far: {space.objective} {best.value:.6f}'
+    note = f'trial {best.number}, the best so far: {space.given.objective} {best.value:.6f}'
     path = folder / 'best.py'
     if not path.is_file() or path.read_text(encoding='utf-8').splitlines()[0] != f'# {note}':
         config = space.config(FixedTrial(best.params, best.number))
@@ -119,7 +119,7 @@ def _figures(study: optuna.Study, space: Space) -> Iterator[tuple[str, Any]]:
     from optuna import visualization as plots
 
     if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        name = space.objective
+        name = space.given.objective
         yield 'Optimisation history', plots.plot_optimization_history(study, target_name=name)
         yield 'Validations of each trial', plots.plot_intermediate_values(study)
         if importances(study):

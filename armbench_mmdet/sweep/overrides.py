@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-from armbench_mmdet.configs import Difference, differences, load_config
+from armbench_mmdet.configs import Difference, differences, dotted_keys, load_config
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import write_atomically
 
@@ -42,12 +42,10 @@ def find(config: Mapping[str, Any], key: Key) -> list[KeyPath]:
     Raises:
         InputError: There is none (the message has the nearest names), there are several, or the run does not read it.
     """
-    is_dotted = isinstance(key, str)
     name = key if isinstance(key, str) else list(key)
-    paths = list(_matches(config, key.split('.') if isinstance(key, str) else list(key), is_dotted))
+    paths = list(_matches(config, key.split('.') if isinstance(key, str) else list(key), isinstance(key, str)))
     if not paths:
-        text = key if isinstance(key, str) else '.'.join(key)
-        near = difflib.get_close_matches(text, list(_names(config)), n=3, cutoff=0.6)
+        near = difflib.get_close_matches(key if isinstance(key, str) else '.'.join(key), list(dotted_keys(config)), n=3)
         hint = f'; did you mean {" or ".join(near)}?' if near else ''
         raise InputError(f'key must be one of the base config, got {name!r}{hint}')
     if len(paths) > 1 and '*' not in ''.join(key):
@@ -79,24 +77,9 @@ def _steps(node: Any, name: str) -> list[str | int]:
     if isinstance(node, (list, tuple)):
         if name.isdecimal():
             return [int(name)] if int(name) < len(node) else []
-        of_type: list[str | int] = []
-        of_type += [i for i, item in enumerate(node) if isinstance(item, Mapping) and item.get('type') == name]
-        return of_type if len(of_type) == 1 else []
+        found = [index for index, item in enumerate(node) if isinstance(item, Mapping) and item.get('type') == name]
+        return [found[0]] if len(found) == 1 else []
     return []
-
-
-def _names(node: Any, prefix: str = '') -> Iterator[str]:
-    """Yield the dotted name of everything below ``node``."""
-    if isinstance(node, Mapping):
-        items = [(str(key), value) for key, value in node.items()]
-    elif isinstance(node, (list, tuple)):
-        types = [item.get('type') if isinstance(item, Mapping) else None for item in node]
-        items = [(str(t) if t and types.count(t) == 1 else str(i), node[i]) for i, t in enumerate(types)]
-    else:
-        return
-    for key, value in items:
-        yield prefix + key
-        yield from _names(value, f'{prefix}{key}.')
 
 
 def read(config: Any, path: KeyPath) -> Any:
@@ -151,11 +134,7 @@ def _leaves(old: Any, path: KeyPath, value: Any, key: Key) -> Iterator[Assignmen
 
 
 def resolved(path: Path) -> dict[str, Any]:
-    """Return a config file with its bases, as plain dicts.
-
-    Raises:
-        InputError: It is missing or does not load.
-    """
+    """Return a config file with its bases, as plain dicts."""
     return load_config(path).to_dict()
 
 
@@ -202,11 +181,6 @@ def write_base(folder: Path, source: Path, config: dict[str, Any]) -> None:
     Trials build on this copy: they stay what they were when somebody edits the original, and the study's folder can
     be moved to another checkout or machine as a whole.
 
-    Args:
-        folder: The study's folder.
-        source: The base config's own file, for the record.
-        config: The resolved base config.
-
     Raises:
         InputError: The folder has the base of another study, or the config cannot be written as a file.
     """
@@ -222,20 +196,12 @@ def write_base(folder: Path, source: Path, config: dict[str, Any]) -> None:
 
 
 def write_overrides(path: Path, base: str, old: dict[str, Any], new: dict[str, Any], note: str) -> None:
-    """Write the config file that makes ``new`` of the base config, reload it and compare.
-
-    Args:
-        path: The file to write.
-        base: Where the base is, relative to the file's folder.
-        old: The resolved base config.
-        new: What the file must resolve to.
-        note: One line about the file, written as a comment.
+    """Write the config file that makes ``new`` of the config ``old`` in the file ``base``, reload it and compare.
 
     Raises:
         InputError: The reloaded file is not ``new``.
     """
-    change = difference(old, new)
-    write_atomically(path, f'# {note}\n_base_ = {base!r}\n\n{_source(change)}')
+    write_atomically(path, f'# {note}\n_base_ = {base!r}\n\n{_source(difference(old, new))}')
     found = differences(new, resolved(path))
     if found:
         raise InputError(f'{path} must reload as written, got differences:{listed(found)}')

@@ -72,8 +72,14 @@ class _Choice(msgspec.Struct, forbid_unknown_fields=True, tag_field='type', tag=
     choices: Annotated[dict[str, _Bundle], Meta(min_length=2)]
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What stands in the file."""
+class SpaceFile(msgspec.Struct, kw_only=True):
+    """What stands in a search space's file.
+
+    Attributes:
+        seed: Of the sampler; a trial's draws depend on it, on the trial's number and on the trials before.
+        max_retries: How often the parameters of a trial that was lost are tried again.
+        heartbeat_s: Seconds between two signs of life of a running trial.
+    """
 
     base: str
     parameters: Annotated[dict[str, Any], Meta(min_length=1)]
@@ -93,9 +99,7 @@ class Parameter:
     """One value that is searched, for one setting of the config or for several that go together.
 
     Attributes:
-        name: Its name in the study.
         settings: Where the value goes, each with the base config's value.
-        distribution: The values it may take.
     """
 
     name: str
@@ -123,7 +127,6 @@ class Choice:
     """One of several named bundles of settings, each with parameters of its own.
 
     Attributes:
-        name: Its name in the study.
         bundles: What each choice sets.
         parameters: What is searched only under that choice.
     """
@@ -152,40 +155,28 @@ class Space:
 
     Attributes:
         file: The file it was read from.
+        given: What stands in it.
         base: The base config's file.
         base_config: The base config, resolved.
-        objective: Name of the metric.
-        direction: ``maximize`` or ``minimize``.
-        n_trials: How many trials the study is to have.
-        seed: Of the sampler; a trial's draws depend on it, on the trial's number and on the trials before.
-        max_retries: How often the parameters of a trial that was lost are tried again.
-        heartbeat_s: Seconds between two signs of life of a running trial.
         fixed: Settings that differ from the base in every trial.
         parameters: What is searched.
-        description: All of it, for comparison with the study of the same name.
     """
 
     file: Path
+    given: SpaceFile
     base: Path
     base_config: dict[str, Any]
-    objective: str
-    direction: Literal['maximize', 'minimize']
-    n_trials: int
-    seed: int
-    max_retries: int
-    heartbeat_s: float
     fixed: Sequence[Assignment]
     parameters: Sequence[Parameter | Choice]
-    description: dict[str, Any]
 
     def sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """Return the sampler of one trial; every trial has its own random stream, whoever runs it."""
-        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        return _built(optuna.samplers, {**self.description['sampler'], 'seed': seed})
+        seed = int(np.random.SeedSequence([self.given.seed, number]).generate_state(1)[0])
+        return _built(optuna.samplers, {**self.given.sampler, 'seed': seed})
 
     def pruner(self) -> optuna.pruners.BasePruner:
         """Return the pruner; its steps are validations, the first being 1."""
-        return _built(optuna.pruners, self.description['pruner'])
+        return _built(optuna.pruners, self.given.pruner)
 
     def config(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
         """Let the trial's sampler choose, and return the resolved config of the trial."""
@@ -224,20 +215,18 @@ def load_space(path: str | Path) -> Space:
     if problems:
         count = '1 problem' if len(problems) == 1 else f'{len(problems)} problems'
         raise InputError(f'search space must be free of problems, got {count} (in {file}):\n  ' + '\n  '.join(problems))
-    description = {key: value for key, value in values.items() if key not in ('base', 'n_trials')}
-    chosen = {key: values[key] for key in ('objective', 'direction', 'n_trials', 'seed', 'max_retries', 'heartbeat_s')}
-    return Space(file, base, config, fixed=fixed, parameters=parameters, description=description, **chosen)
+    return Space(file, SpaceFile(**values), base, config, fixed, parameters)
 
 
 def _checked(content: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """The values of the file that are what they must be, defaults included."""
-    defaults = {field.name: field for field in msgspec.structs.fields(_File)}
+    defaults = {field.name: field for field in msgspec.structs.fields(SpaceFile)}
     for key in content.keys() - defaults.keys():
         near = difflib.get_close_matches(key, defaults, n=1)
         hint = f'; did you mean {near[0]}?' if near else f'; a search space has {", ".join(defaults)}'
         problems.append(f'key must be one of a search space, got {key!r}{hint}')
     values = {}
-    for name, kind in get_type_hints(_File, include_extras=True).items():
+    for name, kind in get_type_hints(SpaceFile, include_extras=True).items():
         if name not in content and defaults[name].required:
             problems.append(f'{name} must be given, got nothing')
             continue
@@ -258,17 +247,7 @@ def _constraint(error: msgspec.ValidationError) -> str:
 def _parse_parameters(
     specs: Mapping[str, Any], config: Mapping[str, Any], problems: list[str], prefix: str = ''
 ) -> list[Parameter | Choice]:
-    """Read the ``parameters`` of a search space.
-
-    Args:
-        specs: Name → specification.
-        config: The resolved config they change.
-        problems: What is wrong is added here.
-        prefix: Put before each name: the choice they belong to.
-
-    Returns:
-        Those without a problem.
-    """
+    """Read the ``parameters`` of a search space or of one choice in it; what is wrong is added to ``problems``."""
     found: list[Parameter | Choice] = []
     for name, spec in specs.items():
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
+import msgspec
 import optuna
 import sqlalchemy
 from mmengine.logging import print_log
@@ -43,11 +44,7 @@ class _Retry(RetryHeartbeatStaleTrialCallback):
 
 
 def open_storage(where: str, space: Space) -> RDBStorage:
-    """Open the storage of a study.
-
-    Args:
-        where: The address of a PostgreSQL or MySQL database, or the path of a SQLite file.
-        space: Says how often running trials give a sign of life, and how often lost ones are tried again.
+    """Open the storage of a study: a PostgreSQL or MySQL database by its address, or a SQLite file by its path.
 
     Raises:
         InputError: It cannot be reached or is not one.
@@ -61,9 +58,9 @@ def open_storage(where: str, space: Space) -> RDBStorage:
             return RDBStorage(
                 url.render_as_string(hide_password=False).replace('{', '{{').replace('}', '}}'),
                 engine_kwargs={'pool_pre_ping': True, 'connect_args': limit},
-                heartbeat_interval=round(space.heartbeat_s),
-                grace_period=_STALE_BEATS * round(space.heartbeat_s),
-                heartbeat_stale_trial_callback=_Retry(space.max_retries),
+                heartbeat_interval=round(space.given.heartbeat_s),
+                grace_period=_STALE_BEATS * round(space.given.heartbeat_s),
+                heartbeat_stale_trial_callback=_Retry(space.given.max_retries),
             )
         except (ImportError, sql.NoSuchModuleError) as error:
             package = {'psycopg': "'psycopg[binary]'"}.get(url.get_driver_name(), url.get_driver_name())
@@ -112,12 +109,13 @@ def open_study(storage: RDBStorage, name: str, space: Space) -> optuna.Study:
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        direction=space.direction,
+        direction=space.given.direction,
         sampler=space.sampler(0),
         pruner=space.pruner(),
         load_if_exists=True,
     )
-    ours = json.loads(json.dumps({'space': space.description, 'base': space.base_config}, default=repr))
+    given = {key: value for key, value in msgspec.to_builtins(space.given).items() if key not in ('base', 'n_trials')}
+    ours = json.loads(json.dumps({'space': given, 'base': space.base_config}, default=repr))
     if _SPACE not in study.user_attrs:
         if study.get_trials(deepcopy=False):
             raise InputError(
@@ -180,7 +178,7 @@ class Progress:
 
     def line(self, n_trials: int, space: Space) -> str:
         """Say how many trials are done, pruned, failed and running, the best, and about how long it will take."""
-        best, running = self.best(space.direction), self.count(TrialState.RUNNING)
+        best, running = self.best(space.given.direction), self.count(TrialState.RUNNING)
         parts = [
             f'{self.count(*OVER)}/{n_trials} trials over',
             f'{self.count(TrialState.COMPLETE)} done',
@@ -189,11 +187,11 @@ class Progress:
             f'{running} running',
         ]
         if best is not None:
-            parts.append(f'best {space.objective} {best.value:.4f} (trial {best.number})')
+            parts.append(f'best {space.given.objective} {best.value:.4f} (trial {best.number})')
         lasted = [trial.duration.total_seconds() for trial in self.latest if trial.duration]
         if lasted and self.count(*OVER) < n_trials:
             left_s = (n_trials - self.count(*OVER)) * sum(lasted) / len(lasted) / max(1, running)
-            parts.append(f'about {_duration(left_s)} left')
+            parts.append(f'about {timedelta(seconds=round(left_s))} left')
         return ' · '.join(parts)
 
 
@@ -202,20 +200,8 @@ def attempts_before(trial: FrozenTrial) -> list[int]:
     return list(trial.system_attrs.get('retry_history', ()))
 
 
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f'{seconds:.0f} s'
-    return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60} min'
-
-
 def patiently(step: Callable[[], Result], storage: RDBStorage, is_stopped: Event) -> Result:
-    """Take a step that can be repeated until the storage lets it through.
-
-    Args:
-        step: What to do.
-        storage: What may be away.
-        is_stopped: Ends the patience.
+    """Repeat a step until the storage lets it through.
 
     Raises:
         InputError: It is away and the patience is at its end.

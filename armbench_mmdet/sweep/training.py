@@ -99,10 +99,10 @@ class Training:
 
     Args:
         folder: The trial's folder, with ``config.py``.
-        command: The training command: the interpreter, then ``tools/train.py``.
+        command: The interpreter, then ``tools/train.py``.
         objective: Name of the metric.
         devices: The GPUs it sees, by index; several make it a distributed run. None leaves the environment as it is.
-        threads: The variables that say how many threads it uses.
+        threads: Environment variables that say how many threads it uses.
     """
 
     def __init__(

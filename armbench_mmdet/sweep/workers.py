@@ -52,10 +52,6 @@ def thread_budget(trainings: int, processes: int = 1) -> dict[str, str]:
     """The variables that share the cores among trainings, without those that the user has set.
 
     Threads of a training that spin while they wait take the cores from another's: they are told to sleep.
-
-    Args:
-        trainings: How many run at a time.
-        processes: Processes of each.
     """
     threads = str(max(1, usable_cores() // (trainings * processes)))
     budget = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS'), threads)
@@ -188,7 +184,7 @@ class Sweep:
             return
         told = self._patiently(lambda: study.tell(trial, outcome.value, state=state, skip_if_finished=True))
         if outcome.reason in LOST:
-            limit = None if outcome is _INTERRUPTED else self.space.max_retries
+            limit = None if outcome is _INTERRUPTED else self.space.given.max_retries
             self._patiently(lambda: retry(study, told, limit))
         if outcome is not _INTERRUPTED:
             self._patiently(self._write)
@@ -202,7 +198,7 @@ class Sweep:
             folder = fresh_folder(self.folder, trial.number)
             note = f'trial {trial.number} of study {study.study_name}'
             write_overrides(folder / 'config.py', f'../{BASE}', self.space.base_config, config, note)
-            training = Training(folder, self.command, self.space.objective, devices, self._threads)
+            training = Training(folder, self.command, self.space.given.objective, devices, self._threads)
         except (InputError, OSError) as error:
             return Outcome(None, 'not started', str(error))
         try:
@@ -225,7 +221,7 @@ class Sweep:
                 self._patiently(partial(trial.report, value, reported))
                 if not has_ended and self._patiently(trial.should_prune):
                     return _PRUNED
-            if time.monotonic() - beat_at_s >= self.space.heartbeat_s:
+            if time.monotonic() - beat_at_s >= self.space.given.heartbeat_s:
                 beat_at_s = time.monotonic()
                 self._beat(trial)
         return training.outcome()

@@ -100,7 +100,9 @@ class SweepUnderTest:
 
     def run(self, workers: int = 2, n_trials: int | None = None, study: str = 'study') -> bool:
         space = load_space(self.folder / 'space.py')
-        sweep = Sweep(space, study, self.where, self.work_dir, STAND_IN, n_trials or space.n_trials, [None] * workers)
+        sweep = Sweep(
+            space, study, self.where, self.work_dir, STAND_IN, n_trials or space.given.n_trials, [None] * workers
+        )
         return sweep.run()
 
     def start(self, workers: int = 2) -> BaseProcess:

@@ -133,7 +133,7 @@ def test_find(key: str | list[str], paths: list[tuple]) -> None:
     ('key', 'message'),
     [
         ('optim_wrapper.optimizer.lrr', 'did you mean optim_wrapper.optimizer.lr'),
-        ('train_dataloader.pipeline.Flip.probability', 'train_dataloader.pipeline.Flip.prob'),
+        ('train_dataloader.pipeline.1.probability', r'did you mean train_dataloader\.pipeline\.1\.prob'),
         ('train_dataloader.pipeline.Load.x', 'one of the base config'),  # two items of that type
         ('train_dataloader.pipeline.7.prob', 'one of the base config'),
         (['optim_wrapper', 'optimizer.lr'], 'one of the base config'),
