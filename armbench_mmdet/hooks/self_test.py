@@ -90,7 +90,10 @@ def run_selftest(
         InputError: It is not 1.0; the message names the step that lost it.
     """
     loader = TRANSFORMS.build(dict(load_annotations or LOAD_ANNOTATIONS))
-    truth = _instances_by_image(ground_truth)
+    truth: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in ground_truth['annotations']:
+        if not annotation.get('iscrowd'):
+            truth[annotation['image_id']].append(annotation)
     rows = _comparable_rows(dataset, truth, num_images)
     samples = [_as_prediction(dataset, row, loader) for row in rows]
     chosen = {sample.img_id for sample in samples}
@@ -113,14 +116,6 @@ def run_selftest(
         if score is None or score < 1 - 1e-9:
             raise _failure('metric', f'{iou_type} mAP is {score}, though labels, boxes and masks are right', chosen)
     return len(samples)
-
-
-def _instances_by_image(ground_truth: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    instances: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in ground_truth['annotations']:
-        if not annotation.get('iscrowd'):
-            instances[annotation['image_id']].append(annotation)
-    return instances
 
 
 def _comparable_rows(dataset: Any, truth: Mapping[int, list[dict[str, Any]]], num_images: int) -> list[int]:

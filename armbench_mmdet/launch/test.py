@@ -85,13 +85,7 @@ def evaluation_config(config: Config, checkpoint: Path, digest: str, subset: str
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: Path, config_file: str) -> None:
-    """Load the tensors of a checkpoint if every one fits the model, and none is missing.
-
-    Args:
-        model: The model, perhaps wrapped for distributed work.
-        state: The tensors.
-        checkpoint: Where they come from, for the message.
-        config_file: Where the model comes from, for the message.
+    """Load the tensors of a checkpoint into a model, perhaps wrapped, if every one fits and none is missing.
 
     Raises:
         InputError: Tensors are missing, left over or of another shape: the checkpoint belongs to another model.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 
 import coco_files
-import numpy as np
 import pytest
 from coco_random import only, random_dataset
 from coco_reference import twelve_numbers
@@ -110,14 +108,6 @@ def test_no_predictions_at_all_is_an_error():
         run(random_dataset(1)[0], [])
 
 
-def shift_label(sample):
-    sample['pred_instances']['labels'] += 1
-
-
-def drop_masks(sample):
-    del sample['pred_instances']['masks']
-
-
 def transpose(sample):
     sample['pred_instances']['masks'] = sample['pred_instances']['masks'].transpose(1, 2)
 
@@ -135,8 +125,6 @@ def unknown_image(sample):
 
 
 FAULTS = [
-    (shift_label, 'labels must be from 0 to 1'),
-    (drop_masks, 'a box is no mask'),
     (transpose, 'mask size must be that of the image'),
     (nan_score, 'scores must be finite'),
     (lose_a_mask, 'as many of each'),
@@ -181,17 +169,6 @@ def test_the_result_file_is_written(tmp_path):
     assert {'config': stored.config, 'checkpoint': stored.checkpoint, 'seed': stored.seed} == identity
     assert (stored.subset, stored.split) == ('mix-object-tote', 'test')
     assert 'torch' in stored.versions
-
-
-def test_coco_results_files_give_any_evaluator_the_same_numbers(tmp_path):
-    truth, detections = random_dataset(1)
-    prefix = tmp_path / 'out' / 'mix_test'
-    _, metric = run(truth, as_samples(truth, detections), coco_json_prefix=str(prefix))
-    for iou_type in ('bbox', 'segm'):
-        written = json.loads(prefix.with_suffix(f'.{iou_type}.json').read_text())
-        reference = twelve_numbers(truth, written, iou_type)
-        ours = list(metric.result.scores[iou_type].numbers().values())
-        np.testing.assert_allclose([-1 if v is None else v for v in ours], reference[:9], rtol=0, atol=1e-9)
 
 
 def test_ground_truth_is_loaded_once_from_the_data_sets_file(tmp_path, monkeypatch):

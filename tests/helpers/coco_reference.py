@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 
-def pycocotools_evaluate(truth: dict[str, Any], detections: list[dict[str, Any]], iou_type: str) -> COCOeval:
+def pycocotools_evaluate(
+    truth: dict[str, Any], detections: list[dict[str, Any]], iou_type: str, max_dets: Sequence[int] = (1, 10, 100)
+) -> COCOeval:
     with contextlib.redirect_stdout(io.StringIO()):
         truth_api = COCO()
         truth_api.dataset = copy.deepcopy({'info': {}, **truth})
@@ -24,7 +27,7 @@ def pycocotools_evaluate(truth: dict[str, Any], detections: list[dict[str, Any]]
             detection_api.dataset = {**copy.deepcopy(truth), 'annotations': []}
             detection_api.createIndex()
         evaluator = COCOeval(truth_api, detection_api, iou_type)
-        evaluator.params.maxDets = [1, 10, 100]
+        evaluator.params.maxDets = list(max_dets)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
