@@ -38,7 +38,7 @@ def test_leaf_is_built(path: Path) -> None:
         for transform in loader.dataset.pipeline:
             TRANSFORMS.build(transform)
     Visualizer.get_instance(path.stem)  # the visualization hook asks for one
-    for hook in [*config.default_hooks.values(), *config.custom_hooks]:
+    for hook in config.default_hooks.values():
         HOOKS.build(hook)
     for evaluator in (config.val_evaluator, config.test_evaluator):
         METRICS.build(evaluator)
@@ -47,7 +47,7 @@ def test_leaf_is_built(path: Path) -> None:
 @pytest.mark.parametrize('path', LEAVES, ids=names(LEAVES))
 def test_leaf_keeps_the_contracts(path: Path) -> None:
     config = configs.load_config(path)
-    assert 'NumClassCheckHook' in [hook.type for hook in config.custom_hooks]
+    assert config.default_hooks.num_class_check.type == 'NumClassCheckHook'
     assert 'armbench_mmdet' in config.custom_imports.imports
     assert config.runner_type == 'ArmbenchRunner'
     for dataset in configs.datasets(config):

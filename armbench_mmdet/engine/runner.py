@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import mmengine
 from mmdet.registry import RUNNERS
 from mmengine.dist import master_only
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
@@ -19,11 +21,12 @@ from torch import nn
 
 from armbench_mmdet.engine.checkpoints import safe_loaders, write_checkpoint
 from armbench_mmdet.engine.console import quiet_console, quiet_warnings
-from armbench_mmdet.engine.live_view import check_packages
 from armbench_mmdet.engine.loops import resumable
+from armbench_mmdet.errors import InputError
 
 _BEFORE_BATCH = re.compile('before_(train|val|test)_iter')
 _AFTER_BATCH = re.compile('after_(train|val|test)_iter')
+_PACKAGES = {'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb', 'MLflowVisBackend': 'mlflow'}
 
 
 @RUNNERS.register_module()
@@ -55,10 +58,30 @@ class ArmbenchRunner(Runner):
         return logger
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
-        """Build the visualizer as mmengine does, once the packages of its backends are known to be there."""
-        if isinstance(visualizer, dict):
-            check_packages(visualizer)
+        """Build the visualizer as mmengine does, once the packages of its backends are known to be there.
+
+        Raises:
+            InputError: One is missing.
+        """
+        backends = visualizer.get('vis_backends') or () if isinstance(visualizer, dict) else ()
+        for name in (backend['type'] for backend in backends):
+            package = _PACKAGES.get(name)
+            if package and find_spec(package) is None:
+                raise InputError(f'{name} needs a package that is not installed. Run: pip install {package}')
         return super().build_visualizer(visualizer)
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """Register the hooks as mmengine does; None switches any of them off, not only mmengine's own."""
+        off = {'enabled': False}
+        super().register_default_hooks({name: off if hook is None else hook for name, hook in (hooks or {}).items()})
+
+    def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
+        """Register a hook as mmengine does, unless its settings have ``enabled=False``."""
+        if isinstance(hook, dict):
+            hook = dict(hook)
+            if not hook.pop('enabled', True):
+                return
+        super().register_hook(hook, priority)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training loop as mmengine does, in a form that can go on from any iteration."""

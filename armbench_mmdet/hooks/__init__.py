@@ -2,7 +2,6 @@
 
 from armbench_mmdet.hooks.buffer_broadcast import BufferBroadcastHook
 from armbench_mmdet.hooks.checkpoint import AtomicCheckpointHook
-from armbench_mmdet.hooks.gradient_norm import GradientNormHook
 from armbench_mmdet.hooks.interruption import InterruptionHook
 from armbench_mmdet.hooks.loss_guard import LossGuardHook
 from armbench_mmdet.hooks.pretrained import PretrainedReportHook
@@ -17,7 +16,6 @@ from armbench_mmdet.hooks.validation_loss import ValidationLossHook
 __all__ = [
     'AtomicCheckpointHook',
     'BufferBroadcastHook',
-    'GradientNormHook',
     'InterruptionHook',
     'LossGuardHook',
     'MetricSelfTestHook',

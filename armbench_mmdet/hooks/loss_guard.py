@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
@@ -30,6 +30,8 @@ class LossGuardHook(Hook):
     overflow, as it must. If one of several processes has such a loss, all leave out the step. With gradient
     accumulation the gradient gathered since the last step is dropped with it.
 
+    mmdet's ``CheckInvalidLossHook`` beside it ends a run at such a loss whatever ``on_bad_loss`` says.
+
     The look costs one number copied from the device each iteration, where mmengine copies every loss to log it.
 
     Args:
@@ -37,7 +39,7 @@ class LossGuardHook(Hook):
         max_skipped: With ``skip``, so many steps may be left out; one more ends the run.
     """
 
-    priority = 'HIGHEST'  # before what is wrong with the losses reaches the log
+    priority = 'HIGH'  # once mmengine has noted the losses for the log, before anything shows them
 
     def __init__(self, on_bad_loss: str = 'stop', max_skipped: int = 10) -> None:
         if on_bad_loss not in ACTIONS:
@@ -58,7 +60,7 @@ class LossGuardHook(Hook):
         def guarded(loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
             self._is_bad = not bool(torch.isfinite(total(loss.detach())))
             if self._is_bad:
-                wrapper._inner_count += 1
+                wrapper._inner_count += 1  # of iterations; mmengine has no public way to count one without a step
                 wrapper.zero_grad()
             else:
                 update(loss, *args, **kwargs)
@@ -86,8 +88,8 @@ class LossGuardHook(Hook):
             raise RunError('nan', problem + self._remedy())
         left_out = f'{problem}\n  This step is left out, {self.skipped} of at most {self.max_skipped}.'
         print_log(left_out, 'current', logging.WARNING)
-        if outputs is not None:
-            outputs.clear()
+        for name in outputs or {}:
+            _drop_last(runner.message_hub.log_scalars, f'train/{name}')
 
     def _remedy(self) -> str:
         after = f' after {self.max_skipped} steps were left out' if self.max_skipped else ''
@@ -96,6 +98,14 @@ class LossGuardHook(Hook):
             'optim_wrapper.clip_grad, or look at these images (tools/browse_data.py). To leave such steps out instead: '
             '--cfg-options default_hooks.loss_guard.on_bad_loss=skip'
         )
+
+
+def _drop_last(log: dict[str, HistoryBuffer], name: str) -> None:
+    """Take the last value of a curve out of the log."""
+    buffer = log.pop(name, None)
+    if buffer is not None and len(buffer.data[0]) > 1:
+        values, counts = buffer.data
+        log[name] = HistoryBuffer(values[:-1], counts[:-1])
 
 
 def describe_losses(losses: Mapping[str, Any], iteration: int, batch: Any) -> str:

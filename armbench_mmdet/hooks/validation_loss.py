@@ -25,7 +25,7 @@ from armbench_mmdet.engine.seeds import seed_generators
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.run_folder import VALIDATION_LOSS_PREFIX
 
-_OFF = '--cfg-options default_hooks.validation_loss.max_images=0'
+_OFF = '--cfg-options default_hooks.validation_loss.enabled=False'
 
 
 @HOOKS.register_module()

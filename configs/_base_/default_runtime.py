@@ -2,6 +2,7 @@ default_scope = 'mmdet'
 custom_imports = dict(imports=['armbench_mmdet'], allow_failed_imports=False)
 runner_type = 'ArmbenchRunner'
 
+# Each can be switched off alone: --cfg-options default_hooks.<name>.enabled=False. Of equal priorities, in this order.
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
@@ -10,23 +11,20 @@ default_hooks = dict(
         type='AtomicCheckpointHook', interval=1, save_best='coco/segm_mAP', rule='greater', max_keep_ckpts=2
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    speed=dict(type='SpeedHook'),
     visualization=dict(type='DetVisualizationHook'),
-    progress=dict(type='ProgressHook'),
+    num_class_check=dict(type='NumClassCheckHook'),
+    pretrained=dict(type='PretrainedReportHook', allow=[]),  # of load_from, only the class head may start afresh
+    self_test=dict(type='MetricSelfTestHook', load_annotations=dict(type='LoadPolygons')),  # ground truth scores 1.0
     validation_loss=dict(type='ValidationLossHook', max_images=200),
+    loss_guard=dict(type='LossGuardHook', on_bad_loss='stop'),  # or 'skip', with max_skipped
+    progress=dict(type='ProgressHook'),
+    seeding=dict(type='SeedingHook'),
+    buffer_broadcast=dict(type='BufferBroadcastHook'),  # what is validated is what is saved, by several processes too
+    interruption=dict(type='InterruptionHook'),  # SIGTERM and Ctrl-C: a checkpoint first
+    run_record=dict(type='RunRecordHook'),
+    resume=dict(type='ResumeHook'),  # last: it may validate before training goes on
 )
-custom_hooks = [
-    dict(type='NumClassCheckHook'),
-    dict(type='PretrainedReportHook'),  # of the weights in load_from, only the class head may start afresh
-    dict(type='MetricSelfTestHook', load_annotations=dict(type='LoadPolygons')),  # ground truth must score 1.0
-    dict(type='SpeedHook'),
-    dict(type='LossGuardHook', on_bad_loss='stop'),  # or 'skip', with max_skipped
-    dict(type='GradientNormHook'),
-    dict(type='InterruptionHook'),  # SIGTERM and Ctrl-C: a checkpoint first
-    dict(type='RunRecordHook'),
-    dict(type='SeedingHook'),
-    dict(type='BufferBroadcastHook'),  # what is validated is what is saved, with several processes too
-    dict(type='ResumeHook'),  # last: it may validate before training goes on
-]
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -11,7 +11,7 @@ fixed = {
     'param_scheduler': dict(end=_iters, milestones=[_iters * 8 // 9, _iters * 26 // 27]),
     'default_hooks.checkpoint.interval': _iters,
     # With another number of queries theirs start afresh; the rest comes from the COCO weights.
-    'custom_hooks.PretrainedReportHook': dict(_delete_=True, type='PretrainedReportHook', allow=['query_(embed|feat)']),
+    'default_hooks.pretrained.allow': ['query_(embed|feat)'],
 }
 _optim, _head, _costs = 'optim_wrapper', 'model.panoptic_head', 'model.train_cfg.assigner.match_costs'
 _backbone = ('backbone*', 'absolute_pos_embed', 'relative_position_bias_table')  # they move together

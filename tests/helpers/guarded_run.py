@@ -21,7 +21,7 @@ from armbench_mmdet.engine import ArmbenchRunner
 
 _runs = itertools.count()
 _CPU_WRAPPER = {'model_wrapper_cfg': {'device_ids': None}}
-GUARDS = ('LossGuardHook', 'GradientNormHook', 'InterruptionHook', 'RunRecordHook', 'ResumeHook')
+GUARDS = ('LossGuardHook', 'InterruptionHook', 'RunRecordHook', 'ResumeHook')
 
 
 class Points(torch.utils.data.Dataset):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from guarded_run import Fit, Points, guarded_runner, same, weights
+from mmengine.hooks import Hook
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.hooks.loss_guard import LossGuardHook
@@ -49,6 +52,21 @@ def test_too_many_steps_left_out_stop_the_run(tmp_path: Path) -> None:
     runner = guarded_runner(tmp_path, data=data, loss_guard={'on_bad_loss': 'skip', 'max_skipped': 2})
     with pytest.raises(InputError, match=r'(?s)iteration 6.*after 2 steps were left out'):
         runner.train()
+
+
+def test_other_hooks_see_the_losses_of_a_step_left_out(tmp_path: Path) -> None:
+    """Losses that vanished made mmdet's own check of them fail with a KeyError."""
+    seen: list[float] = []
+
+    class Look(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            seen.append(float(outputs['loss']))
+
+    data = Points(changed={0: NAN, 3: NAN})
+    guarded_runner(tmp_path, data=data, loss_guard={'on_bad_loss': 'skip'}, hooks=[Look()]).train()
+    assert [index for index, loss in enumerate(seen) if math.isnan(loss)] == [0, 3]
+    rows = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    assert [row['loss'] for row in rows if 'loss' in row] == [pytest.approx(seen[i]) for i in (1, 2, 2, 4, 5)]
 
 
 def test_accumulated_gradient_is_dropped_with_a_bad_loss(tmp_path: Path) -> None:

@@ -47,7 +47,6 @@ def benchmark_config(side: str, iterations: int, work_dir: str) -> Any:
     if side == 'stock':
         config.pop('runner_type')
         config.default_hooks = STOCK_HOOKS
-        config.custom_hooks = []
         config.visualizer.vis_backends = [{'type': 'LocalVisBackend'}]
     return config
 
