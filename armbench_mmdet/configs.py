@@ -39,8 +39,8 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
 def config_folders() -> list[Path]:
     """The folders in which a config is looked for by its name: ``./configs``, then the package's own.
 
-    An installed package holds its configs where mmengine looks for those of ``_base_ = 'armbench_mmdet::…'``; a
-    checkout has them beside the package.
+    An installed package holds its configs in ``.mim/configs``, as OpenMMLab's packages do; a checkout has them beside
+    the package.
     """
     package = Path(__file__).resolve().parent
     own = package / '.mim' / 'configs'

@@ -101,8 +101,7 @@ def check_data() -> Iterator[Row]:
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    return parser.parse_args()
+    return argparse.ArgumentParser(description=__doc__).parse_args()
 
 
 def main(args: argparse.Namespace) -> int:
