@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
 
     from armbench_mmdet.audit.audit import audit_data_set, format_audit
     from armbench_mmdet.audit.statistics import plot_statistics
-    from armbench_mmdet.datasets.locations import SUBSETS, check_choice
+    from armbench_mmdet.datasets.release import SUBSETS, check_choice
     from armbench_mmdet.errors import InputError
 
     if args.workers is not None and args.workers < 1:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,8 @@ from tqdm import tqdm
 from armbench_mmdet.audit.checks import AnnotationAudit, ImageTask, check_images, repeated
 from armbench_mmdet.audit.findings import ERROR, KINDS, NOTE, WARNING, Findings
 from armbench_mmdet.audit.statistics import SplitStatistics, measure_split
-from armbench_mmdet.datasets.cache import read_columns
-from armbench_mmdet.datasets.index import ColumnIndex, open_index, write_index
-from armbench_mmdet.datasets.locations import IMAGE_FOLDER, SPLITS, SUBSETS, require_folder
+from armbench_mmdet.datasets.index import open_index, read_sound_records
+from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, require_folder
 from armbench_mmdet.errors import InputError
 
 
@@ -88,33 +84,19 @@ def _audit_file(audit: Audit, folder: Path, split: str, cache_dir: Path | str | 
         is_needed = folder.name == SUBSETS[0] or split == SPLITS[-1]
         audit.findings.add('split-missing' if is_needed else 'split-absent', place, [str(ann_file)])
         return []
-    with _open_whatever_is_sound(ann_file, place, audit.findings, cache_dir) as index:
-        if index.num_images == 0:
-            audit.findings.add('no-annotations', place, [str(ann_file)])
-            return []
-        labels = AnnotationAudit(index, place, audit.findings).run()
-        audit.statistics.append(measure_split(index, labels, place))
-        sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
-        return [ImageTask(folder / IMAGE_FOLDER / name, width, height) for name, width, height in sizes]
-
-
-@contextmanager
-def _open_whatever_is_sound(
-    ann_file: Path, place: str, findings: Findings, cache_dir: Path | str | None
-) -> Iterator[ColumnIndex]:
-    """The file's index, or one of its sound records when it has others; the problems become findings."""
     try:
         index = open_index(ann_file, cache_dir)
     except InputError:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'sound.columns'
-            with path.open('xb') as file:
-                problems = write_index(ann_file, file)
-            for problem in problems:
-                findings.add(problem.kind, place, [problem.detail])
-            yield ColumnIndex(ann_file, path, *read_columns(path))
-    else:
-        yield index
+        index, problems = read_sound_records(ann_file)
+        for problem in problems:
+            audit.findings.add(problem.kind, place, [problem.detail])
+    if index.num_images == 0:
+        audit.findings.add('no-annotations', place, [str(ann_file)])
+        return []
+    labels = AnnotationAudit(index, place, audit.findings).run()
+    audit.statistics.append(measure_split(index, labels, place))
+    sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
+    return [ImageTask(folder / IMAGE_FOLDER / name, width, height) for name, width, height in sizes]
 
 
 def _compare_names(findings: Findings, subset: str, images: dict[str, list[ImageTask]], folder: Path) -> None:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from armbench_mmdet.audit.findings import SHOWN, Findings
-from armbench_mmdet.datasets.categories import CLASSES, assign_categories
 from armbench_mmdet.datasets.index import ColumnIndex, SegmentationKind
 from armbench_mmdet.datasets.records import select_annotations
+from armbench_mmdet.datasets.release import CLASSES, assign_categories
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.decode import mask_area
 

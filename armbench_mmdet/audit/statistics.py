@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from armbench_mmdet.datasets.categories import CLASSES, IGNORED
 from armbench_mmdet.datasets.index import ColumnIndex
+from armbench_mmdet.datasets.release import CLASSES, IGNORED
 
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 _COCO_BINS_PX2 = (32**2, 96**2)

@@ -3,7 +3,7 @@
 from armbench_mmdet.datasets.armbench import ArmbenchDataset, MinibenchDataset
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
-from armbench_mmdet.datasets.locations import SPLITS, SUBSETS, resolve_data_root
+from armbench_mmdet.datasets.release import SPLITS, SUBSETS, resolve_data_root
 
 __all__ = [
     'SPLITS',

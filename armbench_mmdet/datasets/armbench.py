@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,25 +15,28 @@ from mmengine.dataset import force_full_init
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-from armbench_mmdet.datasets.categories import CLASSES, IGNORED, CategoryAssignment, CategoryMap, assign_categories
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.index import open_index
-from armbench_mmdet.datasets.locations import (
+from armbench_mmdet.datasets.records import AnnotatedImages, Skipped, select_annotations, skip, skipped_rows
+from armbench_mmdet.datasets.release import (
+    CLASSES,
+    IGNORED,
     IMAGE_FOLDER,
     SPLITS,
     SUBSETS,
+    CategoryAssignment,
+    CategoryMap,
+    assign_categories,
     check_choice,
     require_file,
     require_folder,
     resolve_data_root,
 )
-from armbench_mmdet.datasets.records import AnnotatedImages, select_annotations
-from armbench_mmdet.datasets.worker_notes import UnreadableImages, note_image
+from armbench_mmdet.datasets.worker_notes import UnreadableImages, note_image, share_notes
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
 CORRUPT_IMAGES = ('error', 'skip')
 _PLACEHOLDER_GREY = 114
-_reported: set[tuple[str, ...]] = set()
 
 
 @DATASETS.register_module()
@@ -54,7 +58,7 @@ class ArmbenchDataset(CocoDataset):
         split: ``train``, ``val`` or ``test``.
         data_root: Folder of the subsets; else ``ARMBENCH_ROOT``, else ``data/armbench-segmentation-0.1``.
         category_map: For files with other category names, see
-            :func:`~armbench_mmdet.datasets.categories.assign_categories`.
+            :func:`~armbench_mmdet.datasets.release.assign_categories`.
         cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
         ann_file: A COCO file of your own, instead of ``subset`` and ``split``.
         data_prefix: ``dict(img=...)``, its images; by default the folder ``images`` beside it.
@@ -120,6 +124,7 @@ class ArmbenchDataset(CocoDataset):
         if self._fully_initialized:
             return
         super().full_init()
+        share_notes()  # before any data-loading process forks
         self._unreadable = UnreadableImages(len(self))
         self._log_table()
 
@@ -137,7 +142,7 @@ class ArmbenchDataset(CocoDataset):
             raise InputError(
                 f'annotation file must have usable annotations of {" or ".join(self._metainfo["classes"])}, '
                 f'got none of {index.num_annotations} (in {ann_file})'
-                + ''.join('\n' + line for line in [*assignment.notes, *self._skipped.rows()])
+                + ''.join('\n' + line for line in [*assignment.notes, *skipped_rows(self._skipped)])
             )
         self._in_classes = labels != IGNORED
         extra: dict[str, Any] = {}
@@ -167,9 +172,9 @@ class ArmbenchDataset(CocoDataset):
         kept: NDArray[np.bool_] = np.ones(len(images), np.bool_)
         if self.filter_cfg.get('filter_empty_gt', False):
             kept = images.has_any(self._in_classes)
-            self._skipped.add('images without annotations', images.ids()[~kept])
+            skip(self._skipped, 'images without annotations', images.ids()[~kept])
         large = np.minimum(*images.sizes()) >= self.filter_cfg.get('min_size', 0)
-        self._skipped.add('images under min_size', images.ids()[kept & ~large])
+        skip(self._skipped, 'images under min_size', images.ids()[kept & ~large])
         if not (kept & large).any():
             raise InputError(f'filter_cfg must leave some images, got none with {self.filter_cfg} (in {self.ann_file})')
         return images.take(np.flatnonzero(kept & large))
@@ -219,19 +224,26 @@ class ArmbenchDataset(CocoDataset):
             return self.data_list[:indices] if indices >= 0 else self.data_list[indices:]
         return self.data_list.take(indices)
 
+    @property
+    def skipped(self) -> Skipped:
+        """What was left out: reason to count and first ids."""
+        self.full_init()
+        return dict(self._skipped)
+
     def _log_table(self) -> None:
-        shown = (self.ann_file, str(self.category_map), str(self.filter_cfg), str(self.test_mode), str(self._indices))
-        if shown in _reported:
-            return
-        _reported.add(shown)
         classes = self._metainfo['classes']
         counts = zip(self.data_list.label_counts(len(classes)), classes, strict=True)
         heading = f'{self.ann_file}: {len(self):,} images, ' + ', '.join(f'{n:,} {name}s' for n, name in counts)
-        rows = self._skipped.rows()
-        lines = [heading + ('; left out:' if rows else '; nothing left out'), *rows]
-        print_log('\n'.join(lines), 'current', logging.INFO)
+        rows = skipped_rows(self._skipped)
+        _log_once('\n'.join([heading + ('; left out:' if rows else '; nothing left out'), *rows]), logging.INFO)
         for note in self._notes:
-            print_log(f'{self.ann_file}: {note}', 'current', logging.WARNING)
+            _log_once(f'{self.ann_file}: {note}', logging.WARNING)
+
+
+@functools.cache
+def _log_once(message: str, level: int) -> None:
+    """Log what a process may come to say again, when it opens the same data set another time."""
+    print_log(message, 'current', level)
 
 
 def _refuse_unsupported(data_prefix: dict[str, str] | None, options: dict[str, Any]) -> None:

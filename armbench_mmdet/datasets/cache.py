@@ -1,230 +1,128 @@
-"""The cache of built indexes: by content, written atomically, built once by whoever comes first."""
+"""The cache of built columns: by content, one ``.npy`` file a column, built once by whoever comes first."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import mmap
 import os
-import struct
+import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import sha256_of
-
-_ALIGNMENT = 64
-_FOOTER = struct.Struct('<QQ8s')
-_MAGIC = b'ARMBCOL1'
+from armbench_mmdet.files import draft_of, locked, remove_drafts, sha256_of, write_atomically
 
 Columns = dict[str, NDArray[Any]]
+Content = tuple[Columns, dict[str, Any]]
+"""Columns, and meta data for JSON."""
 
-
-class ColumnFileError(ValueError):
-    """The file is truncated, damaged or no column file."""
-
-
-class ColumnWriter:
-    """Writes columns into an open binary file.
-
-    A column may be appended in several blocks, as long as no other column comes between them: that keeps the
-    largest one out of memory.
-
-    Args:
-        file: A new, empty file.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._table: dict[str, dict[str, Any]] = {}
-        self._current = ''
-
-    def append(self, name: str, block: NDArray[Any]) -> None:
-        """Add rows to a column.
-
-        Args:
-            name: Column; a new name starts a new one.
-            block: ``(N, ...)`` rows of the column's dtype and row shape.
-
-        Raises:
-            ValueError: The column was closed by another one, or dtype or row shape differ.
-        """
-        block = np.ascontiguousarray(block).astype(block.dtype.newbyteorder('<'), copy=False)
-        if name != self._current:
-            if name in self._table:
-                raise ValueError(f'column {name!r} was already closed')
-            self._pad()
-            self._table[name] = {'offset': self._file.tell(), 'dtype': block.dtype.str, 'shape': [0, *block.shape[1:]]}
-            self._current = name
-        entry = self._table[name]
-        if (block.dtype.str, [*block.shape[1:]]) != (entry['dtype'], entry['shape'][1:]):
-            raise ValueError(f'column {name!r} must stay {entry}, got {block.dtype} {block.shape}')
-        entry['shape'][0] += len(block)
-        self._file.write(block.data)
-
-    def finish(self, meta: dict[str, Any]) -> None:
-        """Write the table of contents and the footer; the file may be closed afterwards."""
-        self._pad()
-        offset = self._file.tell()
-        table = json.dumps({'columns': self._table, 'meta': meta}).encode()
-        self._file.write(table)
-        self._file.write(_FOOTER.pack(offset, len(table), _MAGIC))
-        self._file.flush()
-
-    def _pad(self) -> None:
-        self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
-
-
-def read_columns(path: Path) -> tuple[Columns, dict[str, Any]]:
-    """Map a column file into memory.
-
-    Args:
-        path: A file written by :class:`ColumnWriter`.
-
-    Returns:
-        The columns, read-only views of the mapped file (nothing is read until it is touched), and the meta data.
-
-    Raises:
-        ColumnFileError: The file is truncated, damaged or no column file.
-        OSError: The file cannot be opened.
-    """
-    with path.open('rb') as file:
-        size = path.stat().st_size
-        if size < _FOOTER.size:
-            raise ColumnFileError(f'{path} is too short')
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    table_offset, table_length, magic = _FOOTER.unpack_from(memory, len(memory) - _FOOTER.size)
-    if magic != _MAGIC or table_offset + table_length + _FOOTER.size != len(memory):
-        raise ColumnFileError(f'{path} was cut short')
-    try:
-        table = json.loads(memory[table_offset : table_offset + table_length])
-        columns = {name: _view(memory, **entry) for name, entry in table['columns'].items()}
-        return columns, table['meta']
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ColumnFileError(f'{path} is damaged: {error}') from error
-
-
-def _view(memory: mmap.mmap, offset: int, dtype: str, shape: list[int]) -> NDArray[Any]:
-    count = int(np.prod(shape))
-    if count == 0:
-        return np.empty(shape, dtype)
-    return np.frombuffer(memory, dtype, count, offset).reshape(shape)
-
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: builders then repeat each other's work, and the last one wins
-    fcntl = None  # type: ignore[assignment]
-
+_META = 'meta.json'
 _RACY_S = 2.0
-
-Builder = Callable[[BinaryIO], None]
 
 
 def resolve_cache_dir(cache_dir: Path | str | None = None) -> Path:
     """The cache folder: the argument, then ``ARMBENCH_CACHE``, then the user's cache directory."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    if named := os.environ.get('ARMBENCH_CACHE'):
-        return Path(named).expanduser()
-    base = os.environ.get('XDG_CACHE_HOME')
-    return (Path(base) if base else Path.home() / '.cache') / 'armbench_mmdet'
+    named = os.environ.get('ARMBENCH_CACHE') if cache_dir is None else cache_dir
+    return Path(named).expanduser() if named else user_cache_path('armbench_mmdet', appauthor=False)
 
 
 def open_cached(
-    source: Path, cache_dir: Path | str | None, schema: str, build: Builder
-) -> tuple[Path, Columns, dict[str, Any]]:
-    """Open the column file built from a source file, building it when there is none for its present content.
+    source: Path, cache_dir: Path | str | None, schema: str, build: Callable[[], Content]
+) -> tuple[Path, Content]:
+    """Open the columns built from a source file, building them when there are none for its present content.
 
     A source whose path, size and times are known is not read at all; otherwise its content decides, so a copied or
     touched file is not built again, and a changed one is. One process builds while others wait; if it dies, the next
-    one builds. A truncated column file is built again.
+    one builds. Columns that are damaged or cut short are built again.
 
     Args:
         source: The file to build from; its folder may be read-only.
         cache_dir: See :func:`resolve_cache_dir`. If it cannot be written, a folder for temporary files is used
             and the log says so.
         schema: Name of what is built, with its version.
-        build: Writes the column file of the source.
+        build: Makes the columns from the source.
 
     Returns:
-        The column file's path, its columns and its meta data.
+        The folder of the columns, and what is in it, see :func:`read_columns`.
 
     Raises:
         InputError: The source is missing or changes while it is read, or the cache cannot be written.
     """
     stamp = _stamp(source)
     folder = _usable_folder(resolve_cache_dir(cache_dir) / schema)
-    key = _remembered(folder, source, stamp)
-    opened = _open(folder, key) if key else None
-    if opened is None:
-        key = _content_key(source)
-        opened = _open(folder, key)
-        if opened is None:
-            with _lock(folder, key):
-                opened = _open(folder, key) or _build(folder, key, build)
+    memo = folder / f'{hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:40]}.memo.json'
+    key = _remembered(memo, stamp)
+    content = _read(folder / key) if key else None
+    if key is None or content is None:
+        key = sha256_of(source)[:40]
+        content = _read(folder / key)
+        if content is None:
+            with _locked_if_possible(folder, key):
+                content = _read(folder / key) or _build(folder / key, build)
         if _stamp(source) != stamp:
             raise InputError(f'annotation file must not change while it is read, got a change (in {source}); try again')
-        _remember(folder, source, stamp, key)
-    return opened
+        _remember(memo, stamp, key)
+    return folder / key, content
 
 
-def _open(folder: Path, key: str) -> tuple[Path, Columns, dict[str, Any]] | None:
-    path = folder / f'{key}.columns'
+def read_columns(folder: Path) -> Content:
+    """Map columns into memory, read-only; nothing is read until it is touched.
+
+    Raises:
+        OSError, ValueError: A file is missing, damaged or cut short.
+    """
+    meta = json.loads((folder / _META).read_bytes())
+    columns = {name: np.asarray(np.load(folder / f'{name}.npy', mmap_mode='r')) for name in meta.pop('columns')}
+    return columns, meta
+
+
+def _read(folder: Path) -> Content | None:
     try:
-        return path, *read_columns(path)
-    except (OSError, ColumnFileError):
+        return read_columns(folder)
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _build(folder: Path, key: str, build: Builder) -> tuple[Path, Columns, dict[str, Any]]:
-    """Build into a file of our own and rename it: others see the whole file or none."""
-    partial = folder / f'{key}.{uuid.uuid4().hex}.partial'
+def _build(folder: Path, build: Callable[[], Content]) -> Content:
+    columns, meta = build()
     try:
-        with partial.open('xb') as file:
-            build(file)
-            file.flush()
-            os.fsync(file.fileno())
-        target = folder / f'{key}.columns'
-        partial.replace(target)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged
+        with draft_of(folder) as draft:
+            draft.mkdir()
+            for name, column in columns.items():
+                np.save(draft / f'{name}.npy', column)
+            (draft / _META).write_text(json.dumps({'columns': list(columns), **meta}))
     except OSError as error:
-        raise InputError(
-            f'cache_dir must be a folder with room for the index, got {error.strerror or error} (in {folder}); '
-            'name another one with the ARMBENCH_CACHE environment variable'
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target, *read_columns(target)
+        content = _read(folder)  # where there are no locks, another builder may have been first
+        if content is None:
+            raise InputError(
+                f'cache_dir must be a folder with room for the index, got {error.strerror or error} (in {folder}); '
+                'name another one with the ARMBENCH_CACHE environment variable'
+            ) from error
+        return content
+    return read_columns(folder)
 
 
 @contextmanager
-def _lock(folder: Path, key: str) -> Iterator[None]:
-    """Hold the lock of one key; the system frees it when its holder dies.
-
-    What dead builders left behind is removed. Where the file system has no locks, go on without: each builder
-    writes a file of its own, so only work is lost.
-    """
-    with (folder / f'{key}.lock').open('ab') as file:
-        locked = False
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                locked = True
-            except OSError as error:
-                print_log(f'{folder} has no file locks ({error.strerror})', 'current', logging.DEBUG)
-        if locked:
-            for leftover in folder.glob(f'{key}.*.partial'):
-                leftover.unlink(missing_ok=True)
+def _locked_if_possible(folder: Path, key: str) -> Iterator[None]:
+    """Hold the lock of one key; where the file system has no locks, builders only repeat each other's work."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / f'{key}.lock'))
+        except (OSError, NotImplementedError) as error:
+            print_log(f'{folder} has no file locks ({error})', 'current', logging.DEBUG)
+        else:
+            remove_drafts(folder, key)
         yield
 
 
@@ -232,9 +130,10 @@ def _usable_folder(preferred: Path) -> Path:
     """The preferred folder if it can be written, else one for temporary files, which belongs to us alone."""
     if _is_writable(preferred):
         return preferred
-    fallback = Path(tempfile.gettempdir()) / f'armbench_mmdet-{os.getuid()}' / preferred.name
+    user = os.getuid() if hasattr(os, 'getuid') else 0  # not on Windows, where every owner is 0
+    fallback = Path(tempfile.gettempdir()) / f'armbench_mmdet-{user}' / preferred.name
     print_log(f'cache folder {preferred} cannot be written; using {fallback}', 'current', logging.WARNING)
-    if not _is_writable(fallback) or fallback.parent.stat().st_uid != os.getuid():
+    if not _is_writable(fallback) or fallback.parent.stat().st_uid != user:
         raise InputError(
             f'cache_dir must be a folder that can be written, got {str(preferred)!r}, and neither can {fallback} be; '
             'name one with the ARMBENCH_CACHE environment variable'
@@ -250,10 +149,6 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def _content_key(source: Path) -> str:
-    return sha256_of(source)[:40]
-
-
 def _stamp(source: Path) -> list[int]:
     """What changes whenever a file's content does, as far as the file system can tell."""
     try:
@@ -265,25 +160,19 @@ def _stamp(source: Path) -> list[int]:
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def _memo(folder: Path, source: Path) -> Path:
-    return folder / f'{hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:40]}.memo.json'
-
-
-def _remembered(folder: Path, source: Path, stamp: list[int]) -> str | None:
+def _remembered(memo: Path, stamp: list[int]) -> str | None:
     try:
-        memo = json.loads(_memo(folder, source).read_text())
-        return str(memo['key']) if memo['stamp'] == stamp else None
+        noted = json.loads(memo.read_text())
+        return str(noted['key']) if noted['stamp'] == stamp else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _remember(folder: Path, source: Path, stamp: list[int], key: str) -> None:
+def _remember(memo: Path, stamp: list[int], key: str) -> None:
     """Note a file's key, unless it is so fresh that another change could leave the same times."""
     if time.time() - max(stamp[3:]) / 1e9 < _RACY_S:
         return
-    partial = folder / f'{uuid.uuid4().hex}.memo.partial'
     try:
-        partial.write_text(json.dumps({'key': key, 'stamp': stamp}))
-        partial.replace(_memo(folder, source))
+        write_atomically(memo, json.dumps({'key': key, 'stamp': stamp}))
     except OSError as error:
-        print_log(f'could not note the index of {source}: {error.strerror}', 'current', logging.DEBUG)
+        print_log(f'could not note the key of an index: {error} (in {memo})', 'current', logging.DEBUG)

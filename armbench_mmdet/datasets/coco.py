@@ -103,26 +103,17 @@ def parse_coco(data: bytes) -> tuple[CocoDocument, list[Problem]]:
         document = _parse_records(text, problems)
     except (msgspec.DecodeError, RecursionError) as error:
         document = CocoDocument([], [])
-        problems.append(Problem(MALFORMED, describe_malformed(bytes(text), error)))
-    problems += drop_repeated_ids(document.images, 'images') + drop_repeated_ids(
-        document.categories or [], 'categories'
-    )
+        problems.append(Problem(MALFORMED, _describe_malformed(bytes(text), error)))
+    problems += _drop_repeated_ids(document.images, 'images')
+    problems += _drop_repeated_ids(document.categories or [], 'categories')
     return document, problems
 
 
 _Identified = TypeVar('_Identified', CocoImage, CocoCategory)
 
 
-def drop_repeated_ids(records: list[_Identified], key: str) -> list[Problem]:
-    """Remove records with an id that came before.
-
-    Args:
-        records: Changed in place.
-        key: ``images`` or ``categories``.
-
-    Returns:
-        One problem for each.
-    """
+def _drop_repeated_ids(records: list[_Identified], key: str) -> list[Problem]:
+    """Remove records with an id that came before; one problem for each."""
     kind = DUPLICATE_IMAGE if key == 'images' else DUPLICATE_CATEGORY
     problems: list[Problem] = []
     first: dict[int, _Identified] = {}
@@ -149,7 +140,7 @@ def raise_problems(problems: list[Problem], ann_file: Path) -> None:
     )
 
 
-def describe_malformed(text: bytes, error: Exception) -> str:
+def _describe_malformed(text: bytes, error: Exception) -> str:
     """Say where a JSON text breaks: the parser's message with line and column, both from 1."""
     if isinstance(error, RecursionError):
         return 'line 1, column 1: the JSON is nested too deeply'

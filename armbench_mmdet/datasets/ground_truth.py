@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from armbench_mmdet.datasets.categories import CLASSES, IGNORED, CategoryMap, assign_categories
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
-from armbench_mmdet.datasets.locations import IMAGE_FOLDER
+from armbench_mmdet.datasets.release import CLASSES, IGNORED, IMAGE_FOLDER, CategoryMap, assign_categories
 from armbench_mmdet.errors import InputError
 
 METAINFO_KEY = 'ground_truth'
@@ -31,7 +30,7 @@ class GroundTruthSource:
         image_folder: Put before each ``file_name``.
         subset: Name of the subset.
         split: Name of the split.
-        category_map: See :func:`~armbench_mmdet.datasets.categories.assign_categories`.
+        category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
         cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
     """
 
@@ -87,7 +86,7 @@ def load_ground_truth(
 
     Args:
         ann_file: COCO annotation file.
-        category_map: See :func:`~armbench_mmdet.datasets.categories.assign_categories`.
+        category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
         cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
 
     Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -16,25 +17,31 @@ KEPT_IN_PART = 'annotations that lost a degenerate polygon and keep others'
 _SHOWN_IDS = 3
 
 
-class Skipped:
-    """Counts what is left out, by reason, with the first ids."""
+@dataclass(frozen=True)
+class LeftOut:
+    """How many records were left out for one reason, and the ids of the first."""
 
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self.first_ids: dict[str, list[int]] = {}
+    count: int
+    first_ids: tuple[int, ...]
 
-    def add(self, reason: str, ids: NDArray[np.int64]) -> None:
-        """Note that the records with these ids are left out."""
-        if len(ids):
-            self.counts[reason] = self.counts.get(reason, 0) + len(ids)
-            self.first_ids.setdefault(reason, ids[:_SHOWN_IDS].tolist())
 
-    def rows(self) -> list[str]:
-        """Table rows: count, reason, first ids."""
-        return [
-            f'  {count:>9,}  {reason} (ids {", ".join(map(str, self.first_ids[reason]))}{", …" * (count > _SHOWN_IDS)})'
-            for reason, count in self.counts.items()
-        ]
+Skipped = dict[str, LeftOut]
+"""What was left out, by reason."""
+
+
+def skip(skipped: Skipped, reason: str, ids: NDArray[np.int64]) -> None:
+    """Note that the records with these ids are left out, if there are any."""
+    if len(ids):
+        skipped[reason] = LeftOut(len(ids), tuple(ids[:_SHOWN_IDS].tolist()))
+
+
+def skipped_rows(skipped: Skipped) -> list[str]:
+    """Table rows: count, reason, first ids."""
+    return [
+        f'  {one.count:>9,}  {reason} (ids {", ".join(map(str, one.first_ids))}'
+        + (', …)' if one.count > len(one.first_ids) else ')')
+        for reason, one in skipped.items()
+    ]
 
 
 def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Skipped]:
@@ -51,26 +58,25 @@ def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[N
         ``(A,) bool``, and what was left out, each annotation under the first reason that holds.
     """
     kinds = index.segmentation_kinds
-    x, y, w, h = (index.boxes[:, column] for column in range(4))
+    x, y, w, h = index.boxes.T
     image_w, image_h = index.widths[index.image_rows], index.heights[index.image_rows]
+    inside = (np.minimum(x + w, image_w) > np.maximum(x, 0)) & (np.minimum(y + h, image_h) > np.maximum(y, 0))
     reasons = {
         'annotations of an ignored category': labels < 0,
         'annotations flagged "ignore"': index.ignores,
         'annotations without a mask': kinds == SegmentationKind.MISSING,
         'annotations with degenerate polygons only': kinds == SegmentationKind.DEGENERATE,
         'annotations with a mask that does not fit the image': kinds == SegmentationKind.BROKEN,
-        'annotations with a box outside the image': ~(
-            (np.minimum(x + w, image_w) > np.maximum(x, 0)) & (np.minimum(y + h, image_h) > np.maximum(y, 0))
-        ),
+        'annotations with a box outside the image': ~inside,
         'annotations with a box under 1 px': (w < 1) | (h < 1),
         'annotations with no area': index.areas <= 0,
     }
     kept = np.ones(index.num_annotations, np.bool_)
-    skipped = Skipped()
+    skipped: Skipped = {}
     for reason, holds in reasons.items():
-        skipped.add(reason, index.annotation_ids[np.flatnonzero(kept & holds)])
+        skip(skipped, reason, index.annotation_ids[kept & holds])
         kept &= ~holds
-    skipped.add(KEPT_IN_PART, index.annotation_ids[np.flatnonzero(kept & (index.dropped_rings > 0))])
+    skip(skipped, KEPT_IN_PART, index.annotation_ids[kept & (index.dropped_rings > 0)])
     return kept, skipped
 
 

@@ -23,7 +23,7 @@ import cv2
 import msgspec
 from tqdm import tqdm
 
-from armbench_mmdet.datasets.categories import CLASSES
+from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.predictions import coco_detections
 from armbench_mmdet.files import draft_of, write_atomically

@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from armbench_mmdet.datasets.locations import SUBSETS, check_choice
+from armbench_mmdet.datasets.release import SUBSETS, check_choice
 from armbench_mmdet.engine.checkpoints import compare_weights, latest_checkpoint, load_weights
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError

@@ -15,8 +15,7 @@ from mmengine.config import Config
 
 from armbench_mmdet.configs import datasets, dumped_config, training_subsets
 from armbench_mmdet.datasets.armbench import is_procedural
-from armbench_mmdet.datasets.categories import CLASSES
-from armbench_mmdet.datasets.locations import SPLITS, SUBSETS
+from armbench_mmdet.datasets.release import CLASSES, SPLITS, SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_TYPES

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from armbench_mmdet.datasets.locations import SPLITS
+from armbench_mmdet.datasets.release import SPLITS
 from armbench_mmdet.evaluation.result import MISSING, SUMMARY_KEYS
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.report import plots, tables

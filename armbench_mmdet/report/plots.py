@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from armbench_mmdet.datasets.categories import CLASSES
+from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.evaluation.error_rates import VERDICTS
 from armbench_mmdet.evaluation.matches import precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, RECALL_THRESHOLDS

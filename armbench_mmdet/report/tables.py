@@ -9,8 +9,7 @@ from pathlib import Path
 import yaml
 from tabulate import tabulate
 
-from armbench_mmdet.datasets.categories import CLASSES
-from armbench_mmdet.datasets.locations import SUBSETS
+from armbench_mmdet.datasets.release import CLASSES, SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals
 from armbench_mmdet.evaluation.error_rates import VERDICTS

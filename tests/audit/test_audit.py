@@ -208,7 +208,7 @@ def test_polygon_areas_are_those_of_shapely(tmp_path):
     index = open_index(coco_files.write_json(tmp_path / 'a.json', coco_files.random_document(0)))
     areas = polygon_areas(index)
     for row in range(index.num_annotations):
-        expected = sum(Polygon(ring).area for ring in index.rings(row)) or np.nan
+        expected = sum(Polygon(ring).area for ring in index.polygons(row)) or np.nan
         assert areas[row] == pytest.approx(expected, nan_ok=True)
 
 

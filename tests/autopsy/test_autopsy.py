@@ -26,7 +26,7 @@ from torch import nn
 
 from armbench_mmdet.datasets.armbench import MinibenchDataset
 from armbench_mmdet.datasets.ground_truth import load_ground_truth
-from armbench_mmdet.datasets.locations import SUBSETS
+from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.evaluation.protocol import Matching, run_lengths

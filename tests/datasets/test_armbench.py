@@ -23,7 +23,6 @@ from armbench_mmdet.errors import InputError
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
     monkeypatch.delenv('ARMBENCH_ROOT', raising=False)
-    armbench._reported.clear()
 
 
 @pytest.fixture

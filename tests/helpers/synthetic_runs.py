@@ -13,8 +13,8 @@ from pycocotools import mask as mask_api
 
 from armbench_mmdet.configs import load_config, set_data_root
 from armbench_mmdet.datasets import SUBSETS
-from armbench_mmdet.datasets.categories import CLASSES
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.evaluation import ArmbenchMetric
 
 REPO = Path(__file__).resolve().parents[2]

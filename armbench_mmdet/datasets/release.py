@@ -1,9 +1,11 @@
-"""The two classes of ARMBench, and how a file's own categories are assigned to them."""
+"""ARMBench's release: its folders, subsets, splits, classes and categories, and what to say when they differ."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,68 @@ from numpy.typing import NDArray
 from armbench_mmdet.datasets.index import ColumnIndex
 from armbench_mmdet.errors import InputError
 
+SUBSETS = ('mix-object-tote', 'zoomed-out-tote-transfer-set', 'same-object-transfer-set')
+SPLITS = ('train', 'val', 'test')
+IMAGE_FOLDER = 'images'
+DEFAULT_ROOT = Path('data/armbench-segmentation-0.1')
 CLASSES = ('tote', 'object')
 IGNORED = -1
+"""The label of categories whose annotations are ignored."""
 
 CategoryMap = Mapping[str | int, str | None]
 
 _PUBLISHED_IDS = {1: 'tote', 2: 'object'}
 """Ids in the release's files and in Amazon's baseline (github.com/amzn/armbench, ``segmentation/``)."""
+
+_HOW_TO_GET = (
+    'download armbench-segmentation-0.1.tar.gz from http://armbench.s3-website-us-east-1.amazonaws.com/ and unpack it '
+    'there, or name its folder with --data-root or the ARMBENCH_ROOT environment variable; without it, '
+    '`python tools/make_minibench.py data/minibench` makes a stand-in'
+)
+
+
+def resolve_data_root(data_root: Path | str | None = None) -> Path:
+    """The data set's folder: the argument, then ``ARMBENCH_ROOT``, then ``data/armbench-segmentation-0.1``."""
+    return Path(data_root or os.environ.get('ARMBENCH_ROOT') or DEFAULT_ROOT).expanduser()
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return the value if it is one of the choices.
+
+    Raises:
+        InputError: It is none of them.
+    """
+    if value not in choices:
+        raise InputError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
+    return value
+
+
+def require_file(path: Path) -> Path:
+    """Return the path of an annotation file that exists.
+
+    Raises:
+        InputError: It does not; the message says which of its folders is the first missing one.
+    """
+    return _require('annotation file', path, path.is_file())
+
+
+def require_folder(path: Path, what: str = 'image folder') -> Path:
+    """Return the path of a folder that exists.
+
+    Raises:
+        InputError: It does not.
+    """
+    return _require(what, path, path.is_dir())
+
+
+def _require(what: str, path: Path, is_there: bool) -> Path:
+    if is_there:
+        return path
+    missing = path
+    while not missing.parent.exists() and missing.parent != missing:
+        missing = missing.parent
+    where = f'no {missing} in {missing.parent.resolve()}' if not missing.exists() else f'{missing} is something else'
+    raise InputError(f'{what} must exist, got {str(path)!r} ({where}); {_HOW_TO_GET}')
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,239 @@
+"""The index cache, from outside: which files are opened, what lies in its folder, what several processes get."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import coco_files
+import filelock
+import pytest
+from _annotations import write_synthetic_annotations
+
+from armbench_mmdet.datasets.cache import resolve_cache_dir
+from armbench_mmdet.datasets.index import ColumnIndex, open_index
+from armbench_mmdet.errors import InputError
+
+PROCESSES = multiprocessing.get_context('fork')
+RACY_S = 2.2
+"""A file younger than two seconds is not trusted by its times."""
+
+_watchers: list[Callable[[str, str], None]] = []
+
+
+def _watch(event: str, arguments: tuple) -> None:
+    if event in ('open', 'os.mkdir') and isinstance(arguments[0], str | os.PathLike):
+        for watcher in _watchers:
+            watcher(event, os.fspath(arguments[0]))
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture
+def ann_file(tmp_path: Path) -> Path:
+    return coco_files.write_json(tmp_path / 'train.json', coco_files.document())
+
+
+@pytest.fixture
+def reads(ann_file: Path):
+    """How often the annotation file was opened: once for its digest, once more to parse it."""
+    found: list[str] = []
+    _watchers.append(lambda event, path: found.append(path) if path == str(ann_file) else None)
+    yield found
+    _watchers.pop()
+
+
+def state(index: ColumnIndex) -> list[tuple]:
+    """What changes when an index is built again."""
+    return [(file.name, file.stat().st_ino, file.stat().st_mtime_ns) for file in sorted(index.path.iterdir())]
+
+
+def test_a_file_is_parsed_once_and_then_not_even_read(tmp_path, ann_file, reads):
+    first = state(open_index(ann_file, tmp_path / 'cache'))
+    assert len(reads) == 2
+    time.sleep(RACY_S)
+    assert state(open_index(ann_file, tmp_path / 'cache')) == first
+    assert len(reads) == 3, 'a young file is not trusted by its times'
+    index = open_index(ann_file, tmp_path / 'cache')
+    assert index.num_annotations == 3
+    assert len(reads) == 3
+
+    (memo,) = (tmp_path / 'cache').rglob('*.memo.json')
+    for damage in (b'', b'[]', b'{"key": "../../x", "stamp": []}', b'{}'):
+        memo.write_bytes(damage)
+        assert state(open_index(ann_file, tmp_path / 'cache')) == first
+    assert len(reads) == 7
+
+
+def test_content_decides_not_name_or_times(tmp_path, ann_file):
+    first = state(open_index(ann_file, tmp_path / 'cache'))
+    os.utime(ann_file, (0, 0))
+    assert state(open_index(ann_file, tmp_path / 'cache')) == first
+    assert state(open_index(shutil.copy(ann_file, tmp_path / 'copy.json'), tmp_path / 'cache')) == first
+    size = ann_file.stat().st_size
+    ann_file.write_bytes(ann_file.read_bytes().replace(b'"A.jpg"', b'"Z.jpg"'))
+    assert ann_file.stat().st_size == size
+    assert open_index(ann_file, tmp_path / 'cache').file_name(0) == 'Z.jpg'
+
+
+@pytest.mark.parametrize('name', ['meta.json', 'boxes.npy', 'coordinates.npy', 'rle_bytes.npy'])
+@pytest.mark.parametrize(
+    'damage',
+    [lambda c: c[:-1], lambda c: c[: len(c) // 2], lambda c: b'', lambda c: b'x' * len(c), None],
+    ids=['cut by a byte', 'half', 'empty', 'scribbled over', 'gone'],
+)
+def test_a_damaged_cache_is_built_again(tmp_path, ann_file, name, damage):
+    file = open_index(ann_file, tmp_path / 'cache').path / name
+    content = file.read_bytes()
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage(content))
+    assert open_index(ann_file, tmp_path / 'cache').segmentation(1) == [[10.5, 10, 30.5, 10, 30.5, 20, 10.5, 20]]
+    assert file.read_bytes() == content
+
+
+def test_columns_cannot_be_changed(tmp_path, ann_file):
+    with pytest.raises(ValueError, match='read-only'):
+        open_index(ann_file, tmp_path / 'cache').boxes[0] = 1
+
+
+def test_the_cache_folder_is_the_argument_then_the_variable_then_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'named'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    assert resolve_cache_dir(tmp_path / 'given') == tmp_path / 'given'
+    assert resolve_cache_dir() == tmp_path / 'named'
+    monkeypatch.delenv('ARMBENCH_CACHE')
+    assert resolve_cache_dir() == tmp_path / 'xdg' / 'armbench_mmdet'
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    assert resolve_cache_dir() == tmp_path / 'home' / '.cache' / 'armbench_mmdet'
+
+
+def test_without_a_usable_cache_folder_a_temporary_one_is_used(tmp_path, ann_file, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(tempfile, 'gettempdir', lambda: str(tmp_path / 'temporary'))
+    index = open_index(ann_file, tmp_path / 'file' / 'cache')
+    assert index.path.is_relative_to(tmp_path / 'temporary')
+    monkeypatch.setattr(tempfile, 'gettempdir', lambda: str(tmp_path / 'file'))
+    with pytest.raises(InputError, match='ARMBENCH_CACHE'):
+        open_index(ann_file, tmp_path / 'file' / 'cache')
+
+
+@pytest.mark.parametrize('error', [OSError(37, 'No locks available'), NotImplementedError('no flock')])
+def test_where_there_are_no_locks_it_goes_on_without(tmp_path, ann_file, monkeypatch, error):
+    def refuse(lock, *args, **options):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, 'acquire', refuse)
+    assert open_index(ann_file, tmp_path / 'cache').num_annotations == 3
+
+
+def test_a_full_disk_is_one_clear_message(tmp_path, ann_file, monkeypatch):
+    def fill(event: str, path: str) -> None:
+        if path.endswith('coordinates.npy'):
+            raise OSError(28, 'No space left on device')
+
+    _watchers.append(fill)
+    try:
+        with pytest.raises(InputError, match=r'No space left on device.*ARMBENCH_CACHE'):
+            open_index(ann_file, tmp_path / 'cache')
+    finally:
+        _watchers.pop()
+    assert not [path for path in (tmp_path / 'cache').rglob('*') if path.is_dir() and path.parent.name != 'cache']
+    assert open_index(ann_file, tmp_path / 'cache').num_annotations == 3
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, ann_file):
+    def change(event: str, path: str) -> None:
+        if path.endswith('image_ids.npy'):
+            os.truncate(ann_file, 10)
+
+    _watchers.append(change)
+    try:
+        with pytest.raises(InputError, match='must not change'):
+            open_index(ann_file, tmp_path / 'cache')
+    finally:
+        _watchers.pop()
+
+
+@pytest.mark.parametrize('what', ['nothing', 'a folder'])
+def test_a_missing_file_is_named(tmp_path, what):
+    path = tmp_path / 'train.json'
+    if what == 'a folder':
+        path.mkdir()
+    with pytest.raises(InputError, match=r'annotation file must.*train\.json'):
+        open_index(path, tmp_path / 'cache')
+
+
+def _open_and_report(ann_file, cache_dir, results, builds):
+    def count(event: str, path: str) -> None:
+        if event == 'os.mkdir' and path.endswith('.draft'):
+            with builds.get_lock():
+                builds.value += 1
+
+    _watchers.append(count)
+    index = open_index(ann_file, cache_dir)
+    results.put((index.num_annotations, float(index.coordinates.sum())))
+
+
+def _stall_while_building(ann_file, cache_dir, is_building):
+    def stall(event: str, path: str) -> None:
+        if path.endswith('coordinates.npy'):
+            is_building.set()
+            time.sleep(60)
+
+    _watchers.append(stall)
+    open_index(ann_file, cache_dir)
+
+
+def test_eight_processes_and_one_that_dies_while_building(tmp_path):
+    ann_file = coco_files.write_json(tmp_path / 'train.json', coco_files.random_document(0, images=200))
+    expected = open_index(ann_file, tmp_path / 'other cache')
+    is_building, results, builds = PROCESSES.Event(), PROCESSES.Queue(), PROCESSES.Value('i', 0)
+    victim = PROCESSES.Process(target=_stall_while_building, args=(ann_file, tmp_path / 'cache', is_building))
+    victim.start()
+    assert is_building.wait(30)
+    arguments = (ann_file, tmp_path / 'cache', results, builds)
+    others = [PROCESSES.Process(target=_open_and_report, args=arguments) for _ in range(8)]
+    for process in others:
+        process.start()
+    time.sleep(0.3)
+    assert builds.value == 0, 'somebody built without waiting'
+    os.kill(victim.pid, signal.SIGKILL)
+    found = [results.get(timeout=30) for _ in others]
+    for process in (victim, *others):
+        process.join()
+    assert found == [(expected.num_annotations, float(expected.coordinates.sum()))] * 8
+    assert builds.value == 1
+    assert not list((tmp_path / 'cache').rglob('*.draft'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(3))
+def test_eight_processes_and_one_that_dies_at_any_time(tmp_path, seed):
+    ann_file = tmp_path / 'train.json'
+    write_synthetic_annotations(ann_file, 500, 5000, seed)
+    expected = open_index(ann_file, tmp_path / 'other cache')
+    results, builds = PROCESSES.Queue(), PROCESSES.Value('i', 0)
+    arguments = (ann_file, tmp_path / 'cache', results, builds)
+    others = [PROCESSES.Process(target=_open_and_report, args=arguments) for _ in range(7)]
+    # The victim has a queue of its own: a process killed while it holds a queue's lock would block the others.
+    victim = PROCESSES.Process(target=_open_and_report, args=(*arguments[:2], PROCESSES.Queue(), PROCESSES.Value('i')))
+    for process in (victim, *others):
+        process.start()
+    time.sleep(random.Random(seed).uniform(0, 0.2))
+    victim.kill()
+    found = [results.get(timeout=60) for _ in others]
+    for process in (victim, *others):
+        process.join()
+    assert found == [(expected.num_annotations, float(expected.coordinates.sum()))] * 7
