@@ -37,18 +37,9 @@ class _WithoutImage:
 class LazyRandomFlip(_WithoutImage, RandomFlip):
     """``RandomFlip`` that does not need the image.
 
-    Required Keys:
-
-    - img_shape
-    - gt_bboxes, gt_masks (optional)
-
-    Modified Keys:
-
-    - gt_bboxes, gt_masks
-
-    Added Keys:
-
-    - flip, flip_direction, homography_matrix
+    - Required Keys: img_shape; optional: gt_bboxes, gt_masks
+    - Modified Keys: gt_bboxes, gt_masks
+    - Added Keys: flip, flip_direction, homography_matrix
     """
 
 
@@ -56,18 +47,9 @@ class LazyRandomFlip(_WithoutImage, RandomFlip):
 class LazyRandomCrop(_WithoutImage, RandomCrop):
     """``RandomCrop`` that does not need the image.
 
-    Required Keys:
-
-    - img_shape
-    - gt_bboxes, gt_bboxes_labels, gt_masks, gt_ignore_flags (optional)
-
-    Modified Keys:
-
-    - img_shape, gt_bboxes, gt_bboxes_labels, gt_masks, gt_ignore_flags
-
-    Added Keys:
-
-    - homography_matrix
+    - Required Keys: img_shape, gt_bboxes; optional: gt_bboxes_labels, gt_masks, gt_ignore_flags
+    - Modified Keys: img_shape, gt_bboxes, gt_bboxes_labels, gt_masks, gt_ignore_flags
+    - Added Keys: homography_matrix
     """
 
 
@@ -75,18 +57,9 @@ class LazyRandomCrop(_WithoutImage, RandomCrop):
 class LazyResize(_WithoutImage, Resize):
     """``Resize`` that does not need the image; ``RandomResize(resize_type='LazyResize', …)`` draws its scale.
 
-    Required Keys:
-
-    - img_shape
-    - gt_bboxes, gt_masks (optional)
-
-    Modified Keys:
-
-    - img_shape, gt_bboxes, gt_masks
-
-    Added Keys:
-
-    - scale, scale_factor, keep_ratio, homography_matrix
+    - Required Keys: img_shape; optional: gt_bboxes, gt_masks
+    - Modified Keys: img_shape, gt_bboxes, gt_masks
+    - Added Keys: scale, scale_factor, keep_ratio, homography_matrix
     """
 
     def _resize_img(self, results: dict) -> None:
@@ -98,9 +71,8 @@ class LazyResize(_WithoutImage, Resize):
         if self.keep_ratio:
             size = mmcv.rescale_size((width, height), results['scale'])
         if not all(size):
-            raise TooNarrowError(
-                f'{width}x{height} is too narrow: nothing is left of it at the input size of the model'
-            )
+            problem = 'is too narrow: nothing is left of it at the input size of the model'
+            raise TooNarrowError(f'{width}x{height} {problem}')
         results['img_shape'] = (size[1], size[0])
         results['scale_factor'] = (size[0] / width, size[1] / height)
         results['keep_ratio'] = self.keep_ratio

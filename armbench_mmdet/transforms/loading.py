@@ -20,29 +20,13 @@ from armbench_mmdet.transforms.polygons import Polygons, trace_bitmap
 class LoadPolygons(BaseTransform):
     """Load boxes, labels and masks as mmdet's ``LoadAnnotations`` does, with the masks kept as polygons.
 
-    It needs no image, so it can come first: the transforms after it then only move coordinates, and
-    ``RenderImage`` decodes the file once the final geometry is known. Run-length masks become polygons that
-    cover exactly the same pixels. An instance without a valid polygon (at least three points) is marked as
-    ignored, as in mmdet.
+    It needs no image, so it can come first: what follows only moves coordinates, and ``RenderImage`` decodes the file
+    once the final geometry is known. Run-length masks become polygons of the same pixels. An instance without a valid
+    polygon (at least three points) is marked as ignored, as in mmdet.
 
-    Required Keys:
-
-    - height
-    - width
-    - instances (optional)
-
-      - bbox
-      - bbox_label
-      - ignore_flag
-      - mask
-
-    Added Keys:
-
-    - gt_bboxes (HorizontalBoxes[torch.float32])
-    - gt_bboxes_labels (np.int64)
-    - gt_ignore_flags (bool)
-    - gt_masks (Polygons)
-    - ori_shape, img_shape (when no image is loaded yet)
+    - Required Keys: height, width; optional: instances, each with bbox, bbox_label, ignore_flag, mask
+    - Added Keys: gt_bboxes (HorizontalBoxes[torch.float32]), gt_bboxes_labels (np.int64), gt_ignore_flags (bool),
+      gt_masks (Polygons), ori_shape, img_shape (when no image is loaded yet)
     """
 
     def transform(self, results: dict) -> dict:
@@ -71,8 +55,12 @@ def _parts(mask: list | dict, height: int, width: int, source: str) -> list[np.n
     return trace_bitmap(coco_mask.decode(code))
 
 
-_REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-_REDUCED[8] = cv2.IMREAD_REDUCED_COLOR_8
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 # Resizing a whole image costs a third of warping, for each output pixel.
 _RESIZE_GAIN = 3.0
 
@@ -81,23 +69,13 @@ _RESIZE_GAIN = 3.0
 class RenderImage(BaseTransform):
     """Decode the image no larger than needed and resample it once, to where the lazy transforms moved it.
 
-    Without reduced decoding the result equals the stock path's (``LoadImageFromFile``, then the same flip, resize
-    and crop, in 8 bits) to within one grey level, or a few along its border when a crop comes before the
-    resize (stock repeats pixels there, this reads the image).
-    With it, a JPEG that ends up at no more than half, a quarter or an eighth of its size is decoded at that
-    fraction, which averages pixels where bilinear resizing skips them: the result is smoother than stock's, and less
-    aliased. That is a change of the input, small for photographs and consistent when training and testing both use
-    it; ``reduced_decoding=False`` switches it off.
+    A JPEG that ends up at no more than half, a quarter or an eighth of its size is decoded at that fraction. This
+    averages pixels where bilinear resizing skips them: smoother than stock's image, and consistent as long as training
+    and testing both do it. Without reduced decoding the result equals the stock path's (``LoadImageFromFile``, then
+    flip, resize and crop in 8 bits) within one grey level, or a few along the border of a crop that is resized later.
 
-    Required Keys:
-
-    - img_path
-    - img_shape, ori_shape
-    - homography_matrix (optional)
-
-    Added Keys:
-
-    - img ((H, W, 3) uint8, BGR)
+    - Required Keys: img_path, img_shape, ori_shape; optional: homography_matrix
+    - Added Keys: img ((H, W, 3) uint8, BGR)
 
     Args:
         reduced_decoding: Decode JPEGs at 1/2, 1/4 or 1/8 when the final scale allows it.
@@ -134,21 +112,14 @@ class RenderImage(BaseTransform):
         results['img'] = warp(image, matrix @ np.diag([reduction, reduction, 1.0]), results['img_shape'])
         return results
 
-    def __repr__(self) -> str:
-        """Name and arguments."""
-        return f'{type(self).__name__}(reduced_decoding={self.reduced_decoding})'
-
 
 def warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resample an image bilinearly into a canvas; outside the image its outermost pixels repeat.
+    """Resample an image (h, w, 3) uint8 bilinearly into a canvas (H, W, 3); its outermost pixels repeat outside it.
 
     Args:
-        image: (h, w, 3) uint8.
+        image: The image.
         matrix: (3, 3), affine, from image to canvas coordinates, both in pixels from the outer corner.
         shape: Canvas size (H, W).
-
-    Returns:
-        (H, W, 3) uint8.
     """
     height, width = shape
     mirror_x, mirror_y = matrix[0, 0] < 0, matrix[1, 1] < 0
@@ -175,17 +146,10 @@ def warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.nd
 
 @TRANSFORMS.register_module()
 class RasterizeMasks(BaseTransform):
-    """Draw what is left of the polygons, once. For models that need bitmaps, such as Mask2Former.
+    """Draw what is left of the polygons in the loader's process. For Mask2Former; Mask R-CNN reads polygons.
 
-    Mask R-CNN reads polygons directly and does without.
-
-    Required Keys:
-
-    - gt_masks (Polygons)
-
-    Modified Keys:
-
-    - gt_masks (BitmapMasks[uint8])
+    - Required Keys: gt_masks (Polygons)
+    - Modified Keys: gt_masks (BitmapMasks[uint8])
     """
 
     def transform(self, results: dict) -> dict:

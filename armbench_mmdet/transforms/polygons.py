@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -89,10 +89,6 @@ class Polygons(PolygonMasks):
     def __len__(self) -> int:
         """Number of instances."""
         return len(self._source)
-
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
-        """Iterate over the instances' lists of parts."""
-        return iter(self.masks)
 
     def __getitem__(self, index: int | slice | Sequence | np.ndarray | torch.Tensor) -> Polygons:
         """Some of the instances, chosen as NumPy would choose them."""
@@ -184,10 +180,6 @@ class Polygons(PolygonMasks):
         for plane, (left, top, bitmap) in zip(out, self.patches(), strict=True):
             plane[top : top + bitmap.shape[0], left : left + bitmap.shape[1]] = bitmap
         return out
-
-    def to_tensor(self, dtype: torch.dtype, device: str | torch.device) -> torch.Tensor:
-        """All instances as bitmaps in a tensor (N, H, W)."""
-        return torch.from_numpy(self.to_ndarray()).to(device=device, dtype=dtype)
 
 
 _NOTHING = Patch(0, 0, np.zeros((0, 0), np.uint8))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
+from typing import Any
+
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -82,19 +87,32 @@ def redraw(results: dict, bitmaps: np.ndarray, changed: np.ndarray) -> None:
     results['gt_bboxes'] = HorizontalBoxes(torch.where(torch.from_numpy(changed)[:, None], tight, boxes))
 
 
+def limited(default: Any, low: float = 0.0, high: float = 1.0) -> Any:
+    """An argument of a transform whose number, or two ascending numbers, lie between ``low`` and ``high``."""
+    return dataclasses.field(default=default, metadata={'limits': (low, high)})
+
+
+@dataclasses.dataclass(eq=False)
 class SeededTransform(BaseTransform):
     """A transform that acts with probability ``prob``, from one number drawn of NumPy's global state.
 
-    Training seeds that state for every sample (``armbench_mmdet/engine/batches.py``), and mmcv's
-    ``cache_random_params`` repeats the number; all else follows from it. When the transform does not act, the results
-    pass untouched.
+    Training seeds that state for every sample, and mmcv's ``cache_random_params`` repeats the number; all else follows
+    from it. When the transform does not act, the results pass untouched.
 
     Args:
         prob: Probability of acting.
     """
 
-    def __init__(self, prob: float) -> None:
-        self.prob = check_fraction('prob', prob)
+    prob: float = limited(0.5)
+
+    def __post_init__(self) -> None:  # noqa: D105
+        for field in dataclasses.fields(self):
+            value, is_pair = getattr(self, field.name), isinstance(field.default, tuple)
+            low, high = field.metadata.get('limits', (-math.inf, math.inf))
+            numbers = (low, *(value if is_pair else [value]), high)
+            if len(numbers) != 3 + is_pair or any(not a <= b for a, b in itertools.pairwise(numbers)):
+                kind = 'two ascending numbers' if is_pair else 'a number'
+                raise InputError(f'{field.name} must be {kind} from {low} to {high}, got {value!r}')
 
     @cache_randomness
     def _seed(self) -> int:
@@ -108,22 +126,3 @@ class SeededTransform(BaseTransform):
     def apply(self, results: dict, rng: np.random.Generator) -> dict:
         """Change ``results``; every random choice comes from ``rng``."""
         raise NotImplementedError
-
-    def __repr__(self) -> str:
-        """Name and public arguments."""
-        arguments = ', '.join(f'{name}={value!r}' for name, value in vars(self).items() if not name.startswith('_'))
-        return f'{type(self).__name__}({arguments})'
-
-
-def check_fraction(name: str, value: float) -> float:
-    """``value`` if it lies in [0, 1], else :class:`InputError`."""
-    if not 0 <= value <= 1:
-        raise InputError(f'{name} must be between 0 and 1, got {value!r}')
-    return value
-
-
-def check_range(name: str, value: tuple[float, float], low: float = 0, high: float = float('inf')) -> tuple:
-    """``value`` if it is an ascending pair between ``low`` and ``high``, else :class:`InputError`."""
-    if len(value) != 2 or not low <= value[0] <= value[1] <= high:
-        raise InputError(f'{name} must be two ascending numbers between {low} and {high}, got {value!r}')
-    return tuple(value)

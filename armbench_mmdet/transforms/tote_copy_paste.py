@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sized
 
 import cv2
@@ -10,7 +12,7 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
-from armbench_mmdet.transforms.sample import SeededTransform, check_fraction, check_range, redraw, select
+from armbench_mmdet.transforms.sample import SeededTransform, limited, redraw, select
 
 _TRIES = 10
 _INSIDE_FRAC = 0.8
@@ -20,6 +22,7 @@ Piece = tuple[np.ndarray, np.ndarray, int]
 
 
 @TRANSFORMS.register_module()
+@dataclasses.dataclass(eq=False)
 class ToteCopyPaste(SeededTransform):
     """Paste objects into the tote: turned, rescaled, with softened edges, over what lies there.
 
@@ -28,17 +31,8 @@ class ToteCopyPaste(SeededTransform):
     object of which less than ``min_visible_frac`` stays visible is removed. The tote's mask is cut where this image's
     tote excludes its objects, and left whole where it includes them. A sample without tote or object passes unchanged.
 
-    Required Keys:
-
-    - img
-    - gt_bboxes, gt_bboxes_labels, gt_masks
-    - gt_ignore_flags (optional)
-    - mix_results (optional)
-
-    Modified Keys:
-
-    - img
-    - gt_bboxes (tight where a mask changed), gt_bboxes_labels, gt_masks, gt_ignore_flags
+    - Required Keys: img, gt_bboxes, gt_bboxes_labels, gt_masks; optional: gt_ignore_flags, mix_results
+    - Modified Keys: img, gt_bboxes (tight where a mask changed), gt_bboxes_labels, gt_masks, gt_ignore_flags
 
     Args:
         prob: Probability of doing anything.
@@ -51,25 +45,13 @@ class ToteCopyPaste(SeededTransform):
         tote_label: Label of the tote; every other label is an object.
     """
 
-    def __init__(
-        self,
-        prob: float = 0.5,
-        max_pastes: int = 5,
-        same_object_prob: float = 0.5,
-        scale_range: tuple[float, float] = (0.8, 1.2),
-        min_visible_frac: float = 0.3,
-        min_area_px: int = 64,
-        edge_softness_px: float = 1.0,
-        tote_label: int = 0,
-    ) -> None:
-        super().__init__(prob)
-        self.max_pastes = max(int(max_pastes), 1)
-        self.same_object_prob = check_fraction('same_object_prob', same_object_prob)
-        self.scale_range = check_range('scale_range', scale_range, low=0.05)
-        self.min_visible_frac = check_fraction('min_visible_frac', min_visible_frac)
-        self.min_area_px = max(min_area_px, 1)
-        self.edge_softness_px = edge_softness_px
-        self.tote_label = tote_label
+    max_pastes: int = 5
+    same_object_prob: float = limited(0.5)
+    scale_range: tuple[float, float] = limited((0.8, 1.2), 0.05, math.inf)
+    min_visible_frac: float = limited(0.3)
+    min_area_px: int = 64
+    edge_softness_px: float = 1.0
+    tote_label: int = 0
 
     def get_indices(self, dataset: Sized) -> list[int]:
         """The other image to take objects from, when ``MultiImageMixDataset`` asks."""
@@ -86,7 +68,7 @@ class ToteCopyPaste(SeededTransform):
         below = ~is_tote | (not _includes(tote, bitmaps[~is_tote]))
         before = bitmaps.sum(axis=(1, 2), dtype=np.int64)
         region = _hull(tote)
-        count = int(rng.integers(1, self.max_pastes + 1))
+        count = int(rng.integers(1, max(self.max_pastes, 1) + 1))
         chosen = rng.integers(len(donors), size=1 if rng.random() < self.same_object_prob else count)
         image, planes, areas = results['img'].copy(), list(bitmaps.copy()), list(before)
         labels: list[int] = []
@@ -116,7 +98,7 @@ class ToteCopyPaste(SeededTransform):
         for plane, label, skip in zip(bitmaps, source['gt_bboxes_labels'], ignored, strict=True):
             x, y, width, height = cv2.boundingRect(plane)
             mask = plane[y : y + height, x : x + width]
-            if not skip and label != self.tote_label and mask.sum(dtype=np.int64) >= self.min_area_px:
+            if not skip and label != self.tote_label and mask.sum(dtype=np.int64) >= max(self.min_area_px, 1):
                 pieces.append((source['img'][y : y + height, x : x + width], mask, int(label)))
         return pieces
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import cv2
 import numpy as np
 from mmdet.registry import TRANSFORMS
 
-from armbench_mmdet.transforms.sample import SeededTransform, check_fraction, check_range
+from armbench_mmdet.transforms.sample import SeededTransform, limited
 
 _PATCH_PX = 384
 _NOISE_STEP = 32.0
 
 
 @TRANSFORMS.register_module()
+@dataclasses.dataclass(eq=False)
 class WarehouseLighting(SeededTransform):
     """Exposure, white balance, vignette, specular glare, sensor noise and motion blur.
 
     Pixels change, nothing moves. It belongs after ``RenderImage``, on the small image.
 
-    Required Keys:
-
-    - img
-
-    Modified Keys:
-
-    - img
+    - Required Keys: img
+    - Modified Keys: img
 
     Args:
         prob: Probability of doing anything.
@@ -37,25 +36,13 @@ class WarehouseLighting(SeededTransform):
         blur_length_px: Range of its length.
     """
 
-    def __init__(
-        self,
-        prob: float = 0.5,
-        exposure_stops: float = 0.7,
-        white_balance_frac: float = 0.1,
-        vignette_frac: float = 0.4,
-        glare_prob: float = 0.3,
-        noise_levels: tuple[float, float] = (0.0, 8.0),
-        blur_prob: float = 0.2,
-        blur_length_px: tuple[int, int] = (3, 9),
-    ) -> None:
-        super().__init__(prob)
-        self.exposure_stops = exposure_stops
-        self.white_balance_frac = check_fraction('white_balance_frac', white_balance_frac)
-        self.vignette_frac = check_fraction('vignette_frac', vignette_frac)
-        self.glare_prob = check_fraction('glare_prob', glare_prob)
-        self.noise_levels = check_range('noise_levels', noise_levels)
-        self.blur_prob = check_fraction('blur_prob', blur_prob)
-        self.blur_length_px = check_range('blur_length_px', blur_length_px, low=1)
+    exposure_stops: float = 0.7
+    white_balance_frac: float = limited(0.1)
+    vignette_frac: float = limited(0.4)
+    glare_prob: float = limited(0.3)
+    noise_levels: tuple[float, float] = limited((0.0, 8.0), 0, math.inf)
+    blur_prob: float = limited(0.2)
+    blur_length_px: tuple[int, int] = limited((3, 9), 1, math.inf)
 
     def apply(self, results: dict, rng: np.random.Generator) -> dict:
         """Relight ``results['img']``."""

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
-from armbench_mmdet.transforms.sample import SeededTransform, as_movable, check_fraction, check_range, keep_visible
+from armbench_mmdet.transforms.sample import SeededTransform, as_movable, keep_visible, limited
 
 
 @TRANSFORMS.register_module()
+@dataclasses.dataclass(eq=False)
 class ZoomOutTote(SeededTransform):
     """Shrink the scene within its canvas, before a dark or blurred surround, as the zoomed-out set looks.
 
     The canvas keeps its size, so it belongs after the image is rendered. Instances that shrink to nothing are removed.
 
-    Required Keys:
-
-    - img
-    - gt_bboxes, gt_bboxes_labels
-    - gt_masks, gt_ignore_flags (optional)
-
-    Modified Keys:
-
-    - img
-    - gt_bboxes, gt_bboxes_labels, gt_masks, gt_ignore_flags
-    - homography_matrix
+    - Required Keys: img, gt_bboxes, gt_bboxes_labels; optional: gt_masks, gt_ignore_flags
+    - Modified Keys: img, gt_bboxes, gt_bboxes_labels, gt_masks, gt_ignore_flags, homography_matrix
 
     Args:
         prob: Probability of doing anything.
@@ -36,17 +30,9 @@ class ZoomOutTote(SeededTransform):
         dark_range: Grey levels of a dark surround.
     """
 
-    def __init__(
-        self,
-        prob: float = 0.5,
-        scale_range: tuple[float, float] = (0.3, 0.8),
-        blurred_prob: float = 0.5,
-        dark_range: tuple[float, float] = (5.0, 60.0),
-    ) -> None:
-        super().__init__(prob)
-        self.scale_range = check_range('scale_range', scale_range, low=0.01, high=1)
-        self.blurred_prob = check_fraction('blurred_prob', blurred_prob)
-        self.dark_range = check_range('dark_range', dark_range, high=255)
+    scale_range: tuple[float, float] = limited((0.3, 0.8), 0.01, 1)
+    blurred_prob: float = limited(0.5)
+    dark_range: tuple[float, float] = limited((5.0, 60.0), 0, 255)
 
     def apply(self, results: dict, rng: np.random.Generator) -> dict:
         """Shrink ``results``."""
