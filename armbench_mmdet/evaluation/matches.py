@@ -103,7 +103,7 @@ def match_table(matching: Matching) -> MatchTable:
             outcome.append(
                 np.zeros((len(IOU_THRESHOLDS), len(found)), np.int8)
                 if ious is None
-                else _match_image(ious, crowd, IOU_THRESHOLDS)
+                else match_image(ious, crowd, IOU_THRESHOLDS)[0]
             )
         order = np.argsort(-np.concatenate(score), kind='stable')
         classes[name] = ClassMatches(np.concatenate(image)[order], np.concatenate(outcome, axis=1)[:, order], instances)
@@ -111,7 +111,7 @@ def match_table(matching: Matching) -> MatchTable:
 
 
 @numba.njit(cache=True, nogil=True)
-def _match_image(ious: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def match_image(ious: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give each detection, best score first, the free instance it overlaps most, a crowd only for want of one.
 
     Args:
@@ -120,11 +120,12 @@ def _match_image(ious: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) ->
         thresholds: ``(T,)`` float64.
 
     Returns:
-        ``(T, D)`` int8 outcomes.
+        ``(T, D)`` int8 outcomes, and ``(T, G)`` bool, the instances that were found.
     """
     outcome = np.zeros((thresholds.size, ious.shape[0]), np.int8)
+    found = np.zeros((thresholds.size, crowd.size), np.bool_)
     for t in range(thresholds.size):
-        taken = np.zeros(crowd.size, np.bool_)
+        taken = found[t]
         for d in range(ious.shape[0]):
             best, chosen = min(thresholds[t], 1 - 1e-10), -1
             # Of equal overlaps COCO takes the last one; crowds come after all instances.
@@ -138,7 +139,7 @@ def _match_image(ious: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) ->
             for g in range(crowd.size):
                 if crowd[g] and ious[d, g] >= best:
                     outcome[t, d] = IGNORED
-    return outcome
+    return outcome, found
 
 
 def precision_at_recall(matches: ClassMatches) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from armbench_mmdet import run_folder
 from armbench_mmdet.configs import datasets, dumped_config, training_subsets
 from armbench_mmdet.datasets.armbench import is_procedural
 from armbench_mmdet.datasets.release import CLASSES, SPLITS, SUBSETS
@@ -20,16 +21,6 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
 from armbench_mmdet.evaluation.result import Result, TypeScores, matches_path, read_result
-from armbench_mmdet.run_folder import (
-    RECORD,
-    RESULTS,
-    SCALARS,
-    VALIDATION_LOSS_PREFIX,
-    VALIDATION_PREFIXES,
-    Attempt,
-    RunRecord,
-    read_record,
-)
 
 Row = dict[str, Any]
 
@@ -57,12 +48,12 @@ class Log:
     def losses(self) -> list[str]:
         """The names of the loss components, the total first."""
         keys = {key for row in (*self.train, *self.validation) for key in row if 'loss' in key}
-        names = {key.removeprefix(VALIDATION_LOSS_PREFIX) for key in keys}
+        names = {key.removeprefix(run_folder.VALIDATION_LOSS_PREFIX) for key in keys}
         return sorted(names, key=lambda name: (name != 'loss', '.' in name, name))
 
     def curve(self, key: str) -> Series:
         """A value of the training rows, or by its prefix one of the validation rows."""
-        rows = self.validation if key.startswith(VALIDATION_PREFIXES) else self.train
+        rows = self.validation if key.startswith(run_folder.VALIDATION_PREFIXES) else self.train
         found = [(row['step'], row[key]) for row in rows if isinstance(row.get(key), int | float)]
         values = [float(value) if math.isfinite(value) else None for _, value in found]
         return Series([step for step, _ in found], values)
@@ -78,11 +69,11 @@ def read_log(work_dir: Path) -> tuple[Log, list[str]]:
     log: tuple[dict[int, Row], dict[int, Row]] = ({}, {})  # training and validation, by step
     epochs: dict[int, int] = {}
     problems: list[str] = []
-    for path in sorted(work_dir.glob(SCALARS)):
+    for path in sorted(work_dir.glob(run_folder.SCALARS)):
         fresh: tuple[dict[int, Row], dict[int, Row]] = ({}, {})
         for row in _rows(path, problems):
             step: int = row['step']
-            if any(key.startswith(VALIDATION_PREFIXES) for key in row):
+            if any(key.startswith(run_folder.VALIDATION_PREFIXES) for key in row):
                 step = epochs.get(step, step)
                 fresh[1][step] = {**fresh[1].get(step, {}), **row, 'step': step}
             elif 'loss' in row:
@@ -197,7 +188,7 @@ class Run:
 
     name: str
     work_dir: Path
-    record: RunRecord | None
+    record: run_folder.RunRecord | None
     config: Config | None
     log: Log
     evaluations: tuple[Evaluation, ...]
@@ -214,7 +205,7 @@ class Run:
     @property
     def status(self) -> str:
         """Whether it ended well."""
-        return f'unknown: no {RECORD}' if self.record is None else ending(self.record)
+        return f'unknown: no {run_folder.RECORD}' if self.record is None else ending(self.record)
 
     @property
     def trained_on(self) -> str | None:
@@ -231,7 +222,7 @@ class Run:
         )
 
 
-def ending(record: RunRecord | Attempt) -> str:
+def ending(record: run_folder.RunRecord | run_folder.Attempt) -> str:
     """How a run or an attempt ended."""
     if record.status == 'running':  # nobody is there to correct the record of a process that was killed
         return 'unfinished'
@@ -256,7 +247,7 @@ def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]
         if run.record or run.evaluations or run.log.train or run.log.validation:
             runs.append(dataclasses.replace(run, number=len(runs)))
         else:
-            problems.append(f'work dir must hold a run ({RECORD}, logs or results), got {str(folder)!r}')
+            problems.append(f'work dir must hold a run ({run_folder.RECORD}, logs or results), got {str(folder)!r}')
     if not runs:
         raise InputError('; '.join(problems) or 'work dirs must be given, got none')
     return runs, problems
@@ -273,11 +264,11 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read_run(folder: Path, name: str) -> Run:
     try:
-        record, problems = read_record(folder), []
+        record, problems = run_folder.read_record(folder), []
     except InputError as error:
         record, problems = None, [str(error)]
     log, log_problems = read_log(folder)
-    evaluations, result_problems = read_evaluations(folder / RESULTS)
+    evaluations, result_problems = read_evaluations(folder / run_folder.RESULTS)
     run = Run(name, folder, record, None, log, evaluations)
     config, config_problems = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
     problems = problems + log_problems + result_problems + config_problems
@@ -285,9 +276,9 @@ def _read_run(folder: Path, name: str) -> Run:
         at = f' at iteration {log.last_step}' if log.last_step is not None else ''
         problems.append(f'the run did not finish{at}; its record says {run.status!r}')
     if not log.train and not log.validation:
-        problems.append(f'no log with curves (looked for {SCALARS} in {folder})')
+        problems.append(f'no log with curves (looked for {run_folder.SCALARS} in {folder})')
     if not evaluations:
-        problems.append(f'no result to show (in {folder / RESULTS}); evaluate it with tools/test.py')
+        problems.append(f'no result to show (in {folder / run_folder.RESULTS}); evaluate it with tools/test.py')
     return dataclasses.replace(run, config=config, problems=tuple(problems))
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation import matches
 from armbench_mmdet.evaluation.error_rates import SCORE_THRESHOLD
-from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import Matching, best_first, by_image_and_class
 from armbench_mmdet.evaluation.result import file_fingerprint
 from armbench_mmdet.report.collect import Evaluation, Run
@@ -26,6 +26,11 @@ ALL = 'all'
 KINDS = ('best', 'median', 'worst')
 PER_KIND = 3
 MATCH_IOU = 0.5
+OF_OUTCOME = {
+    matches.MISSED: instances.FALSE_POSITIVE,
+    matches.FOUND: instances.CORRECT,
+    matches.IGNORED: instances.NOT_COUNTED,
+}
 PANEL_PX = 480
 JPEG_QUALITY = 65
 MOST_PICTURES = 120
@@ -127,7 +132,7 @@ def choices_of(evaluation: Evaluation) -> list[Choice]:
     return [choice for name in names for choice in choose(table, name)]
 
 
-def choose(table: MatchTable, class_name: str, per_kind: int = PER_KIND) -> list[Choice]:
+def choose(table: matches.MatchTable, class_name: str, per_kind: int = PER_KIND) -> list[Choice]:
     """The best, the median and the worst images, no image twice.
 
     Images are ranked by falling score, equal scores by rising image id. The best are the first ranks, the worst the
@@ -153,7 +158,7 @@ def choose(table: MatchTable, class_name: str, per_kind: int = PER_KIND) -> list
     ]
 
 
-def image_scores(table: MatchTable, class_name: str = ALL) -> np.ndarray:
+def image_scores(table: matches.MatchTable, class_name: str = ALL) -> np.ndarray:
     """The average precision of every image alone, over all IoU thresholds and the classes that the image has.
 
     Returns:
@@ -161,13 +166,13 @@ def image_scores(table: MatchTable, class_name: str = ALL) -> np.ndarray:
     """
     scores = np.zeros(len(table.image_ids))
     classes = np.zeros(len(table.image_ids))
-    for matches in (one for name, one in table.classes.items() if class_name in (ALL, name)):
-        by_image = np.argsort(matches.image, kind='stable')  # within an image, detections stay best first
-        bounds = np.searchsorted(matches.image[by_image], np.arange(len(scores) + 1))
-        for row in np.flatnonzero(matches.instances):
+    for one in (one for name, one in table.classes.items() if class_name in (ALL, name)):
+        by_image = np.argsort(one.image, kind='stable')  # within an image, detections stay best first
+        bounds = np.searchsorted(one.image[by_image], np.arange(len(scores) + 1))
+        for row in np.flatnonzero(one.instances):
             own = by_image[bounds[row] : bounds[row + 1]]
-            alone = ClassMatches(np.zeros_like(own), matches.outcome[:, own], matches.instances[row : row + 1])
-            scores[row] += precision_at_recall(alone).mean()
+            alone = matches.ClassMatches(np.zeros_like(own), one.outcome[:, own], one.instances[row : row + 1])
+            scores[row] += matches.precision_at_recall(alone).mean()
             classes[row] += 1
     return np.where(classes > 0, scores / np.maximum(classes, 1), np.nan)
 
@@ -206,35 +211,15 @@ def judge(
         pair = (image_id, category)
         real, guessed = annotations.get(pair, []), best_first(detections.get(pair, []))
         crowd = np.array([bool(a.get('iscrowd')) for a in real], bool)
-        taken, verdicts = match_greedily(matching.ious.get(pair, np.zeros((len(guessed), len(real)))), crowd)
-        for annotation, is_taken, is_crowd in zip(real, taken, crowd, strict=True):
-            verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_taken else instances.MISSED
+        ious = matching.ious.get(pair, np.zeros((len(guessed), len(real))))
+        outcome, found = matches.match_image(ious, crowd, np.array([MATCH_IOU]))
+        for annotation, is_found, is_crowd in zip(real, found[0], crowd, strict=True):
+            verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_found else instances.MISSED
             truth.append(instances.Instance(annotation['mask'], name, verdict=verdict))
-        for detection, verdict in zip(guessed, verdicts, strict=True):
-            predictions.append(instances.Instance(detection['segmentation'], name, detection['score'], verdict))
+        for detection, own in zip(guessed, outcome[0].tolist(), strict=True):
+            mask, score = detection['segmentation'], detection['score']
+            predictions.append(instances.Instance(mask, name, score, OF_OUTCOME[own]))
     return truth, predictions
-
-
-def match_greedily(ious: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Match as ``COCOeval.evaluateImg`` does at IoU 0.5: best score first, each to the free instance it overlaps most.
-
-    Args:
-        ious: ``(D, G)`` float64, detections by falling score.
-        crowd: ``(G,)`` bool.
-
-    Returns:
-        ``(G,)`` bool, the instances that were found; and the verdict of each detection.
-    """
-    taken = np.zeros(len(crowd), bool)
-    verdicts = []
-    for row in ious:
-        allowed = np.flatnonzero(~taken & ~crowd & (row >= MATCH_IOU))
-        if allowed.size:
-            taken[allowed[::-1][row[allowed[::-1]].argmax()]] = True  # of equal overlaps COCO takes the last
-            verdicts.append(instances.CORRECT)
-        else:
-            verdicts.append(instances.NOT_COUNTED if (row[crowd] >= MATCH_IOU).any() else instances.FALSE_POSITIVE)
-    return taken, verdicts
 
 
 def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[dict[str, Any], Path]:

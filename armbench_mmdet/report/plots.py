@@ -85,9 +85,8 @@ def score_plot(runs: Sequence[Run]) -> Plot | None:
         for key, what, dash in (('segm_mAP', '', 'solid'), (f'segm_{OBJECT}_mAP', f', {OBJECT}', 'dash')):
             series = run.log.curve(METRIC_PREFIX + key)
             if series.steps:
-                paint = {'color': _colour(run.number), 'dash': dash}
-                grouped = {'legendgroup': run.name, 'showlegend': not what, 'mode': 'lines+markers'}
-                traces.append(_line(series, name=run.name + what, line=paint, **grouped))
+                points = _line(series, mode='lines+markers')
+                traces.append(points | _of_run(run.name, what, dash, run.number))
     layout = _layout('iteration', 'mask mAP')
     layout['yaxis']['rangemode'] = 'tozero'
     note = f'Solid: mean of both classes; dashed: {OBJECT} class alone.'
@@ -108,12 +107,9 @@ def precision_recall_plot(comparison: Comparison) -> Plot | None:
                 continue
             chosen = [(curves[np.isclose(IOU_THRESHOLDS, iou)][0], what, dash) for iou, what, dash in SHOWN_IOUS]
             for curve, what, dash in [*chosen, (curves.mean(0), ', mean', 'dot')]:
-                traces.append(
-                    {'type': 'scatter', 'mode': 'lines', 'name': entry.label + what, 'legendgroup': entry.label}
-                    | {'x': RECALL_THRESHOLDS.round(2).tolist(), 'y': curve.round(4).tolist()}
-                    | {'line': {'color': _colour(entry.run.number), 'dash': dash}, 'showlegend': not is_named}
-                    | _axes(number)
-                )
+                points = {'x': RECALL_THRESHOLDS.round(2).tolist(), 'y': curve.round(4).tolist()}
+                named = _of_run(entry.label, what, dash, entry.run.number) | {'showlegend': not is_named}
+                traces.append({'type': 'scatter', 'mode': 'lines', **points, **named, **_axes(number)})
                 is_named = True
     layout = _layout('recall', 'precision', height_px=420)
     for axis in (layout['xaxis'], layout['yaxis']):
@@ -153,11 +149,9 @@ def speed_plot(comparison: Comparison) -> Plot | None:
         binned = entry.result.speed.per_density if entry.result.speed else {}
         names = [name for name in DENSITY_NAMES if name in binned]
         for key, what, dash in (('median_ms', '', 'solid'), ('p95_ms', ', 95th percentile', 'dash')):
-            traces.append(
-                {'type': 'scatter', 'mode': 'lines+markers', 'name': entry.label + what, 'legendgroup': entry.label}
-                | {'x': names, 'y': [_rounded(getattr(binned[name], key)) for name in names], 'showlegend': not what}
-                | {'line': {'color': _colour(entry.run.number), 'dash': dash}}
-            )
+            points = {'x': names, 'y': [_rounded(getattr(binned[name], key)) for name in names]}
+            named = _of_run(entry.label, what, dash, entry.run.number)
+            traces.append({'type': 'scatter', 'mode': 'lines+markers', **points, **named})
     layout = _layout('instances in the image', 'ms per image')
     layout['xaxis'] |= {'type': 'category', 'categoryorder': 'array', 'categoryarray': list(DENSITY_NAMES)}
     layout['yaxis']['rangemode'] = 'tozero'
@@ -225,6 +219,12 @@ def _side_by_side(plain: dict[str, Any], titles: tuple[str, str]) -> dict[str, A
         ],
         'margin': {**plain['margin'], 't': 36},
     }
+
+
+def _of_run(label: str, what: str, dash: str, number: int) -> dict[str, Any]:
+    """A run's colour and name for one of its curves; in the legend stands the one that needs no further name."""
+    paint = {'color': _colour(number), 'dash': dash}
+    return {'name': label + what, 'legendgroup': label, 'showlegend': not what, 'line': paint}
 
 
 def _axes(number: int) -> dict[str, str]:

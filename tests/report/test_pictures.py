@@ -14,15 +14,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 from synthetic_runs import write_data, write_result
-from test_image_scores import random_boxes
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import FOUND, match_table
-from armbench_mmdet.evaluation.protocol import Matching, by_image_and_class
+from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.report.collect import collect_runs, read_evaluations
 from armbench_mmdet.report.page import Report
-from armbench_mmdet.report.pictures import KINDS, Picture, choices_of, draw, gallery, judge, match_greedily
+from armbench_mmdet.report.pictures import KINDS, Picture, choices_of, draw, gallery, judge
 from armbench_mmdet.visualization import instances as overlay
 
 SUBSET = SUBSETS[0]
@@ -105,22 +103,6 @@ def test_what_is_gone_or_changed_is_named(
     pictures, notes = gallery(collect_runs([tmp_path])[0])
     assert (pictures, len(notes)) == ([], 1)
     assert notes[0].startswith(f'{tmp_path.name}: no pictures of {SUBSET} test: ')
-
-
-@pytest.mark.parametrize('seed', range(8))
-def test_verdicts_are_cocos_matching(seed: int) -> None:
-    matching = random_boxes(seed)
-    table = match_table(matching)
-    annotations = by_image_and_class(matching.annotations)
-    for (image_id, category), ious in matching.ious.items():
-        pair = annotations[image_id, category]
-        taken, verdicts = match_greedily(ious, np.array([bool(a['iscrowd']) for a in pair]))
-        own = table.classes[matching.classes[category - 1]]
-        rows = own.image == table.image_ids.tolist().index(image_id)
-        outcome = own.outcome[0, rows].tolist()
-        names = {0: overlay.FALSE_POSITIVE, FOUND: overlay.CORRECT, 2: overlay.NOT_COUNTED}
-        assert verdicts == [names[value] for value in outcome]
-        assert taken.sum() == outcome.count(FOUND)
 
 
 def square(left: int, right: int, category: int = 2, **more: object) -> dict:
