@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,7 +31,6 @@ Status = Literal['running', 'finished', 'stopped', 'failed']
 """``running`` is also the last word of a process that was killed."""
 Reason = Literal['nan', 'out of memory', 'data', 'input', 'lost process', 'crash']
 """Why a run failed: a loss not finite, memory, unreadable images, other bad input, a process that died, all else."""
-REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -70,11 +69,7 @@ class Attempt(msgspec.Struct, kw_only=True):
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
-    """``record.json``: what a stranger needs to repeat a run, and what became of each attempt.
-
-    Attributes:
-        data: The digest of each annotation file.
-    """
+    """``record.json``: what a stranger needs to repeat a run, ``data`` by their digests, and what became of it."""
 
     schema_version: int = RECORD_VERSION
     config: str
@@ -115,9 +110,5 @@ def read_record(work_dir: Path) -> RunRecord | None:
 
 
 def write_record(work_dir: Path, record: RunRecord) -> None:
-    """Write the record of a run; an earlier one is replaced at once or not at all.
-
-    Raises:
-        OSError: The disk is full or fails.
-    """
+    """Write the record of a run; where that raises an ``OSError``, the earlier one is as it was."""
     write_atomically(work_dir / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2) + b'\n')

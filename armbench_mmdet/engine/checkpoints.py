@@ -43,7 +43,12 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
         with draft_of(path) as draft:
             _save(checkpoint, draft)
             digest = sha256_of(draft)
-            _check_that_it_loads(draft)
+            try:
+                read_checkpoint(draft, is_lazy=True)
+            except InputError as error:
+                raise InputError(
+                    f'what hooks and metrics store must be plain data, or no run could resume from it: {error}'
+                ) from error
             _beside(path, 'sha256').unlink(missing_ok=True)  # of the earlier file: better none than one that is wrong
         write_atomically(_beside(path, 'sha256'), f'{digest}  {path.name}\n')
     except OSError as error:
@@ -61,15 +66,6 @@ def _save(content: Mapping[str, Any], file: Path) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-
-
-def _check_that_it_loads(draft: Path) -> None:
-    try:
-        read_checkpoint(draft, is_lazy=True)
-    except InputError as error:
-        raise InputError(
-            f'what hooks and metrics store must be plain data, or no run could resume from it: {error}'
-        ) from error
 
 
 def _beside(path: Path, kind: str) -> Path:
@@ -148,9 +144,6 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     """The checkpoint to resume a run from, or None: the latest one, or the newest before it that is not damaged.
 
     Those that are passed over are reported. Checkpoints kept for their metric (``best_…``) are none to resume from.
-
-    Args:
-        work_dir: The run's folder.
     """
     candidates = []
     if (work_dir / LATEST).is_file():
@@ -166,10 +159,9 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
             continue
         try:
             check_checksum(path)
+            return path
         except InputError as error:
             print_log(f'passed over: {error}', 'current', WARNING)
-            continue
-        return path
     return None
 
 
@@ -267,15 +259,7 @@ def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
 
 
 def export_weights(checkpoint: Path, out: Path, trusted: bool = False) -> int:
-    """Write the weights of a checkpoint to a safetensors file, which can hold nothing that runs.
-
-    Args:
-        checkpoint: See :func:`load_weights`.
-        out: The new file; its name ends in ``.safetensors``.
-        trusted: See :func:`read_checkpoint`.
-
-    Returns:
-        How many tensors were written.
+    """Write the weights of a checkpoint to a safetensors file, which can hold nothing that runs; returns how many.
 
     Raises:
         InputError: The checkpoint cannot be read, or the name ends otherwise.
@@ -316,33 +300,25 @@ def local_file(name: str) -> Path:
     scheme, separator, rest = name.partition('://')
     if not separator:
         return Path(name).expanduser()
-    if scheme not in _URLS:
-        raise InputError(f'checkpoint must be a path or a URL, got {name!r}; fetch the file and give its path')
-    url = _URLS[scheme](rest) or ''
+    urls = {}
+    if scheme in ('http', 'https'):
+        urls = {rest: name}
+    elif scheme in ('modelzoo', 'torchvision'):
+        urls = mmengine.load(Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json')
+        urls = urls if rest in urls else get_torchvision_models()  # which needs torchvision
+    elif scheme in ('open-mmlab', 'openmmlab'):
+        urls = get_external_models()
+    url = urls.get(rest, '')
     if not url.startswith('http'):
-        raise InputError(f'checkpoint must be a path, a URL or a known name, got {name!r}')
+        raise InputError(
+            f'checkpoint must be a path, a URL or a known name, got {name!r}; fetch the file and give its path'
+        )
     file = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
     for turn in (get_rank() == 0, get_rank() != 0):  # the others find it there, unless they are another machine
         if turn and not file.is_file():
             _download(url, file)
         barrier()
     return file
-
-
-def _torchvision_url(name: str) -> str | None:
-    """Most need no torchvision."""
-    urls = mmengine.load(Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json')
-    return urls[name] if name in urls else get_torchvision_models().get(name)
-
-
-_URLS = {
-    'http': 'http://{}'.format,
-    'https': 'https://{}'.format,
-    'modelzoo': _torchvision_url,
-    'torchvision': _torchvision_url,
-    'open-mmlab': lambda name: get_external_models().get(name),
-    'openmmlab': lambda name: get_external_models().get(name),
-}
 
 
 def _download(url: str, file: Path) -> None:
@@ -372,38 +348,27 @@ class WeightComparison:
 
     def describe(self, limit: int = 5) -> str:
         """Return the differences, the first ``limit`` of each kind by name."""
-        mismatched = [f'{name} {theirs} ≠ {ours}' for name, (theirs, ours) in self.mismatched.items()]
+        kinds = {
+            'missing from the checkpoint': self.missing,
+            'not in the model': self.unexpected,
+            'of another shape (checkpoint ≠ model)': [f'{n} {a} ≠ {b}' for n, (a, b) in self.mismatched.items()],
+        }
         lines = []
-        for title, names in (
-            ('missing from the checkpoint', self.missing),
-            ('not in the model', self.unexpected),
-            ('of another shape (checkpoint ≠ model)', mismatched),
-        ):
+        for kind, names in kinds.items():
             if names:
                 more = f', … (+{len(names) - limit} more)' if len(names) > limit else ''
-                lines.append(f'{len(names)} tensors {title}: {", ".join(names[:limit])}{more}')
+                lines.append(f'{len(names)} tensors {kind}: {", ".join(names[:limit])}{more}')
         return '; '.join(lines)
 
 
 def compare_weights(checkpoint: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> WeightComparison:
-    """Compare two state dicts by tensor name and shape.
-
-    Args:
-        checkpoint: The state dict that was read.
-        model: The state dict of the built model.
-
-    Returns:
-        The comparison; nothing is loaded.
-    """
-    result = WeightComparison(
+    """Compare two state dicts by tensor name and shape; nothing is loaded."""
+    shapes = {
+        name: (tuple(value.shape), tuple(model[name].shape)) for name, value in checkpoint.items() if name in model
+    }
+    return WeightComparison(
+        matched=[name for name, (theirs, ours) in shapes.items() if theirs == ours],
         missing=[name for name in model if name not in checkpoint],
         unexpected=[name for name in checkpoint if name not in model],
+        mismatched={name: both for name, both in shapes.items() if both[0] != both[1]},
     )
-    for name, value in checkpoint.items():
-        if name not in model:
-            continue
-        if value.shape == model[name].shape:
-            result.matched.append(name)
-        else:
-            result.mismatched[name] = (tuple(value.shape), tuple(model[name].shape))
-    return result

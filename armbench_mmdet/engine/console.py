@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -72,9 +73,7 @@ def quiet_console(logger: logging.Logger) -> None:
 
 def quiet_warnings() -> None:
     """Hide Python warnings of the stack that users can do nothing about."""
-    warnings.filterwarnings('ignore', message='.*Could not import OneDL.*')
     warnings.filterwarnings('ignore', category=FutureWarning, module=r'(mmengine|mmdet|mmcv|torch|imaug)(\.|$)')
     warnings.filterwarnings('ignore', category=DeprecationWarning)
-    warnings.filterwarnings('ignore', message='.*torch.meshgrid.*')
-    warnings.filterwarnings('ignore', message='.*use_reentrant.*')
-    warnings.filterwarnings('ignore', message='.*lr_scheduler.step.*')
+    for text in ('Could not import OneDL', 'torch.meshgrid', 'use_reentrant', 'lr_scheduler.step'):
+        warnings.filterwarnings('ignore', message=f'.*{re.escape(text)}')

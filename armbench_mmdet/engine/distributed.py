@@ -99,8 +99,8 @@ def _number(launcher: str, variables: dict[str, str]) -> int:
     if name not in os.environ:
         starter = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}[launcher]
         raise InputError(
-            f'--launcher {launcher} must be started by {starter}, which sets {name}, got none; '
-            'tools/dist_train.sh CONFIG N starts N processes on this machine'
+            f'--launcher {launcher} is for processes that {starter} starts, which sets {name}; it is not set. '
+            'tools/dist_train.sh CONFIG N starts N processes on this machine.'
         )
     return int(os.environ[name])
 
@@ -108,7 +108,7 @@ def _number(launcher: str, variables: dict[str, str]) -> int:
 def _require_gpu(local_rank: int) -> None:
     gpus = torch.cuda.device_count()
     if local_rank >= gpus:
-        raise InputError(f'processes on this machine must be at most {gpus}, one a GPU, got one with rank {local_rank}')
+        raise InputError(f'local rank must be below {gpus}, the number of GPUs of this machine, got {local_rank}')
 
 
 def _join_on_cpus(config: Config, launcher: str) -> None:

@@ -18,11 +18,7 @@ from armbench_mmdet.run_folder import Ending, Reason
 
 
 def image_lines(batch: Any) -> list[str]:
-    """One line for each image of a batch: ``file (width×height, instances)``, as far as its samples tell.
-
-    Args:
-        batch: As mmdet's data loaders give it: a dict with ``data_samples``.
-    """
+    """One line for each image of a batch from mmdet's loaders: ``file (width×height, instances)``, as far as known."""
     samples = batch.get('data_samples', ()) if isinstance(batch, Mapping) else ()
     return [_image_line(sample) for sample in samples or ()]
 
@@ -78,9 +74,6 @@ _WORKER_REMEDY = (
 @contextlib.contextmanager
 def explained_failures(runner: Runner) -> Iterator[None]:
     """Turn what a user can mend into an :class:`InputError`, and tell every :class:`EndingHook` how the run ended.
-
-    Args:
-        runner: What runs inside the context.
 
     Raises:
         InputError: Memory ran out, a data-loading process died or could not read an image, or another process of the

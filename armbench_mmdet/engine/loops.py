@@ -28,11 +28,8 @@ class Draw(NamedTuple):
 class SeededSamples(Dataset):
     """A data set whose transforms draw the same random numbers whichever process loads a sample.
 
-    Indexed by a :class:`Draw` it seeds the generators, then gives the sample. In all else it is the data set itself.
-
-    Args:
-        dataset: A data set with a pipeline.
-        seed: The run's seed.
+    Indexed by a :class:`Draw` it seeds the generators, then gives the sample. In all else it is the data set itself:
+    hooks of mmdet look at its attributes, and replace its pipeline.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
@@ -101,7 +98,7 @@ class PositionedBatches:
             if not self.is_endless:
                 return
             if not drawn:
-                raise InputError('train_dataloader must give at least one batch, got none; are there fewer images?')
+                raise InputError('train_dataloader must give at least one batch, got none: there are too few images')
             epoch += 1
 
     def _place(self, drawn: int) -> int:
@@ -116,15 +113,7 @@ _KEPT = (
 
 
 def positioned_loader(runner: Runner, dataloader: DataLoader | dict, is_endless: bool) -> DataLoader:
-    """Build a training loader as mmengine does, with batches that can start anywhere and samples seeded by position.
-
-    Args:
-        runner: Its seed is used; a sampler gets the same one in every process.
-        dataloader: The config of a loader, or a loader.
-        is_endless: See :class:`PositionedBatches`.
-
-    Returns:
-        A loader whose ``batch_sampler`` is a :class:`PositionedBatches`.
+    """Build a training loader as mmengine does, with :class:`PositionedBatches` of :class:`SeededSamples`.
 
     Raises:
         InputError: The loader does not draw batches of indices.
@@ -213,7 +202,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
 
 
 class _EndlessBatches:
-    """What the iteration loop takes batches from."""
+    """What the iteration loop takes batches from; loading begins with the first."""
 
     def __init__(self, dataloader: DataLoader) -> None:
         self._dataloader = dataloader
@@ -225,7 +214,7 @@ class _EndlessBatches:
         positions.start_at(0, batches)
 
     def __next__(self) -> Any:
-        """The next batch; loading begins with the first."""
+        """The next batch."""
         if self._batches is None:
             self._batches = iter(self._dataloader)
         return next(self._batches)
@@ -235,23 +224,19 @@ class _EndlessBatches:
         self._batches = None
 
 
-_RESUMABLE = {
-    'EpochBasedTrainLoop': ResumableEpochLoop.__name__,
-    'IterBasedTrainLoop': ResumableIterLoop.__name__,
-}
-
-
 def resumable(loop: Any) -> Any:
     """The settings of a training loop (``train_cfg``) with mmengine's two loops replaced by those of this module.
 
-    Args:
-        loop: A ``train_cfg``; a loop that is built, or of another type, comes back as it is.
+    A loop that is built, or of another type, comes back as it is.
     """
     if not isinstance(loop, dict):
         return loop
     settings = dict(loop)
     if 'type' not in settings:
-        by_epoch = settings.pop('by_epoch')
-        settings['type'] = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
-    name = settings['type'] if isinstance(settings['type'], str) else settings['type'].__name__
-    return {**settings, 'type': _RESUMABLE.get(name.removeprefix('mmengine.'), settings['type'])}
+        settings['type'] = EpochBasedTrainLoop if settings.pop('by_epoch') else IterBasedTrainLoop
+    for ours in (ResumableEpochLoop, ResumableIterLoop):
+        theirs = ours.__base__
+        assert theirs is not None
+        if settings['type'] in (theirs, theirs.__name__, f'mmengine.{theirs.__name__}'):
+            settings['type'] = ours.__name__
+    return settings

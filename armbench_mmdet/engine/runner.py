@@ -117,18 +117,7 @@ class ArmbenchRunner(Runner):
         by_epoch: bool = True,
         backend_args: dict | None = None,
     ) -> None:
-        """Save what mmengine saves, straight into a file that is never half there.
-
-        Args:
-            out_dir: The folder.
-            filename: Name of the file.
-            file_client_args: Another storage, written as mmengine does.
-            save_optimizer: Whether to save the optimizer.
-            save_param_scheduler: Whether to save the schedulers.
-            meta: Further facts; its ``epoch`` and ``iter`` win.
-            by_epoch: Whether it is called after an epoch, not after an iteration, which is not counted yet.
-            backend_args: As ``file_client_args``.
-        """
+        """Save what mmengine saves, straight into a file that is never half there; arguments are mmengine's."""
         if file_client_args or backend_args:
             kept = (file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch, backend_args)
             super().save_checkpoint(out_dir, filename, *kept)

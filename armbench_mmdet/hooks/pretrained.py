@@ -157,16 +157,14 @@ class PretrainedReportHook(Hook):
         elif plan.refused.is_exact:
             runner.logger.info(loading_table(plan, source))
         if not plan.refused.is_exact:
-            remedy = 'resume with the config the run was started with' if runner._resume else self._remedy(plan)
+            remedy = 'Resume with the config the run was started with.' if runner._resume else self._remedy(plan)
             raise InputError(
-                f'checkpoint must fit the model but for its class head, got {plan.refused.describe()} '
-                f'(in {source}); {remedy}'
+                f'The checkpoint does not fit the model: {plan.refused.describe()} (in {source}). {remedy}'
             )
 
     @staticmethod
     def _remedy(plan: LoadingPlan) -> str:
         names = [*plan.refused.missing, *plan.refused.unexpected, *plan.refused.mismatched]
         pattern = '^' + re.escape(names[0]) + '$'
-        if len(names) == 1:
-            return f'if that is wanted, give PretrainedReportHook allow=[{pattern!r}]'
-        return f'if that is wanted, give PretrainedReportHook allow=[…], patterns of their names such as {pattern!r}'
+        more = '' if len(names) == 1 else ', …'
+        return f'If that is wanted, set default_hooks.pretrained.allow=[{pattern!r}{more}] (patterns of their names).'

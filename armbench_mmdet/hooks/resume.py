@@ -59,9 +59,8 @@ class ResumeHook(Hook):
         missing = [name for name in needed if name not in checkpoint]
         if missing:
             raise InputError(
-                f'checkpoint to resume from must hold the state of training, got none of {", ".join(missing)} '
-                f'(in {runner._load_from}); resume from the latest checkpoint, or start afresh with '
-                f'--cfg-options load_from={runner._load_from}'
+                f'This checkpoint cannot be resumed from, it holds no {", ".join(missing)} (in {runner._load_from}). '
+                f'Resume from the latest checkpoint, or start afresh: --cfg-options load_from={runner._load_from}'
             )
         seed = checkpoint['meta'].get('seed')
         if seed is not None and seed != run_seed(runner):
@@ -130,8 +129,8 @@ def _compare_data(runner: Runner, then: dict[str, int]) -> int:
     changes = [f'{now[key]} {name} instead of {then[key]}' for key, name in _NAMES.items() if now[key] != then[key]]
     if changes and then['batches_done']:
         raise InputError(
-            f'data must be as they were to resume in the middle of an epoch, got {", ".join(changes)} '
-            f'(in {runner._load_from}); resume with the former data and batch size, or from the end of an epoch'
+            f'This run cannot be resumed in the middle of an epoch: there are {", ".join(changes)} (in '
+            f'{runner._load_from}). Resume with the former data and batch size, or from the end of an epoch.'
         )
     if changes:
         print_log(f'resumed with {", ".join(changes)}: not exactly the run it would have been', 'current', WARNING)

@@ -83,17 +83,9 @@ def test_only_a_run_of_ours_loads_safely(tmp_path: Path) -> None:
     assert (tmp_path / 'made').exists(), 'elsewhere mmengine loads as it always does'
 
 
-@pytest.mark.parametrize(
-    ('name', 'message'),
-    [
-        ('s3://bucket/a.pth', 'path or a URL'),
-        ('pavi://a', 'path or a URL'),
-        ('mmcls://resnet50', 'path or a URL'),
-        ('open-mmlab://no-such-model', 'a path, a URL or a known name'),
-    ],
-)
-def test_what_cannot_be_loaded_safely_is_refused(name: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize('name', ['s3://bucket/a.pth', 'pavi://a', 'mmcls://resnet50', 'open-mmlab://no-such-model'])
+def test_what_cannot_be_loaded_safely_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match='must be a path, a URL or a known name'):
         local_file(name)
 
 
@@ -146,5 +138,5 @@ def test_safetensors_are_weights_to_start_from_and_not_to_resume_from(tmp_path: 
     config.optim_wrapper.optimizer.weight_decay = 0.0
     runner = fine_tune(config, tmp_path / 'model.safetensors')
     assert torch.equal(runner.model.net[0].weight.data, state['net.0.weight'])
-    with pytest.raises(InputError, match='got none of meta, message_hub, optimizer'):
+    with pytest.raises(InputError, match='it holds no meta, message_hub, optimizer'):
         resume(toy_config(tmp_path / 'run'), tmp_path / 'model.safetensors')

@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 
 import pytest
-from mmengine.logging import MMLogger, print_log
 
 from armbench_mmdet.engine import console
 
@@ -33,14 +32,6 @@ def test_format_is_the_message_and_warnings_say_so() -> None:
     formatter = console.ConsoleFormatter()
     assert formatter.format(record(OURS, logging.INFO, 'done')) == 'done'
     assert formatter.format(record(OURS, logging.WARNING, 'slow disk')) == 'warning: slow disk'
-
-
-def test_print_log_counts_as_its_caller(capsys: pytest.CaptureFixture) -> None:
-    logger = MMLogger('console-test')
-    console.quiet_console(logger)
-    print_log('from a test, which is not the package', logger)
-    exec(compile("print_log('from the package', logger)", OURS, 'exec'), {'print_log': print_log, 'logger': logger})
-    assert capsys.readouterr().out == 'from the package\n'
 
 
 def test_only_terminal_handlers_are_quietened(tmp_path) -> None:

@@ -136,7 +136,7 @@ def other_batch_size(config: Config) -> None:
     ('change', 'message'),
     [
         (other_seed, r'randomness\.seed must be .*started with, 3, got 4 .*--cfg-options randomness\.seed=3'),
-        (other_model, r'net\.0\.weight \(5, 4\) ≠ \(6, 4\).*resume with the config'),
+        (other_model, r'net\.0\.weight \(5, 4\) ≠ \(6, 4\).*Resume with the config'),
         (other_batch_size, r'2 batch size instead of 3, 4 batches an epoch instead of 3.*iter_7\.pth'),
     ],
     ids=['seed', 'model', 'batch size'],
@@ -160,7 +160,7 @@ def test_other_data_between_epochs_is_a_warning(tmp_path: Path, capsys: pytest.C
 def test_a_best_checkpoint_is_none_to_resume_from(tmp_path: Path) -> None:
     run(toy_config(tmp_path))
     best = next(tmp_path.glob('best_*.pth'))
-    with pytest.raises(InputError, match=r'got none of optimizer, param_schedulers.*load_from='):
+    with pytest.raises(InputError, match=r'it holds no optimizer, param_schedulers.*load_from='):
         run(toy_config(tmp_path), str(best))
     assert load_weights(best)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import io
 import os
 import signal
 import socket
@@ -56,10 +56,11 @@ class _Moments:
 
     def watch(self) -> None:
         """Stand beside hooks, and inside and between the steps of writing a file."""
-        from armbench_mmdet.engine import ArmbenchRunner
-        from armbench_mmdet.engine import checkpoints as checkpoint_files
+        import torch
 
-        call_hook, fsync, replace = ArmbenchRunner.call_hook, os.fsync, os.replace
+        from armbench_mmdet.engine import ArmbenchRunner
+
+        call_hook, fsync, replace, save = ArmbenchRunner.call_hook, os.fsync, os.replace, torch.save
 
         def hooked(runner: Any, fn_name: str, **kwargs: Any) -> None:
             call_hook(runner, fn_name, **kwargs)
@@ -75,36 +76,17 @@ class _Moments:
             replace(source, target)
             self.pass_by(f'after a rename to {Path(target).suffix}')
 
-        def opened(path: Path, mode: str) -> Any:
-            file = builtins.open(path, mode)  # noqa: SIM115 - the caller closes it
-            write = file.write
-            if 'w' in mode:
-                return _HalfWay(file, lambda half: (write(half), file.flush(), self.pass_by('half-way through a file')))
-            return file
+        def saved(content: Any, stream: Any) -> None:
+            whole = io.BytesIO()
+            save(content, whole)
+            half = len(whole.getvalue()) // 2
+            stream.write(whole.getvalue()[:half])
+            stream.flush()
+            self.pass_by('half-way through a file')
+            stream.write(whole.getvalue()[half:])
 
         ArmbenchRunner.call_hook = hooked  # type: ignore[method-assign]
-        os.fsync, os.replace = synced, replaced
-        checkpoint_files.open = opened  # type: ignore[attr-defined]
-
-
-class _HalfWay:
-    """A file that lets somebody look when half of what is written is there."""
-
-    def __init__(self, file: Any, look: Any) -> None:
-        self.file, self.look = file, look
-
-    def __enter__(self) -> _HalfWay:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.file.close()
-
-    def write(self, content: bytes) -> None:
-        self.look(content[: len(content) // 2])
-        self.file.write(content[len(content) // 2 :])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
+        os.fsync, os.replace, torch.save = synced, replaced, saved
 
 
 def _live(root: Path, work_dir: Path, workers: int, moment: int | None, rank: int, processes: int, port: int) -> None:
