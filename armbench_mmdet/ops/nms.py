@@ -145,7 +145,7 @@ def softnms(
     sigma: float,
     min_score: float,
     method: int,
-    offset: int = 0,
+    offset: int,
 ) -> Tensor:
     """Take the best box again and again, and lower the scores of those that it overlaps (Soft-NMS, arXiv 1704.04503).
 
