@@ -29,6 +29,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--batch-size', type=int, help="images at once (default: the config's for testing)")
     parser.add_argument('--device', help='cpu, cuda or cuda:N (default: the GPU if there is one)')
+    parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     return parser.parse_args()
 
@@ -45,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
     quiet_warnings()
     quiet_console(MMLogger.get_current_instance())
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
-    detector = Detector(config, args.checkpoint, args.device)
+    detector = Detector(config, args.checkpoint, args.device, args.trust_checkpoint)
     done = infer(detector, args.images, args.out, args.score_threshold, args.batch_size)
     for name, reason in done.left_out.items():
         print(f'left out: {name}: {reason}', file=sys.stderr)

@@ -93,6 +93,7 @@ class Detector:
         config: The config file, or a loaded config.
         checkpoint: The checkpoint file, or a run folder (its latest checkpoint).
         device: ``cpu``, ``cuda``, ``cuda:1``; by default the GPU if there is one.
+        trust_checkpoint: Load a file that holds more than tensors and plain data, and may run its code.
 
     Attributes:
         classes: Names of the labels.
@@ -103,7 +104,13 @@ class Detector:
         InputError: The config does not load, the checkpoint does not fit it, or there is no such device.
     """
 
-    def __init__(self, config: str | Path | Config, checkpoint: str | Path, device: str | None = None) -> None:
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path,
+        device: str | None = None,
+        trust_checkpoint: bool = False,
+    ) -> None:
         self.config = config if isinstance(config, Config) else load_config(config)
         self.checkpoint = find_checkpoint(checkpoint)
         self.device = checked_device(device)
@@ -112,7 +119,8 @@ class Detector:
         self.classes = tuple({**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}['classes'])
         self._pipeline = Compose(dataset.pipeline)
         self._model = MODELS.build(self.config.model)
-        load_exactly(self._model, load_weights(self.checkpoint), self.checkpoint, str(self.config.filename))
+        weights = load_weights(self.checkpoint, trust_checkpoint)
+        load_exactly(self._model, weights, self.checkpoint, str(self.config.filename))
         self._model.to(self.device).eval()
 
     def predict(
@@ -160,13 +168,12 @@ class Detector:
         data = {key: [one[key] for one in packed] for key in ('inputs', 'data_samples')}
         predictions = []
         for record, sample in zip((one['record'] for one in packed), self._model.test_step(data), strict=True):
-            size = {key: record[key] for key in ('height', 'width')}
-            about = {'img_id': record['img_id'], 'ori_shape': tuple(size.values())}
+            height, width = record['height'], record['width']
+            about = {'img_id': record['img_id'], 'ori_shape': (height, width)}
             one = checked_prediction({**sample.to_dict(), **about}, len(self.classes), with_masks=True)
-            arrays = {'boxes': one['bboxes'], 'scores': one['scores'], 'labels': one['labels'], 'masks': one['masks']}
-            predictions.append(
-                Prediction(record['img_id'], Path(record['img_path']), **size, **arrays, classes=self.classes)
-            )
+            arrays = (one['bboxes'], one['scores'], one['labels'], one['masks'])
+            path = Path(record['img_path'])
+            predictions.append(Prediction(record['img_id'], path, height, width, *arrays, classes=self.classes))
         return predictions
 
 

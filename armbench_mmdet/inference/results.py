@@ -27,7 +27,7 @@ from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.predictions import coco_detections
 from armbench_mmdet.files import draft_of, write_atomically
-from armbench_mmdet.inference.detector import Detector, Prediction
+from armbench_mmdet.inference.detector import Detector
 from armbench_mmdet.inference.images import find_images
 
 JPEG_QUALITY = 90
@@ -92,7 +92,9 @@ def infer(
                 for kind, write in results.items():
                     write(coco_detections([kept.for_evaluation()], ids, kind))
                 place = overlays[kept.path]
-                _write_overlay(out_dir / place, kept)
+                (out_dir / place).parent.mkdir(parents=True, exist_ok=True)
+                jpeg = cv2.imencode('.jpg', kept.overlay(), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+                (out_dir / place).write_bytes(jpeg.tobytes())
                 size = {'width': kept.width, 'height': kept.height}
                 images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
                 bar.update()
@@ -145,12 +147,6 @@ def category_ids(classes: Sequence[str]) -> list[int]:
     return [CLASSES.index(name) + 1 if known else label for label, name in enumerate(classes, 1)]
 
 
-def _write_overlay(path: Path, prediction: Prediction) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    jpeg = cv2.imencode('.jpg', prediction.overlay(), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    path.write_bytes(jpeg.tobytes())
-
-
 def _write_index(
     out_dir: Path, detector: Detector, images: list[dict[str, Any]], left_out: dict[str, str], score_threshold: float
 ) -> None:
@@ -170,12 +166,7 @@ def _write_index(
 
 def _progress(images: int) -> tqdm:
     is_terminal = sys.stderr.isatty()
+    interval_s = 0.2 if is_terminal else 15.0
     return tqdm(
-        total=images,
-        desc='infer',
-        unit='img',
-        dynamic_ncols=is_terminal,
-        ncols=None if is_terminal else 100,
-        mininterval=0.2 if is_terminal else 15.0,
-        ascii=None if is_terminal else ' #',
+        total=images, desc='infer', unit='img', dynamic_ncols=True, mininterval=interval_s, ascii=not is_terminal
     )

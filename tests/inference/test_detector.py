@@ -153,7 +153,7 @@ def test_an_image_too_narrow_for_the_model_is_reported(detector: Detector, tmp_p
     cv2.imwrite(str(tmp_path / 'image.png'), np.full((1, 5000, 3), 99, np.uint8))
     reported: dict[str, str] = {}
     assert list(detector.predict(tmp_path, report=reported.__setitem__)) == []
-    assert list(reported.values()) == ['5000x1 is too narrow: nothing is left at the input size of the model']
+    assert list(reported.values()) == ['5000x1 is too narrow: nothing is left of it at the input size of the model']
 
 
 def test_a_threshold_keeps_what_reaches_it(detector: Detector, images: Path) -> None:
@@ -182,6 +182,10 @@ class Payload:
         return print, ('this ran',)
 
 
+class Note:
+    """More than plain data, and harmless."""
+
+
 def test_a_checkpoint_that_could_run_code_is_refused(
     mask_rcnn: tuple[Config, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -189,6 +193,14 @@ def test_a_checkpoint_that_could_run_code_is_refused(
     with pytest.raises(InputError, match=r'could run code|tensors and plain data'):
         Detector(mask_rcnn[0], tmp_path / 'evil.pth', 'cpu')
     assert 'this ran' not in capsys.readouterr().out
+
+
+def test_a_trusted_checkpoint_may_hold_more(mask_rcnn: tuple[Config, Path], tmp_path: Path) -> None:
+    content = torch.load(mask_rcnn[1], weights_only=True)
+    torch.save({**content, 'note': Note()}, tmp_path / 'noted.pth')
+    with pytest.raises(InputError, match='--trust-checkpoint'):
+        Detector(mask_rcnn[0], tmp_path / 'noted.pth', 'cpu')
+    assert Detector(mask_rcnn[0], tmp_path / 'noted.pth', 'cpu', trust_checkpoint=True).classes == ('tote', 'object')
 
 
 @pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'cpu:x'])
