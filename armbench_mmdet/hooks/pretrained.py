@@ -28,7 +28,7 @@ class LoadingPlan:
 
     Attributes:
         loaded: Number of tensors taken from the checkpoint.
-        class_head: Tensors that start afresh because they have a row for every class.
+        class_head: Tensors that start afresh, having a row for every class: their shape and ours.
         their_classes: The number of classes of the checkpoint, None where no tensor tells.
         allowed: Further tensors that differ as the user has allowed, and how they do.
         refused: The tensors that differ and must not.
@@ -41,7 +41,9 @@ class LoadingPlan:
     refused: WeightComparison = field(default_factory=WeightComparison)
 
 
-def plan_loading(checkpoint: Mapping[str, Tensor], model: nn.Module, allow: Sequence[str] = ()) -> LoadingPlan:
+def plan_loading(
+    checkpoint: Mapping[str, Tensor], model: nn.Module, allow: Sequence[str | re.Pattern[str]] = ()
+) -> LoadingPlan:
     """Decide for every tensor of a checkpoint and of a model whether it may be loaded or start afresh.
 
     A tensor may start afresh without being allowed when its part of the model has ``num_classes`` and its shape
@@ -132,14 +134,10 @@ class PretrainedReportHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, allow: Sequence[str] = ()) -> None:
-        if isinstance(allow, str):
-            raise InputError(f'allow must be a list of regular expressions, got {allow!r}')
-        for pattern in allow:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise InputError(f'allow must hold regular expressions, got {pattern!r}: {error}') from error
-        self.allow = list(allow)
+        try:
+            self.allow = [re.compile(pattern) for pattern in ([allow] if isinstance(allow, str) else allow)]
+        except re.error as error:
+            raise InputError(f'allow must hold regular expressions, got {allow!r}: {error}') from error
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare the checkpoint with the model before mmengine copies what fits.

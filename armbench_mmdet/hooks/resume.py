@@ -28,7 +28,7 @@ class ResumeHook(Hook):
 
     A checkpoint of another seed, of another place in an epoch than this data has, or without an optimizer is refused.
     Where images, batch size or number of processes have changed, the run goes on with a warning that it is no longer
-    the same run. A validation that the interrupted run owed is made up for before training goes on; a run that was
+    the same run. A validation that was due when the run was interrupted comes before training goes on; a run that was
     finished is validated and says so.
     """
 
@@ -103,8 +103,8 @@ class ResumeHook(Hook):
             source = runner._load_from or 'the latest checkpoint'
             message = f'resumed from {source} at iteration {runner.iter} of {runner.max_iters}'
         print_log(message, 'current')
-        is_owed = loop.is_finished or not meta.get('validated', False)
-        if runner.val_loop is not None and is_owed and loop.validation_is_due():
+        is_validated = meta.get('validated', False) and not loop.is_finished
+        if runner.val_loop is not None and not is_validated and loop.validation_is_due():
             runner.val_loop.run()
 
 
@@ -124,7 +124,7 @@ def _data_facts(runner: Runner) -> dict[str, int]:
 
 
 def _compare_data(runner: Runner, then: dict[str, int]) -> int:
-    """The number of batches of this epoch that are done, once the data have been compared with the checkpoint's."""
+    """Compare the data with the checkpoint's; returns how many batches of this epoch are done."""
     now = _data_facts(runner)
     changes = [f'{now[key]} {name} instead of {then[key]}' for key, name in _NAMES.items() if now[key] != then[key]]
     if changes and then['batches_done']:

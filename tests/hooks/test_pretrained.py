@@ -177,10 +177,9 @@ def test_a_resumed_run_must_fit_completely() -> None:
         load(Model(80).state_dict(), Model(), resume=True)
 
 
-@pytest.mark.parametrize('allow', ['a string', ['(']])
-def test_a_bad_pattern_is_one_clear_error(allow: Any) -> None:
+def test_a_bad_pattern_is_one_clear_error() -> None:
     with pytest.raises(InputError, match='allow must'):
-        HOOKS.build({'type': 'PretrainedReportHook', 'allow': allow})
+        HOOKS.build({'type': 'PretrainedReportHook', 'allow': ['(']})
 
 
 def test_the_table_fits_a_terminal() -> None:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 
 from armbench_mmdet.engine.seeds import seed_generators, seed_sample
@@ -25,36 +25,20 @@ def test_a_key_gives_one_stream_and_another_key_another() -> None:
     assert len(set(first)) == 3  # nor do the generators repeat one another
 
 
-def test_samples_and_iterations_do_not_share_streams() -> None:
-    class Runner:
-        seed, rank, iter, _randomness_cfg = 0, 0, 0, {}
+def runner(rank: int = 0, iteration: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(rank=rank, seed=5 + rank, iter=iteration, _randomness_cfg={'diff_rank_seed': True})
 
+
+def test_samples_iterations_validations_and_ranks_draw_differently() -> None:
     hook = SeedingHook()
-    streams = []
+    streams = set()
     for seed in (
-        lambda: seed_sample(0, 0, 0),
-        lambda: hook.before_train_iter(Runner(), 0),
-        lambda: hook.before_val(Runner()),
+        lambda: seed_sample(5, 0, 0),
+        lambda: hook.before_train_iter(runner(), 0),
+        lambda: hook.before_train_iter(runner(iteration=1), 0),
+        lambda: hook.before_train_iter(runner(rank=1), 0),
+        lambda: hook.before_val(runner()),
     ):
         seed()
-        streams.append(tuple(drawn()))
-    assert len(set(streams)) == 3
-
-
-def test_ranks_draw_differently_from_one_seed() -> None:
-    class Runner:
-        iter, _randomness_cfg = 7, {'diff_rank_seed': True}
-
-        def __init__(self, rank: int) -> None:
-            self.rank, self.seed = rank, 5 + rank  # as mmengine sets it then
-
-    streams = []
-    for rank in (0, 1):
-        SeedingHook().before_train_iter(Runner(rank), 0)
-        streams.append(drawn())
-    assert streams[0] != streams[1]
-
-
-def test_a_negative_key_is_an_error() -> None:
-    with pytest.raises(ValueError, match='negative'):
-        seed_generators(-1)
+        streams.add(tuple(drawn()))
+    assert len(streams) == 5

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from killed_run import ITERATIONS, live
+from toy_run import assert_equal
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 
@@ -39,17 +39,6 @@ def outcome(work_dir: Path) -> dict[str, Any]:
         'best': {path.name: read_checkpoint(path)['state_dict'] for path in work_dir.glob('best_*.pth')},
         'files': sorted(path.name for path in work_dir.iterdir() if path.name.endswith(('.pth', '.sha256', '.draft'))),
     }
-
-
-def assert_equal(first: Any, second: Any, where: str = '') -> None:
-    if isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for key in first:
-            assert_equal(first[key], second[key], f'{where}.{key}')
-    elif isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    else:
-        assert first == second, where
 
 
 @pytest.fixture(scope='module')

@@ -163,29 +163,25 @@ def test_torchrun_stops_all_processes_on_sigterm_and_the_printed_command_goes_on
 
 
 @pytest.mark.parametrize(
-    ('launcher', 'message'),
-    [('pytorch', 'torchrun starts, which sets RANK'), ('slurm', 'srun starts')],
+    ('launcher', 'ranks', 'gpus', 'message'),
+    [
+        ('pytorch', {}, 0, 'torchrun starts, which sets RANK'),
+        ('slurm', {}, 0, 'srun starts'),
+        ('slurm', {'SLURM_PROCID': '0'}, 0, '--launcher must be pytorch'),
+        ('pytorch', {'RANK': '2', 'LOCAL_RANK': '2'}, 2, 'must be below 2'),
+    ],
+    ids=['no torchrun', 'no srun', 'slurm without GPUs', 'too few GPUs'],
 )
-def test_launcher_without_its_starter_says_so(launcher: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_cannot_work_says_why(
+    launcher: str, ranks: dict[str, str], gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ('RANK', 'SLURM_PROCID'):
         monkeypatch.delenv(name, raising=False)
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpus > 0)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
     with pytest.raises(InputError, match=message), joined_processes(Config({}), launcher):
-        pass
-
-
-def test_slurm_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('SLURM_PROCID', '0')
-    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    with pytest.raises(InputError, match='--launcher must be pytorch'), joined_processes(Config({}), 'slurm'):
-        pass
-
-
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('RANK', '2')
-    monkeypatch.setenv('LOCAL_RANK', '2')
-    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
-    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
-    with pytest.raises(InputError, match='must be below 2'), joined_processes(Config({}), 'pytorch'):
         pass
 
 
