@@ -5,7 +5,7 @@ import pytest
 
 from armbench_mmdet.minibench import SUBSETS, Scene, render_scene
 from armbench_mmdet.minibench.camera import Camera, Light, Pose
-from armbench_mmdet.minibench.goods import KINDS
+from armbench_mmdet.minibench.layout import KINDS
 from armbench_mmdet.minibench.paint import DEFAULT, Brush
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, ZOOMED_OUT
 
