@@ -19,8 +19,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
-    from armbench_mmdet.engine.checkpoints import export_weights
-    from armbench_mmdet.launch.test import find_checkpoint
+    from armbench_mmdet.engine.checkpoints import export_weights, find_checkpoint
 
     checkpoint = find_checkpoint(args.checkpoint)
     print(f'{args.out}: {export_weights(checkpoint, args.out, args.trust_checkpoint)} tensors of {checkpoint}')

@@ -22,7 +22,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import draft_of, sha256_of, write_atomically
@@ -163,6 +163,19 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
         except InputError as error:
             print_log(f'passed over: {error}', 'current', WARNING)
     return None
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint file at ``path``; in a run's folder, the latest.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = Path(path)
+    latest = latest_checkpoint(path) if path.is_dir() else path
+    if latest is None or not latest.is_file():
+        raise InputError(f'checkpoint must be a file, or a run folder that holds one, got {str(path)!r}; train first')
+    return latest
 
 
 def _history_statistic(owner: type, name: str) -> Any:
@@ -372,3 +385,25 @@ def compare_weights(checkpoint: Mapping[str, Tensor], model: Mapping[str, Tensor
         unexpected=[name for name in checkpoint if name not in model],
         mismatched={name: both for name, both in shapes.items() if both[0] != both[1]},
     )
+
+
+def load_exactly(model: nn.Module, checkpoint: Path, config_file: str, trusted: bool = False) -> None:
+    """Load the weights of a checkpoint if every one fits the model, and none is missing.
+
+    Args:
+        model: The model, perhaps wrapped for distributed work.
+        checkpoint: The file.
+        config_file: Where the model comes from, for the message.
+        trusted: See :func:`read_checkpoint`.
+
+    Raises:
+        InputError: Tensors are missing, left over or of another shape: the checkpoint belongs to another model.
+    """
+    model, state = getattr(model, 'module', model), load_weights(checkpoint, trusted)
+    comparison = compare_weights(state, model.state_dict())
+    if not comparison.is_exact:
+        raise InputError(
+            f'checkpoint must be one of this config, got {str(checkpoint)!r}: {comparison.describe()} '
+            f'(in {config_file})'
+        )
+    model.load_state_dict(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader, Dataset
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.engine.checkpoints import load_weights
+from armbench_mmdet.engine.checkpoints import find_checkpoint, load_exactly
 from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.predictions import checked_prediction
-from armbench_mmdet.inference.images import find_images, image_size, read_image, unreadable_because
-from armbench_mmdet.launch.test import find_checkpoint, load_exactly
+from armbench_mmdet.inference.images import FoundImages, Inputs, find_images, image_size, read_image, unreadable_because
 from armbench_mmdet.transforms.geometry import TooNarrowError
 from armbench_mmdet.visualization.instances import Instance, draw_overlay
 
@@ -86,8 +85,7 @@ Report = Callable[[str, str], None]
 class Detector:
     """A model with its weights and the test pipeline of its config: what ``tools/test.py`` would evaluate.
 
-    mmdet's ``DetInferencer`` and ``inference_detector`` need a pipeline that starts by loading the image, and read
-    checkpoints that could run code; this reads tensors only, and all of them must fit.
+    Unlike mmdet's ``DetInferencer`` it takes any pipeline and reads tensors only, all of which must fit.
 
     Args:
         config: The config file, or a loaded config.
@@ -119,17 +117,16 @@ class Detector:
         self.classes = tuple({**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}['classes'])
         self._pipeline = Compose(dataset.pipeline)
         self._model = MODELS.build(self.config.model)
-        weights = load_weights(self.checkpoint, trust_checkpoint)
-        load_exactly(self._model, weights, self.checkpoint, str(self.config.filename))
+        load_exactly(self._model, self.checkpoint, str(self.config.filename), trust_checkpoint)
         self._model.to(self.device).eval()
 
     def predict(
-        self, images: str | Path | Iterable[str | Path], batch_size: int | None = None, report: Report | None = None
+        self, images: Inputs | FoundImages, batch_size: int | None = None, report: Report | None = None
     ) -> Iterator[Prediction]:
         """Predict images, one prediction for each that can be read, in order.
 
         Args:
-            images: Files, folders and patterns, see :func:`~armbench_mmdet.inference.images.find_images`.
+            images: Files, folders and patterns, or what :func:`~armbench_mmdet.inference.images.find_images` found.
             batch_size: By default the config's for testing. The images of a batch are padded to one size, which
                 can move the predictions of images of different sizes by a little.
             report: Called with an image's path and the reason when it cannot be read and is left out; by default it
@@ -138,20 +135,15 @@ class Detector:
         Raises:
             InputError: There is no image file at all.
         """
-        found = find_images(images)
-        report = report or _warn
-        predictions = self.predict_files(found.paths, batch_size, report)
-        for name, reason in found.left_out.items():
-            report(name, reason)
-        return predictions
-
-    def predict_files(self, paths: Sequence[Path], batch_size: int | None, report: Report) -> Iterator[Prediction]:
-        """Predict image files; arguments as for :meth:`predict`."""
         size = self.config.test_dataloader.get('batch_size', 1) if batch_size is None else batch_size
         if size < 1:
             raise InputError(f'batch_size must be at least 1, got {size!r}')
-        workers = min(self.config.test_dataloader.get('num_workers', 0), -(-len(paths) // size) - 1)
-        records = _Records(paths, self._pipeline)
+        found = images if isinstance(images, FoundImages) else find_images(images)
+        report = report or _warn
+        for name, reason in found.left_out.items():
+            report(name, reason)
+        workers = min(self.config.test_dataloader.get('num_workers', 0), -(-len(found.paths) // size) - 1)
+        records = _Records(found.paths, self._pipeline)
         loader = DataLoader(records, size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread_each)
         return self._predict(loader, report)
 
@@ -193,15 +185,11 @@ class _Records(Dataset):
             height, width = image_size(path)
             # As a data set without annotations would have it.
             record = {'img_id': index + 1, 'img_path': str(path), 'height': height, 'width': width}
-        except (InputError, OSError, cv2.error) as error:
-            return str(path), str(error)
-        try:
-            packed = self._pipeline({**record, 'seg_map_path': None, 'instances': []})
+            return {**self._pipeline({**record, 'seg_map_path': None, 'instances': []}), 'record': record}
         except TooNarrowError as error:
             return str(path), str(error)
         except (UnreadableImageError, OSError, cv2.error):
             return str(path), unreadable_because(path)
-        return {**packed, 'record': record}
 
 
 def checked_device(device: str | None) -> torch.device:

@@ -27,6 +27,9 @@ _DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyEr
                   MemoryError, Image.DecompressionBombError)  # fmt: skip
 
 
+Inputs = str | Path | Iterable[str | Path]
+
+
 @dataclass
 class FoundImages:
     """Image files, each once, and the inputs that led to none, with the reason."""
@@ -35,7 +38,7 @@ class FoundImages:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def find_images(inputs: str | Path | Iterable[str | Path], skip: Path | None = None) -> FoundImages:
+def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
     """List the image files that files, folders and patterns stand for.
 
     Args:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.predictions import coco_detections
 from armbench_mmdet.files import draft_of, write_atomically
 from armbench_mmdet.inference.detector import Detector
-from armbench_mmdet.inference.images import find_images
+from armbench_mmdet.inference.images import Inputs, find_images
 
 JPEG_QUALITY = 90
 _KINDS = ('segm', 'bbox')
@@ -51,7 +51,7 @@ class Inference:
 
 def infer(
     detector: Detector,
-    inputs: str | Path | Iterable[str | Path],
+    inputs: Inputs,
     out_dir: Path,
     score_threshold: float = 0.5,
     batch_size: int | None = None,
@@ -71,7 +71,7 @@ def infer(
     if not 0 <= score_threshold <= 1:
         raise InputError(f'score threshold must be from 0 to 1, got {score_threshold!r}')
     found = find_images(inputs, skip=out_dir / 'overlays')
-    left_out = dict(found.left_out)
+    left_out: dict[str, str] = {}
     overlays = overlay_paths(found.paths)
     images: list[dict[str, Any]] = []
     ids = category_ids(detector.classes)
@@ -79,14 +79,16 @@ def infer(
         (out_dir / 'overlays').mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             results = {kind: stack.enter_context(_written(out_dir / f'results.{kind}.json')) for kind in _KINDS}
-            bar = stack.enter_context(_progress(len(found.paths)))
+            # In a log, a line every quarter of a minute.
+            often_s = 0.2 if sys.stderr.isatty() else 15.0
+            bar = stack.enter_context(tqdm(total=len(found.paths), desc='infer', unit='img', mininterval=often_s))
 
             def report(path: str, reason: str) -> None:
                 left_out[path] = reason
-                bar.update()
+                bar.update(path not in found.left_out)
 
             instances = 0
-            for prediction in detector.predict_files(found.paths, batch_size, report):
+            for prediction in detector.predict(found, batch_size, report):
                 kept = prediction.above(score_threshold)
                 instances += len(kept)
                 for kind, write in results.items():
@@ -162,11 +164,3 @@ def _write_index(
         'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
     }
     write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
-
-
-def _progress(images: int) -> tqdm:
-    is_terminal = sys.stderr.isatty()
-    interval_s = 0.2 if is_terminal else 15.0
-    return tqdm(
-        total=images, desc='infer', unit='img', dynamic_ncols=True, mininterval=interval_s, ascii=not is_terminal
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet.engine.hooks import DetVisualizationHook
@@ -14,29 +14,15 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from torch import Tensor, nn
 
 from armbench_mmdet.datasets.release import SUBSETS, check_choice
-from armbench_mmdet.engine.checkpoints import compare_weights, latest_checkpoint, load_weights
+from armbench_mmdet.engine.checkpoints import load_exactly
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import Result
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.hooks.self_test import run_selftest
 from armbench_mmdet.launch.train import build_runner
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """Return the checkpoint file at ``path``; in a run's folder, the latest.
-
-    Raises:
-        InputError: There is none.
-    """
-    path = Path(path)
-    latest = latest_checkpoint(path) if path.is_dir() else path
-    if latest is None or not latest.is_file():
-        raise InputError(f'checkpoint must be a file, or a run folder that holds one, got {str(path)!r}; train first')
-    return latest
 
 
 def chosen_subsets(name: str) -> tuple[str, ...]:
@@ -84,22 +70,6 @@ def evaluation_config(config: Config, checkpoint: Path, digest: str, subset: str
     return config
 
 
-def load_exactly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: Path, config_file: str) -> None:
-    """Load the tensors of a checkpoint into a model, perhaps wrapped, if every one fits and none is missing.
-
-    Raises:
-        InputError: Tensors are missing, left over or of another shape: the checkpoint belongs to another model.
-    """
-    model = getattr(model, 'module', model)
-    comparison = compare_weights(state, model.state_dict())
-    if not comparison.is_exact:
-        raise InputError(
-            f'checkpoint must be one of this config, got {str(checkpoint)!r}: {comparison.describe()} '
-            f'(in {config_file})'
-        )
-    model.load_state_dict(state)
-
-
 def selftest(config: Config, subset: str, split: str) -> int:
     """Send the ground truth of a few images through the evaluation as predictions; it must score 1.0.
 
@@ -138,8 +108,8 @@ def evaluate(config: Config, checkpoint: Path, subsets: Sequence[str], split: st
     digest = sha256_of(checkpoint)
     configs = {subset: evaluation_config(config, checkpoint, digest, subset, split, out_dir) for subset in subsets}
     runner = build_runner(configs[subsets[0]])
-    state = load_weights(checkpoint, trusted=bool(config.get('trust_checkpoint', False)))
-    load_exactly(runner.model, state, checkpoint, str(config.filename))
+    trusted = bool(config.get('trust_checkpoint', False))
+    load_exactly(runner.model, checkpoint, str(config.filename), trusted)
     runner.call_hook('before_run')
     results: dict[str, Result] = {}
     evaluated = 0

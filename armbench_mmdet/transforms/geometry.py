@@ -71,8 +71,7 @@ class LazyResize(_WithoutImage, Resize):
         if self.keep_ratio:
             size = mmcv.rescale_size((width, height), results['scale'])
         if not all(size):
-            problem = 'is too narrow: nothing is left of it at the input size of the model'
-            raise TooNarrowError(f'{width}x{height} {problem}')
+            raise TooNarrowError(f'{width}x{height} is too narrow: nothing is left at the input size of the model')
         results['img_shape'] = (size[1], size[0])
         results['scale_factor'] = (size[0] / width, size[1] / height)
         results['keep_ratio'] = self.keep_ratio

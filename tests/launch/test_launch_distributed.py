@@ -22,11 +22,11 @@ from processes import in_processes
 from test_runs import LEAF, REPO, tiny_config
 
 from armbench_cli import run_tool
-from armbench_mmdet.engine.checkpoints import read_checkpoint
+from armbench_mmdet.engine.checkpoints import find_checkpoint, read_checkpoint
 from armbench_mmdet.engine.distributed import joined_processes, total
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import Images, read_result
-from armbench_mmdet.launch.test import evaluate, find_checkpoint
+from armbench_mmdet.launch.test import evaluate
 from armbench_mmdet.launch.train import train
 from armbench_mmdet.minibench import SUBSETS, make_minibench
 

@@ -11,10 +11,10 @@ from mmengine.config import Config
 
 from armbench_mmdet import configs
 from armbench_mmdet.datasets import SUBSETS
-from armbench_mmdet.engine.checkpoints import load_weights
+from armbench_mmdet.engine.checkpoints import find_checkpoint, load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import read_result
-from armbench_mmdet.launch.test import chosen_subsets, evaluate, find_checkpoint, selftest
+from armbench_mmdet.launch.test import chosen_subsets, evaluate, selftest
 from armbench_mmdet.launch.train import train
 from armbench_mmdet.transforms import LoadPolygons
 
