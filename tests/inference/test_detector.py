@@ -153,7 +153,7 @@ def test_an_image_too_narrow_for_the_model_is_reported(detector: Detector, tmp_p
     cv2.imwrite(str(tmp_path / 'image.png'), np.full((1, 5000, 3), 99, np.uint8))
     reported: dict[str, str] = {}
     assert list(detector.predict(tmp_path, report=reported.__setitem__)) == []
-    assert list(reported.values()) == ['5000x1 is too narrow: nothing is left of it at the input size of the model']
+    assert list(reported.values()) == ['5000x1 is too narrow: nothing is left at the input size of the model']
 
 
 def test_a_threshold_keeps_what_reaches_it(detector: Detector, images: Path) -> None:
