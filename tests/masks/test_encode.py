@@ -99,12 +99,10 @@ def test_a_box_outside_the_image_gives_an_empty_mask():
     assert encode_boxed_masks(torch.ones(1, 28, 28), torch.tensor([BORDERS['outside']]), H, W) == empty
 
 
-@pytest.mark.parametrize('shape', [(14, 14), (28, 28), (56, 56), (7, 20), (1, 1)])
+@pytest.mark.parametrize('shape', [(14, 14), (56, 56), (7, 20), (1, 1)])
 def test_any_mask_resolution(shape):
     generator = torch.Generator().manual_seed(2)
-    masks = torch.rand(20, *shape, generator=generator)
-    boxes = random_boxes(20, 150, 211, generator)
-    assert_as_stock(masks, boxes, 150, 211)
+    assert_as_stock(torch.rand(20, *shape, generator=generator), random_boxes(20, 150, 211, generator), 150, 211)
 
 
 def test_memory_is_a_few_percent_of_the_bitmaps():

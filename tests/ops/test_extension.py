@@ -47,39 +47,27 @@ def test_missing_operator_names_itself() -> None:
     assert importlib.util.find_spec('mmcv._ext') is extension.__spec__
 
 
-@pytest.mark.slow
-def test_compiled_extension_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / '_ext.py').write_text('def __getattr__(name):\n    return len\n')
-    result = run(
-        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet.ops as ops; import mmcv._ext; '
-        f'print(mmcv._ext.nms is len, ops.STAND_IN_ACTIVE, ops.active_backend())',
-        ARMBENCH_OPS_BACKEND='auto',
-    )
-    expected = "True False {'nms': 'compiled', 'roi_align': 'compiled', 'ms_deform_attn': 'compiled'}"
-    assert expected in result.stdout, result.stderr
-
-
 BROKEN = "raise ImportError('undefined symbol: _ZN3c10')\n"
 
 
-def test_broken_extension_is_explained(tmp_path: Path) -> None:
-    (tmp_path / '_ext.py').write_text(BROKEN)
+@pytest.mark.parametrize(
+    ('extension', 'backend', 'said'),
+    [
+        ('def __getattr__(name):\n    return len\n', 'auto', ["'nms': 'compiled'", 'is compiled: True']),
+        (BROKEN, '', ['does not load beside torch', 'undefined symbol: _ZN3c10', 'set ARMBENCH_OPS_BACKEND']),
+        (BROKEN, 'torch', ["'nms': 'torch'", 'is compiled: False']),
+    ],
+    ids=['left alone', 'broken', 'broken and done without'],
+)
+def test_compiled_extension(tmp_path: Path, extension: str, backend: str, said: list[str]) -> None:
+    (tmp_path / '_ext.py').write_text(extension)
     result = run(
-        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet', ARMBENCH_OPS_BACKEND=''
+        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet.ops as ops; import mmcv.ops; '
+        'print(ops.active_backend(), "is compiled:", sys.modules["mmcv._ext"].nms is len)',
+        ARMBENCH_OPS_BACKEND=backend,
     )
-    assert 'does not load beside torch' in result.stderr
-    assert 'undefined symbol: _ZN3c10' in result.stderr
-    assert 'set ARMBENCH_OPS_BACKEND' in result.stderr
-
-
-@pytest.mark.slow
-def test_broken_extension_can_be_done_without(tmp_path: Path) -> None:
-    (tmp_path / '_ext.py').write_text(BROKEN)
-    result = run(
-        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet.ops, mmcv.ops; print("fine")',
-        ARMBENCH_OPS_BACKEND='torch',
-    )
-    assert 'fine' in result.stdout, result.stderr
+    for words in said:
+        assert words in result.stdout + result.stderr
 
 
 CHANGES = """

@@ -102,16 +102,12 @@ def test_soft_nms_in_a_config_keeps_classes_apart() -> None:
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtypes(dtype: torch.dtype, backend: str) -> None:
+def test_dtypes_and_smallest_inputs(dtype: torch.dtype, backend: str) -> None:
     boxes = torch.tensor([[0, 0, 8, 8], [1, 1, 8, 8], [20, 20, 30, 30]], dtype=dtype)
-    assert nms(boxes, torch.tensor([0.25, 0.75, 0.5], dtype=dtype), 0.5).tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(('boxes', 'expected'), [(torch.zeros(0, 4), []), (torch.ones(1, 4), [0])])
-def test_smallest_inputs(boxes: Tensor, expected: list[int], backend: str) -> None:
-    kept = nms(boxes, torch.zeros(len(boxes)), 0.5)
-    assert kept.dtype == torch.int64
-    assert kept.tolist() == expected
+    scores = torch.tensor([0.25, 0.75, 0.5], dtype=dtype)
+    for count, expected in ((0, []), (1, [0]), (3, [1, 2])):
+        kept = nms(boxes[:count], scores[:count], 0.5)
+        assert (kept.dtype, kept.tolist()) == (torch.int64, expected)
 
 
 @pytest.mark.parametrize(
@@ -123,12 +119,12 @@ def test_smallest_inputs(boxes: Tensor, expected: list[int], backend: str) -> No
         ([[0, 0, 1, 1]], [0.5, 0.5], r'boxes and scores must be \(N, 4\) and \(N,\)'),
     ],
 )
-def test_bad_input(boxes: list[list[float]], scores: list[float], message: str, backend: str) -> None:
+def test_bad_input(boxes: list[list[float]], scores: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         nms(torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores), 0.5)
 
 
-def test_offset_is_not_provided(backend: str) -> None:
+def test_offset_is_not_provided() -> None:
     for operator in (mmcv.ops.nms, soft_nms):
         with pytest.raises(
             InputError, match=r'offset must be 0, got 1 \(in (soft)?nms\).* not provided without compiling'
