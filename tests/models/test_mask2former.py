@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from mask2former import batch, build
 from mmdet.models.dense_heads import Mask2FormerHead
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from armbench_mmdet.masks.encode import RleMasks
 
+MODEL_FILES = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
 SMALL = 'mask2former_r18-w32_q30.py'
 FULL = 'mask2former_swin-b-p4-w12-384.py'
+SIDE_PX = 64
+
+
+def build(name: str, **changes: Any) -> nn.Module:
+    """The model of a file, without pretrained weights and padding, every weight moved off its initial zero."""
+    init_default_scope('mmdet')
+    config = Config.fromfile(MODEL_FILES / name)
+    config.merge_from_dict({f'model.{key}': value for key, value in changes.items()})
+    config.model.backbone.pop('init_cfg', None)
+    config.model.data_preprocessor.batch_augments = None
+    torch.manual_seed(0)
+    built = MODELS.build(config.model)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    return built
+
+
+def batch(images: int = 1) -> dict[str, Any]:
+    """Random images of three instances."""
+    shapes = [(3, SIDE_PX, SIDE_PX)] * images
+    return demo_mm_inputs(images, image_shapes=shapes, num_items=[3] * images, num_classes=2, with_mask=True)
 
 
 def losses(model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:
@@ -21,19 +48,20 @@ def losses(model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:
     return model(**model.data_preprocessor(data, True), mode='loss')
 
 
-def check_step_and_prediction(model: nn.Module, side_px: int) -> None:
-    found = losses(model.train(), batch(side_px))
+def check_step_and_prediction(model: nn.Module) -> None:
+    found = losses(model.train(), batch())
     assert all(value.isfinite() for value in found.values())
     sum(found.values()).backward()
     still = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not still
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    data = batch()
+    data['data_samples'][0].set_metainfo({'ori_shape': (2 * SIDE_PX,) * 2, 'scale_factor': (0.5, 0.5)})
     with torch.no_grad():
-        (sample,) = model.eval()(**model.data_preprocessor(batch(side_px), False), mode='predict')
+        (sample,) = model.eval()(**model.data_preprocessor(data, False), mode='predict')
     instances = sample.pred_instances
-    assert len(instances) == model.test_cfg.max_per_image
     assert isinstance(instances.masks, RleMasks)
-    assert instances.masks.shape[1:] == (2 * side_px, 2 * side_px)
+    assert instances.masks.shape == (model.test_cfg.max_per_image, 2 * SIDE_PX, 2 * SIDE_PX)
     assert set(instances.labels.tolist()) <= {0, 1}
     assert ((instances.scores >= 0) & (instances.scores <= 1)).all()
 
@@ -41,7 +69,7 @@ def check_step_and_prediction(model: nn.Module, side_px: int) -> None:
 def test_small_model_learns_everywhere_and_predicts() -> None:
     model = build(SMALL)
     assert sum(p.numel() for p in model.parameters()) < 3.5e6
-    check_step_and_prediction(model, 64)
+    check_step_and_prediction(model)
 
 
 @pytest.mark.slow
@@ -51,13 +79,13 @@ def test_full_model_learns_everywhere_and_predicts(with_cp: bool) -> None:
     changes = {'backbone.drop_path_rate': 0.0, 'backbone.with_cp': with_cp, 'train_cfg.num_points': 256}
     model = build(FULL, **changes)
     assert sum(p.numel() for p in model.parameters()) > 1e8
-    check_step_and_prediction(model, 64)
+    check_step_and_prediction(model)
 
 
 def test_losses_in_full_precision_are_the_stock_heads() -> None:
     ours, stock = build(SMALL), build(SMALL, **{'panoptic_head.type': 'Mask2FormerHead'})
     stock.load_state_dict(ours.state_dict())
-    mine, theirs = losses(ours, batch(64, images=2)), losses(stock, batch(64, images=2))
+    mine, theirs = losses(ours, batch(images=2)), losses(stock, batch(images=2))
     assert mine.keys() == theirs.keys()
     for name in mine:
         assert torch.equal(mine[name], theirs[name]), name
@@ -65,7 +93,7 @@ def test_losses_in_full_precision_are_the_stock_heads() -> None:
 
 def test_matching_survives_mixed_precision_where_the_stock_head_does_not() -> None:
     model = build(SMALL, **{'train_cfg.num_points': 12544})
-    data = model.data_preprocessor(batch(64), True)
+    data = model.data_preprocessor(batch(), True)
     metas = [sample.metainfo for sample in data['data_samples']]
     instances = model.panoptic_head.preprocess_gt([s.gt_instances for s in data['data_samples']], [None])
     queries = model.panoptic_head.num_queries

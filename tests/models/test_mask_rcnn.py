@@ -79,8 +79,8 @@ def test_data_samples_filter_and_move_as_with_tensors(heads):
     assert ours.to_dict()['pred_instances']['masks'].rles == encode_masks(stock.pred_instances.masks)
 
 
-def test_mmdets_visualizer_draws_the_same_picture(heads):
-    pictures = []
+def test_mmdets_visualizer_and_result_dump_show_the_same(heads, tmp_path):
+    pictures, dumps = [], []
     for head in heads:
         visualizer = DetLocalVisualizer()
         visualizer.dataset_meta = {'classes': ('tote', 'object'), 'palette': [(0, 0, 200), (200, 0, 0)]}
@@ -88,14 +88,9 @@ def test_mmdets_visualizer_draws_the_same_picture(heads):
         image = np.full((97, 131, 3), 90, np.uint8)
         visualizer.add_datasample('x', image, predicted_sample(head), draw_gt=False, pred_score_thr=0.2)
         pictures.append(visualizer.get_image())
-    assert (pictures[0] != 90).any()
-    np.testing.assert_array_equal(*pictures)
-
-
-def test_mmdets_result_dump_holds_the_same(heads, tmp_path):
-    dumps = []
-    for head in heads:
         metric = DumpDetResults(out_file_path=str(tmp_path / 'dump.pkl'))
         metric.process({}, [copy.deepcopy(predicted_sample(head)).to_dict()])
         dumps.append(metric.results[0]['pred_instances']['masks'])
+    assert (pictures[0] != 90).any()
+    np.testing.assert_array_equal(*pictures)
     assert dumps[0] == dumps[1]

@@ -87,8 +87,7 @@ def attributes():
 before = attributes()
 import armbench_mmdet
 after = attributes()
-changed = sorted(key for key, value in before.items() if after.get(key) is not value)
-print('CHANGED', [key for key in changed if key[-1] != '_schemes'])  # the checkpoint loaders, so far
+print('CHANGED', sorted(key for key, value in before.items() if after.get(key) is not value))
 """
 
 
