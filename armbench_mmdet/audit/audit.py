@@ -14,7 +14,7 @@ from armbench_mmdet.audit.checks import AnnotationAudit, ImageTask, check_images
 from armbench_mmdet.audit.findings import ERROR, KINDS, NOTE, WARNING, Findings
 from armbench_mmdet.audit.statistics import SplitStatistics, measure_split
 from armbench_mmdet.datasets.index import open_index, read_sound_records
-from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, require_folder
+from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, require_existing
 from armbench_mmdet.errors import InputError
 
 
@@ -61,7 +61,7 @@ def audit_data_set(
     Raises:
         InputError: The folder is missing, or has none of the subsets.
     """
-    require_folder(root)
+    require_existing(root, 'data folder')
     audit = Audit(root)
     if not any((root / subset).is_dir() for subset in subsets):
         raise InputError(f'DATA_ROOT must have at least one of the folders {", ".join(subsets)}, got none (in {root})')

@@ -15,23 +15,11 @@ from mmengine.dataset import force_full_init
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
+from armbench_mmdet.datasets import release
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.records import AnnotatedImages, Skipped, select_annotations, skip, skipped_rows
-from armbench_mmdet.datasets.release import (
-    CLASSES,
-    IGNORED,
-    IMAGE_FOLDER,
-    SPLITS,
-    SUBSETS,
-    CategoryAssignment,
-    CategoryMap,
-    assign_categories,
-    check_choice,
-    require_file,
-    require_folder,
-    resolve_data_root,
-)
+from armbench_mmdet.datasets.release import CLASSES, IGNORED, SPLITS, SUBSETS, CategoryAssignment, CategoryMap
 from armbench_mmdet.datasets.worker_notes import UnreadableImages, note_image, share_notes
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
@@ -89,16 +77,16 @@ class ArmbenchDataset(CocoDataset):
         corrupt_images: str = 'error',
         **kwargs: Any,
     ) -> None:
-        self.corrupt_images = check_choice('corrupt_images', corrupt_images, CORRUPT_IMAGES)
-        self.subset = check_choice('subset', subset, SUBSETS)
-        self.split = check_choice('split', split, SPLITS)
+        self.corrupt_images = release.check_choice('corrupt_images', corrupt_images, CORRUPT_IMAGES)
+        self.subset = release.check_choice('subset', subset, SUBSETS)
+        self.split = release.check_choice('split', split, SPLITS)
         self.category_map = None if category_map is None else dict(category_map)
         self.cache_dir = cache_dir
         _refuse_unsupported(data_prefix, kwargs)
         kwargs.pop('serialize_data', None)
         root = self.locate_root(data_root)
         ann_file = ann_file or f'{subset}/{split}.json'
-        prefix = dict(data_prefix or {'img': str(Path(ann_file).parent / IMAGE_FOLDER)})
+        prefix = dict(data_prefix or {'img': str(Path(ann_file).parent / release.IMAGE_FOLDER)})
         lazy_init = kwargs.pop('lazy_init', False)
         super().__init__(
             ann_file=ann_file, data_root=str(root), data_prefix=prefix, serialize_data=False, lazy_init=True, **kwargs
@@ -117,7 +105,7 @@ class ArmbenchDataset(CocoDataset):
 
     def locate_root(self, data_root: str | Path | None) -> Path:
         """The data set's folder; subclasses with another one override this."""
-        return resolve_data_root(data_root)
+        return release.resolve_data_root(data_root)
 
     def full_init(self) -> None:
         """Open the index, choose what is used, and log a table of what is not, once per process."""
@@ -130,11 +118,11 @@ class ArmbenchDataset(CocoDataset):
 
     def load_data_list(self) -> AnnotatedImages:
         """Open the column index and choose the annotations that become instances."""
-        ann_file = require_file(Path(self.ann_file))
         image_folder = self.data_prefix['img']
-        require_folder(Path(image_folder))
+        ann_file = release.require_existing(Path(self.ann_file), 'annotation file')
+        release.require_existing(Path(image_folder), 'image folder')
         index = open_index(ann_file, self.cache_dir)
-        assignment = assign_categories(index, self.category_map)
+        assignment = release.assign_categories(index, self.category_map)
         self._notes = assignment.notes
         labels = self._labels_in_classes(assignment)
         kept, self._skipped = select_annotations(index, labels)
@@ -145,14 +133,8 @@ class ArmbenchDataset(CocoDataset):
                 + ''.join('\n' + line for line in [*assignment.notes, *skipped_rows(self._skipped)])
             )
         self._in_classes = labels != IGNORED
-        extra: dict[str, Any] = {}
-        if self.return_classes:
-            extra = {
-                'text': self._metainfo['classes'],
-                'caption_prompt': self.caption_prompt,
-                'custom_entities': True,
-            }
-        return AnnotatedImages(index, labels, kept, image_folder, extra)
+        text = {'text': self._metainfo['classes'], 'caption_prompt': self.caption_prompt, 'custom_entities': True}
+        return AnnotatedImages(index, labels, kept, image_folder, text if self.return_classes else {})
 
     def _labels_in_classes(self, assignment: CategoryAssignment) -> NDArray[np.int64]:
         """``(A,) int64`` labels as indices into ``metainfo['classes']``; sets ``cat_ids`` and ``cat2label``."""
@@ -169,12 +151,13 @@ class ArmbenchDataset(CocoDataset):
         images: AnnotatedImages = self.data_list
         if self.test_mode or self.filter_cfg is None:
             return images
-        kept: NDArray[np.bool_] = np.ones(len(images), np.bool_)
+        index = images.columns
+        kept: NDArray[np.bool_] = np.ones(index.num_images, np.bool_)
         if self.filter_cfg.get('filter_empty_gt', False):
-            kept = images.has_any(self._in_classes)
-            skip(self._skipped, 'images without annotations', images.ids()[~kept])
-        large = np.minimum(*images.sizes()) >= self.filter_cfg.get('min_size', 0)
-        skip(self._skipped, 'images under min_size', images.ids()[kept & ~large])
+            kept = np.bincount(index.image_rows[self._in_classes], minlength=index.num_images) > 0
+            skip(self._skipped, 'images without annotations', index.image_ids[~kept])
+        large = np.minimum(index.widths, index.heights) >= self.filter_cfg.get('min_size', 0)
+        skip(self._skipped, 'images under min_size', index.image_ids[kept & ~large])
         if not (kept & large).any():
             raise InputError(f'filter_cfg must leave some images, got none with {self.filter_cfg} (in {self.ann_file})')
         return images.take(np.flatnonzero(kept & large))
@@ -221,7 +204,7 @@ class ArmbenchDataset(CocoDataset):
 
     def _get_unserialized_subset(self, indices: int | Sequence[int]) -> AnnotatedImages:
         if isinstance(indices, int):
-            return self.data_list[:indices] if indices >= 0 else self.data_list[indices:]
+            indices = range(len(self.data_list))[slice(indices) if indices >= 0 else slice(indices, None)]
         return self.data_list.take(indices)
 
     @property

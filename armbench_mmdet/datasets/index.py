@@ -16,20 +16,9 @@ import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
+from armbench_mmdet.datasets import coco
 from armbench_mmdet.datasets.cache import Columns, Content, open_cached, read_columns
-from armbench_mmdet.datasets.coco import (
-    DUPLICATE_ANNOTATION,
-    ORPHAN,
-    STRUCTURE,
-    CocoAnnotation,
-    CocoCategory,
-    CocoImage,
-    CocoRle,
-    Problem,
-    garbage_collection_paused,
-    parse_coco,
-    raise_problems,
-)
+from armbench_mmdet.datasets.coco import CocoAnnotation, CocoCategory, CocoImage, CocoRle, Problem
 from armbench_mmdet.masks import decode
 
 FARTHEST_POLYGON = 10
@@ -43,17 +32,18 @@ _NOTED_MB = 20
 
 
 class SegmentationKind(enum.IntEnum):
-    """How an annotation's mask is given; only those up to ``COMPRESSED_RLE`` can be used."""
+    """How an annotation's mask is given; only those up to ``COMPRESSED_RLE`` can be used.
+
+    ``DEGENERATE``: polygons, none of which has three points and an even number of coordinates. ``BROKEN``: run lengths
+    that do not fit the image, or a polygon far outside it.
+    """
 
     POLYGON = 0
     RLE = 1
     COMPRESSED_RLE = 2
     MISSING = 3
-    """No ``segmentation``, or null, or an empty list."""
     DEGENERATE = 4
-    """Polygons, none of which has three points and an even number of coordinates."""
     BROKEN = 5
-    """Run lengths that do not fit the image, or a polygon far outside it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +178,7 @@ def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> Col
         if size_mb >= _NOTED_MB:
             print_log(f'{ann_file}: indexing {size_mb:,.0f} MB, once', 'current', logging.INFO)
         content, problems = _parse(ann_file)
-        raise_problems(problems, ann_file)
+        coco.raise_problems(problems, ann_file)
         return content
 
     path, content = open_cached(ann_file, cache_dir, f'index-v{SCHEMA_VERSION}', build)
@@ -212,8 +202,8 @@ def _reopen(ann_file: Path, path: Path) -> ColumnIndex:
 
 
 def _parse(ann_file: Path) -> tuple[Content, list[Problem]]:
-    with garbage_collection_paused():
-        document, problems = parse_coco(ann_file.read_bytes())
+    with coco.garbage_collection_paused():
+        document, problems = coco.parse_coco(ann_file.read_bytes())
         images = document.images
         annotations, image_rows = _grouped(images, document.annotations, problems)
         columns = (
@@ -235,9 +225,9 @@ def _grouped(
     for annotation in annotations:
         row = row_of.get(annotation.image_id)
         if row is None:
-            problems.append(Problem(ORPHAN, f'annotation {annotation.id}: no image has id {annotation.image_id}'))
+            problems.append(Problem(coco.ORPHAN, f'annotation {annotation.id}: no image has id {annotation.image_id}'))
         elif annotation.id in seen:
-            problems.append(Problem(DUPLICATE_ANNOTATION, f'annotation {annotation.id}: the id is taken already'))
+            problems.append(Problem(coco.DUPLICATE_ANNOTATION, f'annotation {annotation.id}: the id is taken already'))
         else:
             seen.add(annotation.id)
             kept.append(annotation)
@@ -294,7 +284,7 @@ def _mask_columns(
         try:
             value: Any = parse(annotation.segmentation)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
-            problems.append(Problem(STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
+            problems.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
             value = None
         kind, usable, code = SegmentationKind.MISSING, [], b''
         if type(value) is CocoRle:

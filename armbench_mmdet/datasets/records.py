@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os.path as osp
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[N
     return kept, skipped
 
 
-class AnnotatedImages(Sequence[dict[str, Any]]):
+class AnnotatedImages:
     """Images with their instances, as stock ``CocoDataset.parse_data_info`` writes them.
 
     Args:
@@ -92,6 +93,7 @@ class AnnotatedImages(Sequence[dict[str, Any]]):
 
     Attributes:
         columns: The annotation file.
+        rows: ``(N,) int64``, the rows there of this list's images.
     """
 
     def __init__(
@@ -103,28 +105,20 @@ class AnnotatedImages(Sequence[dict[str, Any]]):
         extra: dict[str, Any],
     ) -> None:
         self.columns = index
+        self.rows: NDArray[np.int64] = np.arange(index.num_images)
         self._image_folder = image_folder
         self._extra = extra
         self._annotations = np.flatnonzero(kept)
         self._labels = labels[self._annotations]
         self._starts = np.concatenate([[0], np.cumsum(kept)])[index.annotation_starts]
-        self._images: NDArray[np.int64] = np.arange(index.num_images)
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._images)
+        return len(self.rows)
 
-    @overload
-    def __getitem__(self, position: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, position: slice) -> AnnotatedImages: ...
-
-    def __getitem__(self, position: int | slice) -> dict[str, Any] | AnnotatedImages:
-        """A record, or for a slice the same kind of list."""
-        if isinstance(position, slice):
-            return self.take(np.arange(len(self))[position])
-        image = int(self._images[position])
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """The record of an image, made afresh."""
+        image = int(self.rows[position])
         index = self.columns
         return {
             'img_path': osp.join(self._image_folder, index.file_name(image)),
@@ -138,43 +132,19 @@ class AnnotatedImages(Sequence[dict[str, Any]]):
 
     def take(self, positions: Sequence[int] | NDArray[np.int64]) -> AnnotatedImages:
         """The records at these positions, as the same kind of list."""
-        taken = object.__new__(type(self))
-        taken.__dict__.update(self.__dict__)
-        taken._images = self._images[np.asarray(positions, np.int64)]
+        taken = copy.copy(self)
+        taken.rows = self.rows[np.asarray(positions, np.int64)]
         return taken
-
-    def sizes(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """``(N,) int32`` widths and heights in px."""
-        return self.columns.widths[self._images], self.columns.heights[self._images]
-
-    def ids(self) -> NDArray[np.int64]:
-        """``(N,) int64`` image ids."""
-        return self.columns.image_ids[self._images]
-
-    def has_any(self, annotations: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which images have one of these annotations.
-
-        Args:
-            annotations: ``(A,) bool`` over the annotations of the file.
-
-        Returns:
-            ``(N,) bool``.
-        """
-        found = np.zeros(self.columns.num_images, np.bool_)
-        found[self.columns.image_rows[annotations]] = True
-        return found[self._images]
 
     def labels(self, position: int) -> list[int]:
         """Labels of an image's instances."""
-        image = int(self._images[position])
+        image = int(self.rows[position])
         return self._labels[self._starts[image] : self._starts[image + 1]].tolist()
 
     def label_counts(self, num_classes: int) -> list[int]:
         """Instances of each label over all images of this list."""
-        per_annotation = np.zeros(self.columns.num_images, np.bool_)
-        per_annotation[self._images] = True
-        rows = per_annotation[self.columns.image_rows[self._annotations]]
-        return np.bincount(self._labels[rows], minlength=num_classes).tolist()
+        counted = np.isin(self.columns.image_rows[self._annotations], self.rows)
+        return np.bincount(self._labels[counted], minlength=num_classes).tolist()
 
     def _instances(self, image: int) -> list[dict[str, Any]]:
         index = self.columns

@@ -49,26 +49,13 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def require_file(path: Path) -> Path:
-    """Return the path of an annotation file that exists.
+def require_existing(path: Path, what: str) -> Path:
+    """Return the path of a file, or of a folder if ``what`` says so, that exists.
 
     Raises:
         InputError: It does not; the message says which of its folders is the first missing one.
     """
-    return _require('annotation file', path, path.is_file())
-
-
-def require_folder(path: Path, what: str = 'image folder') -> Path:
-    """Return the path of a folder that exists.
-
-    Raises:
-        InputError: It does not.
-    """
-    return _require(what, path, path.is_dir())
-
-
-def _require(what: str, path: Path, is_there: bool) -> Path:
-    if is_there:
+    if path.is_dir() if 'folder' in what else path.is_file():
         return path
     missing = path
     while not missing.parent.exists() and missing.parent != missing:
