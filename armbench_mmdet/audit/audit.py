@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 from tqdm import tqdm
 
-from armbench_mmdet.audit.checks import AnnotationAudit, ImageTask, check_images, repeated
-from armbench_mmdet.audit.findings import ERROR, KINDS, NOTE, WARNING, Findings
+from armbench_mmdet.audit.checks import AnnotationAudit, ImageTask, check_images
+from armbench_mmdet.audit.findings import ERROR, NOTE, WARNING, Findings
 from armbench_mmdet.audit.statistics import SplitStatistics, measure_split
 from armbench_mmdet.datasets.index import open_index, read_sound_records
 from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, require_existing
@@ -101,14 +102,15 @@ def _audit_file(audit: Audit, folder: Path, split: str, cache_dir: Path | str | 
 
 def _compare_names(findings: Findings, subset: str, images: dict[str, list[ImageTask]], folder: Path) -> None:
     """Names in two splits of a subset, and image files in none."""
-    listed = {p: {t.path.name for t in tasks} for p, tasks in images.items() if p.startswith(f'{subset}/')}
-    pairs = sorted((name, place.split('/')[1]) for place, names in listed.items() for name in names)
-    for name, splits in repeated(pairs).items():
-        findings.add('same-name-in-splits', subset, [f'{name} in {", ".join(splits)}'])
-    if listed and folder.is_dir():
-        known = set().union(*listed.values())
-        unused = sorted(entry.name for entry in os.scandir(folder) if entry.name not in known)
-        findings.add('image-unused', subset, unused)
+    splits: dict[str, list[str]] = {}
+    for place, tasks in images.items():
+        if place.startswith(f'{subset}/'):
+            for name in {task.path.name for task in tasks}:
+                splits.setdefault(name, []).append(place.split('/')[1])
+    twice = sorted(name for name, found in splits.items() if len(found) > 1)
+    findings.add('same-name-in-splits', subset, [f'{name} in {", ".join(splits[name])}' for name in twice])
+    if folder.is_dir():
+        findings.add('image-unused', subset, sorted({entry.name for entry in os.scandir(folder)} - splits.keys()))
 
 
 def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], workers: int, show_progress: bool) -> None:
@@ -118,73 +120,65 @@ def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], worker
         for task in dict.fromkeys(tasks):
             listed.setdefault(task, []).append(place)
     by_content: dict[str, dict[Path, list[str]]] = {}
-    checks = check_images(list(listed), workers)
-    for task, check in zip(
-        listed, tqdm(checks, 'images', len(listed), unit='image', disable=not show_progress), strict=True
-    ):
-        for place in listed[task]:
-            for kind, detail in check.found:
+    checks = tqdm(check_images(list(listed), workers), 'images', len(listed), unit='image', disable=not show_progress)
+    for (task, places), (found, content) in zip(listed.items(), checks, strict=True):
+        for place in places:
+            for kind, detail in found:
                 findings.add(kind, place, [detail])
-        if check.content:
-            by_content.setdefault(check.content, {}).setdefault(task.path, []).extend(listed[task])
+        if content:
+            by_content.setdefault(content, {}).setdefault(task.path, []).extend(places)
     for paths in by_content.values():
         _compare_contents(findings, paths)
 
 
 def _compare_contents(findings: Findings, paths: dict[Path, list[str]]) -> None:
     """Findings for the files of one content: path to places that list it."""
-    members = [(place, path) for path, places in paths.items() for place in places]
+    members = [(place, path.name) for path, places in paths.items() for place in places]
     places = list(dict.fromkeys(place for place, _ in members))
     if len(places) > 1:
-        line = ', '.join(f'{path.name} in {place}' for place, path in members)
+        line = ', '.join(f'{name} in {place}' for place, name in members)
         findings.add('same-content-in-splits', ' + '.join(places), [line])
     for place in places:
-        names = sorted({path.name for member_place, path in members if member_place == place})
+        names = sorted({name for member_place, name in members if member_place == place})
         if len(names) > 1:
             findings.add('image-copied', place, [', '.join(names)])
 
 
 _LINE_CHARACTERS = 200
+_STATISTICS = ('split', 'images', 'instances', 'per image:\nmedian (max)', 'mask side, px:\nmedian (5–95 %)',
+               'of image side:\nmedian (5–95 %)')  # fmt: skip
 
 
 def format_audit(audit: Audit) -> str:
     """The statistics table, the findings with their first examples, and a closing line."""
-    lines = [*_statistics(audit.statistics), '']
+    rows = [_statistics_row(statistics) for statistics in audit.statistics]
+    align = ('left', *('right' for _ in _STATISTICS[1:]))
+    lines = [tabulate(rows, _STATISTICS, 'plain', colalign=align, disable_numparse=True) if rows else '', '']
     for finding in audit.findings.sorted():
-        lines.append(
-            f'{finding.severity:7} {finding.count:>9,}  {finding.kind}  ({finding.place}): {KINDS[finding.kind][1]}'
-        )
-        lines += [f'{"":20}{_shortened(example)}' for example in finding.examples]
+        lines.append(f'{finding.severity:7} {finding.count:>9,}  {finding.kind}  ({finding.place}): {finding.meaning}')
+        lines += [f'{"":20}{_shorten(example)}' for example in finding.examples]
         if finding.count > len(finding.examples):
             lines.append(f'{"":20}… and {finding.count - len(finding.examples):,} more')
     counts = ', '.join(f'{audit.findings.count(severity):,} {severity}s' for severity in (ERROR, WARNING, NOTE))
-    lines.append(f'{audit.root}: {counts}')
-    return '\n'.join(lines)
+    return '\n'.join([*lines, f'{audit.root}: {counts}'])
 
 
-def _statistics(statistics: list[SplitStatistics]) -> list[str]:
-    if not statistics:
-        return []
-    lines = [
-        f'{"split":34} {"images":>7} {"instances":>20} {"per image":>13} {"mask side, px":>15} {"of image side":>15}',
-        f'{"":34} {"":>7} {"":>20} {"median (max)":>13} {"median (5–95 %)":>15} {"median (5–95 %)":>15}',
+def _statistics_row(split: SplitStatistics) -> list[str]:
+    sides_px = np.concatenate(list(split.sides_px.values()))
+    if len(sides_px) == 0:
+        return [split.place, f'{split.images:,}', 'none', '', '', '']
+    low, middle, high = np.percentile(sides_px, (5, 50, 95))
+    low_frac, middle_frac, high_frac = np.percentile(np.concatenate(list(split.sides_frac.values())), (5, 50, 95))
+    return [
+        split.place,
+        f'{split.images:,}',
+        ' + '.join(f'{number:,} {name}' for name, number in split.instances.items()),
+        f'{np.median(split.per_image):.0f} ({split.per_image.max()})',
+        f'{middle:.0f} ({low:.0f}–{high:.0f})',
+        f'{middle_frac:.2f} ({low_frac:.2f}–{high_frac:.2f})',
     ]
-    for split in statistics:
-        sides_px = np.concatenate(list(split.sides_px.values()))
-        sides_frac = np.concatenate(list(split.sides_frac.values()))
-        instances = ' + '.join(f'{number:,} {name}' for name, number in split.instances.items())
-        if len(sides_px) == 0:
-            lines.append(f'{split.place:34} {split.images:>7,} {"none":>20}')
-            continue
-        per_image = f'{np.median(split.per_image):.0f} ({split.per_image.max()})'
-        low, middle, high = np.percentile(sides_px, (5, 50, 95))
-        low_frac, middle_frac, high_frac = np.percentile(sides_frac, (5, 50, 95))
-        lines.append(
-            f'{split.place:34} {split.images:>7,} {instances:>20} {per_image:>13} '
-            f'{f"{middle:.0f} ({low:.0f}–{high:.0f})":>15} {f"{middle_frac:.2f} ({low_frac:.2f}–{high_frac:.2f})":>15}'
-        )
-    return lines
 
 
-def _shortened(line: str) -> str:
+def _shorten(line: str) -> str:
+    """The line, or its beginning."""
     return line if len(line) <= _LINE_CHARACTERS else line[: _LINE_CHARACTERS - 1] + '…'

@@ -6,9 +6,8 @@ import hashlib
 import io
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,6 @@ from armbench_mmdet.datasets.release import CLASSES, assign_categories
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.decode import mask_area
 
-_BLOCK_ANNOTATIONS = 20_000
 _EDGE_PX = 1.0
 _BOX_PX, _BOX_FRAC = 2.0, 0.02
 _AREA_PX2, _AREA_FRAC = 16.0, 0.05
@@ -58,13 +56,15 @@ class AnnotationAudit:
         self._add('annotation-ignored', self._index.ignores)
         return self._check_categories()
 
-    def _add(self, kind: str, found: NDArray[np.bool_], details: _Lines | None = None) -> None:
-        """Add annotations, with details for the first ones."""
+    def _add(
+        self, kind: str, found: NDArray[np.bool_], detail: str = '', values: NDArray[np.float64] | None = None
+    ) -> None:
+        """Add annotations, with a value of each in the detail."""
         index = self._index
         rows = np.flatnonzero(found)
         examples = [
             f'annotation {index.annotation_ids[row]} of {index.file_name(int(index.image_rows[row]))}'
-            + (f': {details[row]}' if details is not None else '')
+            + ('' if values is None else f': {detail.format(values[row])}')
             for row in rows[:SHOWN]
         ]
         self._findings.add(kind, self._place, examples, len(rows))
@@ -96,7 +96,7 @@ class AnnotationAudit:
         beyond_px = np.max([-x1, -y1, x2 - width, y2 - height, np.zeros_like(x1)], axis=0)
         self._add('mask-outside', outside)
         beyond = polygon & ~outside & (beyond_px > _EDGE_PX)
-        self._add('mask-beyond-edge', beyond, _Lines('by {:.1f} px', beyond_px))
+        self._add('mask-beyond-edge', beyond, 'by {:.1f} px', beyond_px)
 
     def _check_boxes(self) -> None:
         index = self._index
@@ -112,7 +112,7 @@ class AnnotationAudit:
         off_px = np.abs([x - x1, y - y1, x + w - x2, y + h - y2]).max(0)
         allowed_px = np.maximum(_BOX_PX, _BOX_FRAC * np.maximum(x2 - x1, y2 - y1))
         compared = given & index.usable_masks & (x2 > x1) & (y2 > y1)
-        self._add('box-disagrees', compared & (off_px > allowed_px), _Lines('by {:.1f} px', off_px))
+        self._add('box-disagrees', compared & (off_px > allowed_px), 'by {:.1f} px', off_px)
 
     def _check_areas(self) -> None:
         """Compare with the area inside the polygon first, and count pixels only where that disagrees."""
@@ -134,7 +134,7 @@ class AnnotationAudit:
         self._add('mask-empty', suspect & (measured_px2 == 0))
         allowed_px2 = np.maximum(_AREA_PX2, _AREA_FRAC * measured_px2)
         differs = suspect & given & (index.areas > 0) & (np.abs(index.areas - measured_px2) > allowed_px2)
-        self._add('area-disagrees', differs, _Lines('the mask has {:.0f} px', measured_px2))
+        self._add('area-disagrees', differs, 'the mask has {:.0f} px', measured_px2)
 
     def _check_repeated(self) -> None:
         index = self._index
@@ -156,43 +156,19 @@ class AnnotationAudit:
         self._findings.add('image-without-annotation', self._place, examples, len(without))
 
 
-class _Lines:
-    """Formats a value per row, only for the rows that are looked at."""
-
-    def __init__(self, template: str, values: NDArray[np.float64]) -> None:
-        self._template = template
-        self._values = values
-
-    def __getitem__(self, row: int) -> str:
-        return self._template.format(self._values[row])
-
-
 def polygon_areas(index: ColumnIndex) -> NDArray[np.float64]:
-    """The area inside each annotation's polygons by the shoelace formula, added up.
-
-    Args:
-        index: The annotation file.
-
-    Returns:
-        ``(A,) float64`` in px²; NaN for masks that are not polygons.
-    """
-    rings = np.empty(len(index.ring_starts) - 1)
-    for first in range(0, len(rings), _BLOCK_ANNOTATIONS):
-        starts = index.ring_starts[first : first + _BLOCK_ANNOTATIONS + 1]
-        points = np.array(index.coordinates[starts[0] : starts[-1]]).reshape(-1, 2)
-        local = (starts - starts[0]) // 2
-        points -= np.repeat(points[local[:-1]], np.diff(local), axis=0)  # near the origin, for precision
-        following = np.roll(points, -1, 0)
-        following[local[1:] - 1] = 0  # each ring's first point, which is now the origin
-        cross = points[:, 0] * following[:, 1] - points[:, 1] * following[:, 0]
-        rings[first : first + len(local) - 1] = np.abs(np.add.reduceat(cross, local[:-1])) / 2
-    sums = np.concatenate([np.zeros(1), np.cumsum(rings)])
-    first_ring, last_ring = index.ring_ranges.T
-    areas = sums[last_ring] - sums[first_ring]
-    single = last_ring - first_ring == 1
-    areas[single] = rings[first_ring[single]]
-    areas[first_ring == last_ring] = np.nan
+    """``(A,) float64`` px², the area inside each annotation's polygons, added up; NaN where there are none."""
+    areas = np.full(index.num_annotations, np.nan)
+    first, last = index.ring_ranges.T
+    for row in np.flatnonzero(last > first).tolist():
+        areas[row] = sum(map(_polygon_area, index.polygons(row)))
     return areas
+
+
+def _polygon_area(points: NDArray[np.float64]) -> float:
+    """The shoelace formula with the first point as origin, for precision."""
+    x, y = (points - points[0]).T
+    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2
 
 
 _CHUNK = 16
@@ -212,13 +188,8 @@ class ImageTask(NamedTuple):
     height: int
 
 
-@dataclass(frozen=True)
-class ImageCheck:
-    """What was found about an image file: kinds with details, and its content hash if it could be read."""
-
-    path: Path
-    found: tuple[tuple[str, str], ...]
-    content: str | None
+ImageCheck = tuple[list[tuple[str, str]], str | None]
+"""What was found about an image file, kinds with details; and a digest of its content if it could be read."""
 
 
 def check_images(tasks: list[ImageTask], workers: int) -> Iterator[ImageCheck]:
@@ -239,11 +210,10 @@ def check_image(task: ImageTask) -> ImageCheck:
     try:
         data = task.path.read_bytes()
     except FileNotFoundError:
-        return ImageCheck(task.path, (('image-missing', str(task.path)),), None)
+        return [('image-missing', str(task.path))], None
     except OSError as error:
-        return ImageCheck(task.path, (('image-unreadable', f'{name}: {error.strerror}'),), None)
+        return [('image-unreadable', f'{name}: {error.strerror}')], None
     content = hashlib.blake2b(data, digest_size=16).hexdigest()
-    found: list[tuple[str, str]] = []
     try:
         with Image.open(io.BytesIO(data)) as image:
             size = image.size
@@ -251,24 +221,16 @@ def check_image(task: ImageTask) -> ImageCheck:
             image.draft(None, (max(1, size[0] // _DRAFT_FRAC), max(1, size[1] // _DRAFT_FRAC)))
             image.load()
     except UnidentifiedImageError:
-        kind, why = ('image-truncated', 'the file is empty') if not data else ('image-unreadable', 'no image format')
-        return ImageCheck(task.path, ((kind, f'{name}: {why}'),), content)
+        kind, why = ('image-unreadable', 'no image format') if data else ('image-truncated', 'the file is empty')
+        return [(kind, f'{name}: {why}')], content
     except _DECODE_ERRORS as error:
         kind = 'image-truncated' if 'truncated' in str(error).lower() else 'image-unreadable'
-        return ImageCheck(task.path, ((kind, f'{name}: {error}'),), content)
+        return [(kind, f'{name}: {error}')], content
+    found = []
     if rotation not in (None, 1):
         found.append(('image-exif-rotation', f'{name}: orientation {rotation}'))
     if size != (task.width, task.height):
         turned = ' (turned by EXIF it fits)' if rotation in _TRANSPOSING and size == (task.height, task.width) else ''
-        found.append(
-            ('image-size', f'{name}: {size[0]}×{size[1]} px, the JSON says {task.width}×{task.height}{turned}')
-        )
-    return ImageCheck(task.path, tuple(found), content)
-
-
-def repeated(items: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Group ``(key, member)`` pairs, keeping keys with more than one member."""
-    groups: dict[str, list[str]] = {}
-    for key, member in items:
-        groups.setdefault(key, []).append(member)
-    return {key: members for key, members in groups.items() if len(members) > 1}
+        wrong = f'{name}: {size[0]}×{size[1]} px, the JSON says {task.width}×{task.height}{turned}'
+        found.append(('image-size', wrong))
+    return found, content

@@ -72,16 +72,14 @@ class Finding:
         """``error``, ``warning`` or ``note``."""
         return KINDS[self.kind][0]
 
+    @property
+    def meaning(self) -> str:
+        """What the kind means."""
+        return KINDS[self.kind][1]
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            'kind': self.kind,
-            'severity': self.severity,
-            'meaning': KINDS[self.kind][1],
-            'place': self.place,
-            'count': self.count,
-            'examples': self.examples,
-        }
+        return {**vars(self), 'severity': self.severity, 'meaning': self.meaning}
 
 
 class Findings:

@@ -13,7 +13,7 @@ from armbench_mmdet.datasets.index import ColumnIndex
 from armbench_mmdet.datasets.release import CLASSES, IGNORED
 
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
-_COCO_BINS_PX2 = (32**2, 96**2)
+_COCO_EDGES_PX2 = (32**2, 96**2)
 
 
 @dataclass
@@ -43,7 +43,6 @@ class SplitStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        small_px2, medium_px2 = _COCO_BINS_PX2
         return {
             'place': self.place,
             'images': self.images,
@@ -54,11 +53,7 @@ class SplitStatistics:
                 name: {
                     'mask_side_px': _quantiles(sides),
                     'mask_side_frac': _quantiles(self.sides_frac[name]),
-                    'coco_small_medium_large': [
-                        int((sides**2 < small_px2).sum()),
-                        int(((sides**2 >= small_px2) & (sides**2 < medium_px2)).sum()),
-                        int((sides**2 >= medium_px2).sum()),
-                    ],
+                    'coco_small_medium_large': np.histogram(sides**2, (0, *_COCO_EDGES_PX2, np.inf))[0].tolist(),
                 }
                 for name, sides in self.sides_px.items()
             },
@@ -108,14 +103,12 @@ def plot_statistics(statistics: list[SplitStatistics], path: Path) -> None:
     figure = Figure(figsize=(12, 8), layout='constrained')
     FigureCanvasAgg(figure)
     (counts, pixels), (relative, balance) = figure.subplots(2, 2)
-    for split in statistics:
-        sides_px = _joined(split.sides_px)
+    for split in (split for split in statistics if any(split.instances.values())):
+        sides_px, sides_frac = (np.concatenate(list(one.values())) for one in (split.sides_px, split.sides_frac))
         style = {'histtype': 'step', 'density': True, 'label': split.place}
-        if len(sides_px) == 0:
-            continue
         counts.hist(split.per_image, bins=np.arange(-0.5, split.per_image.max() + 1.5), **style)
         pixels.hist(sides_px, bins=np.geomspace(1, max(2, sides_px.max()), 40), **style)
-        relative.hist(_joined(split.sides_frac), bins=np.linspace(0, 1, 41), **style)
+        relative.hist(sides_frac, bins=np.linspace(0, 1, 41), **style)
     counts.set(title='Instances per image', xlabel='instances', ylabel='share of images')
     pixels.set(title='Mask size', xlabel='√area in px', xscale='log', ylabel='density')
     relative.set(title='Mask size relative to the image', xlabel='√(mask area / image area)', ylabel='density')
@@ -132,15 +125,9 @@ def plot_statistics(statistics: list[SplitStatistics], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _joined(parts: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(list(parts.values()))
-
-
 def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
     """Percentiles and mean of some values, None of no values."""
     if len(values) == 0:
         return None
-    found = np.percentile(values, _QUANTILES)
-    return {f'p{q}': round(float(v), 4) for q, v in zip(_QUANTILES, found, strict=True)} | {
-        'mean': round(float(np.mean(values)), 4)
-    }
+    found = dict(zip([f'p{q}' for q in _QUANTILES], np.percentile(values, _QUANTILES), strict=True))
+    return {name: round(float(value), 4) for name, value in {**found, 'mean': np.mean(values)}.items()}

@@ -94,15 +94,17 @@ def parse_coco(data: bytes) -> tuple[CocoDocument, list[Problem]]:
         column, missing keys, wrong types, images and categories with an id that came before. Masks, and the ids of
         annotations, are not looked at.
     """
-    skipped = len(_UTF8_MARK) if data.startswith(_UTF8_MARK) else 0
-    text = memoryview(data)[skipped:]
+    text = memoryview(data)[len(_UTF8_MARK) if data.startswith(_UTF8_MARK) else 0 :]
     problems: list[Problem] = []
+    document = CocoDocument([], [])
     try:
-        document = msgspec.json.decode(text, type=CocoDocument)
-    except (msgspec.ValidationError, UnicodeDecodeError):
-        document = _parse_records(text, problems)
+        try:
+            document = msgspec.json.decode(text, type=CocoDocument)
+        except (msgspec.ValidationError, UnicodeDecodeError):
+            document = _parse_records(text, problems)
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        problems.append(Problem(STRUCTURE, f'the file as a whole: {error}'))
     except (msgspec.DecodeError, RecursionError) as error:
-        document = CocoDocument([], [])
         problems.append(Problem(MALFORMED, _describe_malformed(bytes(text), error)))
     problems += _drop_repeated_ids(document.images, 'images')
     problems += _drop_repeated_ids(document.categories or [], 'categories')
@@ -154,17 +156,12 @@ def _describe_malformed(text: bytes, error: Exception) -> str:
 
 def _parse_records(text: memoryview, problems: list[Problem]) -> CocoDocument:
     """Parse record by record, after parsing the whole file at once has failed."""
-    document = CocoDocument([], [])
-    try:
-        raw = msgspec.json.decode(text, type=_RawDocument)
-    except (msgspec.ValidationError, UnicodeDecodeError) as error:
-        problems.append(Problem(STRUCTURE, f'the file as a whole: {error}'))
-        return document
-    document.images = list(_decode_each(raw.images, CocoImage, 'images', problems))
-    document.annotations = list(_decode_each(raw.annotations, CocoAnnotation, 'annotations', problems))
-    if raw.categories is not None:
-        document.categories = list(_decode_each(raw.categories, CocoCategory, 'categories', problems))
-    return document
+    raw = msgspec.json.decode(text, type=_RawDocument)
+    return CocoDocument(
+        list(_decode_each(raw.images, CocoImage, 'images', problems)),
+        list(_decode_each(raw.annotations, CocoAnnotation, 'annotations', problems)),
+        None if raw.categories is None else list(_decode_each(raw.categories, CocoCategory, 'categories', problems)),
+    )
 
 
 _Record = TypeVar('_Record', CocoImage, CocoAnnotation, CocoCategory)

@@ -93,9 +93,7 @@ def test_a_damaged_image_is_found(root, damage, kind, example):
 
 
 def test_an_image_that_exif_turns_into_place_is_explained(root):
-    path = root / MIX / 'images' / 'train-A.jpg'
-    coco_files.write_image(path, 99, (48, 64))
-    rotate(path)
+    rotate(coco_files.write_image(root / MIX / 'images' / 'train-A.jpg', 99, (48, 64)))
     text = format_audit(audit_data_set(root, workers=1))
     assert 'turned by EXIF it fits' in text
     assert 'image-exif-rotation' in text
@@ -139,15 +137,9 @@ def test_missing_files_and_folders_are_found(root):
 
 def test_everything_is_collected_and_only_the_first_are_shown(root):
     document = split_document('train-')
+    orphan = {'category_id': 2, 'bbox': [1, 1, 5, 5]}
     document['annotations'] += [
-        {
-            'id': 10 + i,
-            'image_id': 77 + (i % 2),
-            'category_id': 2,
-            'bbox': [1, 1, 5, 5],
-            'segmentation': 7 if i % 3 else [],
-        }
-        for i in range(30)
+        {**orphan, 'id': 10 + i, 'image_id': 77 + i % 2, 'segmentation': 7 if i % 3 else []} for i in range(30)
     ]
     document['annotations'][1]['area'] = 'large'
     coco_files.write_json(root / MIX / 'train.json', document)
@@ -165,14 +157,12 @@ def test_everything_is_collected_and_only_the_first_are_shown(root):
 
 @pytest.mark.parametrize('workers', [1, 2])
 def test_any_number_of_processes_finds_the_same(tmp_path, workers):
-    document = coco_files.document()
-    document['images'] = [
-        {'id': i, 'file_name': f'{i}.jpg', 'width': coco_files.WIDTH, 'height': coco_files.HEIGHT} for i in range(1, 60)
-    ]
-    coco_files.write_json(tmp_path / 'data' / MIX / 'train.json', document)
+    size = {'width': coco_files.WIDTH, 'height': coco_files.HEIGHT}
+    images = [{'id': i, 'file_name': f'{i}.jpg', **size} for i in range(1, 60)]
+    coco_files.write_json(tmp_path / MIX / 'train.json', coco_files.document() | {'images': images})
     for i in range(1, 60, 2):
-        coco_files.write_image(tmp_path / 'data' / MIX / 'images' / f'{i}.jpg', i)
-    counts = found(tmp_path / 'data', workers=workers)
+        coco_files.write_image(tmp_path / MIX / 'images' / f'{i}.jpg', i)
+    counts = found(tmp_path, workers=workers)
     assert counts[('image-missing', f'{MIX}/train')] == 29
     assert ('image-unreadable', f'{MIX}/train') not in counts
 

@@ -92,6 +92,7 @@ CASES = [
     Case('binary', text(lambda t: bytes(range(256))), MALFORMED, 'invalid character'),
     Case('a BOM of UTF-16', text(lambda t: t.encode('utf-16')), MALFORMED, 'invalid character'),
     Case('not UTF-8', text(lambda t: t.encode().replace(b'B.jpg', b'\xff.jpg')), STRUCTURE, 'utf-8'),
+    Case('wrong type, then cut short', text(lambda t: t.replace('64', '"64"')[:300]), MALFORMED, 'line 1, column'),
     # The frame.
     Case('a list', lambda d: [d], STRUCTURE, 'Expected `object`, got `array`'),
     Case('a number', lambda d: 7, STRUCTURE, 'Expected `object`, got `int`'),
