@@ -82,6 +82,7 @@ def test_make_targets_named_in_the_readme_exist() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_commands_run_as_they_stand(tmp_path: Path, minibench_root: Path) -> None:
     """In the README's order, since later commands use what earlier ones left."""
     folder = world(tmp_path, minibench_root)
