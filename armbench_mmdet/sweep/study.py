@@ -66,7 +66,7 @@ def open_storage(where: str, space: Space) -> RDBStorage:
             package = {'psycopg': "'psycopg[binary]'"}.get(url.get_driver_name(), url.get_driver_name())
             raise InputError(f'--storage needs a driver, got {shown!r}: {error}; pip install {package}') from error
         except sql.DBAPIError as error:
-            if attempt < 4 and not isinstance(error, sql.OperationalError):
+            if attempt < 4 and (url.get_backend_name() == 'sqlite' or not isinstance(error, sql.OperationalError)):
                 time.sleep(0.5)  # another process made the tables at the same moment
                 continue
             reason = str(error.orig).strip().splitlines()[0]

@@ -27,7 +27,7 @@ SPACE = """
 base = 'base_config.py'
 objective = 'score'
 n_trials = {n_trials}
-heartbeat_s = 1
+heartbeat_s = {heartbeat_s}
 sampler = dict(type={sampler})
 pruner = dict(type={pruner})
 fixed = {fixed!r}
@@ -90,12 +90,17 @@ class SweepUnderTest:
         self.configure()
 
     def configure(
-        self, n_trials: int = 6, sampler: str = "'RandomSampler'", pruner: str = "'NopPruner'", **model: object
+        self,
+        n_trials: int = 6,
+        heartbeat_s: int = 10,
+        sampler: str = "'RandomSampler'",
+        pruner: str = "'NopPruner'",
+        **model: object,
     ) -> None:
         """Write the search space; ``model`` is what every trial sets."""
         self.n_trials = n_trials
         fixed = {f'model.{key}': value for key, value in model.items()}
-        text = SPACE.format(n_trials=n_trials, sampler=sampler, pruner=pruner, fixed=fixed)
+        text = SPACE.format(n_trials=n_trials, heartbeat_s=heartbeat_s, sampler=sampler, pruner=pruner, fixed=fixed)
         (self.folder / 'space.py').write_text(text)
 
     def run(self, workers: int = 2, n_trials: int | None = None, study: str = 'study') -> bool:
@@ -141,7 +146,7 @@ class SweepUnderTest:
         return found
 
     def finish(self, process: BaseProcess, status: int = 0) -> None:
-        process.join(60)
+        process.join(150)
         assert process.exitcode == status
 
     def check(self, **counts: int) -> None:

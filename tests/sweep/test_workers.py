@@ -219,7 +219,7 @@ def test_interrupted_sweep_gives_its_trials_back(number: signal.Signals, sweep: 
 @pytest.mark.slow
 def test_killed_command_leaves_nothing_running_and_its_trials_are_tried_again(any_sweep: SweepUnderTest) -> None:
     sweep = any_sweep
-    sweep.configure(n_trials=3, behaviour='hang')
+    sweep.configure(n_trials=3, heartbeat_s=1, behaviour='hang')
     command = sweep.start()
     sweep.wait_for_trainings(2)
     os.kill(command.pid, signal.SIGKILL)
@@ -236,7 +236,7 @@ def test_killed_command_leaves_nothing_running_and_its_trials_are_tried_again(an
 @pytest.mark.slow
 def test_two_commands_fill_one_study(any_sweep: SweepUnderTest) -> None:
     sweep = any_sweep
-    sweep.configure(n_trials=12)
+    sweep.configure(n_trials=12, step_s=0.1)
     for command in [sweep.start(), sweep.start()]:
         sweep.finish(command)
     trials = sweep.trials()
