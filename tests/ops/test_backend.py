@@ -31,31 +31,24 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     import_problem.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ('requested', 'missing', 'operator', 'device', 'expected'),
-    [
-        (None, [], 'nms', CPU, 'torchvision'),
-        (None, [], 'roi_align', CUDA, 'torchvision'),
-        (None, [], 'ms_deform_attn', CPU, 'torch'),
-        (None, ['torchvision'], 'roi_align', CPU, 'numba'),
-        (None, ['torchvision'], 'roi_align', CUDA, 'torch'),
-        (None, ['torchvision', 'numba'], 'roi_align', CPU, 'torch'),
-        ('auto', [], 'nms', CPU, 'torchvision'),
-        ('numba', [], 'nms', CPU, 'numba'),
-        ('numba', [], 'nms', CUDA, 'torch'),
-        ('torch', [], 'nms', CPU, 'torch'),
-    ],
-)
-def test_choice(
-    requested: str | None,
-    missing: list[str],
-    operator: str,
-    device: torch.device,
-    expected: str,
-    install: Callable[..., None],
-) -> None:
-    install(*missing, requested=requested)
-    assert choose_backend(operator, device) == expected
+CHOICES = [  # requested, missing, operator, device, expected
+    (None, [], 'nms', CPU, 'torchvision'),
+    (None, [], 'roi_align', CUDA, 'torchvision'),
+    (None, [], 'ms_deform_attn', CPU, 'torch'),
+    (None, ['torchvision'], 'roi_align', CPU, 'numba'),
+    (None, ['torchvision'], 'roi_align', CUDA, 'torch'),
+    (None, ['torchvision', 'numba'], 'roi_align', CPU, 'torch'),
+    ('auto', [], 'nms', CPU, 'torchvision'),
+    ('numba', [], 'nms', CPU, 'numba'),
+    ('numba', [], 'nms', CUDA, 'torch'),
+    ('torch', [], 'nms', CPU, 'torch'),
+]
+
+
+def test_choice(install: Callable[..., None]) -> None:
+    for requested, missing, operator, device, expected in CHOICES:
+        install(*missing, requested=requested)
+        assert choose_backend(operator, device) == expected, (requested, missing, operator, device)
 
 
 def test_deterministic_algorithms_exclude_torchvision_on_cuda(install: Callable[..., None]) -> None:
