@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import mmengine.fileio as fileio
 import numpy as np
@@ -66,6 +68,7 @@ _RESIZE_GAIN = 3.0
 
 
 @TRANSFORMS.register_module()
+@dataclasses.dataclass(eq=False)
 class RenderImage(BaseTransform):
     """Decode the image no larger than needed and resample it once, to where the lazy transforms moved it.
 
@@ -82,9 +85,8 @@ class RenderImage(BaseTransform):
         backend_args: Arguments of mmengine's file backend.
     """
 
-    def __init__(self, reduced_decoding: bool = True, backend_args: dict | None = None) -> None:
-        self.reduced_decoding = reduced_decoding
-        self.backend_args = backend_args
+    reduced_decoding: bool = True
+    backend_args: dict | None = None
 
     def transform(self, results: dict) -> dict:
         """Add ``img``; results that hold an image already pass unchanged."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import mmcv
@@ -20,12 +19,9 @@ _FINE_PX = 64
 _FINEST = 9
 
 
-class Patch(NamedTuple):
-    """The pixels of one instance: (h, w) uint8, and where its upper left corner lies on the canvas."""
-
-    left: int
-    top: int
-    bitmap: np.ndarray
+Patch = tuple[int, int, np.ndarray]
+"""The pixels of one instance: left, top, and a bitmap (h, w) uint8."""
+_NOTHING: Patch = (0, 0, np.zeros((0, 0), np.uint8))
 
 
 class Polygons(PolygonMasks):
@@ -127,13 +123,7 @@ class Polygons(PolygonMasks):
         return self._moved(expanded_h, expanded_w, offset=(left, top))
 
     def crop_and_resize(
-        self,
-        bboxes: np.ndarray,
-        out_shape: tuple[int, int],
-        inds: np.ndarray,
-        device: str = 'cpu',
-        interpolation: str = 'bilinear',
-        binarize: bool = True,
+        self, bboxes: np.ndarray, out_shape: tuple[int, int], inds: np.ndarray, *_: object, **__: object
     ) -> BitmapMasks:
         """Training targets of a mask head: instance ``inds[r]`` within box ``r``, at ``out_shape`` (h, w)."""
         height, width = out_shape
@@ -153,17 +143,18 @@ class Polygons(PolygonMasks):
         """The pixels of each instance, drawn on the first call and kept."""
         if self._patches is None:
             whole = bool((self._scale == 1).all() and not self._shift.any())
-            window = np.round(self._window).astype(int)
-            self._patches = [
-                draw(self._parts(i), window[0], window[1], exact=whole) if self._source[i] else _NOTHING
-                for i in range(len(self))
-            ]
+            low, high = np.round(self._window).astype(int)
+            self._patches = [draw(self._parts(index), low, high, whole) for index in range(len(self))]
         return self._patches
+
+    def __getstate__(self) -> dict:
+        """What goes to another process: the polygons, not their pixels."""
+        return {**vars(self), '_patches': None}
 
     @property
     def areas(self) -> np.ndarray:
         """(N,) int64, covered pixels on the canvas."""
-        return np.array([np.count_nonzero(patch.bitmap) for patch in self.patches()], np.int64)
+        return np.array([np.count_nonzero(bitmap) for _, _, bitmap in self.patches()], np.int64)
 
     def get_bboxes(self, dst_type: str | type[BaseBoxes] = 'hbox') -> BaseBoxes:
         """Tight boxes of the covered pixels; zeros for an instance that covers none."""
@@ -182,9 +173,6 @@ class Polygons(PolygonMasks):
         return out
 
 
-_NOTHING = Patch(0, 0, np.zeros((0, 0), np.uint8))
-
-
 def draw(parts: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray, exact: bool = False) -> Patch:
     """Draw one instance within a window.
 
@@ -193,13 +181,16 @@ def draw(parts: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray, exact: 
 
     Args:
         parts: Polygons, (V, 2) float64 in pixels; their union is drawn.
-        low: (2,) int, left and top of the window.
-        high: (2,) int, its right and bottom, exclusive.
+        low: (2,) int, left and top of the window; ``high`` has right and bottom, exclusive.
+        high: See ``low``.
         exact: Draw what pycocotools draws, bit for bit; ``low`` must be the origin.
     """
+    if not parts:
+        return _NOTHING
     if not exact:
-        low = np.maximum(low, np.floor(np.min([part.min(axis=0) for part in parts], axis=0)).astype(int))
-        high = np.minimum(high, np.ceil(np.max([part.max(axis=0) for part in parts], axis=0)).astype(int))
+        points = np.concatenate(parts)
+        low = np.maximum(low, np.floor(points.min(axis=0)).astype(int))
+        high = np.minimum(high, np.ceil(points.max(axis=0)).astype(int))
     width, height = (high - low).tolist()
     if width <= 0 or height <= 0:
         return _NOTHING
@@ -209,16 +200,15 @@ def draw(parts: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray, exact: 
     # pycocotools fills columns, OpenCV and NumPy want rows.
     bitmap = cv2.transpose(coco_mask.decode(code).T)
     if factor > 1:
-        bitmap = (cv2.resize(bitmap * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA) > 127).view(
-            np.uint8
-        )
-    return Patch(int(low[0]), int(low[1]), bitmap)
+        share = cv2.resize(bitmap * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
+        bitmap = (share > 127).astype(np.uint8)
+    return int(low[0]), int(low[1]), bitmap
 
 
 def trace_bitmap(bitmap: np.ndarray) -> list[np.ndarray]:
-    """The polygon of a bitmap (H, W): one flat array that draws exactly its pixels, or no array when none is set.
+    """One flat polygon that draws exactly the pixels of a bitmap (H, W); no polygon when none is set.
 
-    One array holds all outlines, holes and islands, with bridges that are walked twice and so draw nothing.
+    It joins all outlines, holes and islands, by bridges that are walked twice and so draw nothing.
     """
     covered = np.asarray(bitmap, np.uint8)
     x, y, width, height = cv2.boundingRect(covered)

@@ -12,7 +12,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from mmdet.structures.mask import BitmapMasks
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.transforms.geometry import LazyRandomCrop
@@ -42,17 +42,14 @@ def largest_tote(results: dict, tote_label: int) -> np.ndarray | None:
 
 def crop_to(results: dict, x1: int, y1: int, x2: int, y2: int) -> dict:
     """Crop image (if there is one), boxes and masks to a window of the canvas; what leaves it is removed."""
-    with_masks = 'gt_masks' in results
-    cropped = _WindowCrop(x1, y1, x2, y2, with_masks).transform(results)
+    cropped = _WindowCrop(x1, y1, x2, y2, recompute_bbox='gt_masks' in results).transform(results)
     return keep_visible(results if cropped is None else cropped)
 
 
 def keep_visible(results: dict) -> dict:
     """Remove the instances of which no pixel is left. Ignored ones go too: they hold no training target."""
     if 'gt_masks' in results and len(results['gt_masks']):
-        visible = results['gt_masks'].areas > 0
-        if not visible.all():
-            select(results, visible)
+        select(results, results['gt_masks'].areas > 0)
     return results
 
 
@@ -63,27 +60,12 @@ def select(results: dict, keep: np.ndarray) -> None:
             results[key] = results[key][keep]
 
 
-def as_movable(masks: BitmapMasks | PolygonMasks) -> BitmapMasks | Polygons:
-    """The masks in a form that can be cropped, resized and placed into a larger canvas."""
-    if isinstance(masks, PolygonMasks) and not isinstance(masks, Polygons):
-        return Polygons(masks.masks, masks.height, masks.width)
-    return masks
-
-
 def redraw(results: dict, bitmaps: np.ndarray, changed: np.ndarray) -> None:
-    """Give a sample new masks, of the kind it had, and tight boxes where the mask changed.
-
-    Args:
-        results: The sample; labels and flags already match the new masks.
-        bitmaps: (N, H, W) uint8.
-        changed: (N,) bool.
-    """
-    if isinstance(results['gt_masks'], BitmapMasks):
-        results['gt_masks'] = BitmapMasks(bitmaps, *bitmaps.shape[1:])
-    else:
-        results['gt_masks'] = Polygons.from_bitmaps(bitmaps)
-    boxes = results['gt_bboxes'].tensor.clone()
-    tight = results['gt_masks'].get_bboxes('hbox').tensor
+    """Give a sample new masks (N, H, W) uint8, of the kind it had, and tight boxes where (N,) bool ``changed`` says."""
+    are_bitmaps = isinstance(results['gt_masks'], BitmapMasks)
+    masks = BitmapMasks(bitmaps, *bitmaps.shape[1:]) if are_bitmaps else Polygons.from_bitmaps(bitmaps)
+    boxes, tight = results['gt_bboxes'].tensor, masks.get_bboxes('hbox').tensor
+    results['gt_masks'] = masks
     results['gt_bboxes'] = HorizontalBoxes(torch.where(torch.from_numpy(changed)[:, None], tight, boxes))
 
 

@@ -108,10 +108,8 @@ class ToteCopyPaste(SeededTransform):
         height, width = mask.shape
         scale, angle = rng.uniform(*self.scale_range), rng.uniform(0, 360)
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
-        reach = np.abs(matrix[:, :2])
-        new_width, new_height = (np.ceil(reach @ [width, height]).astype(int) + 2).tolist()
-        matrix[:, 2] = matrix[:, 2] + [(new_width - width) / 2, (new_height - height) / 2]
-        size = (new_width, new_height)
+        size = (np.ceil(np.abs(matrix[:, :2]) @ [width, height]).astype(int) + 2).tolist()
+        matrix[:, 2] = matrix[:, 2] + [(size[0] - width) / 2, (size[1] - height) / 2]
         turned = cv2.warpAffine(pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         cover = cv2.warpAffine(mask * np.uint8(255), matrix, size, flags=cv2.INTER_LINEAR)
         mask = (cover >= 128).astype(np.uint8)
@@ -138,18 +136,15 @@ class ToteCopyPaste(SeededTransform):
 
     def _store(self, results: dict, bitmaps: np.ndarray, labels: list[int], before: np.ndarray) -> None:
         """Add the pasted instances, cut the masks below them, and remove what is hidden."""
-        old = len(bitmaps) - len(labels)
         after = bitmaps.sum(axis=(1, 2), dtype=np.int64)
-        boxes = torch.cat([results['gt_bboxes'].tensor, torch.zeros(len(labels), 4)])
-        results['gt_bboxes'] = HorizontalBoxes(boxes)
+        is_new = np.arange(len(bitmaps)) >= len(bitmaps) - len(labels)
+        results['gt_bboxes'] = HorizontalBoxes(torch.cat([results['gt_bboxes'].tensor, torch.zeros(len(labels), 4)]))
         results['gt_bboxes_labels'] = np.append(results['gt_bboxes_labels'], np.array(labels, np.int64))
         if 'gt_ignore_flags' in results:
             results['gt_ignore_flags'] = np.append(results['gt_ignore_flags'], np.zeros(len(labels), bool))
-        redraw(results, bitmaps, (after < before) | (np.arange(len(bitmaps)) >= old))
-        is_tote = results['gt_bboxes_labels'] == self.tote_label
-        needed = np.where(is_tote, 0.0, self.min_visible_frac) * before
-        untouched = after == before
-        select(results, untouched | ((after > 0) & (after >= needed)))
+        redraw(results, bitmaps, (after < before) | is_new)
+        needed = np.where(results['gt_bboxes_labels'] == self.tote_label, 0.0, self.min_visible_frac) * before
+        select(results, (after == before) | ((after > 0) & (after >= needed)))
 
 
 def _includes(tote: np.ndarray, objects: np.ndarray) -> bool:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
 
-from armbench_mmdet.transforms.sample import SeededTransform, as_movable, keep_visible, limited
+from armbench_mmdet.transforms.polygons import Polygons
+from armbench_mmdet.transforms.sample import SeededTransform, keep_visible, limited
 
 
 @TRANSFORMS.register_module()
@@ -50,7 +52,9 @@ class ZoomOutTote(SeededTransform):
         boxes = results['gt_bboxes'].tensor.numpy() * np.tile(factor, 2) + [left, top, left, top]
         results['gt_bboxes'] = HorizontalBoxes(torch.from_numpy(boxes.astype(np.float32)))
         if 'gt_masks' in results:
-            masks = as_movable(results['gt_masks'])
+            masks = results['gt_masks']
+            if not isinstance(masks, BitmapMasks | Polygons):
+                masks = Polygons(masks.masks, masks.height, masks.width)
             results['gt_masks'] = masks.resize((new_height, new_width)).expand(height, width, top, left)
         move = np.array([[factor[0], 0, left], [0, factor[1], top], [0, 0, 1]], np.float32)
         results['homography_matrix'] = move @ results.get('homography_matrix', np.eye(3, dtype=np.float32))
