@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet import configs
     from armbench_mmdet.engine.checkpoints import find_checkpoint
     from armbench_mmdet.engine.distributed import joined_processes
-    from armbench_mmdet.launch.test import chosen_subsets, evaluate, selftest
+    from armbench_mmdet.launch import chosen_subsets, evaluate, selftest
     from armbench_mmdet.report.tables import subset_table
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))

@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from armbench_mmdet import configs
     from armbench_mmdet.engine.distributed import joined_processes
-    from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume, train
+    from armbench_mmdet.launch import set_amp, set_auto_scale_lr, set_resume, train
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     configs.set_work_dir(config, args.work_dir)

@@ -20,7 +20,7 @@ from armbench_mmdet.datasets.index import ColumnIndex, SegmentationKind
 from armbench_mmdet.datasets.records import select_annotations
 from armbench_mmdet.datasets.release import CLASSES, assign_categories
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.masks.decode import mask_area
+from armbench_mmdet.masks.encode import mask_area
 
 _EDGE_PX = 1.0
 _BOX_PX, _BOX_FRAC = 2.0, 0.02

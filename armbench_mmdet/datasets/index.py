@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from armbench_mmdet.datasets import coco
 from armbench_mmdet.datasets.cache import Columns, Content, open_cached, read_columns
 from armbench_mmdet.datasets.coco import CocoAnnotation, CocoCategory, CocoImage, CocoRle, Problem
-from armbench_mmdet.masks import decode
+from armbench_mmdet.masks import encode as decode
 
 FARTHEST_POLYGON = 10
 """Polygons that reach farther than this many image sizes are broken; rasterising one can take all memory."""

@@ -16,7 +16,6 @@ from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import confidence_intervals
-from armbench_mmdet.evaluation.error_rates import segmentation_errors
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.predictions import (
     check_mask_sizes,
@@ -39,7 +38,7 @@ from armbench_mmdet.evaluation.result import (
     result_table,
     write_result,
 )
-from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type, speed_summary
+from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type, segmentation_errors, speed_summary
 from armbench_mmdet.run_folder import METRIC_PREFIX
 from armbench_mmdet.system import installed_versions
 

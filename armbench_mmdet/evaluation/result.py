@@ -105,7 +105,7 @@ class Speed(Times, kw_only=True, frozen=True):
 
 
 class SegmentationErrors(msgspec.Struct, kw_only=True, frozen=True):
-    """Shares of one class's instances, adding up to 1; defined in :mod:`armbench_mmdet.evaluation.error_rates`."""
+    """Shares of one class's instances, adding up to 1; defined in :mod:`armbench_mmdet.evaluation.strata`."""
 
     detected: Number
     over_segmented: Number

@@ -15,8 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from armbench_mmdet.engine.checkpoints import add_validation
-from armbench_mmdet.engine.loops import ResumableEpochLoop, ResumableIterLoop
-from armbench_mmdet.engine.seeds import run_seed
+from armbench_mmdet.engine.loops import ResumableEpochLoop, ResumableIterLoop, run_seed
 from armbench_mmdet.errors import InputError
 
 _NAMES = {'images': 'images', 'batch_size': 'batch size', 'processes': 'processes', 'epoch_length': 'batches an epoch'}

@@ -8,7 +8,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from armbench_mmdet.engine.seeds import TRAINING, VALIDATION, run_seed, seed_generators
+from armbench_mmdet.engine.loops import TRAINING, VALIDATION, run_seed, seed_generators
 
 
 @HOOKS.register_module()

@@ -21,7 +21,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from armbench_mmdet.engine.seeds import seed_generators
+from armbench_mmdet.engine.loops import seed_generators
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.run_folder import VALIDATION_LOSS_PREFIX
 

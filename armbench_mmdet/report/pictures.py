@@ -16,9 +16,9 @@ import numpy as np
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import matches
-from armbench_mmdet.evaluation.error_rates import SCORE_THRESHOLD
 from armbench_mmdet.evaluation.protocol import Matching, best_first, by_image_and_class
 from armbench_mmdet.evaluation.result import file_fingerprint
+from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
 from armbench_mmdet.report.collect import Evaluation, Run
 from armbench_mmdet.visualization import instances
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from armbench_mmdet.datasets.release import CLASSES
-from armbench_mmdet.evaluation.error_rates import VERDICTS
 from armbench_mmdet.evaluation.matches import precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, RECALL_THRESHOLDS
-from armbench_mmdet.evaluation.strata import DENSITY_NAMES
+from armbench_mmdet.evaluation.strata import DENSITY_NAMES, VERDICTS
 from armbench_mmdet.report.collect import Comparison, Run, Series
 from armbench_mmdet.report.tables import OBJECT, SIZE_NAMES, SIZE_UNITS, VERDICT_NAMES, errors_of, filled_densities
 from armbench_mmdet.run_folder import METRIC_PREFIX, VALIDATION_LOSS_PREFIX

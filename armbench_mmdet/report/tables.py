@@ -12,7 +12,6 @@ from tabulate import tabulate
 from armbench_mmdet.datasets.release import CLASSES, SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals
-from armbench_mmdet.evaluation.error_rates import VERDICTS
 from armbench_mmdet.evaluation.result import (
     MEAN,
     MISSING,
@@ -23,7 +22,7 @@ from armbench_mmdet.evaluation.result import (
     TypeScores,
     shown,
 )
-from armbench_mmdet.evaluation.strata import DENSITY_NAMES
+from armbench_mmdet.evaluation.strata import DENSITY_NAMES, VERDICTS
 from armbench_mmdet.report.collect import Comparison, Entry
 
 TOTE, OBJECT = CLASSES

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from coco_random import encode, only, random_dataset, random_mask
 
-from armbench_mmdet.evaluation.error_rates import VERDICTS, segmentation_errors, verdicts
 from armbench_mmdet.evaluation.protocol import Matching, run_lengths
 from armbench_mmdet.evaluation.result import SegmentationErrors
+from armbench_mmdet.evaluation.strata import VERDICTS, segmentation_errors, verdicts
 
 
 def strip(*spans: tuple[int, int]) -> np.ndarray:

@@ -18,7 +18,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from armbench_mmdet.engine import ArmbenchRunner
-from armbench_mmdet.launch.train import set_resume
+from armbench_mmdet.launch import set_resume
 
 IMAGES = 8
 _runs = itertools.count()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from armbench_mmdet.engine.seeds import seed_generators, seed_sample
+from armbench_mmdet.engine.loops import seed_generators, seed_sample
 from armbench_mmdet.hooks.seeding import SeedingHook
 
 

@@ -20,10 +20,10 @@ from mmengine.runner import Runner
 
 from armbench_mmdet import configs
 from armbench_mmdet.engine.checkpoints import load_weights
-from armbench_mmdet.engine.seeds import seed_generators
+from armbench_mmdet.engine.loops import seed_generators
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.hooks.validation_loss import ValidationLossHook, batch_losses, evenly_spaced
-from armbench_mmdet.launch.train import build_runner, train
+from armbench_mmdet.launch import build_runner, train
 
 REPO = Path(__file__).resolve().parents[2]
 LEAVES = {

@@ -20,7 +20,7 @@ import armbench_mmdet
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.inference import Detector, Prediction
 from armbench_mmdet.inference.results import infer
-from armbench_mmdet.launch.test import evaluate
+from armbench_mmdet.launch import evaluate
 
 SUBSET = 'mix-object-tote'
 

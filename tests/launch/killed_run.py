@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-_MODULES = ['torch', 'armbench_mmdet', 'mmdet.apis', 'armbench_mmdet.launch.train', 'armbench_mmdet.engine.distributed']
+_MODULES = ['torch', 'armbench_mmdet', 'mmdet.apis', 'armbench_mmdet.launch', 'armbench_mmdet.engine.distributed']
 _HOOKS = ('before_train_epoch', 'before_train_iter', 'after_train_iter', 'before_val', 'after_val_iter')
 ITERATIONS, SAVE_EVERY, VALIDATE_EVERY = 12, 3, 6
 
@@ -94,7 +94,7 @@ def _live(root: Path, work_dir: Path, workers: int, moment: int | None, rank: in
 
     from armbench_mmdet.engine.checkpoints import latest_checkpoint
     from armbench_mmdet.engine.distributed import joined_processes
-    from armbench_mmdet.launch.train import set_resume, train
+    from armbench_mmdet.launch import set_resume, train
 
     torch.set_num_threads(1)
     log = os.open(work_dir / f'console_{rank}.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -26,8 +26,7 @@ from armbench_mmdet.engine.checkpoints import find_checkpoint, read_checkpoint
 from armbench_mmdet.engine.distributed import joined_processes, total
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import Images, read_result
-from armbench_mmdet.launch.test import evaluate
-from armbench_mmdet.launch.train import train
+from armbench_mmdet.launch import evaluate, train
 from armbench_mmdet.minibench import SUBSETS, make_minibench
 
 IMAGES = 7

@@ -14,8 +14,7 @@ from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import read_result
-from armbench_mmdet.launch.test import chosen_subsets, evaluate, selftest
-from armbench_mmdet.launch.train import train
+from armbench_mmdet.launch import chosen_subsets, evaluate, selftest, train
 from armbench_mmdet.transforms import LoadPolygons
 
 REPO = Path(__file__).resolve().parents[2]

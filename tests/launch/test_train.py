@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.launch.train import set_amp, set_auto_scale_lr, set_resume
+from armbench_mmdet.launch import set_amp, set_auto_scale_lr, set_resume
 
 
 def test_amp_changes_the_optimizer_wrapper_alone() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from armbench_mmdet.masks import decode
+from armbench_mmdet.masks import encode as decode
 
 
 @pytest.mark.parametrize('seed', range(20))

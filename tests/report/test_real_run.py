@@ -9,8 +9,7 @@ import pytest
 from armbench_mmdet import configs
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.engine.checkpoints import find_checkpoint
-from armbench_mmdet.launch.test import evaluate
-from armbench_mmdet.launch.train import train
+from armbench_mmdet.launch import evaluate, train
 from armbench_mmdet.report.page import gather, write_report
 from armbench_mmdet.report.plots import loss_plot
 from armbench_mmdet.report.provenance import provenance

@@ -9,15 +9,7 @@ from typing import Any
 import pytest
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.overrides import (
-    applied,
-    assignments,
-    difference,
-    find,
-    resolved,
-    write_base,
-    write_overrides,
-)
+from armbench_mmdet.sweep.overrides import applied, assignments, difference, find, resolved, write_base, write_overrides
 
 OLD: dict[str, Any] = {
     'optimizer': {'type': 'AdamW', 'lr': 1e-3, 'betas': (0.9, 0.999), 'fused': True},

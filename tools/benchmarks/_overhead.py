@@ -66,7 +66,7 @@ def main(side: str, iterations: int) -> dict[str, Any]:
     """Train, and return the seconds of each iteration after the first few."""
     import torch
 
-    from armbench_mmdet.launch.train import build_runner
+    from armbench_mmdet.launch import build_runner
 
     starts: list[float] = []
     losses: list[float] = []
