@@ -59,7 +59,7 @@ def train_share(count: int, data_root: str, folder: str) -> None:
     config.model.backbone.norm_eval = True
     config.param_scheduler[0].start_factor = 1.0
     config.train_dataloader.batch_size = 2 // count
-    config.custom_hooks.append(dict(type='Losses'))
+    config.default_hooks.losses = dict(type='Losses')
     with joined_processes(config, 'pytorch'):
         runner = train(config)
     if runner.rank == 0:
