@@ -11,18 +11,22 @@ import cv2
 import numpy as np
 from mmdet.registry import DATASETS
 from mmdet.structures.bbox import BaseBoxes
+from mmdet.structures.mask.structures import BaseInstanceMasks
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
-from armbench_mmdet.transforms.geometry import LazyResize
-from armbench_mmdet.transforms.loading import LoadPolygons, RenderImage
-from armbench_mmdet.transforms.tote_copy_paste import ToteCopyPaste
-from armbench_mmdet.transforms.tote_crop_jitter import ToteCropJitter
-from armbench_mmdet.transforms.warehouse_lighting import WarehouseLighting
-from armbench_mmdet.transforms.zoom_out_tote import ZoomOutTote
+from armbench_mmdet.transforms import (
+    LazyResize,
+    LoadPolygons,
+    RenderImage,
+    ToteCopyPaste,
+    ToteCropJitter,
+    WarehouseLighting,
+    ZoomOutTote,
+)
 from armbench_mmdet.visualization.instances import Instance, draw_overlay
 
 _MARGIN_PX = 6
@@ -33,53 +37,27 @@ AUGMENTATIONS = (ToteCropJitter, ZoomOutTote, ToteCopyPaste, WarehouseLighting)
 
 
 def draw_sample(
-    image: np.ndarray, bitmaps: np.ndarray, boxes: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    image: np.ndarray, masks: Any, boxes: Any, labels: Sequence[int] | np.ndarray, class_names: Sequence[str]
 ) -> np.ndarray:
-    """A training image with its masks, boxes and classes, (H, W, 3) uint8, BGR; small ones are enlarged.
+    """A training image (H, W, 3) uint8, BGR, with its masks, boxes and classes; small ones are enlarged.
 
     Args:
-        image: (H, W, 3) uint8, BGR.
-        bitmaps: (N, H, W) uint8 or bool.
-        boxes: (N, 4) x1, y1, x2, y2 in pixels.
+        image: The image.
+        masks: mmdet's masks, or (N, H, W) uint8 or bool.
+        boxes: mmdet's boxes, or (N, 4) x1, y1, x2, y2 in pixels.
         labels: (N,) int.
         class_names: Names of the labels.
     """
-    masks = mask_api.encode(np.asfortranarray(np.asarray(bitmaps, np.uint8).transpose(1, 2, 0)))
+    bitmaps = np.asarray(masks.to_ndarray() if isinstance(masks, BaseInstanceMasks) else masks, np.uint8)
+    codes = mask_api.encode(np.asfortranarray(bitmaps.transpose(1, 2, 0)))
+    rows = np.asarray(boxes.tensor if isinstance(boxes, BaseBoxes) else boxes).tolist()
     names = [class_names[label] if label < len(class_names) else str(label) for label in labels]
-    instances = [Instance(mask, name, box=box) for mask, name, box in zip(masks, names, boxes.tolist(), strict=True)]
+    instances = [Instance(code, name, box=box) for code, name, box in zip(codes, names, rows, strict=True)]
     return draw_overlay(image, instances)
 
 
-def draw_results(results: dict, class_names: Sequence[str]) -> np.ndarray:
-    """:func:`draw_sample` for a sample between two transforms."""
-    boxes = results['gt_bboxes']
-    array = boxes.tensor.numpy() if isinstance(boxes, BaseBoxes) else np.asarray(boxes)
-    bitmaps = results['gt_masks'].to_ndarray()
-    return draw_sample(results['img'], bitmaps, array, results['gt_bboxes_labels'], class_names)
-
-
-def draw_packed(packed: dict, class_names: Sequence[str]) -> np.ndarray:
-    """:func:`draw_sample` for what ``PackDetInputs`` hands to the model."""
-    image = packed['inputs'].permute(1, 2, 0).clamp(0, 255).byte().numpy()
-    instances = packed['data_samples'].gt_instances
-    boxes = instances.bboxes.tensor if isinstance(instances.bboxes, BaseBoxes) else instances.bboxes
-    labels = instances.labels.numpy()
-    bitmaps = instances.masks.to_ndarray() if 'masks' in instances else np.zeros((len(labels), *image.shape[:2]))
-    return draw_sample(image, bitmaps, boxes.numpy(), labels, class_names)
-
-
 def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int, cell_px: int = 360) -> np.ndarray:
-    """Pictures in rows of ``columns``, each scaled to fit a square of ``cell_px``, under its title.
-
-    Args:
-        cells: Pictures, (H, W, 3) uint8, BGR, of any sizes.
-        titles: One for each picture; may be empty.
-        columns: Pictures in a row.
-        cell_px: Longest side of a picture on the sheet.
-
-    Returns:
-        The sheet, (H, W, 3) uint8, BGR.
-    """
+    """Pictures (H, W, 3) uint8, BGR, in rows of ``columns``, scaled to a longest side of ``cell_px``, under titles."""
     rows = []
     title_px = _TITLE_PX if any(titles) else 0
     for start in range(0, len(cells), columns):
@@ -117,55 +95,30 @@ def _fitted(picture: np.ndarray, side_px: int) -> np.ndarray:
 
 
 def pipeline_sheet(config: Config, num: int, columns: int, cell_px: int, seed: int) -> np.ndarray:
-    """Samples exactly as the training data set of ``config`` yields them.
-
-    Args:
-        config: A config with a ``train_dataloader``.
-        num: Number of images; fewer when the data set has fewer.
-        columns: Pictures in a row.
-        cell_px: Side of a picture.
-        seed: Chooses the images and seeds the transforms.
-
-    Returns:
-        The sheet, (H, W, 3) uint8, BGR.
-    """
+    """At most ``num`` samples exactly as the training data set of ``config`` yields them; ``seed`` decides which."""
     data_set = _training_set(config)
     cells, titles = [], []
     for index in _chosen(len(data_set), num, seed):
         np.random.seed(seed + index)  # noqa: NPY002 - the transforms draw from the global state
         packed = data_set[index]
-        cells.append(draw_packed(packed, data_set.metainfo['classes']))
-        shape = 'x'.join(str(side) for side in packed['inputs'].shape[:0:-1])
-        titles.append(f'{index}: {shape}, {len(packed["data_samples"].gt_instances)} instances')
+        image = packed['inputs'].permute(1, 2, 0).clamp(0, 255).byte().numpy()
+        found = packed['data_samples'].gt_instances
+        masks = found.masks if 'masks' in found else np.zeros((len(found), *image.shape[:2]))
+        cells.append(draw_sample(image, masks, found.bboxes, found.labels.tolist(), data_set.metainfo['classes']))
+        titles.append(f'{index}: {image.shape[1]}x{image.shape[0]}, {len(found)} instances')
     return make_sheet(cells, titles, columns, cell_px)
 
 
 def augmentation_sheet(config: Config, columns: int, cell_px: int, seed: int) -> np.ndarray:
-    """One row for each custom augmentation, always applied, on images of the training data set.
-
-    Args:
-        config: A config with a ``train_dataloader``.
-        columns: Images in a row.
-        cell_px: Side of a picture.
-        seed: Chooses the images and seeds the augmentations.
-
-    Returns:
-        The sheet, (H, W, 3) uint8, BGR; its first row shows the images unchanged.
-    """
+    """A row for each custom augmentation, always applied, below one of the images as they are."""
     data_set = _training_set(config)
     infos = [data_set.get_data_info(index) for index in _chosen(len(data_set), columns, seed)]
     np.random.seed(seed)  # noqa: NPY002 - the transforms draw from the global state
-    cells, titles = augmented_cells(infos, data_set.metainfo['classes'])
-    return make_sheet(cells, titles, len(infos), cell_px)
+    return make_sheet(*augmented_cells(infos, data_set.metainfo['classes']), len(infos), cell_px)
 
 
 def augmented_cells(infos: Sequence[dict], class_names: Sequence[str]) -> tuple[list[np.ndarray], list[str]]:
-    """Pictures and titles of :func:`augmentation_sheet`, row by row.
-
-    Args:
-        infos: Annotated images as a data set gives them before any transform.
-        class_names: Names of the labels.
-    """
+    """Pictures and titles of :func:`augmentation_sheet`, row by row, from what a data set gives to its transforms."""
     cells, titles = [], []
     for augmentation in (None, *AUGMENTATIONS):
         step: list[Any] = [] if augmentation is None else [augmentation(prob=1.0)]
@@ -176,7 +129,8 @@ def augmented_cells(infos: Sequence[dict], class_names: Sequence[str]) -> tuple[
             results = copy.deepcopy(info)
             for transform in (LoadPolygons(), *steps):
                 results = transform(results)
-            cells.append(draw_results(results, class_names))
+            labels = results['gt_bboxes_labels']
+            cells.append(draw_sample(results['img'], results['gt_masks'], results['gt_bboxes'], labels, class_names))
             titles.append('unchanged' if augmentation is None else augmentation.__name__)
     return cells, titles
 
@@ -203,20 +157,12 @@ def _chosen(size: int, num: int, seed: int) -> list[int]:
 def minibench_sheet(width_px: int = 320, height_px: int = 256, seed: int = 0) -> np.ndarray:
     """Twelve procedural totes, each beside its masks: 8 of mix, 2 zoomed-out, 2 same-object.
 
-    Args:
-        width_px: Width of one picture.
-        height_px: Height of one picture.
-        seed: As for :func:`~armbench_mmdet.minibench.make_minibench`; the totes are the first of its test splits.
-
-    Returns:
-        The sheet, (H, W, 3) uint8, BGR.
+    They are the first of the test splits that :func:`~armbench_mmdet.minibench.make_minibench` makes from ``seed``.
     """
     cells = []
     for number, subset in enumerate(_SHOWN_SUBSETS):
-        index = number - _SHOWN_SUBSETS.index(subset)
-        scene = render_scene(
-            np.random.default_rng([seed, SUBSETS.index(subset), 2, index]), subset, width_px, height_px
-        )
+        rng = np.random.default_rng([seed, SUBSETS.index(subset), 2, number - _SHOWN_SUBSETS.index(subset)])
+        scene = render_scene(rng, subset, width_px, height_px)
         planes = [scene.tote_mask, *(scene.id_map == item.id for item in scene.objects)]
         masks = mask_api.encode(np.asfortranarray(np.stack(planes, axis=2).astype(np.uint8)))
         instances = [Instance(mask, 'object' if place else 'tote') for place, mask in enumerate(masks)]

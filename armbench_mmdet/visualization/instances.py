@@ -18,6 +18,7 @@ _MARGIN_PX = 5
 _INK = (30, 30, 30)
 
 Box = tuple[int, int, int, int]
+Colour = tuple[int, int, int]
 
 
 class Chip(NamedTuple):
@@ -31,22 +32,13 @@ class Chip(NamedTuple):
     """
 
     text: str
-    colour: tuple[int, int, int]
+    colour: Colour
     box: Box
     at_corner: bool
 
 
 def draw_chips(image: np.ndarray, chips: Sequence[Chip], text_px: int) -> np.ndarray:
-    """Write the chips on a picture, each near its box and where it covers the least of the earlier ones.
-
-    Args:
-        image: (H, W, 3) uint8, BGR.
-        chips: In the order in which they are placed.
-        text_px: Height of the font.
-
-    Returns:
-        (H, W, 3) uint8, BGR.
-    """
+    """Write the chips on a picture, each near its box and where it covers the least of the earlier ones."""
     if not chips:
         return image
     canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
@@ -63,16 +55,13 @@ def draw_chips(image: np.ndarray, chips: Sequence[Chip], text_px: int) -> np.nda
     return np.asarray(canvas)[..., ::-1]
 
 
-def draw_legend(width_px: int, title: str, entries: Sequence[tuple[str, tuple[int, int, int], bool]]) -> np.ndarray:
+def draw_legend(width_px: int, title: str, entries: Sequence[tuple[str, Colour, bool]]) -> np.ndarray:
     """A strip with a title on the left and, on the right, coloured squares with what they mean.
 
     Args:
         width_px: Of the strip; the font shrinks until all fits.
         title: On the left.
         entries: Text, BGR colour, and whether the square is hatched.
-
-    Returns:
-        (H, ``width_px``, 3) uint8, BGR, H the same for all.
     """
     strip = Image.new('RGB', (width_px, _LEGEND_TEXT_PX + 2 * _MARGIN_PX), 'white')
     pen = ImageDraw.Draw(strip)
@@ -142,8 +131,6 @@ _LEGIBLE_PX = 768
 _NARROWEST_PANEL_PX = 300
 _GAP_PX = 6
 
-Colour = tuple[int, int, int]
-
 
 @dataclasses.dataclass(frozen=True)
 class Instance:
@@ -194,9 +181,6 @@ def draw_comparison(
         predictions: Predictions with their verdicts; their scores are written on them.
         title: Put over the predictions.
         panel_px: Longer side of the image in each of the two panels.
-
-    Returns:
-        (H', W', 3) uint8, BGR.
     """
     panels = []
     for heading, instances, verdicts in (
