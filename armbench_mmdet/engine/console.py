@@ -1,4 +1,4 @@
-"""What a run shows on the terminal; the log file in the work directory keeps everything."""
+"""The terminal of a run: its own messages and warnings; the log file in the work directory keeps everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a score could have come out otherwise: bootstrap intervals over images.
+"""Bootstrap intervals of scores, over images.
 
 Images are drawn with replacement, as many as there are, and the score is computed anew; the interval holds the middle
 95 % of the draws (percentile bootstrap, Efron & Tibshirani 1993, chapter 13). Two runs on the same images share the

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: the best config, a table of the trials, a page."""
+"""The output of a sweep: the best config, a table of the trials, a page."""
 
 from __future__ import annotations
 
