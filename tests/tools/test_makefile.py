@@ -21,7 +21,8 @@ def make(venv: Path, target: str, failing: str = 'nothing', status: int = 0) -> 
     python.parent.mkdir(exist_ok=True)
     python.write_text(f'#!/bin/sh\necho "python $*"\ncase "$*" in *{failing}*) exit {status};; esac\n')
     python.chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if name not in ('MAKEFLAGS', 'OMP_NUM_THREADS')}
+    unset = ('MAKEFLAGS', 'MAKELEVEL', 'MFLAGS', 'OMP_NUM_THREADS')  # the tests may run under make themselves
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
     command = ['make', target, f'VENV={venv}']
     return subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
