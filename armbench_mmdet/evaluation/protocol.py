@@ -87,7 +87,6 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 IOU_TYPES = ('bbox', 'segm')
 
-LARGEST_AREA_PX = 1e5**2
 SIZE_EDGES_PX = (32.0**2, 96.0**2)
 """COCO's edges between small, medium and large, in pixels of area."""
 

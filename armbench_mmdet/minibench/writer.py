@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import multiprocessing
-import os
 import shutil
 import sys
 import warnings
@@ -24,6 +23,7 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import locked, remove_drafts, write_atomically
 from armbench_mmdet.minibench.outlines import CATEGORIES, scene_annotations
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
+from armbench_mmdet.system import usable_cores
 
 SPLITS = ('train', 'val', 'test')
 DEFAULT_COUNTS: Mapping[tuple[str, str], int] = {
@@ -207,7 +207,7 @@ def make_minibench(
             for i in range(counts[subset, split])
         ]
     flat = [job for group in jobs.values() for job in group]
-    workers = min(_cores() if workers is None else workers, max(1, len(flat) // 8))
+    workers = min(usable_cores() if workers is None else workers, max(1, len(flat) // 8))
     shown = tqdm(total=len(flat), desc='minibench', unit='img', disable=not show_progress, smoothing=0.1)
     with contextlib.closing(_made(flat, workers)) as made, shown:
         for (subset, split), group in jobs.items():
@@ -217,10 +217,6 @@ def make_minibench(
                 shown.update()
             _write_json(out / subset / f'{split}.json', _coco(group, rows, subset, split))
     _write_json(out / MARKER, {**identity, 'complete': True})
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _identity(counts: Mapping[tuple[str, str], int], width_px: int, height_px: int, seed: int) -> dict[str, Any]:
