@@ -35,6 +35,11 @@ def circle(radius: float, z: float, count: int, centre: tuple[float, float] = (0
     return points
 
 
+def level_quad(x0: float, y0: float, x1: float, y1: float, z: float) -> Points:
+    """The corners of a level rectangle as ``(4, 3)`` points: first side left, right, opposite side right, left."""
+    return np.array([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], np.float64)
+
+
 @dataclass(frozen=True)
 class Light:
     """Directional light.

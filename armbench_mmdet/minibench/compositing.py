@@ -7,8 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armbench_mmdet.minibench.camera import Camera
-from armbench_mmdet.minibench.paint import Brush, Difficulty, Pixels, multiply, smooth_noise
+from armbench_mmdet.minibench.paint import Brush, Pixels, multiply, smooth_noise
 from armbench_mmdet.minibench.tote import Tote
+
+MIN_VISIBLE_FRAC, MIN_VISIBLE_AREA_FRAC = 0.35, 0.0009
+"""Objects that show a smaller share of themselves, or of the image, are taken out of the scene before painting."""
 
 
 def _window(brush: Brush, shape: tuple[int, ...]) -> tuple[slice, slice, slice, slice] | None:
@@ -77,7 +80,7 @@ def _number(brushes: list[Brush], shape: tuple[int, int], factor: int) -> tuple[
 
 
 def drop_hidden(
-    brushes: list[Brush], shape: tuple[int, int], factor: int, level: Difficulty
+    brushes: list[Brush], shape: tuple[int, int], factor: int
 ) -> tuple[list[int], NDArray[np.int32], list[int], list[int]]:
     """Take out what shows too little, the least visible first, until everything left shows enough.
 
@@ -85,14 +88,14 @@ def drop_hidden(
         Indices of the brushes kept, the id map, and full and visible areas of those kept.
     """
     kept = list(range(len(brushes)))
-    least_px = max(4.0, level.min_visible_area_frac * shape[0] * shape[1])
+    least_px = max(4.0, MIN_VISIBLE_AREA_FRAC * shape[0] * shape[1])
     while True:
         id_map, full = _number([brushes[i] for i in kept], shape, factor)
         visible = np.bincount(id_map.ravel(), minlength=len(kept) + 1)[1:]
         poor = [
             (int(visible[k]), k)
             for k in range(len(kept))
-            if visible[k] < least_px or visible[k] < level.min_visible_frac * full[k]
+            if visible[k] < least_px or visible[k] < MIN_VISIBLE_FRAC * full[k]
         ]
         if not poor:
             return kept, id_map, full, [int(value) for value in visible]
@@ -131,7 +134,7 @@ def reflect_in_walls(canvas: Pixels, covered: Pixels, camera: Camera, tote: Tote
             both[:, wall] = np.where(free[:, wall, None] == 0, np.clip(seen, 0, 255).astype(np.uint8), both[:, wall])
 
 
-def expose(image: Pixels, rng: np.random.Generator, level: Difficulty) -> Pixels:
+def expose(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Uneven light, lens blur and sensor noise."""
     rows, columns = image.shape[:2]
     small_y, small_x = 24, 32
@@ -140,9 +143,9 @@ def expose(image: Pixels, rng: np.random.Generator, level: Difficulty) -> Pixels
     field = np.float32(rng.uniform(1.0, 1.2)) - np.float32(rng.uniform(0.1, 0.28)) * (x * x + y * y) / 2
     field *= 0.95 + 0.1 * smooth_noise(rng, small_x, small_y, 5)
     image = multiply(image, field)
-    sigma = float(rng.uniform(*level.blur_px)) * rows / 256
+    sigma = float(rng.uniform(0.0, 0.45)) * rows / 256
     if sigma > 0.15:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
-    noise = rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(rng.uniform(*level.noise_sigma))
+    noise = rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(rng.uniform(1.5, 4.0))
     grain = np.clip(noise + np.float32(128), 0, 255).astype(np.uint8)
     return cv2.addWeighted(image, 1.0, cv2.merge([grain] * 3), 1.0, -128)

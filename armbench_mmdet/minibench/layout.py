@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from armbench_mmdet.minibench import packaging, solids
 from armbench_mmdet.minibench.camera import Pose, cos_sin
-from armbench_mmdet.minibench.paint import Brush, Difficulty, Size
+from armbench_mmdet.minibench.paint import Brush, Size, weighted
 
 Range = tuple[float, float]
 
@@ -67,17 +67,10 @@ KINDS: tuple[Kind, ...] = (
     Kind('ball_net', 5, (0.28, 0.42), (0.55, 0.7), (0.35, 0.45), packaging.paint_ball_net),
 )
 
-_TOTAL_WEIGHT = sum(kind.weight for kind in KINDS)
-
 
 def sample_kind(rng: np.random.Generator) -> Kind:
     """A kind, the common ones more often."""
-    pick = int(rng.integers(_TOTAL_WEIGHT))
-    for kind in KINDS:
-        pick -= kind.weight
-        if pick < 0:
-            return kind
-    raise RuntimeError('the weights of the kinds do not add up')
+    return KINDS[weighted(rng, [kind.weight for kind in KINDS])]
 
 
 _CELLS_PER_LENGTH = 128
@@ -140,6 +133,12 @@ class Ground:
         return Spot(x, y, spot.turn, spot.length, spot.width)
 
 
+_COUNT_WEIGHTS = (1, 2, 3, 5, 7, 9, 10, 10, 9, 8, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
+"""How common totes of 1, 2, 3, … objects are in mix."""
+
+_STACK_PROB, _STACK_OVERLAP_FRAC = 0.14, (0.12, 0.40)  # laid across another, and with which share of the footprint
+_CONTACT_PROB, _WALL_PROB, _LEAN_PROB = 0.18, 0.18, 0.25  # pushed against another, or a wall; thin ones lean on it
+
 _TRIALS = 12
 _MAX_SLOPE = 0.45
 
@@ -191,17 +190,15 @@ def _contact_spot(rng: np.random.Generator, ground: Ground, size: Size, other: P
     return ground.confine(Spot(x, y, turn, size[0], size[1]))
 
 
-def _choose(
-    rng: np.random.Generator, ground: Ground, size: Size, placed: list[Placed], rim: float, level: Difficulty
-) -> Spot:
+def _choose(rng: np.random.Generator, ground: Ground, size: Size, placed: list[Placed], rim: float) -> Spot:
     """The best of some random spots: on another object if that was drawn, else where it is free."""
     stack, contact, wall = rng.random(3)
-    target = float(rng.uniform(*level.stack_overlap_frac)) if placed and stack < level.stack_prob else 0.0
+    target = float(rng.uniform(*_STACK_OVERLAP_FRAC)) if placed and stack < _STACK_PROB else 0.0
     best, best_cost = None, math.inf
     for _ in range(_TRIALS):
-        if target == 0.0 and wall < level.wall_prob:
+        if target == 0.0 and wall < _WALL_PROB:
             spot = _wall_spot(rng, ground, size)
-        elif target == 0.0 and placed and contact < level.contact_prob:
+        elif target == 0.0 and placed and contact < _CONTACT_PROB:
             spot = _contact_spot(rng, ground, size, placed[int(rng.integers(len(placed)))])
         else:
             spot = _random_spot(rng, ground, size)
@@ -246,49 +243,45 @@ def _lay(ground: Ground, spot: Spot, kind: Kind, size: Size, index: int, look_se
     return Placed(kind, size, Pose.resting(spot.x, spot.y, z, spot.turn, slope), look_seed, below)
 
 
-def scatter(rng: np.random.Generator, ground: Ground, rim: float, level: Difficulty) -> list[Placed]:
+def scatter(rng: np.random.Generator, ground: Ground, rim: float) -> list[Placed]:
     """A mixed tote.
 
     Args:
         rng: Source of randomness.
         ground: The empty floor.
         rim: Height of the tote's rim.
-        level: How hard.
 
     Returns:
         Objects in the order in which they were put in.
     """
-    weights = level.count_weights
-    pick = int(rng.integers(sum(weights)))
-    count = next(i for i in range(len(weights)) if pick < sum(weights[: i + 1])) + 1
-    crowd = max(level.min_crowd_scale, min(1.0, math.sqrt(level.crowd_reference / count)))
+    count = weighted(rng, _COUNT_WEIGHTS) + 1
+    crowd = max(0.74, min(1.0, math.sqrt(7 / count)))
     placed: list[Placed] = []
     for _ in range(count):
         kind = sample_kind(rng)
-        size = kind.sample_size(rng, crowd * level.size_scale)
-        if kind.thin and rng.random() < level.lean_prob:
+        size = kind.sample_size(rng, crowd)
+        if kind.thin and rng.random() < _LEAN_PROB:
             leaning = _lean(rng, ground, kind, size, placed)
             if leaning is not None:
                 placed.append(leaning)
                 continue
-        spot = _choose(rng, ground, size, placed, rim, level)
+        spot = _choose(rng, ground, size, placed, rim)
         placed.append(_lay(ground, spot, kind, size, len(placed), int(rng.integers(2**62))))
     return placed
 
 
-def pack(rng: np.random.Generator, ground: Ground, level: Difficulty) -> list[Placed]:
+def pack(rng: np.random.Generator, ground: Ground) -> list[Placed]:
     """Copies of one object in touching rows, some missing, now and then a few more on top.
 
     Args:
         rng: Source of randomness.
         ground: The empty floor.
-        level: How hard.
 
     Returns:
         Objects in the order in which they were put in; all have one size and one look.
     """
     kind = KINDS[int(rng.integers(len(KINDS)))]
-    size = kind.sample_size(rng, 0.85 * level.size_scale)
+    size = kind.sample_size(rng, 0.85)
     look_seed = int(rng.integers(2**62))
     lying = int(rng.integers(2))
     pitch_x, pitch_y = (size[0], size[1]) if lying == 0 else (size[1], size[0])

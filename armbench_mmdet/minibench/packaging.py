@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 
 from armbench_mmdet.minibench import labels
-from armbench_mmdet.minibench.camera import Points
+from armbench_mmdet.minibench.camera import Points, level_quad
 from armbench_mmdet.minibench.paint import (
     BLACK,
     CARDBOARD,
-    DEFAULT,
     WHITE,
     Brush,
     Colour,
@@ -61,8 +60,8 @@ def wavy_outline(rng: np.random.Generator, brush: Brush, wave: float, corner: fl
 
 def sheet_quad(brush: Brush, z_frac: float = 0.5) -> Points:
     """The four corners of the object's length × width rectangle at a share of its height."""
-    x, y, z = brush.size[0] / 2, brush.size[1] / 2, brush.size[2] * z_frac
-    return np.array([(-x, -y, z), (x, -y, z), (x, y, z), (-x, y, z)])
+    x, y = brush.size[0] / 2, brush.size[1] / 2
+    return level_quad(-x, -y, x, y, brush.size[2] * z_frac)
 
 
 def _pillow(columns: int, rows: int, edge: float) -> np.ndarray:
@@ -74,7 +73,7 @@ def _pillow(columns: int, rows: int, edge: float) -> np.ndarray:
 
 def _contents(rng: np.random.Generator, columns: int, rows: int, floor: Colour) -> tuple[Pixels, Pixels]:
     """What is in a clear bag: a few blobs or parts, with the mask they cover."""
-    base = object_colour(rng, floor, DEFAULT.min_contrast)
+    base = object_colour(rng, floor)
     inside = labels.blank(columns, rows, base)
     cover = np.zeros((rows, columns), np.uint8)
     style = int(rng.integers(3))
@@ -122,7 +121,7 @@ def paint_crisp_bag(brush: Brush, rng: np.random.Generator) -> None:
     waist = float(rng.uniform(0.86, 0.96))
     length, width, height = brush.size
     columns, rows = brush.texture_px(length, width)
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     texture = labels.design(rng, columns, rows, base, int(rng.integers(1, 4)))
     shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), int(rng.integers(4, 8)), 0.9)
     texture = add_glare(multiply(texture, shade * _pillow(columns, rows, 0.45)), glare)
@@ -145,7 +144,7 @@ def paint_pouch(brush: Brush, rng: np.random.Generator) -> None:
     outline = wavy_outline(rng, brush, 0.015, 0.09)
     length, width, _ = brush.size
     columns, rows = brush.texture_px(length, width)
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     texture = labels.blank(columns, rows, base)
     first, last = int(0.14 * columns), int(0.86 * columns)
     texture[:, first:last] = labels.design(rng, last - first, rows, base)
@@ -188,7 +187,7 @@ def paint_cloth(brush: Brush, rng: np.random.Generator) -> None:
     outline = wavy_outline(rng, brush, 0.05, 0.10)
     length, width, _ = brush.size
     columns, rows = brush.texture_px(length, width)
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     texture = labels.blank(columns, rows, base)
     if rng.random() < 0.6:
         pitch = max(3, rows // int(rng.integers(5, 12)))
@@ -255,7 +254,7 @@ def _finish(rng: np.random.Generator, texture: Pixels, gloss: float) -> Pixels:
 def paint_box(brush: Brush, rng: np.random.Generator) -> None:
     """A printed retail box with a label on top and design on its sides."""
     length, width, height = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     top = labels.design(rng, *brush.texture_px(length, width), base)
     if rng.random() < 0.4:
         labels.sticker(top, rng, 0.3)
@@ -290,7 +289,7 @@ def paint_carton(brush: Brush, rng: np.random.Generator) -> None:
 def paint_book(brush: Brush, rng: np.random.Generator) -> None:
     """A book: printed cover, spine on one side, page edges on the others."""
     length, width, height = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     columns, rows = brush.texture_px(length, width)
     cover = np.ascontiguousarray(labels.design(rng, columns, rows, base, int(rng.integers(1, 5))))
     labels.rectangle(cover, (0, 0, columns, max(1, rows // 22)), toned(base, rng, 0.7))
@@ -305,7 +304,7 @@ def paint_blister(brush: Brush, rng: np.random.Generator) -> None:
     """A printed card with a hang hole (which counts as card) and goods under a clear bubble."""
     length, width, height = brush.size
     columns, rows = brush.texture_px(length, width)
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     card = labels.design(rng, columns, rows, base)
     hole = (int(0.06 * columns), rows // 2)
     cv2.ellipse(card, hole, (max(1, rows // 30), max(2, rows // 9)), 0, 0, 360, toned(brush.floor, rng, 0.4), -1)
@@ -323,9 +322,7 @@ def paint_blister(brush: Brush, rng: np.random.Generator) -> None:
     labels.rectangle(bubble, labels.part(bubble_w, bubble_h, 0.3, 0.4, 0.7, 0.6), toned(goods, rng, 0.6))
     cv2.rectangle(bubble, (0, 0), (bubble_w - 1, bubble_h - 1), (215, 218, 220), max(1, bubble_h // 18))
     bubble = add_glare(bubble, spot(bubble_w, bubble_h, float(rng.random()), float(rng.random()), 0.2), 0.9)
-    low_x, high_x, half, z = -0.16 * length, 0.44 * length, 0.33 * width, height
-    quad = np.array([(low_x, -half, z), (high_x, -half, z), (high_x, half, z), (low_x, half, z)])
-    brush.face(bubble, quad)
+    brush.face(bubble, level_quad(-0.16 * length, -0.33 * width, 0.44 * length, 0.33 * width, height))
 
 
 def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
@@ -333,7 +330,7 @@ def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
     length, width, height = brush.size
     outline = wavy_outline(rng, brush, 0.06, 0.05, 0.2)
     columns, rows = brush.texture_px(length, width)
-    ball = WHITE if rng.random() < 0.5 else object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    ball = WHITE if rng.random() < 0.5 else object_colour(rng, brush.floor)
     bag = labels.blank(columns, rows, toned(ball, rng, 0.45))
     shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), 7, 0.8)
     brush.face(add_glare(multiply(bag, shade), glare, 0.6), sheet_quad(brush, 0.2), outline)
@@ -356,6 +353,6 @@ def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
                 cv2.line(texture, (size - line, 0), (2 * size - line, size), toned(ball, rng, 0.72), 1, cv2.LINE_AA)
             centre = (-length / 2 + (i + 0.5) * pitch_x, -width / 2 + (j + 0.5) * pitch_y)
             sphere_shade(brush, texture, centre, radius, height / 2)
-    x0, x1, y, z = length / 2 - card, length / 2, 0.48 * width, 0.5 * height
+    y = 0.48 * width
     front = labels.design(rng, *brush.texture_px(card, 2 * y), BLACK if rng.random() < 0.4 else print_colour(rng), 4)
-    brush.face(front, np.array([(x0, -y, z), (x1, -y, z), (x1, y, z), (x0, y, z)]))
+    brush.face(front, level_quad(length / 2 - card, -y, length / 2, y, 0.5 * height))

@@ -1,9 +1,9 @@
-"""Colours, textures and the brush; the settings of difficulty."""
+"""Colours, textures and the brush."""
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -12,56 +12,12 @@ from numpy.typing import NDArray
 
 from armbench_mmdet.minibench.camera import Camera, Light, Points, Pose
 
-
-@dataclass(frozen=True)
-class Difficulty:
-    """Named constants of the scene sampler; lengths are in tote lengths, areas in shares of the image.
-
-    Attributes:
-        count_weights: Integer weight of drawing 1, 2, 3, … objects for a tote of the mix subset.
-        size_scale: Factor on every object's length, width and height.
-        crowd_reference: Number of objects up to which objects keep their size; fuller totes get smaller ones.
-        min_crowd_scale: Smallest factor that a full tote puts on its objects.
-        stack_prob: Probability that an object is laid across another one on purpose.
-        stack_overlap_frac: Range of the share of the footprint that then lies on the other.
-        contact_prob: Probability that an object is pushed against the side of another one.
-        wall_prob: Probability that an object is pushed against a wall.
-        lean_prob: Probability that a thin object leans on a wall.
-        min_visible_frac: Objects with a smaller share visible are taken out of the scene before painting.
-        min_visible_area_frac: So are objects with a smaller visible area.
-        min_contrast: Least difference (largest channel, 0…255) between an object's main colour and the floor.
-        mix_fill_frac: Range of the share of the image width that the tote takes in mix and same-object.
-        zoomed_fill_frac: The same for zoomed-out.
-        noise_sigma: Range of the standard deviation of the sensor noise, in grey levels.
-        blur_px: Range of the Gaussian blur's sigma at 256 px image height.
-    """
-
-    count_weights: tuple[int, ...] = (1, 2, 3, 5, 7, 9, 10, 10, 9, 8, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
-    size_scale: float = 1.0
-    crowd_reference: int = 7
-    min_crowd_scale: float = 0.74
-    stack_prob: float = 0.14
-    stack_overlap_frac: tuple[float, float] = (0.12, 0.40)
-    contact_prob: float = 0.18
-    wall_prob: float = 0.18
-    lean_prob: float = 0.25
-    min_visible_frac: float = 0.35
-    min_visible_area_frac: float = 0.0009
-    min_contrast: int = 65
-    mix_fill_frac: tuple[float, float] = (0.90, 1.0)
-    zoomed_fill_frac: tuple[float, float] = (0.45, 0.65)
-    noise_sigma: tuple[float, float] = (1.5, 4.0)
-    blur_px: tuple[float, float] = (0.0, 0.45)
-
-
-DEFAULT = Difficulty()
-
-
 Colour = tuple[int, int, int]
 
 WHITE: Colour = (238, 240, 240)
 BLACK: Colour = (26, 24, 24)
 CARDBOARD: Colour = (92, 138, 176)
+_MIN_CONTRAST = 65  # of an object and the floor, in the channel that differs most
 
 # Weight, hue, saturation, value.
 _TOTES = (
@@ -78,7 +34,8 @@ _TOTES = (
 _INKS = ((6, 0.0), (3, 0.05), (4, 0.13), (2, 0.24), (4, 0.36), (3, 0.48), (7, 0.58), (4, 0.63), (2, 0.76), (3, 0.93))
 
 
-def _weighted(rng: np.random.Generator, weights: list[int]) -> int:
+def weighted(rng: np.random.Generator, weights: Sequence[int]) -> int:
+    """A random index, by integer weights."""
     pick = int(rng.integers(sum(weights)))
     return next(i for i in range(len(weights)) if pick < sum(weights[: i + 1]))
 
@@ -102,7 +59,7 @@ def contrast(first: Colour, second: Colour) -> int:
 
 def tote_colour(rng: np.random.Generator) -> Colour:
     """A tote's plastic; yellow and tan are the commonest, as in ARMBench."""
-    _, hue, saturation, value = _TOTES[_weighted(rng, [row[0] for row in _TOTES])]
+    _, hue, saturation, value = _TOTES[weighted(rng, [row[0] for row in _TOTES])]
     jitter = rng.uniform(-1, 1, 3)
     return hsv(hue + 0.012 * jitter[0], saturation + 0.08 * jitter[1], value + 0.09 * jitter[2])
 
@@ -110,7 +67,7 @@ def tote_colour(rng: np.random.Generator) -> Colour:
 def print_colour(rng: np.random.Generator) -> Colour:
     """A colour that packaging is printed in: strong, white, black, pastel or cardboard."""
     style, shift, a, b = (float(value) for value in rng.random(4))
-    hue = _INKS[_weighted(rng, [row[0] for row in _INKS])][1] + 0.05 * (shift - 0.5)
+    hue = _INKS[weighted(rng, [row[0] for row in _INKS])][1] + 0.05 * (shift - 0.5)
     if style < 0.46:
         return hsv(hue, 0.55 + 0.4 * a, 0.40 + 0.5 * b)
     if style < 0.70:
@@ -120,11 +77,11 @@ def print_colour(rng: np.random.Generator) -> Colour:
     return hsv(hue, 0.2 + 0.25 * a, 0.60 + 0.3 * b)
 
 
-def object_colour(rng: np.random.Generator, floor: Colour, least_contrast: int) -> Colour:
-    """A print colour that differs from the floor by the wanted contrast, the best of a few otherwise."""
+def object_colour(rng: np.random.Generator, floor: Colour) -> Colour:
+    """A print colour that stands out from the floor, the best of a few otherwise."""
     best = print_colour(rng)
     for _ in range(5):
-        if contrast(best, floor) >= least_contrast:
+        if contrast(best, floor) >= _MIN_CONTRAST:
             break
         other = print_colour(rng)
         best = max(best, other, key=lambda colour: contrast(colour, floor))

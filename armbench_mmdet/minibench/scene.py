@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from armbench_mmdet.minibench.camera import Camera, Light, cos_sin
 from armbench_mmdet.minibench.compositing import cast_shadow, composite, drop_hidden, expose, reflect_in_walls
 from armbench_mmdet.minibench.layout import Ground, Placed, pack, painting_order, scatter
-from armbench_mmdet.minibench.paint import DEFAULT, Brush, Difficulty, Pixels, fill_polygon, lit, multiply, smooth_noise
+from armbench_mmdet.minibench.paint import Brush, Pixels, fill_polygon, lit, multiply, smooth_noise
 from armbench_mmdet.minibench.tote import Tote, TotePainter, paint_surround, rounded, sample_tote, silhouette
 
 SUBSETS = ('mix-object-tote', 'zoomed-out-tote-transfer-set', 'same-object-transfer-set')
@@ -60,11 +60,9 @@ class Scene:
     tote_mask: NDArray[np.bool_]
 
 
-def _sample_camera(
-    rng: np.random.Generator, subset: str, tote: Tote, width_px: int, height_px: int, level: Difficulty
-) -> Camera:
+def _sample_camera(rng: np.random.Generator, subset: str, tote: Tote, width_px: int, height_px: int) -> Camera:
     zoomed = subset == ZOOMED_OUT
-    fill = float(rng.uniform(*(level.zoomed_fill_frac if zoomed else level.mix_fill_frac)))
+    fill = float(rng.uniform(*((0.45, 0.65) if zoomed else (0.90, 1.0))))
     length_px = min(fill * width_px, fill * height_px / (2 * tote.half_y + 0.06))
     height = float(rng.uniform(2.0, 2.8) if zoomed else rng.uniform(1.25, 1.6))
     jitter = [float(value) for value in rng.uniform(-1, 1, 5)]
@@ -113,9 +111,7 @@ def _uneven_light(rng: np.random.Generator, camera: Camera, tote: Tote, shape: t
     return 0.80 + 0.2 * bright + 0.14 * smooth_noise(rng, columns, rows, 20)
 
 
-def render_scene(
-    rng: np.random.Generator, subset: str, width_px: int, height_px: int, level: Difficulty = DEFAULT
-) -> Scene:
+def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px: int) -> Scene:
     """Render one picture.
 
     Args:
@@ -123,7 +119,6 @@ def render_scene(
         subset: One of :data:`SUBSETS`.
         width_px: Width of the picture.
         height_px: Height of the picture.
-        level: How hard.
 
     Returns:
         The picture with its truth. An object that would show too little is taken out of the scene before it is
@@ -131,10 +126,10 @@ def render_scene(
     """
     factor = 2 if max(width_px, height_px) <= _SUPERSAMPLED_UP_TO_PX else 1
     tote = sample_tote(rng)
-    camera = _sample_camera(rng, subset, tote, width_px * factor, height_px * factor, level)
+    camera = _sample_camera(rng, subset, tote, width_px * factor, height_px * factor)
     light = _sample_light(rng)
     ground = Ground(*tote.floor_half)
-    placed = pack(rng, ground, level) if subset == SAME_OBJECT else scatter(rng, ground, tote.rim, level)
+    placed = pack(rng, ground) if subset == SAME_OBJECT else scatter(rng, ground, tote.rim)
     looks = np.random.default_rng(int(rng.integers(2**62)))
     canvas: Pixels = np.zeros((height_px * factor, width_px * factor, 3), np.uint8)
     outline = camera.project(silhouette(tote))
@@ -144,7 +139,7 @@ def render_scene(
     fill_polygon(stencil, outline, 1)
     canvas = multiply(canvas, _uneven_light(looks, camera, tote, canvas.shape[:2]))
     brushes = _paint_objects(camera, light, tote, placed)
-    kept, id_map, full, visible = drop_hidden(brushes, (height_px, width_px), factor, level)
+    kept, id_map, full, visible = drop_hidden(brushes, (height_px, width_px), factor)
     covered = np.zeros(canvas.shape[:2], np.uint8)
     for i in kept:
         cast_shadow(canvas, brushes[i])
@@ -158,4 +153,4 @@ def render_scene(
         for number, i in enumerate(kept, 1)
     ]
     tote_mask = stencil[::factor, ::factor].astype(bool)
-    return Scene(expose(canvas, looks, level), id_map, objects, tote_mask)
+    return Scene(expose(canvas, looks), id_map, objects, tote_mask)

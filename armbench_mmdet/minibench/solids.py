@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armbench_mmdet.minibench import labels
-from armbench_mmdet.minibench.camera import Points, circle, cos_sin
+from armbench_mmdet.minibench.camera import Points, circle, cos_sin, level_quad
 from armbench_mmdet.minibench.paint import (
     BLACK,
-    DEFAULT,
     WHITE,
     Brush,
     Colour,
@@ -61,6 +60,11 @@ def turned_shading(
     return shade, glint * glint * np.float32(gloss), np.arcsin(side) * np.float32(2 / math.pi)
 
 
+def shaded(texture: Pixels, shade: NDArray[np.float32]) -> Pixels:
+    """A texture times brightness factors, each ``(h, w)``, at full precision."""
+    return cv2.multiply(texture, np.repeat(shade[:, :, None], 3, axis=2).astype(np.float32), dtype=cv2.CV_8U)
+
+
 def _wrapped(flat: Pixels, unrolled: NDArray[np.float32]) -> Pixels:
     rows, columns = unrolled.shape
     map_x = np.broadcast_to(np.arange(columns, dtype=np.float32), unrolled.shape)
@@ -82,9 +86,7 @@ def paint_turned(brush: Brush, flat: Pixels, profile: Profile, ends: tuple[Colou
     radius, axis = width / 2, height / 2
     radii = _radii(profile, flat.shape[1])
     shade, glint, unrolled = turned_shading(radii, flat.shape[0], brush.light_on_texture(), gloss)
-    texture = cv2.multiply(_wrapped(flat, unrolled), np.repeat(shade[:, :, None], 3, axis=2), dtype=cv2.CV_8U)
-    coded = (glint * 255).astype(np.uint8)
-    texture = cv2.add(texture, cv2.merge([coded, coded, coded]))
+    texture = add_glare(shaded(_wrapped(flat, unrolled), shade), glint)
     for (place, share), colour, normal in zip(
         (profile[0], profile[-1]), ends, ((-1.0, 0.0, 0.0), (1.0, 0.0, 0.0)), strict=True
     ):
@@ -93,8 +95,7 @@ def paint_turned(brush: Brush, flat: Pixels, profile: Profile, ends: tuple[Colou
     places = [(x * length, r * radius) for x, r in profile]
     outline = [(x, r, axis) for x, r in places] + [(x, -r, axis) for x, r in reversed(places)]
     x = length / 2
-    quad = np.array([(-x, -radius, axis), (x, -radius, axis), (x, radius, axis), (-x, radius, axis)])
-    brush.face(texture, quad, np.array(outline))
+    brush.face(texture, level_quad(-x, -radius, x, radius, axis), np.array(outline))
     if brush.sees((x, 0, axis), (1, 0, 0)):
         _end_ring(brush, profile[-1], ends[1])
     if brush.sees((-x, 0, axis), (-1, 0, 0)):
@@ -132,7 +133,7 @@ def _label(flat: Pixels, rng: np.random.Generator, start: float, stop: float, ba
 def paint_bottle(brush: Brush, rng: np.random.Generator) -> None:
     """A lying bottle: body, shoulder, neck and cap, with a label around the body."""
     length, width, _ = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     neck, cap = 0.30 + 0.35 * rng.random(), 0.10 + 0.06 * rng.random()
     shoulder = 0.5 - cap - 0.06 - 0.12 * rng.random()
     if rng.random() < 0.35:
@@ -151,7 +152,7 @@ def paint_bottle(brush: Brush, rng: np.random.Generator) -> None:
 def paint_roll(brush: Brush, rng: np.random.Generator) -> None:
     """A lying can, poster tube or roll with flat ends."""
     length, width, _ = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     flat = labels.blank(*brush.texture_px(length, width), base)
     metal: Colour = (170, 172, 174)
     rim = 0.02 + 0.03 * rng.random()
@@ -165,7 +166,7 @@ def paint_roll(brush: Brush, rng: np.random.Generator) -> None:
 def paint_tool(brush: Brush, rng: np.random.Generator) -> None:
     """A torch, screwdriver or brush: handle with grip rings, thinner shaft, thick head."""
     length, width, _ = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     split, thin = 0.05 + 0.15 * rng.random(), 0.35 + 0.35 * rng.random()
     head = 0.3 + 0.08 * rng.random()
     profile = [(-0.5, 0.55), (-0.47, 0.7), (split - 0.05, 0.75), (split, thin), (head - 0.04, thin), (head, 1.0)]
@@ -181,7 +182,7 @@ def paint_tool(brush: Brush, rng: np.random.Generator) -> None:
 def paint_tube(brush: Brush, rng: np.random.Generator) -> None:
     """A squeeze tube: flat crimped end, body that gets round towards the cap."""
     length, width, height = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     columns, rows = brush.texture_px(length, width)
     cap = 0.13 + 0.06 * rng.random()
     flat = labels.blank(columns, rows, base)
@@ -192,9 +193,7 @@ def paint_tube(brush: Brush, rng: np.random.Generator) -> None:
     shade, glint, _ = turned_shading(_radii(profile, columns), rows, brush.light_on_texture(), 0.3 + 0.5 * rng.random())
     round_share = np.clip(np.linspace(0.15, 1.3, columns, dtype=np.float32), 0, 1)[None, :]
     shade = 1 + (shade - 1) * round_share
-    texture = cv2.multiply(flat, np.repeat(shade[:, :, None], 3, axis=2), dtype=cv2.CV_8U)
-    coded = (glint * round_share * 255).astype(np.uint8)
-    texture = cv2.add(texture, cv2.merge([coded, coded, coded]))
+    texture = add_glare(shaded(flat, shade), glint * round_share)
     x, y = length / 2, width / 2
     rise = [(px * length, r * y, height * (0.1 + 0.4 * (px + 0.5))) for px, r in profile]
     outline: Points = np.array(rise + [(a, -b, c) for a, b, c in reversed(rise)])
@@ -241,7 +240,7 @@ def _can_top(brush: Brush, centre: tuple[float, float], radius: float, z: float,
 def paint_can(brush: Brush, rng: np.random.Generator) -> None:
     """A standing tin with printed side and metal lid."""
     _, width, height = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     radius = width / 2
     _disc(brush, (0, 0), radius, 0.0, base, 0.6)
     _cone(brush, (0, 0), (radius, 0.0), (radius, 0.3 * height), accent_colour(rng, base))
@@ -253,7 +252,7 @@ def paint_can(brush: Brush, rng: np.random.Generator) -> None:
 def paint_jar(brush: Brush, rng: np.random.Generator) -> None:
     """A standing jar or pot: body, shoulder and a screw lid with a printed disc."""
     _, width, height = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     lid = accent_colour(rng, base) if rng.random() < 0.7 else toned(base, rng, 0.8)
     radius = width / 2
     neck = radius * (0.62 + 0.33 * rng.random())
@@ -277,7 +276,7 @@ def paint_jar(brush: Brush, rng: np.random.Generator) -> None:
 def paint_tape(brush: Brush, rng: np.random.Generator) -> None:
     """A roll of tape lying flat; the cardboard core shows the inside, and counts as part of the roll."""
     _, width, height = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     radius = width / 2
     _disc(brush, (0, 0), radius, 0.0, base, 0.6)
     _cone(brush, (0, 0), (radius, 0.0), (radius, height), base)
@@ -291,7 +290,7 @@ def paint_tape(brush: Brush, rng: np.random.Generator) -> None:
 def paint_ball(brush: Brush, rng: np.random.Generator) -> None:
     """A ball: sphere shading over one, two or three colours."""
     _, width, height = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     columns, rows = brush.texture_px(width, width)
     texture = labels.blank(columns, rows, base)
     style = int(rng.integers(3))
@@ -317,27 +316,23 @@ def sphere_shade(brush: Brush, texture: labels.Pixels, centre: tuple[float, floa
     up = np.sqrt(np.clip(1 - x * x - y * y, 0, 1))
     lx, ly = brush.light_on_texture()
     shade = np.float32(0.3) + np.float32(0.8) * np.clip(0.75 * up + np.float32(lx) * x + np.float32(ly) * y, 0, 1)
-    ball = cv2.multiply(texture, np.repeat(shade[:, :, None], 3, axis=2).astype(np.float32), dtype=cv2.CV_8U)
-    ball = add_glare(ball, spot(columns, rows, 0.5 + 0.22 * lx, 0.5 + 0.22 * ly, 0.13), 0.7)
-    outline = circle(radius, z, 32, centre)
+    ball = add_glare(shaded(texture, shade), spot(columns, rows, 0.5 + 0.22 * lx, 0.5 + 0.22 * ly, 0.13), 0.7)
     cx, cy = centre
-    quad = [(cx - radius, cy - radius, z), (cx + radius, cy - radius, z)]
-    quad += [(cx + radius, cy + radius, z), (cx - radius, cy + radius, z)]
-    brush.face(ball, np.array(quad), outline)
+    quad = level_quad(cx - radius, cy - radius, cx + radius, cy + radius, z)
+    brush.face(ball, quad, circle(radius, z, 32, centre))
 
 
 def paint_multipack(brush: Brush, rng: np.random.Generator) -> None:
     """Cans in rows under shrink film."""
     length, width, height = brush.size
-    base = object_colour(rng, brush.floor, DEFAULT.min_contrast)
+    base = object_colour(rng, brush.floor)
     columns = 3 if length > 1.3 * width else 2
     pitch_x, pitch_y = length / columns, width / 2
     radius = min(pitch_x, pitch_y) / 2
     x, y = length / 2, width / 2
     film = toned(base, rng, 0.75)
-    low = np.array([(-x, -y, 0), (x, -y, 0), (x, y, 0), (-x, y, 0)])
-    high = np.array([(-x, -y, height), (x, -y, height), (x, y, height), (-x, y, height)])
-    brush.hull(np.concatenate([low * (0.95, 0.95, 1), high]), film, 0.7)
+    high = level_quad(-x, -y, x, y, height)
+    brush.hull(np.concatenate([level_quad(-x * 0.95, -y * 0.95, x * 0.95, y * 0.95, 0), high]), film, 0.7)
     brush.fill(high, film)
     for i in range(columns):
         for j in range(2):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from armbench_mmdet.minibench.camera import Camera, Light, Points, cos_sin
+from armbench_mmdet.minibench.camera import Camera, Light, Points, cos_sin, level_quad
 from armbench_mmdet.minibench.paint import (
     WHITE,
     Colour,
@@ -215,7 +215,7 @@ class TotePainter:
         facing = 1.0 if x1 > x0 else -1.0
         front = np.array([(x1, y0, high), (x1, y1, high), (x1, y1, low), (x1, y0, low)])
         self._fill(front, lit(colour, 0.42 + 0.5 * self.light.shade((facing * 0.95, 0.0, 0.3))))
-        top = np.array([(x0, y0, high), (x1, y0, high), (x1, y1, high), (x0, y1, high)])
+        top = level_quad(x0, y0, x1, y1, high)
         self._fill(top, lit(colour, 1.06))
         self._line(top, lit(colour, 0.7), 0.003, closed=True)
         middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2

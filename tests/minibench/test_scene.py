@@ -5,8 +5,9 @@ import pytest
 
 from armbench_mmdet.minibench import SUBSETS, Scene, render_scene
 from armbench_mmdet.minibench.camera import Camera, Light, Pose
+from armbench_mmdet.minibench.compositing import MIN_VISIBLE_AREA_FRAC, MIN_VISIBLE_FRAC
 from armbench_mmdet.minibench.layout import KINDS
-from armbench_mmdet.minibench.paint import DEFAULT, Brush
+from armbench_mmdet.minibench.paint import Brush
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, ZOOMED_OUT
 
 SIZE = (320, 256)
@@ -49,8 +50,8 @@ def test_no_object_shows_too_little(subset: str) -> None:
         for item in scene.objects:
             assert item.visible_area_px == np.count_nonzero(scene.id_map == item.id)
             assert item.visible_area_px <= item.full_area_px
-            assert item.visible_frac >= DEFAULT.min_visible_frac
-            assert item.visible_area_px >= DEFAULT.min_visible_area_frac * scene.id_map.size
+            assert item.visible_frac >= MIN_VISIBLE_FRAC
+            assert item.visible_area_px >= MIN_VISIBLE_AREA_FRAC * scene.id_map.size
 
 
 def test_totes_are_full_and_objects_partly_hidden(mixed: list[Scene]) -> None:
