@@ -7,8 +7,7 @@ import numpy as np
 
 from armbench_mmdet.minibench.paint import BLACK, WHITE, Colour, Pixels, accent_colour, mixed, print_colour
 
-_SYLLABLES = ('NO', 'VA', 'KI', 'RO', 'LU', 'MEN', 'TA', 'SOL', 'PRO', 'DEX', 'ZEN', 'OR', 'BI', 'CO', 'FLEX')
-_SYLLABLES += ('MAX', 'A')
+_SYLLABLES = 'NO VA KI RO LU MEN TA SOL PRO DEX ZEN OR BI CO FLEX MAX A'.split(' ')  # noqa: SIM905 - a line, not a page
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX)
 
 Box = tuple[int, int, int, int]
