@@ -1,7 +1,7 @@
 """Polygon-first loading and the custom augmentations; importing it registers them with mmdet."""
 
 from armbench_mmdet.transforms.geometry import LazyRandomCrop, LazyRandomFlip, LazyResize
-from armbench_mmdet.transforms.loading import LoadPolygons, RasterizeMasks, RenderImage
+from armbench_mmdet.transforms.loading import LoadPolygons, RenderImage
 from armbench_mmdet.transforms.polygons import Polygons
 from armbench_mmdet.transforms.tote_copy_paste import ToteCopyPaste
 from armbench_mmdet.transforms.tote_crop_jitter import ToteCropJitter
@@ -14,7 +14,6 @@ __all__ = [
     'LazyResize',
     'LoadPolygons',
     'Polygons',
-    'RasterizeMasks',
     'RenderImage',
     'ToteCopyPaste',
     'ToteCropJitter',

@@ -1,4 +1,4 @@
-"""Loading: polygons first, the image when its size is known, masks last."""
+"""Loading: polygons first, the image when its size is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
 from armbench_mmdet.errors import InputError, UnreadableImageError
@@ -78,7 +77,7 @@ class RenderImage(BaseTransform):
     flip, resize and crop in 8 bits) within one grey level, or a few along the border of a crop that is resized later.
 
     - Required Keys: img_path, img_shape, ori_shape; optional: homography_matrix
-    - Added Keys: img ((H, W, 3) uint8, BGR)
+    - Added Keys: img ((H, W, 3) uint8, BGR; in memory one channel after the other, as ``PackDetInputs`` returns it)
 
     Args:
         reduced_decoding: Decode JPEGs at 1/2, 1/4 or 1/8 when the final scale allows it.
@@ -111,7 +110,8 @@ class RenderImage(BaseTransform):
                 f'image must be readable and {width}x{height} as annotated, got {found}{reduced} '
                 f'(in {results["img_path"]}); tools/check_data.py lists all such files'
             )
-        results['img'] = warp(image, matrix @ np.diag([reduction, reduction, 1.0]), results['img_shape'])
+        warped = warp(image, matrix @ np.diag([reduction, reduction, 1.0]), results['img_shape'])
+        results['img'] = np.stack(cv2.split(warped)).transpose(1, 2, 0)
         return results
 
 
@@ -144,19 +144,3 @@ def warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.nd
     centred[:2, 2] += 0.5 * (matrix[:2, 0] + matrix[:2, 1]) - 0.5
     size = (width, height)
     return cv2.warpAffine(image, centred[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-@TRANSFORMS.register_module()
-class RasterizeMasks(BaseTransform):
-    """Draw what is left of the polygons in the loader's process. For Mask2Former; Mask R-CNN reads polygons.
-
-    - Required Keys: gt_masks (Polygons)
-    - Modified Keys: gt_masks (BitmapMasks[uint8])
-    """
-
-    def transform(self, results: dict) -> dict:
-        """Replace ``gt_masks``; bitmaps pass unchanged."""
-        masks = results['gt_masks']
-        if isinstance(masks, Polygons):
-            results['gt_masks'] = BitmapMasks(masks.to_ndarray(), masks.height, masks.width)
-        return results

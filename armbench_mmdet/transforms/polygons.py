@@ -116,7 +116,9 @@ class Polygons(PolygonMasks):
 
     def pad(self, out_shape: tuple[int, int], pad_val: int = 0) -> Polygons:
         """Enlarge the canvas to the right and below; nothing appears there."""
-        return self._moved(*out_shape)
+        new = self._moved(*out_shape)
+        new._patches = self._patches
+        return new
 
     def expand(self, expanded_h: int, expanded_w: int, top: int, left: int) -> Polygons:
         """Place the canvas into a larger one, with its corner at ``left``, ``top``; nothing appears around it."""
@@ -140,16 +142,12 @@ class Polygons(PolygonMasks):
         return BitmapMasks(out, height, width)
 
     def patches(self) -> list[Patch]:
-        """The pixels of each instance, drawn on the first call and kept."""
+        """The pixels of each instance, drawn on the first call and kept, on the way to another process too."""
         if self._patches is None:
             whole = bool((self._scale == 1).all() and not self._shift.any())
             low, high = np.round(self._window).astype(int)
             self._patches = [draw(self._parts(index), low, high, whole) for index in range(len(self))]
         return self._patches
-
-    def __getstate__(self) -> dict:
-        """What goes to another process: the polygons, not their pixels."""
-        return {**vars(self), '_patches': None}
 
     @property
     def areas(self) -> np.ndarray:

@@ -22,7 +22,6 @@ from armbench_mmdet.transforms import (
     LazyResize,
     LoadPolygons,
     Polygons,
-    RasterizeMasks,
     RenderImage,
     ToteCopyPaste,
     ToteCropJitter,
@@ -49,7 +48,7 @@ def loaded(painted: dict, kind: str) -> dict:
     results = RenderImage()(copy.deepcopy(painted))
     masks = results['gt_masks']
     if kind == 'bitmaps':
-        return RasterizeMasks()(results)
+        results['gt_masks'] = BitmapMasks(masks.to_ndarray(), masks.height, masks.width)
     if kind == 'stock polygons':
         results['gt_masks'] = PolygonMasks(masks.masks, masks.height, masks.width)
     return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import TRANSFORMS
+from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from transform_samples import random_info
@@ -31,7 +33,7 @@ CASES = {
         [*LOAD, {'type': 'RandomFlip', **FLIP}, {**JITTER, 'resize_type': 'Resize'}, {'type': 'RandomCrop', **CROP},
          VISIBLE, PACK],
         [{'type': 'LoadPolygons'}, {'type': 'LazyRandomFlip', **FLIP}, {**JITTER, 'resize_type': 'LazyResize'},
-         {'type': 'LazyRandomCrop', **CROP}, VISIBLE, RENDER, {'type': 'RasterizeMasks'}, PACK],
+         {'type': 'LazyRandomCrop', **CROP}, VISIBLE, RENDER, PACK],
     ),
     'one scale, polygons kept': (
         [*LOAD, {'type': 'Resize', 'scale': (133, 80), 'keep_ratio': True}, {'type': 'RandomFlip', **FLIP}, PACK],
@@ -50,7 +52,7 @@ CASES = {
          {'type': 'RandomCrop', 'crop_size': (40, 40)}, PACK],
         [LOAD[0], {'type': 'LoadPolygons'}, {'type': 'LazyRandomFlip', **FLIP},
          {'type': 'LazyResize', 'scale': SIZE, 'keep_ratio': True}, {'type': 'LazyRandomCrop', 'crop_size': (40, 40)},
-         RENDER, {'type': 'RasterizeMasks'}, PACK],
+         RENDER, PACK],
     ),
 }  # fmt: skip
 
@@ -104,16 +106,15 @@ def test_what_the_model_gets_is_what_stock_gives(case: str, jpeg: Path) -> None:
     assert np.median(ious) > 0.85
 
 
-def test_polygons_can_wait_for_the_model(jpeg: Path) -> None:
-    """Without RasterizeMasks the preprocessor's padding and the head's tensors are the same."""
-    steps = CASES['large-scale jittering'][1]
-    early, late = build(steps), build([step for step in steps if step['type'] != 'RasterizeMasks'])
+def test_polygons_become_pixels_in_the_loader_and_are_padded_as_such(jpeg: Path) -> None:
+    """What the model's preprocessor and head make of them on the way is what they would make of bitmaps."""
+    loader = build(CASES['large-scale jittering'][1])
     for seed in range(10):
-        info = random_info(seed, 150, 120, path=jpeg)
-        tensors = []
-        for output in (run(early, info, seed), run(late, info, seed)):
-            masks = output['data_samples'].gt_instances.masks
-            tensors.append(masks.pad((128, 128), pad_val=0).to_tensor(torch.bool, 'cpu'))
+        masks = run(loader, random_info(seed, 150, 120, path=jpeg), seed)['data_samples'].gt_instances.masks
+        sent = pickle.loads(pickle.dumps(masks))
+        assert sent._patches is not None
+        bitmaps = BitmapMasks(masks.to_ndarray(), masks.height, masks.width)
+        tensors = [some.pad((128, 128), pad_val=0).to_tensor(torch.bool, 'cpu') for some in (sent, bitmaps)]
         assert torch.equal(*tensors)
 
 

@@ -52,7 +52,6 @@ def mask2former_pipelines() -> tuple[list[dict], list[dict]]:
         {'type': 'LazyRandomCrop', **crop},
         visible,
         {'type': 'RenderImage'},
-        {'type': 'RasterizeMasks'},
         {'type': 'PackDetInputs'},
     ]
     return stock, ours

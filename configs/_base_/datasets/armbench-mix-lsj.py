@@ -15,7 +15,6 @@ train_pipeline = [
     ),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True),
     dict(type='RenderImage'),
-    dict(type='RasterizeMasks'),
     dict(type='PackDetInputs'),
 ]
 
