@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
 from armbench_mmdet.audit.checks import AnnotationAudit, ImageTask, check_images
 from armbench_mmdet.audit.findings import ERROR, NOTE, WARNING, Findings
-from armbench_mmdet.audit.statistics import SplitStatistics, measure_split
+from armbench_mmdet.audit.statistics import measure_split
 from armbench_mmdet.datasets.index import open_index, read_sound_records
 from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, require_existing
 from armbench_mmdet.errors import InputError
@@ -25,7 +24,7 @@ class Audit:
 
     root: Path
     findings: Findings = field(default_factory=Findings)
-    statistics: list[SplitStatistics] = field(default_factory=list)
+    statistics: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -36,7 +35,7 @@ class Audit:
             'warnings': self.findings.count('warning'),
             'notes': self.findings.count('note'),
             'findings': [finding.to_dict() for finding in self.findings.sorted()],
-            'statistics': [statistics.to_dict() for statistics in self.statistics],
+            'statistics': self.statistics,
         }
 
 
@@ -163,19 +162,18 @@ def format_audit(audit: Audit) -> str:
     return '\n'.join([*lines, f'{audit.root}: {counts}'])
 
 
-def _statistics_row(split: SplitStatistics) -> list[str]:
-    sides_px = np.concatenate(list(split.sides_px.values()))
-    if len(sides_px) == 0:
-        return [split.place, f'{split.images:,}', 'none', '', '', '']
-    low, middle, high = np.percentile(sides_px, (5, 50, 95))
-    low_frac, middle_frac, high_frac = np.percentile(np.concatenate(list(split.sides_frac.values())), (5, 50, 95))
+def _statistics_row(split: dict[str, Any]) -> list[str]:
+    each, sides = split['instances_per_image'], split['classes']['all']
+    px, frac = sides['mask_side_px'], sides['mask_side_frac']
+    if px is None:
+        return [split['place'], f'{split["images"]:,}', 'none', '', '', '']
     return [
-        split.place,
-        f'{split.images:,}',
-        ' + '.join(f'{number:,} {name}' for name, number in split.instances.items()),
-        f'{np.median(split.per_image):.0f} ({split.per_image.max()})',
-        f'{middle:.0f} ({low:.0f}–{high:.0f})',
-        f'{middle_frac:.2f} ({low_frac:.2f}–{high_frac:.2f})',
+        split['place'],
+        f'{split["images"]:,}',
+        ' + '.join(f'{number:,} {name}' for name, number in split['instances'].items()),
+        f'{each["p50"]:.0f} ({each["p100"]:.0f})',
+        f'{px["p50"]:.0f} ({px["p5"]:.0f}–{px["p95"]:.0f})',
+        f'{frac["p50"]:.2f} ({frac["p5"]:.2f}–{frac["p95"]:.2f})',
     ]
 
 

@@ -1,10 +1,8 @@
-"""Checks of annotations and of images."""
+"""Checks of annotations and of images; what they find is in :data:`~armbench_mmdet.audit.findings.KINDS`."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
 
-from armbench_mmdet.audit.findings import SHOWN, Findings
-from armbench_mmdet.datasets.index import ColumnIndex, SegmentationKind
+from armbench_mmdet.audit.findings import LEFT_OUT_KINDS, SHOWN, Findings
+from armbench_mmdet.datasets.images import decode_image, exif_orientation, image_size, read_bytes, size_differs
+from armbench_mmdet.datasets.index import ColumnIndex
 from armbench_mmdet.datasets.records import select_annotations
 from armbench_mmdet.datasets.release import CLASSES, assign_categories
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.masks.encode import mask_area
 
 _EDGE_PX = 1.0
@@ -28,7 +26,7 @@ _AREA_PX2, _AREA_FRAC = 16.0, 0.05
 
 
 class AnnotationAudit:
-    """Checks one annotation file; see :data:`~armbench_mmdet.audit.findings.KINDS`.
+    """Checks one annotation file.
 
     Args:
         index: The file.
@@ -47,14 +45,13 @@ class AnnotationAudit:
         Returns:
             ``(A,) int64`` labels, or None when the categories are not ours.
         """
-        self._check_masks()
-        self._check_boxes()
+        labels = self._check_categories()
+        self._check_instances(np.zeros(self._index.num_annotations, np.int64) if labels is None else labels)
+        self._check_masks_and_boxes()
         self._check_areas()
         self._check_repeated()
         self._check_images()
-        self._add('crowd', self._index.crowds)
-        self._add('annotation-ignored', self._index.ignores)
-        return self._check_categories()
+        return labels
 
     def _add(
         self, kind: str, found: NDArray[np.bool_], detail: str = '', values: NDArray[np.float64] | None = None
@@ -70,62 +67,52 @@ class AnnotationAudit:
         self._findings.add(kind, self._place, examples, len(rows))
 
     def _check_categories(self) -> NDArray[np.int64] | None:
-        index = self._index
         try:
-            assignment = assign_categories(index)
+            assignment = assign_categories(self._index)
         except InputError as error:
             self._findings.add('category-unknown', self._place, [str(error)])
             return None
         self._findings.add('category-assumed', self._place, assignment.notes)
         absent = [name for label, name in enumerate(CLASSES) if label not in assignment.labels.values()]
         self._findings.add('class-absent', self._place, absent)
-        if not select_annotations(index, assignment.rows)[0].any():
-            self._findings.add('no-annotations', self._place, [str(index.ann_file)])
         return assignment.rows
 
-    def _check_masks(self) -> None:
-        index, kinds = self._index, self._index.segmentation_kinds
-        self._add('mask-missing', kinds == SegmentationKind.MISSING)
-        self._add('mask-degenerate', kinds == SegmentationKind.DEGENERATE)
-        self._add('mask-broken', kinds == SegmentationKind.BROKEN)
-        self._add('polygon-dropped', (index.dropped_rings > 0) & (kinds == SegmentationKind.POLYGON))
+    def _check_instances(self, labels: NDArray[np.int64]) -> None:
+        """What a data set leaves out, each annotation under the first reason that holds."""
+        index = self._index
+        kept, left_out = select_annotations(index, labels)
+        if not kept.any():
+            self._findings.add('no-annotations', self._place, [str(index.ann_file)])
+        for reason, rows in left_out.items():
+            if kind := LEFT_OUT_KINDS.get(reason):
+                self._add(kind, rows)
+        self._add('crowd', index.crowds)
+
+    def _check_masks_and_boxes(self) -> None:
+        index = self._index
         x1, y1, x2, y2 = index.extents.T
         width, height = index.widths[index.image_rows], index.heights[index.image_rows]
-        polygon = kinds == SegmentationKind.POLYGON
-        outside = polygon & ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height))
+        usable = index.usable_masks
+        outside = usable & ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height))
         beyond_px = np.max([-x1, -y1, x2 - width, y2 - height, np.zeros_like(x1)], axis=0)
         self._add('mask-outside', outside)
-        beyond = polygon & ~outside & (beyond_px > _EDGE_PX)
-        self._add('mask-beyond-edge', beyond, 'by {:.1f} px', beyond_px)
-
-    def _check_boxes(self) -> None:
-        index = self._index
-        given = index.box_given
-        self._add('box-missing', ~given)
+        self._add('mask-beyond-edge', usable & ~outside & (beyond_px > _EDGE_PX), 'by {:.1f} px', beyond_px)
+        self._add('box-missing', ~index.box_given)
         x, y, w, h = index.boxes.T
-        width, height = index.widths[index.image_rows], index.heights[index.image_rows]
-        inside = (np.minimum(x + w, width) > np.maximum(x, 0)) & (np.minimum(y + h, height) > np.maximum(y, 0))
-        tiny = (w < 1) | (h < 1)
-        self._add('box-under-1-px', given & tiny)
-        self._add('box-outside', given & ~tiny & ~inside)
-        x1, y1, x2, y2 = index.extents.T
         off_px = np.abs([x - x1, y - y1, x + w - x2, y + h - y2]).max(0)
         allowed_px = np.maximum(_BOX_PX, _BOX_FRAC * np.maximum(x2 - x1, y2 - y1))
-        compared = given & index.usable_masks & (x2 > x1) & (y2 > y1)
+        compared = index.box_given & usable & (x2 > x1) & (y2 > y1)
         self._add('box-disagrees', compared & (off_px > allowed_px), 'by {:.1f} px', off_px)
 
     def _check_areas(self) -> None:
         """Compare with the area inside the polygon first, and count pixels only where that disagrees."""
         index = self._index
-        given = index.area_given
-        usable = index.usable_masks
-        self._add('area-missing', ~given)
-        with np.errstate(invalid='ignore'):
-            self._add('area-not-positive', given & (index.areas <= 0))
+        self._add('area-missing', ~index.area_given)
         measured_px2 = polygon_areas(index)
         x1, y1, x2, y2 = index.extents.T
         slack_px2 = (x2 - x1) + (y2 - y1) + _AREA_PX2
-        suspect = usable & ~((np.abs(index.areas - measured_px2) <= slack_px2) & (measured_px2 > 0.5))
+        agrees = (np.abs(index.areas - measured_px2) <= slack_px2) & (measured_px2 > 0.5)
+        suspect = index.usable_masks & ~agrees
         for row in np.flatnonzero(suspect).tolist():
             image = int(index.image_rows[row])
             segmentation = index.segmentation(row)
@@ -133,23 +120,18 @@ class AnnotationAudit:
                 measured_px2[row] = mask_area(segmentation, int(index.heights[image]), int(index.widths[image]))
         self._add('mask-empty', suspect & (measured_px2 == 0))
         allowed_px2 = np.maximum(_AREA_PX2, _AREA_FRAC * measured_px2)
-        differs = suspect & given & (index.areas > 0) & (np.abs(index.areas - measured_px2) > allowed_px2)
+        differs = suspect & index.area_given & (index.areas > 0) & (np.abs(index.areas - measured_px2) > allowed_px2)
         self._add('area-disagrees', differs, 'the mask has {:.0f} px', measured_px2)
 
     def _check_repeated(self) -> None:
         index = self._index
         keys = np.column_stack([index.image_rows, index.category_ids, index.boxes])
-        order = np.lexsort(keys.T)
-        same = np.zeros(len(order), bool)
-        same[1:] = (keys[order[1:]] == keys[order[:-1]]).all(1)
-        repeated = np.zeros(len(order), bool)
-        repeated[order[same]] = True
-        self._add('annotation-repeated', repeated)
+        first = np.unique(keys, axis=0, return_index=True)[1]
+        self._add('annotation-repeated', np.isin(np.arange(len(keys)), first, invert=True))
 
     def _check_images(self) -> None:
         index = self._index
-        names = Counter(index.file_names())
-        twice = [name for name, count in names.items() if count > 1]
+        twice = [name for name, count in Counter(index.file_names()).items() if count > 1]
         self._findings.add('image-listed-twice', self._place, twice)
         without = np.flatnonzero(np.diff(index.annotation_starts) == 0)
         examples = [index.file_name(int(row)) for row in without[:SHOWN]]
@@ -172,12 +154,7 @@ def _polygon_area(points: NDArray[np.float64]) -> float:
 
 
 _CHUNK = 16
-_DRAFT_FRAC = 8
-_TRANSPOSING = {5, 6, 7, 8}
-
-# What Pillow raises on hostile or damaged files.
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
-                  MemoryError, Image.DecompressionBombError)  # fmt: skip
+_JPEG, _REDUCTION = b'\xff\xd8', 8
 
 
 class ImageTask(NamedTuple):
@@ -202,35 +179,19 @@ def check_images(tasks: list[ImageTask], workers: int) -> Iterator[ImageCheck]:
 
 
 def check_image(task: ImageTask) -> ImageCheck:
-    """Decode one image file and compare it with its task.
-
-    JPEGs are decoded at an eighth of their size: the whole stream is read, so a truncated file is found all the same.
-    """
-    name = task.path.name
+    """Decode one image file as training does, a JPEG at an eighth of its size, and compare it with its task."""
+    path, width, height = task
+    if not path.exists():
+        return [('image-missing', str(path))], None
     try:
-        data = task.path.read_bytes()
-    except FileNotFoundError:
-        return [('image-missing', str(task.path))], None
-    except OSError as error:
-        return [('image-unreadable', f'{name}: {error.strerror}')], None
-    content = hashlib.blake2b(data, digest_size=16).hexdigest()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            size = image.size
-            rotation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            image.draft(None, (max(1, size[0] // _DRAFT_FRAC), max(1, size[1] // _DRAFT_FRAC)))
-            image.load()
-    except UnidentifiedImageError:
-        kind, why = ('image-unreadable', 'no image format') if data else ('image-truncated', 'the file is empty')
-        return [(kind, f'{name}: {why}')], content
-    except _DECODE_ERRORS as error:
-        kind = 'image-truncated' if 'truncated' in str(error).lower() else 'image-unreadable'
-        return [(kind, f'{name}: {error}')], content
+        content = read_bytes(path)
+        decode_image(content, path, _REDUCTION if content.startswith(_JPEG) else 1)
+        size = image_size(content, path)
+    except UnreadableImageError as error:
+        return [('image-unreadable', str(error))], None
     found = []
-    if rotation not in (None, 1):
-        found.append(('image-exif-rotation', f'{name}: orientation {rotation}'))
-    if size != (task.width, task.height):
-        turned = ' (turned by EXIF it fits)' if rotation in _TRANSPOSING and size == (task.height, task.width) else ''
-        wrong = f'{name}: {size[0]}×{size[1]} px, the JSON says {task.width}×{task.height}{turned}'
-        found.append(('image-size', wrong))
-    return found, content
+    if size != (height, width):
+        found.append(('image-size', size_differs(content, path, width, height)))
+    elif (orientation := exif_orientation(content)) > 1:
+        found.append(('image-exif-rotation', f'{path.name}: orientation {orientation}'))
+    return found, hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from armbench_mmdet.datasets import coco
+from armbench_mmdet.datasets.records import KEPT_IN_PART
 
 ERROR, WARNING, NOTE = 'error', 'warning', 'note'
 SHOWN = 5
@@ -24,8 +25,7 @@ KINDS: dict[str, tuple[str, str]] = {
     'category-assumed': (WARNING, 'something about the categories was assumed'),
     'class-absent': (NOTE, 'the file has only one of the two classes'),
     'image-missing': (ERROR, 'the image file is not there'),
-    'image-truncated': (ERROR, 'the image file ends too early'),
-    'image-unreadable': (ERROR, 'the image file cannot be decoded'),
+    'image-unreadable': (ERROR, 'the image file is damaged, or in no format that can be decoded'),
     'image-size': (ERROR, 'the image file has another size than the annotation file says'),
     'image-exif-rotation': (WARNING, 'EXIF asks for a rotation; programs differ in whether they obey'),
     'image-listed-twice': (WARNING, 'a split lists the same image file twice'),
@@ -56,6 +56,18 @@ KINDS: dict[str, tuple[str, str]] = {
     'same-content-in-splits': (ERROR, 'an image is in two splits, by content'),
 }
 """Kind to severity and meaning."""
+
+LEFT_OUT_KINDS = {
+    'annotations flagged "ignore"': 'annotation-ignored',
+    'annotations without a mask': 'mask-missing',
+    'annotations with degenerate polygons only': 'mask-degenerate',
+    'annotations with a mask that does not fit the image': 'mask-broken',
+    'annotations with a box outside the image': 'box-outside',
+    'annotations with a box under 1 px': 'box-under-1-px',
+    'annotations with no area': 'area-not-positive',
+    KEPT_IN_PART: 'polygon-dropped',
+}
+"""Why a data set leaves an annotation out, to the kind of finding."""
 
 
 @dataclass

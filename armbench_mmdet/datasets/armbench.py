@@ -125,7 +125,10 @@ class ArmbenchDataset(CocoDataset):
         assignment = release.assign_categories(index, self.category_map)
         self._notes = assignment.notes
         labels = self._labels_in_classes(assignment)
-        kept, self._skipped = select_annotations(index, labels)
+        kept, left_out = select_annotations(index, labels)
+        self._skipped: Skipped = {}
+        for reason, rows in left_out.items():
+            skip(self._skipped, reason, index.annotation_ids[rows])
         if not kept.any():
             raise InputError(
                 f'annotation file must have usable annotations of {" or ".join(self._metainfo["classes"])}, '
@@ -177,7 +180,9 @@ class ArmbenchDataset(CocoDataset):
                 return self.pipeline(record)
             except UnreadableImageError as error:
                 if self.corrupt_images == 'error':
-                    raise UnreadableImageError(f'{error}; it has the index {index} in the data set') from error
+                    raise UnreadableImageError(
+                        f'{error}; it has the index {index} in the data set; tools/check_data.py lists all such files'
+                    ) from error
                 if self._unreadable.add(index):
                     print_log(f'skipped (index {index}): {error}', 'current', logging.WARNING)
             if self.test_mode:

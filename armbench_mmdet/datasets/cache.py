@@ -9,8 +9,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,11 @@ def open_cached(
         key = sha256_of(source)[:40]
         content = _read(folder / key)
         if content is None:
-            with _locked_if_possible(folder, key):
+            with ExitStack() as stack:
+                # Where the file system has no locks, builders only repeat each other's work.
+                with suppress(OSError, NotImplementedError):
+                    stack.enter_context(locked(folder / f'{key}.lock'))
+                    remove_drafts(folder, key)
                 content = _read(folder / key) or _build(folder / key, build)
         if _stamp(source) != stamp:
             raise InputError(f'annotation file must not change while it is read, got a change (in {source}); try again')
@@ -113,40 +117,20 @@ def _build(folder: Path, build: Callable[[], Content]) -> Content:
     return read_columns(folder)
 
 
-@contextmanager
-def _locked_if_possible(folder: Path, key: str) -> Iterator[None]:
-    """Hold the lock of one key; where the file system has no locks, builders only repeat each other's work."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder / f'{key}.lock'))
-        except (OSError, NotImplementedError) as error:
-            print_log(f'{folder} has no file locks ({error})', 'current', logging.DEBUG)
-        else:
-            remove_drafts(folder, key)
-        yield
-
-
 def _usable_folder(preferred: Path) -> Path:
     """The preferred folder if it can be written, else one for temporary files, which belongs to us alone."""
-    if _is_writable(preferred):
-        return preferred
     user = os.getuid() if hasattr(os, 'getuid') else 0  # not on Windows, where every owner is 0
     fallback = Path(tempfile.gettempdir()) / f'armbench_mmdet-{user}' / preferred.name
-    print_log(f'cache folder {preferred} cannot be written; using {fallback}', 'current', logging.WARNING)
-    if not _is_writable(fallback) or fallback.parent.stat().st_uid != user:
-        raise InputError(
-            f'cache_dir must be a folder that can be written, got {str(preferred)!r}, and neither can {fallback} be; '
-            'name one with the ARMBENCH_CACHE environment variable'
-        )
-    return fallback
-
-
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
+    for folder in (preferred, fallback):
+        with suppress(OSError):
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK) and (folder is preferred or folder.parent.stat().st_uid == user):
+                return folder
+        print_log(f'cache folder {folder} cannot be written', 'current', logging.WARNING)
+    raise InputError(
+        f'cache_dir must be a folder that can be written, got {str(preferred)!r}, and neither can {fallback} be; '
+        'name one with the ARMBENCH_CACHE environment variable'
+    )
 
 
 def _stamp(source: Path) -> list[int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -176,15 +174,3 @@ def _decode_each(
             yield decode(record)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
             problems.append(Problem(STRUCTURE, f'{key}[{row}]: {error}'))
-
-
-@contextmanager
-def garbage_collection_paused() -> Iterator[None]:
-    """Half a million new tuples would start the collector again and again; none of them can be garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -202,16 +202,15 @@ def _reopen(ann_file: Path, path: Path) -> ColumnIndex:
 
 
 def _parse(ann_file: Path) -> tuple[Content, list[Problem]]:
-    with coco.garbage_collection_paused():
-        document, problems = coco.parse_coco(ann_file.read_bytes())
-        images = document.images
-        annotations, image_rows = _grouped(images, document.annotations, problems)
-        columns = (
-            _image_columns(images, image_rows)
-            | _record_columns(annotations, image_rows)
-            | _mask_columns(annotations, [images[row] for row in image_rows.tolist()], problems)
-        )
-        _fill_from_masks(columns)
+    document, problems = coco.parse_coco(ann_file.read_bytes())
+    images = document.images
+    annotations, image_rows = _grouped(images, document.annotations, problems)
+    columns = (
+        _image_columns(images, image_rows)
+        | _record_columns(annotations, image_rows)
+        | _mask_columns(annotations, [images[row] for row in image_rows.tolist()], problems)
+    )
+    _fill_from_masks(columns)
     return (columns, {'categories': msgspec.to_builtins(document.categories)}), problems
 
 

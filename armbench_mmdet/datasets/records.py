@@ -45,7 +45,9 @@ def skipped_rows(skipped: Skipped) -> list[str]:
     ]
 
 
-def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Skipped]:
+def select_annotations(
+    index: ColumnIndex, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
     """Choose the annotations that become instances.
 
     Those that stock ``CocoDataset`` leaves out (flagged ``ignore``, outside the image, under one pixel, of another
@@ -56,7 +58,7 @@ def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[N
         labels: ``(A,) int64`` label of each annotation, negative for other categories.
 
     Returns:
-        ``(A,) bool``, and what was left out, each annotation under the first reason that holds.
+        ``(A,) bool``, and for each reason ``(A,) bool``: what was left out, under the first reason that holds.
     """
     kinds = index.segmentation_kinds
     x, y, w, h = index.boxes.T
@@ -73,12 +75,10 @@ def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[N
         'annotations with no area': index.areas <= 0,
     }
     kept = np.ones(index.num_annotations, np.bool_)
-    skipped: Skipped = {}
     for reason, holds in reasons.items():
-        skip(skipped, reason, index.annotation_ids[kept & holds])
+        reasons[reason] = kept & holds
         kept &= ~holds
-    skip(skipped, KEPT_IN_PART, index.annotation_ids[kept & (index.dropped_rings > 0)])
-    return kept, skipped
+    return kept, {**reasons, KEPT_IN_PART: kept & (index.dropped_rings > 0)}
 
 
 class AnnotatedImages:

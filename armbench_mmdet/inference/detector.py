@@ -19,10 +19,10 @@ from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader, Dataset
 
 from armbench_mmdet.configs import load_config
+from armbench_mmdet.datasets.images import FoundImages, Inputs, find_images, image_size, read_bytes, read_image
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_exactly
 from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.predictions import checked_prediction
-from armbench_mmdet.inference.images import FoundImages, Inputs, find_images, image_size, read_image, unreadable_because
 from armbench_mmdet.transforms.geometry import TooNarrowError
 from armbench_mmdet.visualization.instances import Instance, draw_overlay
 
@@ -126,7 +126,7 @@ class Detector:
         """Predict images, one prediction for each that can be read, in order.
 
         Args:
-            images: Files, folders and patterns, or what :func:`~armbench_mmdet.inference.images.find_images` found.
+            images: Files, folders and patterns, or what :func:`~armbench_mmdet.datasets.images.find_images` found.
             batch_size: By default the config's for testing. The images of a batch are padded to one size, which
                 can move the predictions of images of different sizes by a little.
             report: Called with an image's path and the reason when it cannot be read and is left out; by default it
@@ -182,14 +182,12 @@ class _Records(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any] | tuple[str, str]:
         path = self._paths[index]
         try:
-            height, width = image_size(path)
+            height, width = image_size(read_bytes(path), path)
             # As a data set without annotations would have it.
             record = {'img_id': index + 1, 'img_path': str(path), 'height': height, 'width': width}
             return {**self._pipeline({**record, 'seg_map_path': None, 'instances': []}), 'record': record}
-        except TooNarrowError as error:
-            return str(path), str(error)
-        except (UnreadableImageError, OSError, cv2.error):
-            return str(path), unreadable_because(path)
+        except (UnreadableImageError, TooNarrowError) as error:
+            return str(path), str(error).removesuffix(f' (in {path})')
 
 
 def checked_device(device: str | None) -> torch.device:

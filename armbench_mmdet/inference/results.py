@@ -23,12 +23,12 @@ import cv2
 import msgspec
 from tqdm import tqdm
 
+from armbench_mmdet.datasets.images import Inputs, find_images
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.predictions import coco_detections
 from armbench_mmdet.files import draft_of, write_atomically
 from armbench_mmdet.inference.detector import Detector
-from armbench_mmdet.inference.images import Inputs, find_images
 
 JPEG_QUALITY = 90
 _KINDS = ('segm', 'bbox')

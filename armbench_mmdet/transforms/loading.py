@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import cv2
-import mmengine.fileio as fileio
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -13,6 +13,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from pycocotools import mask as coco_mask
 
+from armbench_mmdet.datasets.images import decode_image, read_bytes, size_differs
 from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.transforms.polygons import Polygons, trace_bitmap
 
@@ -56,12 +57,6 @@ def _parts(mask: list | dict, height: int, width: int, source: str) -> list[np.n
     return trace_bitmap(coco_mask.decode(code))
 
 
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 # Resizing a whole image costs a third of warping, for each output pixel.
 _RESIZE_GAIN = 3.0
 
@@ -81,35 +76,25 @@ class RenderImage(BaseTransform):
 
     Args:
         reduced_decoding: Decode JPEGs at 1/2, 1/4 or 1/8 when the final scale allows it.
-        backend_args: Arguments of mmengine's file backend.
     """
 
     reduced_decoding: bool = True
-    backend_args: dict | None = None
 
     def transform(self, results: dict) -> dict:
         """Add ``img``; results that hold an image already pass unchanged."""
         if 'img' in results:
             return results
         matrix = np.asarray(results.get('homography_matrix', np.eye(3)), np.float64)
-        try:
-            content = fileio.get(results['img_path'], backend_args=self.backend_args)
-        except FileNotFoundError as error:
-            raise UnreadableImageError(f'image must be an existing file, got {results["img_path"]!r}') from error
+        path = Path(results['img_path'])
+        content = read_bytes(path)
         scale = float(np.hypot(matrix[0, :2], matrix[1, :2]).max())
         reduction = 1
         if self.reduced_decoding and content[:2] == b'\xff\xd8':
-            reduction = max(factor for factor in _REDUCED if factor == 1 or factor * scale <= 1)
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction]) if content else None
+            reduction = max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * scale <= 1)
+        image = decode_image(content, path, reduction)
         height, width = results['ori_shape']
-        expected = (-(-height // reduction), -(-width // reduction))
-        if image is None or image.shape[:2] != expected:
-            found = 'an unreadable file' if image is None else f'{image.shape[1]}x{image.shape[0]}'
-            reduced = f' at 1/{reduction}' if reduction > 1 else ''
-            raise UnreadableImageError(
-                f'image must be readable and {width}x{height} as annotated, got {found}{reduced} '
-                f'(in {results["img_path"]}); tools/check_data.py lists all such files'
-            )
+        if image.shape[:2] != (-(-height // reduction), -(-width // reduction)):
+            raise UnreadableImageError(size_differs(content, path, width, height))
         warped = warp(image, matrix @ np.diag([reduction, reduction, 1.0]), results['img_shape'])
         results['img'] = np.stack(cv2.split(warped)).transpose(1, 2, 0)
         return results

@@ -46,7 +46,7 @@ def image_paths(root: Path, split: str) -> list[Path]:
     return [Path(record['img_path']) for record in dataset(root, split).data_list]
 
 
-@pytest.mark.parametrize(('index', 'found'), [(1, 'unreadable'), (2, 'existing file')])
+@pytest.mark.parametrize(('index', 'found'), [(1, 'must be readable'), (2, 'existing file')])
 def test_error_names_file_and_index(root: Path, index: int, found: str) -> None:
     data = dataset(root, 'train')
     with pytest.raises(InputError) as caught:

@@ -195,7 +195,7 @@ CASES = [
     Case('no box', annotation(bbox=None), 'box-missing'),
     Case('box outside', annotation(bbox=[100, 5, 5, 5]), 'box-outside', left_out='outside the image'),
     Case('tiny box', annotation(bbox=[10, 10, 0.5, 20]), 'box-under-1-px', left_out='under 1 px'),
-    Case('negative box', annotation(bbox=[30, 20, -20, -10]), 'box-under-1-px', left_out='outside the image'),
+    Case('negative box', annotation(bbox=[30, 20, -20, -10]), 'box-outside', left_out='outside the image'),
     Case('box of corners', annotation(bbox=[10.5, 10, 30.5, 20]), 'box-disagrees'),
     Case('box of other runs', annotation(segmentation=rle([500, 10, AREA - 510])), 'box-disagrees'),
     Case('no area', annotation(area=None), 'area-missing'),

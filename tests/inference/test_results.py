@@ -39,7 +39,7 @@ def test_overlays_results_and_their_index(
     done = infer(detector, [photos, tmp_path / 'nowhere'], out, score_threshold=0.3)
     assert done.images == 2
     assert {Path(name).name: reason for name, reason in done.left_out.items()} == {
-        'b.jpg': 'it is in no image format known',
+        'b.jpg': 'image must be readable, got no image format',
         'nowhere': 'no such file or folder',
     }
     index = json.loads((out / 'images.json').read_text())
@@ -68,7 +68,7 @@ def test_overlays_results_and_their_index(
 
 
 def test_no_readable_image_is_an_error_that_says_why(detector: Detector, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r'got none of 2 .*nowhere: no such.*b\.jpg: it is in no image format'):
+    with pytest.raises(InputError, match=r'got none of 2 .*nowhere: no such.*b\.jpg: image must be .*no image format'):
         infer(detector, [photos / 'right/b.jpg', tmp_path / 'nowhere'], tmp_path / 'out')
     assert not (tmp_path / 'out/images.json').exists()
 

@@ -41,7 +41,7 @@ def test_a_folder_with_a_broken_image(checkpoint: Path, minibench_root: Path, tm
     assert done.returncode == 0, done.stderr
     images = len(list(folder.iterdir()))
     assert f'{images} images predicted, 1 left out' in done.stdout
-    assert 'broken.jpg: it is empty' in done.stderr
+    assert 'broken.jpg: image must be readable, got an empty file' in done.stderr
     assert f'{images + 1}/{images + 1}' in done.stderr
     for noise in ('Warning', 'warning', 'OneDL', 'mmengine - '):
         assert noise not in done.stderr + done.stdout

@@ -6,7 +6,9 @@ three channels, transparency left out, CMYK turned into RGB, the upper 8 of 16 b
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import io
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -22,9 +24,15 @@ from armbench_mmdet.errors import InputError, UnreadableImageError
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 """What counts as an image in a folder; a file that is named itself may have any suffix."""
 
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 # What Pillow raises on hostile or damaged files.
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
-                  MemoryError, Image.DecompressionBombError)  # fmt: skip
+                  MemoryError)  # fmt: skip
 
 
 Inputs = str | Path | Iterable[str | Path]
@@ -101,49 +109,91 @@ def _why_nothing(path: Path) -> str:
     return 'the pattern fits no file' if glob.has_magic(str(path)) else 'no such file or folder'
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width in px of an image once it is turned upright, from its header; pixels are not looked at.
+def read_bytes(path: Path) -> bytes:
+    """The content of an image file.
 
     Raises:
-        UnreadableImageError: It cannot be opened, or is in no format known.
+        UnreadableImageError: It cannot be read, or is empty.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    except _DECODE_ERRORS as error:
-        raise UnreadableImageError(_reason(path, error)) from error
-    # Whether OpenCV turns an image depends on its format too.
-    return (height, width) if is_upright else read_image(path).shape[:2]
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f'image must be an existing file, got {error.strerror} (in {path})') from error
+    if not content:
+        raise UnreadableImageError(f'image must be readable, got an empty file (in {path})')
+    return content
 
 
-def unreadable_because(path: Path) -> str:
-    """Why an image that OpenCV refused cannot be decoded, in the words of a decoder that says."""
+def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
+    """Decode an image as the model sees it.
+
+    Args:
+        content: The file's bytes.
+        path: The file, for messages.
+        reduction: 1, or 2, 4 or 8 for a JPEG's pixels at that fraction of its size.
+
+    Returns:
+        ``(H, W, 3) uint8``, BGR, upright.
+
+    Raises:
+        UnreadableImageError: OpenCV cannot decode it; the message says why, in the words of a decoder that does.
+    """
+    with contextlib.suppress(cv2.error):
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction])
+        if image is not None:
+            return image
     try:
-        with Image.open(path) as image:
-            image.load()
+        with _opened(content) as opened:
+            opened.load()
+        reason = 'what OpenCV cannot decode'
     except _DECODE_ERRORS as error:
-        return _reason(path, error)
-    return 'OpenCV cannot decode it'
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return 'it is in no image format known' if path.stat().st_size else 'it is empty'
-    return str(getattr(error, 'strerror', None) or error)
+        reason = 'no image format' if isinstance(error, UnidentifiedImageError) else str(error)
+    raise UnreadableImageError(f'image must be readable, got {reason} (in {path})')
 
 
 def read_image(path: Path) -> np.ndarray:
-    """The image as the model sees it, (H, W, 3) uint8, BGR.
+    """The image as the model sees it, see :func:`decode_image`."""
+    return decode_image(read_bytes(path), path)
+
+
+def image_size(content: bytes, path: Path) -> tuple[int, int]:
+    """Height and width in px of an image once it is turned upright, from its header where that is enough.
 
     Raises:
-        UnreadableImageError: It cannot be read.
+        UnreadableImageError: It is in no format known.
     """
+    if exif_orientation(content) == 1:
+        with contextlib.suppress(*_DECODE_ERRORS), _opened(content) as image:
+            return image.height, image.width
+    # Whether OpenCV turns an image depends on its format too; and it knows others.
+    return decode_image(content, path).shape[:2]
+
+
+def exif_orientation(content: bytes) -> int:
+    """EXIF's number for how viewers turn or mirror an image: 1 not at all, 3 by 180°, from 5 width becomes height."""
+    with contextlib.suppress(*_DECODE_ERRORS), _opened(content) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) or 1
+    return 1
+
+
+def size_differs(content: bytes, path: Path, width: int, height: int) -> str:
+    """What to say of an image whose decoded size is not the annotated one."""
+    found = '{1}x{0}'.format(*image_size(content, path))
+    orientation = exif_orientation(content)
+    turned = (
+        f': its EXIF orientation ({orientation}) turns it; annotate photos as viewers show them, or remove that tag'
+        if orientation > 1
+        else ''
+    )
+    return f'image must be {width}x{height} as annotated, got {found}{turned} (in {path})'
+
+
+@contextlib.contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Pillow's view of an image, without its limit: OpenCV's is larger."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except (OSError, cv2.error) as error:
-        raise UnreadableImageError(f'image must be readable, got {error} (in {path})') from error
-    if image is None:
-        raise UnreadableImageError(f'image must be in a format that OpenCV reads, got another (in {path})')
-    return image
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
