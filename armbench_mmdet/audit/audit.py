@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
-from armbench_mmdet.audit.checks import AnnotationAudit, ImageTask, check_images
+from armbench_mmdet.audit.checks import ImageTask, check_annotations, check_images
 from armbench_mmdet.audit.findings import ERROR, NOTE, WARNING, Findings
 from armbench_mmdet.audit.statistics import measure_split
 from armbench_mmdet.datasets.index import open_index, read_sound_records
@@ -93,7 +94,7 @@ def _audit_file(audit: Audit, folder: Path, split: str, cache_dir: Path | str | 
     if index.num_images == 0:
         audit.findings.add('no-annotations', place, [str(ann_file)])
         return []
-    labels = AnnotationAudit(index, place, audit.findings).run()
+    labels = check_annotations(index, place, audit.findings)
     audit.statistics.append(measure_split(index, labels, place))
     sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
     return [ImageTask(folder / IMAGE_FOLDER / name, width, height) for name, width, height in sizes]
@@ -143,7 +144,7 @@ def _compare_contents(findings: Findings, paths: dict[Path, list[str]]) -> None:
             findings.add('image-copied', place, [', '.join(names)])
 
 
-_LINE_CHARACTERS = 200
+_LINE_CHARACTERS = 500
 _STATISTICS = ('split', 'images', 'instances', 'per image:\nmedian (max)', 'mask side, px:\nmedian (5–95 %)',
                'of image side:\nmedian (5–95 %)')  # fmt: skip
 
@@ -155,7 +156,9 @@ def format_audit(audit: Audit) -> str:
     lines = [tabulate(rows, _STATISTICS, 'plain', colalign=align, disable_numparse=True) if rows else '', '']
     for finding in audit.findings.sorted():
         lines.append(f'{finding.severity:7} {finding.count:>9,}  {finding.kind}  ({finding.place}): {finding.meaning}')
-        lines += [f'{"":20}{_shorten(example)}' for example in finding.examples]
+        lines += [
+            f'{"":20}{textwrap.shorten(example, _LINE_CHARACTERS, placeholder="…")}' for example in finding.examples
+        ]
         if finding.count > len(finding.examples):
             lines.append(f'{"":20}… and {finding.count - len(finding.examples):,} more')
     counts = ', '.join(f'{audit.findings.count(severity):,} {severity}s' for severity in (ERROR, WARNING, NOTE))
@@ -175,8 +178,3 @@ def _statistics_row(split: dict[str, Any]) -> list[str]:
         f'{px["p50"]:.0f} ({px["p5"]:.0f}–{px["p95"]:.0f})',
         f'{frac["p50"]:.2f} ({frac["p5"]:.2f}–{frac["p95"]:.2f})',
     ]
-
-
-def _shorten(line: str) -> str:
-    """The line, or its beginning."""
-    return line if len(line) <= _LINE_CHARACTERS else line[: _LINE_CHARACTERS - 1] + '…'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.records import AnnotatedImages, Skipped, select_annotations, skip, skipped_rows
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, SPLITS, SUBSETS, CategoryAssignment, CategoryMap
-from armbench_mmdet.datasets.worker_notes import UnreadableImages, note_image, share_notes
+from armbench_mmdet.datasets.worker_notes import note_image, share_notes
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
 CORRUPT_IMAGES = ('error', 'skip')
@@ -113,7 +114,8 @@ class ArmbenchDataset(CocoDataset):
             return
         super().full_init()
         share_notes()  # before any data-loading process forks
-        self._unreadable = UnreadableImages(len(self))
+        # Flags of the file's images, in memory that forked processes share.
+        self._unreadable = np.frombuffer(mmap.mmap(-1, max(self.data_list.columns.num_images, 1)), np.uint8)
         self._log_table()
 
     def load_data_list(self) -> AnnotatedImages:
@@ -183,7 +185,9 @@ class ArmbenchDataset(CocoDataset):
                     raise UnreadableImageError(
                         f'{error}; it has the index {index} in the data set; tools/check_data.py lists all such files'
                     ) from error
-                if self._unreadable.add(index):
+                row = self.data_list.rows[index]
+                if not self._unreadable[row]:
+                    self._unreadable[row] = 1
                     print_log(f'skipped (index {index}): {error}', 'current', logging.WARNING)
             if self.test_mode:
                 return self._grey_image(index)
@@ -200,7 +204,8 @@ class ArmbenchDataset(CocoDataset):
 
     def unreadable_images(self) -> list[str]:
         """Paths of the images that ``corrupt_images='skip'`` has met so far, in all processes."""
-        return [self.data_list[int(index)]['img_path'] for index in self._unreadable.indices()]
+        images: AnnotatedImages = self.data_list
+        return [images[i]['img_path'] for i in np.flatnonzero(self._unreadable[images.rows]).tolist()]
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:

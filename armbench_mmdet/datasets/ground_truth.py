@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from armbench_mmdet.datasets.index import ColumnIndex, open_index
+from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, IMAGE_FOLDER, CategoryMap, assign_categories
 from armbench_mmdet.errors import InputError
 
@@ -99,7 +99,14 @@ def load_ground_truth(
     index = open_index(ann_file, cache_dir)
     labels = assign_categories(index, category_map).rows
     kept = (labels != IGNORED) & index.usable_masks
-    _log_left_out(index, int((labels == IGNORED).sum()), int(((labels != IGNORED) & ~kept).sum()))
+    ignored = int((labels == IGNORED).sum())
+    if not kept.all():
+        print_log(
+            f'ground truth of {index.ann_file}: left out {ignored} annotations of ignored categories and '
+            f'{int((~kept).sum()) - ignored} without a usable mask',
+            'current',
+            logging.WARNING,
+        )
     rows = np.flatnonzero(kept)
     image_ids, widths, heights = index.image_ids.tolist(), index.widths.tolist(), index.heights.tolist()
     columns = zip(
@@ -148,13 +155,3 @@ def only_classes(ground_truth: Mapping[str, Any], classes: Sequence[str]) -> dic
     kept = {category['id'] for category in categories}
     annotations = [a for a in ground_truth['annotations'] if a['category_id'] in kept]
     return {**ground_truth, 'categories': categories, 'annotations': annotations}
-
-
-def _log_left_out(index: ColumnIndex, ignored: int, without_mask: int) -> None:
-    if ignored or without_mask:
-        print_log(
-            f'ground truth of {index.ann_file}: left out {ignored} annotations of ignored categories and '
-            f'{without_mask} without a usable mask',
-            'current',
-            logging.WARNING,
-        )

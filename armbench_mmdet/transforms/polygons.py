@@ -53,18 +53,6 @@ class Polygons(PolygonMasks):
         """Polygons that draw exactly the given bitmaps, (N, H, W) uint8 or bool."""
         return cls([trace_bitmap(bitmap) for bitmap in bitmaps], *bitmaps.shape[1:])
 
-    @classmethod
-    def cat(cls, masks: Sequence[Polygons]) -> Polygons:
-        """Instances of several masks that share one canvas, geometry included."""
-        new = copy.copy(masks[0])
-        for other in masks[1:]:
-            if any(
-                not np.array_equal(getattr(new, key), getattr(other, key)) for key in ('_scale', '_shift', '_window')
-            ):
-                raise ValueError('masks must share one canvas and one geometry to be joined')
-        new._source, new._patches = [parts for group in masks for parts in group._source], None
-        return new
-
     def _moved(self, height: int, width: int, factor: Sequence[float] = (1, 1), offset: Sequence = (0, 0)) -> Polygons:
         """The same instances on a canvas of this size, coordinates times ``factor`` plus ``offset``, (x, y) each."""
         new = copy.copy(self)

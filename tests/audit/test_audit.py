@@ -11,16 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import coco_files
-import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from shapely.geometry import Polygon
 
 from armbench_mmdet.audit.audit import audit_data_set, format_audit
-from armbench_mmdet.audit.checks import polygon_areas
 from armbench_mmdet.audit.findings import KINDS, Findings
 from armbench_mmdet.datasets import SUBSETS
-from armbench_mmdet.datasets.index import open_index
 
 REPO = Path(__file__).resolve().parents[2]
 MIX, ZOOMED, SAME = SUBSETS
@@ -175,14 +171,6 @@ def test_errors_come_first_and_decide_the_exit_status():
     severities = [f.severity for f in findings.sorted()]
     assert severities == sorted(severities, key=['error', 'warning', 'note'].index)
     assert len(severities) == len(KINDS)
-
-
-def test_polygon_areas_are_those_of_shapely(tmp_path):
-    index = open_index(coco_files.write_json(tmp_path / 'a.json', coco_files.random_document(0)))
-    areas = polygon_areas(index)
-    for row in range(index.num_annotations):
-        expected = sum(Polygon(ring).area for ring in index.polygons(row)) or np.nan
-        assert areas[row] == pytest.approx(expected, nan_ok=True)
 
 
 def test_statistics_count_and_measure(root):

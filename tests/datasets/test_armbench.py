@@ -9,7 +9,6 @@ from pathlib import Path
 import coco_files
 import mmdet.datasets
 import mmengine.dataset
-import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
@@ -65,23 +64,6 @@ def test_the_records_are_those_of_stock_coco_dataset(tmp_path, options, seed):
         assert isinstance(ours[0]['img_path'], str)
 
 
-@pytest.mark.parametrize('indices', [3, -3, [4, 0, 2], range(2), 0])
-def test_subsets_keep_their_records(tmp_path, indices):
-    coco_files.write_split(tmp_path, coco_files.random_document(0))
-    ours = ArmbenchDataset(data_root=tmp_path)
-    records = [ours.get_data_info(i) for i in range(len(ours))]
-    if isinstance(indices, int):
-        expected = records[:indices] if indices >= 0 else records[indices:]
-    else:
-        expected = [records[i] for i in indices]
-    part = ours.get_subset(indices)
-    ours.get_subset_(indices)
-    for found in (part, ours):
-        assert [found.get_data_info(i) for i in range(len(found))] == [
-            {**record, 'sample_idx': i} for i, record in enumerate(expected)
-        ]
-
-
 def test_records_are_made_afresh(tmp_path):
     coco_files.write_split(tmp_path, coco_files.document())
     data_set = ArmbenchDataset(data_root=tmp_path)
@@ -123,16 +105,6 @@ def test_configs_choose_by_name(tmp_path, subset):
     assert data_set.metainfo['classes'] == ('tote', 'object')
     folder = tmp_path / subset
     assert data_set.ground_truth == GroundTruthSource(str(folder / 'test.json'), str(folder / 'images'), subset, 'test')
-
-
-@pytest.mark.parametrize('subset', SUBSETS)
-def test_all_subsets_of_minibench_load(minibench_root, subset):
-    data_set = DATASETS.build(
-        {'type': 'MinibenchDataset', 'subset': subset, 'split': 'test', 'data_root': minibench_root}
-    )
-    assert len(data_set) >= 2
-    assert {i['bbox_label'] for i in data_set[0]['instances']} == {0, 1}
-    assert Path(data_set[0]['img_path']).is_file()
 
 
 def test_the_root_is_the_argument_then_the_variable_then_the_default(monkeypatch, tmp_path):
@@ -250,20 +222,3 @@ def test_own_files_may_be_given_as_in_mmdet(tmp_path):
         ann_file=str(tmp_path / 'annotations' / 'mine.json'), data_prefix={'img': str(tmp_path / 'pictures')}
     )
     assert absolute.get_data_info(1) == data_set.get_data_info(1)
-
-
-def test_stock_loading_transforms_accept_the_records(tmp_path):
-    document = coco_files.document()
-    document['annotations'][2]['segmentation'] = {
-        'size': [coco_files.HEIGHT, coco_files.WIDTH],
-        'counts': [100, 10, coco_files.HEIGHT * coco_files.WIDTH - 110],
-    }
-    coco_files.write_split(tmp_path, document)
-    pipeline = [
-        {'type': 'mmdet.LoadImageFromFile'},
-        {'type': 'mmdet.LoadAnnotations', 'with_bbox': True, 'with_mask': True},
-    ]
-    data_set = ArmbenchDataset(data_root=tmp_path, pipeline=pipeline)
-    masks = [data_set[i]['gt_masks'].masks for i in range(2)]
-    assert masks[1].sum() == 10
-    assert np.abs(masks[0].sum((1, 2)) - [2000, 200]).max() < 60

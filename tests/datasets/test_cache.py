@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import sys
@@ -16,7 +15,6 @@ from pathlib import Path
 import coco_files
 import filelock
 import pytest
-from _annotations import write_synthetic_annotations
 
 from armbench_mmdet.datasets.cache import resolve_cache_dir
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
@@ -216,24 +214,3 @@ def test_eight_processes_and_one_that_dies_while_building(tmp_path):
     assert found == [(expected.num_annotations, float(expected.coordinates.sum()))] * 8
     assert builds.value == 1
     assert not list((tmp_path / 'cache').rglob('*.draft'))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('seed', range(3))
-def test_eight_processes_and_one_that_dies_at_any_time(tmp_path, seed):
-    ann_file = tmp_path / 'train.json'
-    write_synthetic_annotations(ann_file, 500, 5000, seed)
-    expected = open_index(ann_file, tmp_path / 'other cache')
-    results, builds = PROCESSES.Queue(), PROCESSES.Value('i', 0)
-    arguments = (ann_file, tmp_path / 'cache', results, builds)
-    others = [PROCESSES.Process(target=_open_and_report, args=arguments) for _ in range(7)]
-    # The victim has a queue of its own: a process killed while it holds a queue's lock would block the others.
-    victim = PROCESSES.Process(target=_open_and_report, args=(*arguments[:2], PROCESSES.Queue(), PROCESSES.Value('i')))
-    for process in (victim, *others):
-        process.start()
-    time.sleep(random.Random(seed).uniform(0, 0.2))
-    victim.kill()
-    found = [results.get(timeout=60) for _ in others]
-    for process in (victim, *others):
-        process.join()
-    assert found == [(expected.num_annotations, float(expected.coordinates.sum()))] * 7

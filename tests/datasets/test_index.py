@@ -101,17 +101,3 @@ def test_an_error_shows_ten_problems_and_counts_the_rest(tmp_path):
     document['annotations'] = [{**document['annotations'][0], 'image_id': 99, 'id': i} for i in range(25)]
     with pytest.raises(InputError, match=r'got 25 problem\(s\)(.|\n)*and 15 more'):
         open_index(coco_files.write_json(tmp_path / 'a.json', document), tmp_path / 'cache')
-
-
-@pytest.mark.parametrize(
-    ('text', 'where'),
-    [
-        (b'{\n  "images": [],\n  "annotations": [}\n', 'line 3, column 19'),
-        (b'{"images": [],\n', 'line 2, column 1'),
-        (b'', 'line 1, column 1'),
-        (b'{"images": [\n{"id": NaN}]}', 'line 2, column 8'),
-    ],
-)
-def test_malformed_json_is_reported_with_line_and_column(tmp_path, text, where):
-    with pytest.raises(InputError, match=where):
-        open_index(coco_files.write_json(tmp_path / 'a.json', text), tmp_path / 'cache')

@@ -8,7 +8,7 @@ import pytest
 import torch
 from guarded_run import Fit, Points, guarded_runner
 
-from armbench_mmdet.datasets.worker_notes import UnreadableImages, image_in_work, note_image, share_notes
+from armbench_mmdet.datasets.worker_notes import image_in_work, note_image, share_notes
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
@@ -116,16 +116,3 @@ def test_image_of_a_process_is_known_to_the_one_it_came_from() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert image_in_work(child) == (5, 'images/ä.jpg')
-
-
-def test_unreadable_images_are_shared_with_children_and_not_with_copies() -> None:
-    import copy
-
-    images = UnreadableImages(9)
-    copied = copy.deepcopy(images)
-    child = os.fork()
-    if not child:
-        os._exit(not (images.add(7) and images.add(2) and not images.add(7)))
-    assert os.waitpid(child, 0)[1] == 0
-    assert images.indices().tolist() == [2, 7]
-    assert copied.indices().tolist() == []

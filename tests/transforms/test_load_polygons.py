@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mmdet.datasets.transforms import LoadAnnotations
 from pycocotools import mask as coco_mask
-from transform_samples import disc, instance, random_info
+from transform_samples import disc, instance
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.transforms import LoadPolygons, Polygons
@@ -71,13 +71,6 @@ def test_a_code_of_another_size_is_refused() -> None:
     info['instances'] = [instance(MASKS['run-length text'], 1, [0, 0, 5, 5])]
     with pytest.raises(InputError, match=r'mask size must be \(50, 61\), got \(50, 60\) \(in a.jpg\)'):
         LoadPolygons().transform(info)
-
-
-def test_shapes_are_set_only_without_an_image() -> None:
-    info = random_info(0, WIDTH, HEIGHT)
-    assert LoadPolygons().transform(dict(info))['img_shape'] == (HEIGHT, WIDTH)
-    loaded = LoadPolygons().transform({**info, 'img': np.zeros((9, 9, 3)), 'img_shape': (9, 9)})
-    assert loaded['img_shape'] == (9, 9)
 
 
 def test_no_annotation() -> None:

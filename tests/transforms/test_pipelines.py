@@ -118,21 +118,6 @@ def test_polygons_become_pixels_in_the_loader_and_are_padded_as_such(jpeg: Path)
         assert torch.equal(*tensors)
 
 
-def test_cropped_away_instances_are_gone(jpeg: Path) -> None:
-    """Only what still covers a pixel stays, and all keys agree on it."""
-    keep = build(CASES['large-scale jittering'][1])
-    lost = 0
-    for seed in range(20):
-        out = run(keep, random_info(seed, 150, 120, path=jpeg), seed)
-        if out is None:
-            continue
-        instances = out['data_samples'].gt_instances
-        assert (instances.masks.to_ndarray().sum((1, 2)) > 0).all()
-        assert len(instances.bboxes) == len(instances.labels) == len(instances.masks)
-        lost += 6 - len(instances)
-    assert lost
-
-
 @pytest.mark.parametrize('size', [(150, 120), (151, 121), (157, 127)])
 @pytest.mark.parametrize('target', [75, 37, 18])
 def test_reduced_decoding_keeps_the_picture_in_place(tmp_path: Path, size: tuple[int, int], target: int) -> None:

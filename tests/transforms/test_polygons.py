@@ -166,14 +166,6 @@ def test_coordinates_and_mask_targets_are_those_of_stock_polygons() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_joining() -> None:
-    ours = Polygons(nested(2, 60, 50), 50, 60).flip('horizontal')
-    joined = Polygons.cat([ours[:2], ours[4:]])
-    np.testing.assert_array_equal(joined.to_ndarray(), ours.to_ndarray()[[0, 1, 4, 5]])
-    with pytest.raises(ValueError, match='one canvas'):
-        Polygons.cat([ours, ours.flip('horizontal').resize((10, 10))])
-
-
 ISLANDS = np.zeros((23, 31), np.uint8)
 ISLANDS[3:20, 4:25] = 1
 ISLANDS[6:16, 8:20] = 0
