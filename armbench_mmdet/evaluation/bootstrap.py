@@ -30,23 +30,20 @@ class Estimate:
     high: float | None
 
 
-def confidence_intervals(
-    table: MatchTable, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95
-) -> dict[str, Estimate]:
+def confidence_intervals(table: MatchTable, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
     """Intervals of the mAP of each class and, under ``mean``, of their mean.
 
     Args:
         table: From :func:`~armbench_mmdet.evaluation.matches.match_table`.
         resamples: How many draws; 1000 gives the ends to about a hundredth of the interval's width.
         seed: The draws are the same for every table of as many images.
-        confidence: Share of the draws inside.
     """
     observed, drawn = _scores(table, resamples, seed)
-    return {name: _interval(observed[name], drawn[name], confidence) for name in observed}
+    return {name: _interval(observed[name], drawn[name]) for name in observed}
 
 
 def difference_intervals(
-    first: MatchTable, second: MatchTable, resamples: int = RESAMPLES, seed: int = 0, confidence: float = 0.95
+    first: MatchTable, second: MatchTable, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
     """Intervals of ``first - second``, each draw of images scored under both.
 
@@ -58,18 +55,14 @@ def difference_intervals(
         raise InputError(f'two runs must be evaluated on the same images and classes to be compared, got {got}')
     observed_a, drawn_a = _scores(first, resamples, seed)
     observed_b, drawn_b = _scores(second, resamples, seed)
-    return {
-        name: _interval(observed_a[name] - observed_b[name], drawn_a[name] - drawn_b[name], confidence)
-        for name in observed_a
-    }
+    return {name: _interval(observed_a[name] - observed_b[name], drawn_a[name] - drawn_b[name]) for name in observed_a}
 
 
-def _interval(observed: float, drawn: np.ndarray, confidence: float) -> Estimate:
+def _interval(observed: float, drawn: np.ndarray) -> Estimate:
     drawn = drawn[~np.isnan(drawn)]  # a draw may hold no instance of a rare class
     if np.isnan(observed) or not drawn.size:
         return Estimate(None, None, None)
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(drawn, [tail, 100 - tail])
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return Estimate(float(observed), float(low), float(high))
 
 

@@ -200,8 +200,11 @@ class ArmbenchMetric(BaseMetric):
 
     def _count_images(self, predictions: Sequence[Mapping[str, Any]], repeated: int) -> Images:
         sizes = {image['id']: (image['height'], image['width']) for image in self.ground_truth['images']}
+        unknown = [prediction['img_id'] for prediction in predictions if prediction['img_id'] not in sizes]
+        if unknown:
+            raise InputError(f'image_id must be an image of the ground truth, got {unknown[0]} ({len(unknown)} images)')
         for prediction in predictions:
-            check_mask_sizes(prediction, sizes.get(prediction['img_id']))
+            check_mask_sizes(prediction, sizes[prediction['img_id']])
         not_seen = len(sizes.keys() - {prediction['img_id'] for prediction in predictions})
         if not_seen:
             message = f'{not_seen} of {len(sizes)} images were not predicted; they count as images without detections'

@@ -12,8 +12,6 @@ from faster_coco_eval.core.coco import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.errors import InputError
-
 MAX_PER_IMAGE = 100
 
 Shape = Mapping[str, Any]
@@ -167,16 +165,10 @@ class Matching:
     Attributes:
         annotations: The ground truth, for masks with each ``mask`` as RLE.
         detections: The detections with their ``area``.
-        ious: See :func:`~armbench_mmdet.evaluation.protocol.compute_overlaps`.
-
-    Raises:
-        InputError: A detection without a mask in ``segm``, with both, or of an unknown image or category.
+        ious: See :func:`compute_overlaps`.
     """
 
     def __init__(self, ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str) -> None:
-        if iou_type not in IOU_TYPES:
-            raise InputError(f'iou_type must be one of {", ".join(IOU_TYPES)}, got {iou_type!r}')
-        check_detections(ground_truth, detections, iou_type)
         self.iou_type = iou_type
         self.images: dict[int, dict[str, Any]] = {image['id']: image for image in ground_truth['images']}
         categories = sorted(ground_truth['categories'], key=lambda category: category['id'])
@@ -233,31 +225,3 @@ class Matching:
             }
             for number, shape in enumerate((shape for shape in shapes if shape['image_id'] in image_ids), 1)
         ]
-
-
-def check_detections(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str) -> None:
-    """Refuse detections that COCO's loader would bend into something else.
-
-    Raises:
-        InputError: Every kind of fault found, once, each with its count and first example.
-    """
-    image_ids = {image['id'] for image in ground_truth['images']}
-    category_ids = {category['id'] for category in ground_truth['categories']}
-    wanted, forbidden = ('bbox', None) if iou_type == 'bbox' else ('segmentation', 'bbox')
-    faults: dict[str, list[Any]] = {}
-    for detection in detections:
-        if detection['image_id'] not in image_ids:
-            faults.setdefault('image_id must be an image of the ground truth', []).append(detection['image_id'])
-        if detection['category_id'] not in category_ids:
-            rule = f'category_id must be one of {sorted(category_ids)}'
-            faults.setdefault(rule, []).append(detection['category_id'])
-        if wanted not in detection:
-            rule = f'a {iou_type} detection must carry {wanted!r} (a box is no mask)'
-            faults.setdefault(rule, []).append(sorted(detection))
-        if forbidden in detection:
-            rule = f'a {iou_type} detection must not carry {forbidden!r}: its area would be taken for the mask area'
-            faults.setdefault(rule, []).append(sorted(detection))
-    if faults:
-        raise InputError(
-            '; '.join(f'{rule}, got {values[0]!r} ({len(values)} detections)' for rule, values in faults.items())
-        )

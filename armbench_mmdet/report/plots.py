@@ -12,8 +12,9 @@ import numpy as np
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.evaluation.matches import precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, RECALL_THRESHOLDS
+from armbench_mmdet.evaluation.result import StratumScores
 from armbench_mmdet.evaluation.strata import DENSITY_NAMES, VERDICTS
-from armbench_mmdet.report.collect import Comparison, Run, Series
+from armbench_mmdet.report.collect import Comparison, Entry, Run, Series
 from armbench_mmdet.report.tables import OBJECT, SIZE_NAMES, SIZE_UNITS, VERDICT_NAMES, errors_of, filled_densities
 from armbench_mmdet.run_folder import METRIC_PREFIX, VALIDATION_LOSS_PREFIX
 
@@ -121,23 +122,20 @@ def precision_recall_plot(comparison: Comparison) -> Plot | None:
 
 def size_plot(comparison: Comparison) -> Plot | None:
     """Object mask mAP by size of the instance, by both sets of bins."""
-    traces = []
-    for entry, segm in comparison.scored('segm'):
-        for number, unit in enumerate(SIZE_UNITS, 1):
-            values = [segm.per_size[unit][size].per_class.get(OBJECT) for size in SIZE_NAMES]
-            bar = _bar(entry.label, list(SIZE_NAMES.values()), values, entry.run.number)
-            traces.append({**bar, 'legendgroup': entry.label, 'showlegend': number == 1, **_axes(number)})
+    bars = [
+        (entry, list(SIZE_NAMES.values()), [segm.per_size[unit][size] for size in SIZE_NAMES], axes)
+        for entry, segm in comparison.scored('segm')
+        for axes, unit in enumerate(SIZE_UNITS, 1)
+    ]
     layout = _side_by_side(_bar_layout('size of the instance'), SIZE_TITLES)
-    return _plot(f'Object mAP by size: {comparison.title}', traces, layout)
+    return _plot(f'Object mAP by size: {comparison.title}', [_bar(*bar) for bar in bars], layout)
 
 
 def density_plot(comparison: Comparison) -> Plot | None:
     """Object mask mAP by the number of instances in the image."""
-    traces = []
     names = filled_densities(comparison)
-    for entry, segm in comparison.scored('segm'):
-        values = [segm.per_density[name].per_class.get(OBJECT) for name in names]
-        traces.append(_bar(entry.label, names, values, entry.run.number))
+    scored = comparison.scored('segm')
+    traces = [_bar(entry, names, [segm.per_density[name] for name in names]) for entry, segm in scored]
     return _plot(f'Object mAP by density: {comparison.title}', traces, _bar_layout('instances in the image'))
 
 
@@ -231,9 +229,10 @@ def _axes(number: int) -> dict[str, str]:
     return {} if number == 1 else {'xaxis': f'x{number}', 'yaxis': f'y{number}'}
 
 
-def _bar(label: str, names: Sequence[str], values: Sequence[float | None], number: int) -> dict[str, Any]:
-    heights = [_rounded(value) for value in values]
-    return {'type': 'bar', 'name': label, 'x': list(names), 'y': heights, 'marker': {'color': _colour(number)}}
+def _bar(entry: Entry, names: list[str], strata: Sequence[StratumScores], axes: int = 1) -> dict[str, Any]:
+    bar = {'type': 'bar', 'name': entry.label, 'x': names, 'marker': {'color': _colour(entry.run.number)}}
+    bar |= {'y': [_rounded(one.per_class.get(OBJECT)) for one in strata], 'legendgroup': entry.label}
+    return {**bar, 'showlegend': axes == 1, **_axes(axes)}
 
 
 def _line(series: Series, **trace: Any) -> dict[str, Any]:

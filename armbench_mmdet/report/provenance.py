@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -74,10 +73,9 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield 'seed', next((str(seed) for seed in seeds if seed is not None), MISSING)
     yield 'trained on', run.trained_on or MISSING
     yield 'iterations logged', MISSING if run.log.last_step is None else str(run.log.last_step)
-    yield 'time running', _total_time(attempts)
     changed = f' with changes, kept in {last.git.diff} of the folder' if last.git.diff else ''
     yield 'git revision', f'{last.git.revision}{changed}' if last.git.revision else MISSING
-    yield 'hardware', _hardware(last.hardware)
+    yield 'hardware', ', '.join(f'{name} {value}' for name, value in last.hardware.items() if value) or MISSING
     yield 'versions', ', '.join(f'{name} {version}' for name, version in software.items()) or MISSING
     unreadable = [path for attempt in attempts for path in attempt.unreadable_images]
     if unreadable:
@@ -91,23 +89,6 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         yield f'checkpoint for {evaluation.subset} {evaluation.split}', checkpoint
 
 
-def _hardware(hardware: Mapping[str, Any]) -> str:
-    if not hardware:
-        return MISSING
-    memory_mb = hardware.get('memory_mb')
-    parts = [f'{hardware.get("cpu") or "CPU not known"}, {hardware.get("cores", MISSING)} cores']
-    parts += [f'{memory_mb / 1024:.0f} GB memory'] if memory_mb else []
-    return ', '.join([*parts, *map(str, hardware.get('gpus') or ['no GPU'])])
-
-
-def _total_time(attempts: Sequence[Attempt]) -> str:
-    known = [time for time in map(_duration, attempts) if time is not None]
-    if not known:
-        return MISSING
-    missing = len(attempts) - len(known)
-    return _clock(sum(known, timedelta())) + (f', and {missing} attempts whose end is not known' if missing else '')
-
-
 def _duration(attempt: Attempt) -> timedelta | None:
     try:
         start, end = (
@@ -118,7 +99,9 @@ def _duration(attempt: Attempt) -> timedelta | None:
         return None
 
 
-def _clock(time: timedelta) -> str:
+def _clock(time: timedelta | None) -> str:
+    if time is None:
+        return MISSING
     minutes, seconds = divmod(round(time.total_seconds()), 60)
     return f'{minutes // 60} h {minutes % 60:02d} min {seconds:02d} s'
 
@@ -128,9 +111,8 @@ def _attempt_table(run: Run) -> Table | None:
         return None
     rows = []
     for number, one in enumerate(run.record.attempts, 1):
-        time = _duration(one)
         about = [one.start_iter, MISSING if one.end_iter is None else one.end_iter, one.world_size, one.command]
-        rows.append(cells(str(number), one.started, _clock(time) if time else MISSING, ending(one), *map(str, about)))
+        rows.append(cells(str(number), one.started, _clock(_duration(one)), ending(one), *map(str, about)))
     header = ['attempt', 'started', 'duration', 'end', 'first iteration', 'last iteration', 'processes', 'command']
     return Table(f'Attempts of {run.name}', header, rows, text_columns=len(header))
 

@@ -7,7 +7,7 @@ import difflib
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -16,12 +16,11 @@ import msgspec
 import numpy as np
 import optuna
 from msgspec import Meta
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import BaseTrial, FixedTrial
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.sweep.overrides import Assignment, Key, KeyPath, applied, assignments, find, fitting, read, resolved
 
-Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 SAMPLERS = ('TPESampler', 'RandomSampler', 'GPSampler')
 PRUNERS = (
     *('NopPruner', 'MedianPruner', 'PercentilePruner', 'ThresholdPruner'),
@@ -42,8 +41,8 @@ class _Float(_Searched, tag='float'):
     log: bool = False
     step: float | None = None
 
-    def distribution(self) -> Distribution:
-        return FloatDistribution(self.low, self.high, self.log, self.step)
+    def suggest(self, trial: BaseTrial, name: str) -> Any:
+        return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
 
 class _Int(_Searched, tag='int'):
@@ -52,15 +51,15 @@ class _Int(_Searched, tag='int'):
     log: bool = False
     step: int = 1
 
-    def distribution(self) -> Distribution:
-        return IntDistribution(self.low, self.high, self.log, self.step)
+    def suggest(self, trial: BaseTrial, name: str) -> Any:
+        return trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step)
 
 
 class _Categorical(_Searched, tag='categorical'):
     choices: Annotated[list[bool | int | float | str | None], Meta(min_length=2)]
 
-    def distribution(self) -> Distribution:
-        return CategoricalDistribution(self.choices)
+    def suggest(self, trial: BaseTrial, name: str) -> Any:
+        return trial.suggest_categorical(name, self.choices)
 
 
 class _Bundle(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,17 +103,11 @@ class Parameter:
 
     name: str
     settings: tuple[Assignment, ...]
-    distribution: Distribution
+    spec: _Float | _Int | _Categorical
 
-    def suggest(self, trial: optuna.trial.BaseTrial) -> list[Assignment]:
+    def suggest(self, trial: BaseTrial) -> list[Assignment]:
         """Let the trial's sampler choose a value, and return what it changes."""
-        among = self.distribution
-        if isinstance(among, CategoricalDistribution):
-            value: Any = trial.suggest_categorical(self.name, among.choices)
-        elif isinstance(among, IntDistribution):
-            value = trial.suggest_int(self.name, among.low, among.high, log=among.log, step=among.step)
-        else:
-            value = trial.suggest_float(self.name, among.low, among.high, log=among.log, step=among.step)
+        value = self.spec.suggest(trial, self.name)
         return [(path, fitting(old, value, self.name)) for path, old in self.settings]
 
     def touched(self) -> set[KeyPath]:
@@ -135,7 +128,7 @@ class Choice:
     bundles: Mapping[str, Sequence[Assignment]]
     parameters: Mapping[str, Sequence[Parameter | Choice]]
 
-    def suggest(self, trial: optuna.trial.BaseTrial) -> list[Assignment]:
+    def suggest(self, trial: BaseTrial) -> list[Assignment]:
         """Let the trial's sampler choose a bundle and then its parameters, and return what they change."""
         chosen = trial.suggest_categorical(self.name, list(self.bundles))
         changes = list(self.bundles[chosen])
@@ -178,7 +171,7 @@ class Space:
         """Return the pruner; its steps are validations, the first being 1."""
         return _built(optuna.pruners, self.given.pruner)
 
-    def config(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+    def config(self, trial: BaseTrial) -> dict[str, Any]:
         """Let the trial's sampler choose, and return the resolved config of the trial."""
         changes = [*self.fixed]
         for parameter in self.parameters:
@@ -219,24 +212,21 @@ def load_space(path: str | Path) -> Space:
 
 
 def _checked(content: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """The values of the file that are what they must be, defaults included."""
+    """The values of the file that are what they must be."""
     defaults = {field.name: field for field in msgspec.structs.fields(SpaceFile)}
     for key in content.keys() - defaults.keys():
         near = difflib.get_close_matches(key, defaults, n=1)
         hint = f'; did you mean {near[0]}?' if near else f'; a search space has {", ".join(defaults)}'
         problems.append(f'key must be one of a search space, got {key!r}{hint}')
-    values = {}
+    values: dict[str, Any] = {}
     for name, kind in get_type_hints(SpaceFile, include_extras=True).items():
         if name not in content and defaults[name].required:
             problems.append(f'{name} must be given, got nothing')
             continue
-        value = content.get(name, defaults[name].default if name not in content else None)
-        if value is msgspec.NODEFAULT:
-            value = defaults[name].default_factory()
         try:
-            values[name] = msgspec.convert(value, kind)
+            values |= {name: msgspec.convert(content[name], kind)} if name in content else {}
         except msgspec.ValidationError as error:
-            problems.append(f'{name} must be {_constraint(error)}, got {value!r}')
+            problems.append(f'{name} must be {_constraint(error)}, got {content[name]!r}')
     return values
 
 
@@ -265,7 +255,7 @@ def _parse_parameters(
 
 def _parameter(name: str, spec: _Float | _Int | _Categorical, config: Mapping[str, Any], prefix: str) -> Parameter:
     if isinstance(spec, _Categorical):
-        extremes: Iterable[Any] = spec.choices
+        extremes: Sequence[Any] = spec.choices
     else:
         extremes = (spec.low, spec.high)
         if not math.isfinite(spec.low) or not spec.low < spec.high < math.inf:
@@ -275,7 +265,8 @@ def _parameter(name: str, spec: _Float | _Int | _Categorical, config: Mapping[st
     for path, old in settings:
         for value in extremes:
             fitting(old, value, '.'.join(map(str, path)))
-    return Parameter(prefix + name, settings, spec.distribution())
+    spec.suggest(FixedTrial({name: extremes[0]}), name)  # Optuna's own checks
+    return Parameter(prefix + name, settings, spec)
 
 
 def _choice(name: str, spec: _Choice, config: Mapping[str, Any], problems: list[str]) -> Choice:

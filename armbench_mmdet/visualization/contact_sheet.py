@@ -27,7 +27,7 @@ from armbench_mmdet.transforms import (
     WarehouseLighting,
     ZoomOutTote,
 )
-from armbench_mmdet.visualization.instances import Instance, draw_overlay
+from armbench_mmdet.visualization.instances import Instance, draw_overlay, resized
 
 _MARGIN_PX = 6
 _TITLE_PX = 22
@@ -61,7 +61,7 @@ def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int,
     rows = []
     title_px = _TITLE_PX if any(titles) else 0
     for start in range(0, len(cells), columns):
-        pictures = [_fitted(cell, cell_px) for cell in cells[start : start + columns]]
+        pictures = [resized(cell, cell_px) for cell in cells[start : start + columns]]
         height = title_px + max(picture.shape[0] for picture in pictures) + _MARGIN_PX
         row = np.full((height, columns * (cell_px + _MARGIN_PX) + _MARGIN_PX, 3), 255, np.uint8)
         for column, picture in enumerate(pictures):
@@ -85,13 +85,6 @@ def write_sheet(path: Path, draw: Callable[[], np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90]):
         raise InputError(f'contact sheet must be in a folder that can be written, got {str(path)!r}')
-
-
-def _fitted(picture: np.ndarray, side_px: int) -> np.ndarray:
-    """A picture scaled to a longest side of ``side_px``."""
-    scale = side_px / max(picture.shape[:2])
-    size = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def pipeline_sheet(config: Config, num: int, columns: int, cell_px: int, seed: int) -> np.ndarray:

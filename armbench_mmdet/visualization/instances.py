@@ -163,7 +163,7 @@ def draw_overlay(image: np.ndarray, instances: Sequence[Instance], with_text: bo
     Returns:
         (H', W', 3) uint8, BGR: the image's size, or enlarged to 768 px on the longer side if it is smaller.
     """
-    canvas = _resized(image, max(_LEGIBLE_PX, *image.shape[:2]))
+    canvas = resized(image, max(_LEGIBLE_PX, *image.shape[:2]))
     texts = [f'{one.class_name} {one.score:.2f}' if one.score is not None else one.class_name for one in instances]
     texts = texts if with_text else [''] * len(instances)
     scale = canvas.shape[1] / image.shape[1]
@@ -189,7 +189,7 @@ def draw_comparison(
     ):
         colours = [_COLOURS[one.verdict] for one in instances]
         texts = ['' if one.score is None else f'{one.score:.2f}' for one in instances]
-        drawn = _draw(_resized(image, panel_px), instances, colours, texts)
+        drawn = _draw(resized(image, panel_px), instances, colours, texts)
         spare = max(_NARROWEST_PANEL_PX - drawn.shape[1], 0)
         drawn = cv2.copyMakeBorder(drawn, 0, 0, 0, spare, cv2.BORDER_CONSTANT, value=(255, 255, 255))
         counts = Counter(one.verdict for one in instances)
@@ -247,26 +247,21 @@ def _fill(region: np.ndarray, bitmap: np.ndarray, colour: Colour, stripe_px: int
 
 
 def _fitted(mask: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, np.ndarray]:
-    """The mask scaled to ``shape``: x and y of its box, and the bitmap (h, w) uint8 of 0 and 1 inside."""
-    bitmap, scaled = _scaled(mask, shape), tuple(mask['size']) != tuple(shape)
-    box = cv2.boundingRect(bitmap) if scaled else mask_api.toBbox(mask)
-    x, y, width, height = (int(side) for side in box)
+    """The mask scaled to ``shape``: x and y of its box, and the bitmap (h, w) uint8 of 0 and 1 inside.
+
+    Something of a small mask always stays.
+    """
+    bitmap = mask_api.decode(mask)  # in columns: transposed, OpenCV reads it without a copy
+    if bitmap.shape != tuple(shape):
+        interpolation = cv2.INTER_AREA if bitmap.shape[0] > shape[0] else cv2.INTER_LINEAR
+        grey = cv2.resize(bitmap.T * np.uint8(255), tuple(shape), interpolation=interpolation)
+        inside = grey >= 128
+        bitmap = (inside if inside.any() else grey > 0).T.astype(np.uint8)
+    y, x, height, width = cv2.boundingRect(np.ascontiguousarray(bitmap.T))
     return x, y, np.ascontiguousarray(bitmap[y : y + height, x : x + width])
 
 
-def _scaled(mask: Mapping[str, Any], shape: Sequence[int]) -> np.ndarray:
-    """The mask as a bitmap (H, W) uint8 of 0 and 1, scaled to ``shape``; something of a small one always stays."""
-    bitmap = mask_api.decode(mask)  # in columns: transposed, OpenCV reads it without a copy
-    if bitmap.shape == tuple(shape):
-        return bitmap
-    shrinks = bitmap.shape[0] > shape[0]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    grey = cv2.resize(bitmap.T * np.uint8(255), tuple(shape), interpolation=interpolation)
-    inside = grey >= 128
-    return np.ascontiguousarray((inside if inside.any() else grey > 0).T.astype(np.uint8))
-
-
-def _resized(image: np.ndarray, longest_px: int) -> np.ndarray:
+def resized(image: np.ndarray, longest_px: int) -> np.ndarray:
     """A copy of the image with a longer side of so many pixels."""
     height, width = image.shape[:2]
     scale = longest_px / max(height, width)

@@ -7,7 +7,6 @@ import pytest
 from coco_random import encode, only, random_dataset, random_mask
 
 from armbench_mmdet.evaluation.protocol import Matching, run_lengths
-from armbench_mmdet.evaluation.result import SegmentationErrors
 from armbench_mmdet.evaluation.strata import VERDICTS, segmentation_errors, verdicts
 
 
@@ -81,13 +80,6 @@ def test_rates_add_up_per_class_and_skip_crowds_and_low_scores():
         assert sum(getattr(rates[name], verdict) for verdict in VERDICTS) == pytest.approx(1)
     silent = [{**d, 'score': 0.4} for d in only(detections, 'segm')]
     assert segmentation_errors(Matching(truth, silent, 'segm'))['object'].missed == 1
-
-
-def test_a_class_without_instances_has_no_rates():
-    truth, detections = random_dataset(1)
-    truth['annotations'] = []
-    rates = segmentation_errors(Matching(truth, only(detections, 'segm'), 'segm'))['tote']
-    assert rates == SegmentationErrors(**dict.fromkeys(VERDICTS), instances=0)
 
 
 def test_every_form_of_segmentation_is_read():

@@ -142,17 +142,6 @@ def test_a_result_on_other_data_is_shown_and_not_compared(work_dirs: list[Path],
     assert not any(marks(pair).values())
 
 
-@pytest.mark.parametrize('fingerprint', [None, 'sha256:0123'])
-def test_the_same_scores_on_data_that_are_not_known_to_be_the_same(
-    work_dirs: list[Path], tmp_path: Path, fingerprint: str | None
-) -> None:
-    shutil.copytree(work_dirs[0], tmp_path / 'other')
-    change_identity(tmp_path / 'other' / f'results/{MIX}.json', data_fingerprint=fingerprint)
-    report = gather([*work_dirs, tmp_path / 'other'])
-    assert marks(report) == {'first': True, 'second': False, 'other †': False}
-    assert sum(f'got {fingerprint or "no data fingerprint"}' in line for line in report.problems) == 1
-
-
 def test_runs_of_one_name_are_told_apart(work_dirs: list[Path], tmp_path: Path) -> None:
     for name in ('a', 'b'):
         shutil.copytree(work_dirs[0], tmp_path / name / 'run')

@@ -45,10 +45,6 @@ def test_ready_space(path: Path, tmp_path: Path) -> None:
     assert any(wanted in name for name in names)
 
 
-def test_there_are_four_spaces() -> None:
-    assert len(SPACES) == 4
-
-
 GROUPS = """
     'optimizer': dict(type='choice', choices=dict(
         adamw=dict(parameters={'optim_wrapper.optimizer.lr': dict(type='float', low=1e-4, high=1e-3, log=True)}),
@@ -65,26 +61,14 @@ GROUPS = """
 
 def test_groups_and_conditions(tmp_path: Path) -> None:
     space = load_space(write(tmp_path, GROUPS, fixed={'model.depth': 50}))
-    common = {'weight': 3.0, 'backbone': 0.5}
-    sgd = space.config(
-        FixedTrial(
-            {**common, 'optimizer': 'sgd', 'optimizer.sgd.optim_wrapper.optimizer.lr': 0.2, 'augmentation': 'none'}
-        )
-    )
+    common, lr = {'weight': 3.0, 'backbone': 0.5}, 'optim_wrapper.optimizer.lr'
+    sgd = space.config(FixedTrial({**common, 'optimizer': 'sgd', f'optimizer.sgd.{lr}': 0.2, 'augmentation': 'none'}))
     assert sgd['optim_wrapper']['optimizer'] == {'type': 'SGD', 'lr': 0.2, 'momentum': 0.9}
     assert sgd['model'] == {'depth': 50, 'losses': {'cls': 3.0}, 'cost': {'cls': 3.0}}
     rates = {'backbone': {'lr_mult': 0.1}, 'backbone.norm': {'lr_mult': 0.5}}
     assert sgd['optim_wrapper']['paramwise_cfg']['custom_keys'] == rates
-    adamw = space.config(
-        FixedTrial(
-            {
-                **common,
-                'optimizer': 'adamw',
-                'optimizer.adamw.optim_wrapper.optimizer.lr': 5e-4,
-                'augmentation': 'strong',
-            }
-        )
-    )
+    chosen = {**common, 'optimizer': 'adamw', f'optimizer.adamw.{lr}': 5e-4, 'augmentation': 'strong'}
+    adamw = space.config(FixedTrial(chosen))
     assert adamw['optim_wrapper']['optimizer'] == {'type': 'AdamW', 'lr': 5e-4, 'weight_decay': 0.05}
     assert adamw['train_dataloader']['pipeline'] == [{'type': 'Strong'}]
 
@@ -112,17 +96,10 @@ MALFORMED = {
     'unknown key': (one("dict(type='float', low=0, high=1)", 'optim_wrapper.optimizer.lrr'), {}, 'did you mean'),
     'no effect': (one("dict(type='int', low=1, high=9)", 'max_iters'), {}, 'only helps to write the base config'),
     'wrong type': (one("dict(type='float', low=1.0, high=9.0)", 'model.depth'), {}, 'int 18, got 1.0'),
-    'wrong choice': (one("dict(type='categorical', choices=[18, '50'])", 'model.depth'), {}, "int 18, got '50'"),
     'empty range': (one("dict(type='float', low=1.0, high=1.0)"), {}, 'low < high, got 1.0 and 1.0'),
-    'turned range': (one("dict(type='float', low=2.0, high=1.0)"), {}, 'low < high, got 2.0 and 1.0'),
     'infinite range': (one("dict(type='float', low=0.0, high=float('inf'))"), {}, 'must be finite'),
     'no high': (one("dict(type='float', low=0.0)"), {}, 'missing required field high'),
     'log of zero': (one("dict(type='float', low=0.0, high=1.0, log=True)"), {}, 'low > 0. must hold'),
-    'log and step': (
-        one("dict(type='float', low=0.1, high=1.0, log=True, step=0.1)"),
-        {},
-        'step. is not supported when .log. is true',
-    ),
     'float in int': (one("dict(type='int', low=1, high=9.5)", 'model.depth'), {}, 'must be int, got float - at ..high'),
     'one choice': (one("dict(type='categorical', choices=[18])", 'model.depth'), {}, 'must be array of length >= 2'),
     'rich choice': (one("dict(type='categorical', choices=[(1,), (2,)])"), {}, 'must be .*got array - at ..choices'),
@@ -152,17 +129,13 @@ MALFORMED = {
     'missing base': (LR, {'base': 'nowhere.py'}, 'base: config must be .*nowhere.py'),
     'no base': (LR, {'base': None}, 'base must be given, got nothing'),
     'cyclic base': (LR, {'base': 'cyclic.py'}, 'base: config must not be among its own bases'),
-    'broken base': (LR, {'base': 'broken.py'}, 'base: config must load, got'),
     'no trials': (LR, {'n_trials': 0}, 'n_trials must be int >= 1, got 0'),
-    'retries': (LR, {'max_retries': -1}, 'max_retries must be int >= 0, got -1'),
     'seed': (LR, {'seed': 'x'}, 'seed must be int, got str, got .x.'),
     'direction': (LR, {'direction': 'up'}, 'direction must be .*up'),
-    'objective': (LR, {'objective': ''}, 'objective must be str of length >= 1'),
     'heartbeat': (LR, {'heartbeat_s': 0}, 'heartbeat_s must be float >= 1'),
     'sampler': (LR, {'sampler': {'type': 'Guess'}}, 'sampler must be a dict with a type of TPESampler'),
     'sampler option': (LR, {'sampler': {'type': 'TPESampler', 'colour': 1}}, 'sampler must fit TPESampler'),
     'sampler seed': (LR, {'sampler': {'type': 'TPESampler', 'seed': 1}}, 'set seed'),
-    'pruner': (LR, {'pruner': 'ASHA'}, 'pruner must be object, got str'),
     'pruner option': (
         LR,
         {'pruner': {'type': 'HyperbandPruner', 'min_resource': 0}},
@@ -174,7 +147,6 @@ MALFORMED = {
 @pytest.mark.parametrize(('parameters', 'values', 'message'), MALFORMED.values(), ids=MALFORMED)
 def test_malformed_space_is_one_clear_error(parameters: str, values: dict, message: str, tmp_path: Path) -> None:
     (tmp_path / 'cyclic.py').write_text("_base_ = 'cyclic.py'\n")
-    (tmp_path / 'broken.py').write_text('model = dict(\n')
     path = write(tmp_path, parameters, **values)
     with pytest.raises(InputError, match=message) as caught:
         load_space(path)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from mmengine.registry import HOOKS, init_default_scope
-from sweeps import BASE, STAND_IN
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.sweep.training import VARIABLE, SweepReportHook, Training, fresh_folder
@@ -28,17 +26,6 @@ def test_without_a_sweep_the_hook_does_nothing(monkeypatch: pytest.MonkeyPatch) 
     hook.after_val_epoch(SimpleNamespace(), {})
 
 
-def test_hook_reports_each_validation_to_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    trial = fresh_folder(tmp_path, 0)
-    training = Training(trial, ['true'], 'score', None, {})
-    assert training.has_ended(10)
-    give(monkeypatch, trial, os.getpid())
-    for value in (0.25, 0.5):
-        SweepReportHook().after_val_epoch(SimpleNamespace(logger=logging.getLogger()), {'score': value, 'other': 1.0})
-    assert training.values() == [0.25, 0.5]
-    assert training.outcome().value == 0.5
-
-
 def test_unknown_metric_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     give(monkeypatch, tmp_path, os.getpid())
     with pytest.raises(InputError, match=r"objective must be one of .*, coco/bbox_mAP; got 'score'"):
@@ -51,16 +38,6 @@ def test_training_ends_when_its_worker_is_gone(monkeypatch: pytest.MonkeyPatch, 
     for step, arguments in ((hook.before_train, ()), (hook.after_train_iter, (0,)), (hook.after_val_iter, (0,))):
         with pytest.raises(SystemExit):
             step(SimpleNamespace(), *arguments)
-
-
-def test_end_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / 'base.py').write_text(BASE)
-    trial = fresh_folder(tmp_path, 0)
-    (trial / 'config.py').write_text("model = dict(behaviour='hang')\n")
-    training = Training(trial, STAND_IN, 'score', None, {})
-    assert not training.has_ended(0.3)
-    training.end()
-    assert training.outcome()[1:] == ('killed', 'by SIGTERM')
 
 
 def test_folder_of_an_older_study_is_moved_aside(tmp_path: Path) -> None:

@@ -74,24 +74,6 @@ def test_a_small_instance_is_drawn_over_a_large_one_whatever_the_order() -> None
         assert out[150, 100].tolist() == list(own), 'its outline is not tinted by the other'
 
 
-def test_class_and_score_are_written() -> None:
-    size = (800, 800)
-    image = np.full((*size, 3), GREY, np.uint8)
-    masks = [instance(200, 200, 600, 600, size, score=score) for score in (0.71, 0.99)]
-    pictures = [draw_overlay(image, [one]) for one in masks]
-    assert (pictures[0] != pictures[1]).any()
-    rows, columns = np.nonzero((pictures[0] != pictures[1]).any(axis=2))
-    assert np.ptp(rows) < 30
-    assert np.ptp(columns) < 60
-
-
-@pytest.mark.parametrize('count', [0, 1, 2, 100])
-def test_colours_differ(count: int) -> None:
-    colours = distinct_colours(count)
-    assert len(set(colours)) == len(colours) == count
-    assert colours == distinct_colours(count + 5)[:count]
-
-
 def brightness_of_the_middle(verdict: str, panel: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean colour and its spread inside a large instance of a panel."""
     size = (400, 640)
