@@ -230,9 +230,9 @@ def _axes(number: int) -> dict[str, str]:
 
 
 def _bar(entry: Entry, names: list[str], strata: Sequence[StratumScores], axes: int = 1) -> dict[str, Any]:
-    bar = {'type': 'bar', 'name': entry.label, 'x': names, 'marker': {'color': _colour(entry.run.number)}}
-    bar |= {'y': [_rounded(one.per_class.get(OBJECT)) for one in strata], 'legendgroup': entry.label}
-    return {**bar, 'showlegend': axes == 1, **_axes(axes)}
+    heights = [_rounded(one.per_class.get(OBJECT)) for one in strata]
+    own = {'name': entry.label, 'legendgroup': entry.label, 'marker': {'color': _colour(entry.run.number)}}
+    return {'type': 'bar', 'x': names, 'y': heights, **own, 'showlegend': axes == 1, **_axes(axes)}
 
 
 def _line(series: Series, **trace: Any) -> dict[str, Any]:
