@@ -164,9 +164,17 @@ def datasets(config: Config) -> Iterator[ConfigDict]:
 
 
 def training_subsets(config: Config) -> str:
-    """The subsets a config trains on, by name, several joined by `` + ``."""
-    names = [dataset.get('subset', '?') for dataset in _unwrap(config.train_dataloader['dataset'])]
-    return ' + '.join(dict.fromkeys(names))
+    """The subsets a config trains on, by name, several joined by `` + ``; of files of one's own, the folder's name."""
+    return ' + '.join(dict.fromkeys(map(_subset, _unwrap(config.train_dataloader['dataset']))))
+
+
+def _subset(dataset: ConfigDict) -> str:
+    ann_file = dataset.get('ann_file')
+    return (
+        Path(dataset.get('data_root') or '', ann_file).absolute().parent.name
+        if ann_file
+        else dataset.get('subset', '?')
+    )
 
 
 def _unwrap(dataset: ConfigDict) -> Iterator[ConfigDict]:

@@ -15,13 +15,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint file, or a run folder (its latest checkpoint)')
     parser.add_argument('--selftest', action='store_true', help='only check that ground truth scores 1.0')
-    parser.add_argument(
-        '--subset', default='mix-object-tote', help="a subset's folder name, or all (default: %(default)s)"
-    )
-    parser.add_argument('--split', choices=['val', 'test'], default='test')
+    parser.add_argument('--subset', help="a subset's folder name, or all (default: the config's)")
+    parser.add_argument('--split', choices=['val', 'test'], help="default: the config's, test")
     parser.add_argument('--work-dir', help='folder for logs (default: work_dirs/<config name>)')
     parser.add_argument('--data-root', help='folder that holds the subsets (default: ARMBENCH_ROOT, or the config)')
-    parser.add_argument('--out', help='folder for the result files (default: <work dir>/results)')
+    parser.add_argument(
+        '--out', help="folder for the result files (default: results in the checkpoint's run, else in the work dir)"
+    )
     parser.add_argument('--show-dir', help='folder for images with the predictions drawn')
     parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
@@ -41,6 +41,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.launch import chosen_subsets, evaluate, selftest
     from armbench_mmdet.report.tables import subset_table
+    from armbench_mmdet.run_folder import RECORD, RESULTS
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     work_dir = configs.set_work_dir(config, args.work_dir)
@@ -53,11 +54,11 @@ def main(args: argparse.Namespace) -> None:
     subsets = chosen_subsets(args.subset)
     if args.selftest:
         for subset in subsets:
-            images = selftest(config, subset, args.split)
-            print(f'{subset} {args.split}: the ground truth of {images} images scores 1.0')
+            print(selftest(config, subset, args.split))
         return
     checkpoint = find_checkpoint(args.checkpoint)
-    out_dir = Path(args.out or work_dir / 'results')
+    is_of_a_run = (checkpoint.parent / RECORD).is_file() and not args.work_dir
+    out_dir = Path(args.out or (checkpoint.parent if is_of_a_run else work_dir) / RESULTS)
     with joined_processes(config, args.launcher):
         results = evaluate(config, checkpoint, subsets, args.split, out_dir)
         if results:  # only one process has them

@@ -95,8 +95,6 @@ class ArmbenchDataset(CocoDataset):
         self.ground_truth = GroundTruthSource(
             self.ann_file,
             self.data_prefix['img'],
-            subset,
-            split,
             self.category_map,
             None if cache_dir is None else str(cache_dir),
         )

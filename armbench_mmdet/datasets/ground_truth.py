@@ -23,23 +23,29 @@ class GroundTruthSource:
     """Where the ground truth of a data set comes from.
 
     It lies in a data set's meta information as a plain dict, under one key: mmengine writes that into every checkpoint,
-    which must stay readable without unpickling classes.
+    which must stay readable without unpickling classes. What the data are called follows from the file that is read.
 
     Attributes:
         ann_file: COCO annotation file.
         image_folder: Put before each ``file_name``.
-        subset: Name of the subset.
-        split: Name of the split.
         category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
         cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
     """
 
     ann_file: str
     image_folder: str | None = None
-    subset: str | None = None
-    split: str | None = None
     category_map: CategoryMap | None = None
     cache_dir: str | None = None
+
+    @property
+    def subset(self) -> str:
+        """The name of the folder that the annotation file lies in."""
+        return Path(self.ann_file).absolute().parent.name
+
+    @property
+    def split(self) -> str:
+        """The name of the annotation file."""
+        return Path(self.ann_file).stem
 
     @classmethod
     def of(cls, metainfo: Mapping[str, Any] | None) -> GroundTruthSource | None:

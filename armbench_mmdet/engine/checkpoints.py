@@ -86,6 +86,13 @@ def check_checksum(path: Path) -> None:
         )
 
 
+def checkpoint_digests(work_dir: Path) -> set[str]:
+    """The SHA-256 of each checkpoint in a run's folder: as written beside it, else computed."""
+    checkpoints = [path for path in work_dir.glob('*.pth') if path.is_file()]
+    written = {path: _beside(path, 'sha256') for path in checkpoints}
+    return {file.read_text().split(' ')[0] if file.is_file() else sha256_of(path) for path, file in written.items()}
+
+
 def mark_validated(path: Path, state: Mapping[str, Any]) -> None:
     """Keep, in a small file beside a checkpoint, what the validation of its moment has changed.
 
@@ -148,7 +155,8 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     candidates = []
     if (work_dir / LATEST).is_file():
         named = Path((work_dir / LATEST).read_text().strip())
-        candidates.append(named if named.is_file() else work_dir / named.name)  # the folder may have moved
+        own = work_dir / named.name  # first: the folder may be a copy of the one where the name was written
+        candidates.append(own if own.is_file() or named.parent.name != work_dir.absolute().name else named)
     candidates += sorted(
         (path for path in work_dir.glob('*.pth') if not path.name.startswith('best_')),
         key=lambda path: path.stat().st_mtime,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mmdet.registry import METRICS
@@ -57,7 +57,7 @@ class ArmbenchMetric(BaseMetric):
     and the same for each class as ``segm_object_mAP``. A number without ground truth is None.
 
     Args:
-        ann_file: COCO file of the ground truth; by default the data set's.
+        ann_file: COCO file of the ground truth of a data set that names none; else it must be the data set's.
         ground_truth: A COCO-format dict instead of a file; annotation ``area`` filled.
         metric: ``bbox``, ``segm`` or both.
         result_file: Where to write the result file and, beside it, the match tables that compare two runs
@@ -102,10 +102,7 @@ class ArmbenchMetric(BaseMetric):
     def ground_truth(self) -> dict[str, Any]:
         """The ground truth of the data set's classes; loaded, and its masks made run lengths, at first use."""
         if self._ground_truth is None:
-            source = self._source()
-            if source is None:
-                raise InputError('ann_file must be given to the metric or by the data set, got None')
-            self._ground_truth = source.load()
+            self._ground_truth = self.source.load()
         if self._evaluated is None:
             classes = (self.dataset_meta or {}).get('classes')
             truth = self._ground_truth
@@ -113,12 +110,42 @@ class ArmbenchMetric(BaseMetric):
             self._evaluated = with_run_lengths(evaluated) if 'segm' in self.iou_types else evaluated
         return self._evaluated
 
-    def _source(self) -> GroundTruthSource | None:
-        """The data set's source of ground truth, from the metric's own file if there is one."""
-        source = GroundTruthSource.of(self.dataset_meta)
-        if self.ann_file is None:
-            return source
-        return GroundTruthSource(self.ann_file) if source is None else replace(source, ann_file=self.ann_file)
+    @property
+    def source(self) -> GroundTruthSource:
+        """Where the ground truth comes from: the data set's own file, or ``ann_file`` for one that names none.
+
+        Raises:
+            InputError: There is none, there are several, or ``ann_file`` is another than the data set's.
+        """
+        meta: Any = self.dataset_meta or {}
+        if isinstance(meta, list) or len(meta.get('cumulative_sizes', ())) > 1:
+            raise InputError(
+                'evaluated data must come from one annotation file, got a ConcatDataset of several: their images may '
+                'share ids; validate on one, and test the others one by one'
+            )
+        source = GroundTruthSource.of(meta)
+        if self.ann_file is None and source is None:
+            raise InputError('ann_file must be given to the metric or by the data set, got None')
+        if self.ann_file is None or source is None:
+            return source or GroundTruthSource(str(self.ann_file))
+        same_path = Path(self.ann_file).absolute() == Path(source.ann_file).absolute()
+        if not same_path and file_fingerprint(self.ann_file) != file_fingerprint(source.ann_file):
+            raise InputError(
+                f"ann_file of the evaluator must be the data set's, {source.ann_file!r}, got {self.ann_file!r}; "
+                'leave it out'
+            )
+        return source
+
+    def write_to(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Write results into a folder, named after the annotation file: ``<subset>_<split>.json``, see :attr:`source`.
+
+        Args:
+            folder: The folder.
+            identity: As for the class; added to what it has.
+        """
+        stem = folder / f'{self.source.subset}_{self.source.split}'
+        self.result_file, self.coco_json_prefix = f'{stem}.json', str(stem)
+        self.identity = {**self.identity, **identity}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take the predictions of a batch, see :func:`~armbench_mmdet.evaluation.predictions.checked_prediction`.
@@ -221,10 +248,12 @@ class ArmbenchMetric(BaseMetric):
         return {name: Interval(low=one.low, high=one.high) for name, one in confidence_intervals(table).items()}
 
     def _full_identity(self) -> Identity:
-        source = self._source()
-        known: dict[str, Any] = {'subset': source and source.subset, 'split': source and source.split}
-        known['data_fingerprint'] = file_fingerprint(source.ann_file) if source and self.result_file else None
-        extra = {**(source.location() if source else {}), **self.identity.get('extra', {})}
+        known: dict[str, Any] = {}
+        extra = dict(self.identity.get('extra', {}))
+        if self.ann_file is not None or GroundTruthSource.of(self.dataset_meta):
+            known = {'subset': self.source.subset, 'split': self.source.split}
+            known['data_fingerprint'] = file_fingerprint(self.source.ann_file) if self.result_file else None
+            extra = {**self.source.location(), **extra}
         return checked_identity({**known, 'versions': installed_versions(), **self.identity, 'extra': extra})
 
 

@@ -4,6 +4,7 @@ from armbench_mmdet.hooks.buffer_broadcast import BufferBroadcastHook
 from armbench_mmdet.hooks.checkpoint import AtomicCheckpointHook
 from armbench_mmdet.hooks.interruption import InterruptionHook
 from armbench_mmdet.hooks.loss_guard import LossGuardHook
+from armbench_mmdet.hooks.prediction_pictures import PicturesHook
 from armbench_mmdet.hooks.pretrained import PretrainedReportHook
 from armbench_mmdet.hooks.progress import ProgressHook
 from armbench_mmdet.hooks.resume import ResumeHook
@@ -19,6 +20,7 @@ __all__ = [
     'InterruptionHook',
     'LossGuardHook',
     'MetricSelfTestHook',
+    'PicturesHook',
     'PretrainedReportHook',
     'ProgressHook',
     'ResumeHook',

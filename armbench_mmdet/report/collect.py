@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from mmengine.config import Config
 from armbench_mmdet import run_folder
 from armbench_mmdet.configs import datasets, dumped_config, training_subsets
 from armbench_mmdet.datasets.armbench import is_procedural
-from armbench_mmdet.datasets.release import CLASSES, SPLITS, SUBSETS
+from armbench_mmdet.datasets.release import CLASSES, SUBSETS
+from armbench_mmdet.engine.checkpoints import checkpoint_digests
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
-from armbench_mmdet.evaluation.result import Result, TypeScores, matches_path, read_result
+from armbench_mmdet.evaluation.result import MISSING, Result, TypeScores, matches_path, read_result
 
 Row = dict[str, Any]
+AGAIN = 'evaluate again with tools/test.py'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,43 +112,69 @@ def _rows(path: Path, problems: list[str]) -> Iterator[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A result file of one of the subsets, and the match tables beside it by IoU type."""
+    """A result file, and the match tables beside it by IoU type.
+
+    Attributes:
+        is_of_run: Whether it was measured on a checkpoint that the run's folder has, as far as one can tell.
+    """
 
     path: Path
     subset: str
     split: str
     result: Result
     tables: dict[str, MatchTable]
+    is_of_run: bool = True
 
     @property
     def fingerprint(self) -> str | None:
         """The digest of the annotation file."""
         return self.result.identity.data_fingerprint
 
+    @property
+    def checkpoint(self) -> str:
+        """The name of the checkpoint file."""
+        return Path(self.result.identity.checkpoint or MISSING).name
 
-def read_evaluations(folder: Path) -> tuple[tuple[Evaluation, ...], list[str]]:
-    """Every result file of a folder that can be shown, by subset; and what is wrong, a line each."""
-    evaluations = []
+
+def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[tuple[Evaluation, ...], list[str]]:
+    """Every result file of a folder that can be shown, by subset; and what is wrong, a line each.
+
+    Args:
+        folder: The folder.
+        digests: Of the run's checkpoints, if there are any.
+    """
+    evaluations: list[Evaluation] = []
     problems: list[str] = []
     coco_results = tuple(f'.{iou_type}.json' for iou_type in IOU_TYPES)
     for path in sorted(path for path in folder.glob('*.json') if not path.name.endswith(coco_results)):
         try:
-            evaluations.append(_read_evaluation(path, problems))
+            evaluations.append(_read_evaluation(path, digests, problems))
         except InputError as error:
             problems.append(f'{error}; left out')
-    return tuple(sorted(evaluations, key=lambda evaluation: SUBSETS.index(evaluation.subset))), problems
+    return tuple(sorted(evaluations, key=lambda evaluation: subset_order(evaluation.subset))), problems
 
 
-def _read_evaluation(path: Path, problems: list[str]) -> Evaluation:
+def subset_order(subset: str) -> tuple[int, str]:
+    """What sorts subsets: ARMBench's in their order, then data of one's own by name."""
+    return (SUBSETS.index(subset) if subset in SUBSETS else len(SUBSETS), subset)
+
+
+def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) -> Evaluation:
     result = read_result(path)
-    subset, split = str(result.identity.subset), str(result.identity.split)
-    for key, value, choices in (('subset', subset, SUBSETS), ('split', split, SPLITS)):
-        if value not in choices:
-            raise InputError(
-                f'{key} must be one of {", ".join(choices)}, got {value!r}: a result on another data set (in {path})'
-            )
+    identity = result.identity
+    subset, split = str(identity.subset), str(identity.split)
     if path.stem != f'{subset}_{split}':
         raise InputError(f'result file must be named after its subset and split, got {subset} {split} (in {path})')
+    measured_on = identity.extra.get('ann_file')
+    if measured_on and Path(measured_on).parts[-2:] != (subset, f'{split}{Path(measured_on).suffix}'):
+        raise InputError(f'result must be named after what it was measured on, {measured_on}, got {path.name}; {AGAIN}')
+    digest = str(identity.extra.get('checkpoint_sha256', ''))
+    is_of_run = not digests or not digest or digest in digests
+    if not is_of_run:
+        problems.append(
+            f"result must be of one of the run's checkpoints to be credited to it, got {identity.checkpoint}, "
+            f'sha256 {digest[:12]}…, which the folder does not have (in {path}); {AGAIN}'
+        )
     if not result.classes or not set(result.classes) <= set(CLASSES):
         raise InputError(f'classes must be of {list(CLASSES)}, got {result.classes}: another data set (in {path})')
     tables = {}
@@ -158,7 +186,7 @@ def _read_evaluation(path: Path, problems: list[str]) -> Evaluation:
     if result.images.not_seen:
         of = f'{result.images.not_seen} of {result.images.ground_truth}'
         problems.append(f'{of} images were not predicted (in {path})')
-    return Evaluation(path, subset, split, result, tables)
+    return Evaluation(path, subset, split, result, tables, is_of_run)
 
 
 def _match_table(scores: TypeScores, path: Path) -> MatchTable:
@@ -168,9 +196,7 @@ def _match_table(scores: TypeScores, path: Path) -> MatchTable:
     wanted = {name: np.nan if one.mAP is None else one.mAP for name, one in scores.per_class.items()}
     if found.keys() != wanted.keys() or not np.allclose([*found.values()], [*wanted.values()], 0, 1e-6, equal_nan=True):
         got = ', '.join(f'{ap:.4f} for {name}' for name, ap in found.items())
-        raise InputError(
-            f'match table must belong to its result, got an mAP of {got} (in {path}); evaluate again with tools/test.py'
-        )
+        raise InputError(f'match table must belong to its result, got an mAP of {got} (in {path}); {AGAIN}')
     return table
 
 
@@ -268,7 +294,7 @@ def _read_run(folder: Path, name: str) -> Run:
     except InputError as error:
         record, problems = None, [str(error)]
     log, log_problems = read_log(folder)
-    evaluations, result_problems = read_evaluations(folder / run_folder.RESULTS)
+    evaluations, result_problems = read_evaluations(folder / run_folder.RESULTS, checkpoint_digests(folder))
     run = Run(name, folder, record, None, log, evaluations)
     config, config_problems = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
     problems = problems + log_problems + result_problems + config_problems
@@ -284,7 +310,7 @@ def _read_run(folder: Path, name: str) -> Run:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A run's result; ``is_comparable`` if it stands on the data that most of the others stand on."""
+    """A run's result; ``is_comparable`` if it is of the run and on the data that most of the others stand on."""
 
     run: Run
     evaluation: Evaluation
@@ -297,7 +323,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """The run's name, with a dagger where the data are other ones."""
+        """The run's name, with a dagger where it cannot be compared."""
         return self.run.name if self.is_comparable else f'{self.run.name} †'
 
 
@@ -332,17 +358,20 @@ def comparisons(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
         for evaluation in run.evaluations:
             found.setdefault((evaluation.subset, evaluation.split), []).append((run, evaluation))
     result, problems = [], []
-    for subset, split in sorted(found, key=lambda key: (SUBSETS.index(key[0]), -SPLITS.index(key[1]))):
+    for subset, split in sorted(found, key=lambda key: (subset_order(key[0]), key[1] != 'test', key[1])):
         pairs = found[subset, split]
-        known = Counter(evaluation.fingerprint for _, evaluation in pairs if evaluation.fingerprint)
+        known = Counter(one.fingerprint for _, one in pairs if one.fingerprint and one.is_of_run)
         common = known.most_common(1)[0][0] if known else None
         first = next((run.name for run, evaluation in pairs if evaluation.fingerprint == common), None)
-        entries = [Entry(*pair, pair[1].fingerprint == common is not None or len(pairs) == 1) for pair in pairs]
+        entries = [
+            Entry(run, one, one.is_of_run and (one.fingerprint == common is not None or len(pairs) == 1))
+            for run, one in pairs
+        ]
         problems += [
             f'{entry.run.name}: result on {subset} {split} must be on the same data to be compared, got '
             f'{_short(entry.evaluation.fingerprint)}' + (f' where {first} has {_short(common)}' if common else '')
             for entry in entries
-            if not entry.is_comparable
+            if not entry.is_comparable and entry.evaluation.is_of_run
         ]
         result.append(Comparison(subset, split, tuple(entries)))
     return result, problems

@@ -14,7 +14,6 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from armbench_mmdet.datasets.release import SPLITS
 from armbench_mmdet.evaluation.result import MISSING, SUMMARY_KEYS
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.report import plots, tables
@@ -70,7 +69,7 @@ class Report:
         """One line a run."""
         rows = []
         for run in self.runs:
-            done = ', '.join(f'{e.subset} {e.split}' for e in run.evaluations) or MISSING
+            done = ', '.join(f'{e.subset} {e.split} ({e.checkpoint})' for e in run.evaluations) or MISSING
             data = run.trained_on or MISSING
             data = f'minibench (procedural): {data}' if run.is_procedural else data
             steps = MISSING if run.log.last_step is None else str(run.log.last_step)
@@ -103,7 +102,7 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
                 scores.append(tables.score_table(comparison, iou_type))
                 difference = tables.difference_table(comparison, iou_type)
                 scores += [difference] if difference else []
-    splits = [split for split in reversed(SPLITS) if any(comparison.split == split for comparison in compared)]
+    splits = list(dict.fromkeys(comparison.split for comparison in compared))
     pictures, missing = gallery(runs)
     return Report(
         runs=runs,

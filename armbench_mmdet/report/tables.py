@@ -23,7 +23,7 @@ from armbench_mmdet.evaluation.result import (
     shown,
 )
 from armbench_mmdet.evaluation.strata import DENSITY_NAMES, VERDICTS
-from armbench_mmdet.report.collect import Comparison, Entry
+from armbench_mmdet.report.collect import Comparison, Entry, subset_order
 
 TOTE, OBJECT = CLASSES
 MAIN_SCORES = ('segm mAP', 'mAP_50', 'mAP_75', f'{TOTE} mAP', f'{OBJECT} mAP', f'{OBJECT} mAP_50', 'bbox mAP')
@@ -112,7 +112,9 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
             rows.append([*cells(name, entry.label), first, interval, *others, instances])
     notes = ['95 % interval: of the mAP, by drawing the images anew; mAP_s, mAP_m, mAP_l: by COCO’s pixel sizes.']
     if any(not entry.is_comparable for entry, _ in scored):
-        notes.append('† on other data than the others; not to be compared.')
+        notes.append(
+            '† on other data than the others, or of a checkpoint that the run does not have; not to be compared.'
+        )
     first_score, *other_scores = SUMMARY_KEYS
     header = ['class', 'run', first_score, '95 % interval', *other_scores, 'instances']
     return Table(f'{comparison.title}: {TYPE_NAMES[iou_type]}', header, rows, 2, notes)
@@ -174,15 +176,16 @@ def matrix_table(found: Sequence[Comparison], split: str) -> Table:
             if entry.result.segm:
                 pair = f'{shown(entry.result.segm.mAP)} / {shown(class_ap(entry.result.segm, OBJECT))}'
                 pairs[entry.run.name, comparison.subset] = pair if entry.is_comparable else f'{pair} †'
+    subsets = sorted({*SUBSETS, *(subset for _, subset in pairs)}, key=subset_order)
     rows = [
-        cells(trained_on[run], run, *(pairs.get((run, subset), MISSING) for subset in SUBSETS))
+        cells(trained_on[run], run, *(pairs.get((run, subset), MISSING) for subset in subsets))
         for run in sorted(trained_on, key=lambda run: trained_on[run])
     ]
     not_trained_on = [subset for subset in SUBSETS if not any(subset in names for names in trained_on.values())]
     notes = ['Mask mAP: mean of both classes / object class alone (the tote flatters the mean).']
     if not_trained_on:
         notes.append(f'No run here is known to be trained on {", ".join(not_trained_on)}.')
-    return Table(f'Trained on × tested on ({split})', ['trained on', 'run', *SUBSETS], rows, 2, notes)
+    return Table(f'Trained on × tested on ({split})', ['trained on', 'run', *subsets], rows, 2, notes)
 
 
 def size_table(comparison: Comparison) -> Table:

@@ -12,7 +12,7 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     speed=dict(type='SpeedHook'),
-    visualization=dict(type='DetVisualizationHook'),
+    visualization=dict(type='PicturesHook'),
     num_class_check=dict(type='NumClassCheckHook'),
     pretrained=dict(type='PretrainedReportHook', allow=[]),  # of load_from, only the class head may start afresh
     self_test=dict(type='MetricSelfTestHook', load_annotations=dict(type='LoadPolygons')),  # ground truth scores 1.0

@@ -104,7 +104,7 @@ def test_configs_choose_by_name(tmp_path, subset):
     assert data_set[0]['img_path'] == str(tmp_path / subset / 'images' / 'A.jpg')
     assert data_set.metainfo['classes'] == ('tote', 'object')
     folder = tmp_path / subset
-    assert data_set.ground_truth == GroundTruthSource(str(folder / 'test.json'), str(folder / 'images'), subset, 'test')
+    assert data_set.ground_truth == GroundTruthSource(str(folder / 'test.json'), str(folder / 'images'))
 
 
 def test_the_root_is_the_argument_then_the_variable_then_the_default(monkeypatch, tmp_path):

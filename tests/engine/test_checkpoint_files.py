@@ -17,6 +17,7 @@ import torch
 from armbench_mmdet.engine.checkpoints import (
     add_validation,
     check_checksum,
+    checkpoint_digests,
     latest_checkpoint,
     mark_latest,
     mark_validated,
@@ -25,6 +26,7 @@ from armbench_mmdet.engine.checkpoints import (
     write_checkpoint,
 )
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import sha256_of
 
 
 def holding(value: float) -> dict[str, Any]:
@@ -143,12 +145,29 @@ def test_damage_is_found_and_passed_over(tmp_path: Path, monkeypatch: pytest.Mon
     assert latest_checkpoint(tmp_path) is None
 
 
-def test_a_run_that_was_moved_is_found(tmp_path: Path) -> None:
-    (tmp_path / 'old').mkdir()
-    write_checkpoint(tmp_path / 'old/iter_1.pth', holding(1))
-    mark_latest(tmp_path / 'old', tmp_path / 'old/iter_1.pth')
-    (tmp_path / 'old').rename(tmp_path / 'new')
-    assert latest_checkpoint(tmp_path / 'new') == tmp_path / 'new/iter_1.pth'
+@pytest.mark.parametrize(
+    ('written', 'named', 'found'),
+    [
+        (['runs/new/iter_1.pth'], 'runs/old/iter_1.pth', 'runs/new/iter_1.pth'),  # the folder was moved
+        (['runs/new/iter_1.pth', 'runs/old/iter_1.pth'], 'runs/old/iter_1.pth', 'runs/new/iter_1.pth'),  # it is a copy
+        (['elsewhere/new/iter_1.pth'], 'elsewhere/new/iter_1.pth', 'elsewhere/new/iter_1.pth'),  # the hook's out_dir
+        (['runs/old/iter_1.pth'], 'runs/old/iter_1.pth', None),  # a copy without checkpoints
+    ],
+)
+def test_a_run_takes_no_other_runs_checkpoint(
+    tmp_path: Path, written: list[str], named: str, found: str | None
+) -> None:
+    for path in written:
+        write_checkpoint(tmp_path / path, holding(1))
+    (tmp_path / 'runs/new').mkdir(parents=True, exist_ok=True)
+    mark_latest(tmp_path / 'runs/new', tmp_path / named)
+    assert latest_checkpoint(tmp_path / 'runs/new') == (tmp_path / found if found else None)
+
+
+def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / 'iter_1.pth', holding(1))
+    torch.save(holding(2), tmp_path / 'a.pth')
+    assert checkpoint_digests(tmp_path) == {sha256_of(path) for path in tmp_path.glob('*.pth')}
 
 
 def test_a_file_without_a_checksum_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import coco_files
@@ -9,7 +10,9 @@ import pytest
 from coco_random import only, random_dataset
 from coco_reference import twelve_numbers
 from metric_runs import META, as_samples, run
+from mmdet.datasets import ConcatDataset
 
+from armbench_mmdet.datasets import ArmbenchDataset
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
@@ -164,3 +167,74 @@ def test_missing_ground_truth_is_one_clear_error():
     metric = ArmbenchMetric()
     with pytest.raises(InputError, match='ann_file must be given'):
         metric.ground_truth  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ('file', 'subset', 'split'),
+    [
+        ('mix-object-tote/val.json', 'mix-object-tote', 'val'),
+        ('valid/_annotations.coco.json', 'valid', '_annotations.coco'),
+        ('coins/instances_2026.json', 'coins', 'instances_2026'),
+    ],
+)
+def test_a_result_is_named_after_the_file_it_was_measured_on(tmp_path, monkeypatch, file, subset, split):
+    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
+    truth, detections = random_dataset(1)
+    (tmp_path / file).parent.mkdir()
+    coco_files.write_json(tmp_path / file, truth)
+    metric = ArmbenchMetric(log_table=False)
+    metric.dataset_meta = {**META, **GroundTruthSource(str(tmp_path / file)).as_metainfo()}
+    metric.write_to(tmp_path / 'results', {'seed': 3, 'extra': {'checkpoint_sha256': 'feed'}})
+    metric.process({}, as_samples(truth, detections))
+    metric.evaluate(len(truth['images']))
+    identity = read_result(tmp_path / f'results/{subset}_{split}.json').identity
+    assert (identity.subset, identity.split, identity.seed) == (subset, split, 3)
+    assert identity.extra['ann_file'] == str(tmp_path / file)
+    assert identity.extra['checkpoint_sha256'] == 'feed'
+    assert identity.data_fingerprint.startswith('sha256:')
+
+
+EVALUATORS = {
+    'same file': ('a/test.json', None),
+    'copy of it': ('b/test.json', None),
+    'another file': ('c/test.json', "must be the data set's"),
+    'no file': ('d/test.json', "must be the data set's"),
+}
+
+
+@pytest.mark.parametrize(('ann_file', 'message'), EVALUATORS.values(), ids=EVALUATORS)
+def test_the_evaluators_file_is_the_data_sets(tmp_path, ann_file, message):
+    for folder, content in (('a', '{}'), ('b', '{}'), ('c', '[]')):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'test.json').write_text(content)
+    metric = ArmbenchMetric(ann_file=str(tmp_path / ann_file))
+    metric.dataset_meta = {**META, **GroundTruthSource(str(tmp_path / 'a/test.json')).as_metainfo()}
+    with pytest.raises(InputError, match=message) if message else contextlib.nullcontext():
+        assert metric.source.ann_file == str(tmp_path / 'a/test.json')
+    metric.dataset_meta = {'classes': META['classes']}  # a data set that names none
+    assert metric.source.ann_file == str(tmp_path / ann_file)
+
+
+def data_set(folder, split):
+    return ArmbenchDataset(ann_file=f'{split}.json', data_root=folder, test_mode=True, pipeline=[])
+
+
+@pytest.mark.parametrize(
+    ('parts', 'ignored', 'is_refused'),
+    [
+        (['val', 'test'], ['ground_truth'], True),
+        (['val', 'test'], [], True),
+        (['val', 'val'], ['ground_truth'], True),
+        (['val'], [], False),
+    ],
+)
+def test_data_of_several_files_are_refused_not_scored_in_part(tmp_path, monkeypatch, parts, ignored, is_refused):
+    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
+    (tmp_path / 'images').mkdir()
+    for seed, split in enumerate(('val', 'test'), 1):
+        coco_files.write_json(tmp_path / f'{split}.json', random_dataset(seed)[0])
+    metric = ArmbenchMetric()
+    joined = ConcatDataset([data_set(tmp_path, part) for part in parts], ignore_keys=ignored)
+    metric.dataset_meta = joined.metainfo
+    with pytest.raises(InputError, match='one annotation file') if is_refused else contextlib.nullcontext():
+        assert metric.ground_truth['images']

@@ -13,7 +13,7 @@ from armbench_mmdet.evaluation import ArmbenchMetric
 
 META = {
     'classes': ('tote', 'object'),
-    **GroundTruthSource('mix-object-tote/test.json', subset='mix-object-tote', split='test').as_metainfo(),
+    **GroundTruthSource('mix-object-tote/test.json').as_metainfo(),
 }
 
 

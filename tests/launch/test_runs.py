@@ -14,7 +14,7 @@ from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import read_result
-from armbench_mmdet.launch import chosen_subsets, evaluate, selftest, train
+from armbench_mmdet.launch import chosen_subsets, evaluate, on_data, selftest, train
 from armbench_mmdet.transforms import LoadPolygons
 
 REPO = Path(__file__).resolve().parents[2]
@@ -69,9 +69,39 @@ def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path)
 
 def test_subset_names() -> None:
     assert chosen_subsets('all') == SUBSETS
+    assert chosen_subsets(None) == (None,)
     assert chosen_subsets(SUBSETS[1]) == (SUBSETS[1],)
     with pytest.raises(InputError, match=r"--subset must be one of mix.*, got 'mix'"):
         chosen_subsets('mix')
+
+
+OWN_FILES = [
+    ({'ann_file': f'{SUBSETS[1]}/test.json'}, None, None, ''),
+    ({'ann_file': f'{SUBSETS[0]}/val.json'}, None, None, ''),
+    ({'subset': SUBSETS[2]}, None, 'test', ''),
+    ({'ann_file': f'{SUBSETS[1]}/val.json'}, SUBSETS[0], None, 'its own ann_file'),
+    ({'ann_file': f'{SUBSETS[1]}/val.json'}, None, 'test', 'its own ann_file'),
+    ({'type': 'RepeatDataset', 'times': 1, 'dataset': {'type': 'ArmbenchDataset'}}, SUBSETS[0], None, 'its own dataset'),
+    ({'type': 'ConcatDataset', 'datasets': [{}]}, None, 'val', 'its own datasets'),
+]
+
+
+@pytest.mark.parametrize(('settings', 'subset', 'split', 'message'), OWN_FILES)
+def test_a_config_with_files_of_its_own_is_tested_on_these(
+    run: tuple[Config, Path], tmp_path: Path, settings: dict, subset: str | None, split: str | None, message: str
+) -> None:
+    config = copy.deepcopy(run[0])
+    dataset = config.test_dataloader.dataset
+    dataset.update(settings)
+    if message:
+        for check in (on_data, selftest):
+            with pytest.raises(InputError, match=message):
+                check(config, subset, split)
+        return
+    name = Path(settings.get('ann_file', f'{settings.get("subset")}/test.json'))
+    assert selftest(config, subset, split).startswith(f'{name.parent} {name.stem}: ')
+    results = evaluate(config, find_checkpoint(run[1]), (subset,), split, tmp_path)
+    assert read_result(tmp_path / f'{name.parent}_{name.stem}.json') == results[str(name.parent)]
 
 
 def test_missing_subset_is_reported_and_left_out(
@@ -118,7 +148,7 @@ def test_selftest_passes_on_every_subset_and_catches_a_shifted_label(
 ) -> None:
     config = tiny_config(minibench_root, tmp_path)
     for subset in SUBSETS:
-        assert selftest(config, subset, 'test') >= 1
+        assert selftest(config, subset, 'test').startswith(f'{subset} test: the ground truth of ')
     original = LoadPolygons.transform
 
     def shifted(self: LoadPolygons, results: dict) -> dict:

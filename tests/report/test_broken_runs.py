@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -51,7 +52,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda run: change(run / f'results/{MIX}.json', schema_version=99), 'schema_version must be 1, got 99'),
     (lambda run: (run / f'results/{MIX}.json').write_text('{"schema'), 'must be JSON'),
     (lambda run: change(run / f'results/{MIX}.json', classes=['cat', 'dog']), 'another data set'),
-    (lambda run: change_identity(run / f'results/{MIX}.json', subset='coco'), 'another data set'),
+    (lambda run: change_identity(run / f'results/{MIX}.json', subset='coco'), 'got coco test'),
     (lambda run: change_identity(run / f'results/{MIX}.json', split='val'), 'named after its subset and split'),
     (lambda run: (run / f'results/{MIX}.segm.matches.npz').unlink(), 'match table must be a readable file'),
     (swap_matches, 'match table must belong to its result'),
@@ -140,6 +141,67 @@ def test_a_result_on_other_data_is_shown_and_not_compared(work_dirs: list[Path],
     pair = gather([work_dirs[0], other])
     assert 'paired differences' not in pair.scores[1].caption
     assert not any(marks(pair).values())
+
+
+CREDITS = {
+    'its own': (b'new', 'new', True),
+    'of before a retraining': (b'new', 'old', False),
+    'of another run': (b'new', 'foreign', False),
+    'checkpoints are gone': (None, 'old', True),
+    'of a file without a digest': (b'new', None, True),
+}
+
+
+@pytest.mark.parametrize(('there', 'measured_on', 'is_credited'), CREDITS.values(), ids=CREDITS)
+def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
+    work_dirs: list[Path], tmp_path: Path, there: bytes | None, measured_on: str | None, is_credited: bool
+) -> None:
+    run = tmp_path / 'run'
+    shutil.copytree(work_dirs[0], run)
+    for path in (run / 'results').glob('*_test.json'):
+        extra = json.loads(path.read_text())['identity']['extra']
+        digest = {'checkpoint_sha256': hashlib.sha256(measured_on.encode()).hexdigest()} if measured_on else {}
+        change_identity(path, extra=extra | digest)
+    if there:
+        (run / 'iter_600.pth').write_bytes(there)
+    report = gather([run, work_dirs[1]])
+    lines = [line for line in report.problems if "one of the run's checkpoints" in line]
+    assert len(lines) == (0 if is_credited else 3)
+    assert marks(report) == {'run' if is_credited else 'run †': is_credited, 'second': False}
+    assert (', or of a checkpoint that the run does not have' in markdown(report)) is not is_credited
+    assert f'{SUBSETS[0]} test (iter_600.pth)' in report.run_table().rows[0][-1].text
+
+
+@pytest.mark.parametrize('fingerprint', [None, 'sha256:0123'])
+def test_the_same_scores_on_data_that_are_not_known_to_be_the_same(
+    work_dirs: list[Path], tmp_path: Path, fingerprint: str | None
+) -> None:
+    shutil.copytree(work_dirs[0], tmp_path / 'other')
+    change_identity(tmp_path / 'other' / f'results/{MIX}.json', data_fingerprint=fingerprint)
+    report = gather([*work_dirs, tmp_path / 'other'])
+    assert marks(report) == {'first': True, 'second': False, 'other †': False}
+    assert sum(f'got {fingerprint or "no data fingerprint"}' in line for line in report.problems) == 1
+
+
+@pytest.mark.parametrize('label', [f'{SUBSETS[1]}/test', f'{SUBSETS[0]}/val', 'coins/instances'])
+def test_a_result_under_the_name_of_another_file_is_left_out(work_dirs: list[Path], tmp_path: Path, label: str) -> None:
+    subset, split = label.split('/')
+    results = tmp_path / 'run/results'
+    shutil.copytree(work_dirs[0], tmp_path / 'run')
+    (results / f'{MIX}.json').rename(results / f'{subset}_{split}.json')
+    change_identity(results / f'{subset}_{split}.json', subset=subset, split=split)
+    (line,) = (line for line in collect_runs([tmp_path / 'run'])[1] if 'named after what it was measured on' in line)
+    assert f'{SUBSETS[0]}/test.json, got {subset}_{split}.json' in line
+
+
+def test_results_on_files_of_ones_own_are_shown(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / SUBSETS[0], tmp_path / 'data/coins')
+    write_result(tmp_path / 'run', tmp_path / 'data', 'coins', MASK_RCNN, 1.0)
+    report = gather([tmp_path / 'run'])
+    assert not [line for line in report.problems if 'left out' in line]
+    assert report.scores[0].caption == 'coins, test: masks'
+    assert report.matrices[0].header[-1] == 'coins'
+    assert 'coins, test' in html(report)
 
 
 def test_runs_of_one_name_are_told_apart(work_dirs: list[Path], tmp_path: Path) -> None:

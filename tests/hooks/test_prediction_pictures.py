@@ -1,0 +1,104 @@
+"""Pictures of predictions: one for each photo, at its own size, whatever the model and the folders."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.hooks.prediction_pictures import PicturesHook
+from armbench_mmdet.masks.encode import RleMasks, encode_masks
+
+META = {'classes': ('tote', 'object')}
+
+
+def sample_of(path: Path, size: tuple[int, int], masks: str = 'tensor', truth_size: tuple[int, int] | None = None):
+    """A photo on the disk, and a sample with a prediction on its left half; the truth at the network's size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((*size, 3), 90, np.uint8))
+    left = np.zeros((1, *size), bool)
+    left[:, :, : size[1] // 2] = True
+    sample = DetDataSample(metainfo={'img_id': 1, 'img_path': str(path), 'ori_shape': size})
+    shapes = torch.from_numpy(left) if masks == 'tensor' else RleMasks(encode_masks(left), *size)
+    some = {'bboxes': torch.tensor([[0.0, 0.0, size[1] / 2, size[0]]]), 'labels': torch.tensor([1])}
+    sample.pred_instances = InstanceData(**some, scores=torch.tensor([0.9]), masks=shapes)
+    if truth_size:
+        sample.gt_instances = InstanceData(**some, masks=BitmapMasks(np.ones((1, *truth_size), np.uint8), *truth_size))
+    return sample
+
+
+def runner_of(folder: Path) -> Any:
+    source = GroundTruthSource(str(folder / 'test.json'), str(folder / 'images'))
+    dataset = types.SimpleNamespace(metainfo={**META, **source.as_metainfo()})
+    return types.SimpleNamespace(test_loop=types.SimpleNamespace(dataloader=types.SimpleNamespace(dataset=dataset)))
+
+
+@pytest.mark.parametrize('masks', ['tensor', 'runs'])
+@pytest.mark.parametrize(
+    ('size', 'truth_size'),
+    [((800, 1000), (400, 500)), ((128, 160), (256, 320)), ((900, 50), None), ((77, 801), (40, 416))],
+)
+def test_a_photo_of_any_size_gets_its_picture(
+    tmp_path: Path, size: tuple[int, int], truth_size: tuple[int, int] | None, masks: str
+) -> None:
+    sample = sample_of(tmp_path / 'images/a.jpg', size, masks, truth_size)
+    PicturesHook(draw=True, test_out_dir=str(tmp_path / 'shown')).after_test_iter(
+        runner_of(tmp_path), 0, None, [sample]
+    )
+    picture = cv2.imread(str(tmp_path / 'shown/a.jpg'))
+    panels = 2 if truth_size else 1
+    assert picture.shape[0] / (picture.shape[1] / panels) == pytest.approx(size[0] / size[1], rel=0.05)
+    guessed = picture[:, -picture.shape[1] // panels :]
+    middle = guessed.shape[1] // 2
+    assert np.abs(guessed[:, : middle // 2].astype(int) - 90).mean() > 10, 'the left half is tinted'
+    assert np.abs(guessed[:, middle + middle // 2 :].astype(int) - 90).mean() < 3
+
+
+PLACES = [
+    (['images/a/1.jpg', 'images/b/1.jpg'], ['a/1.jpg', 'b/1.jpg']),  # of one name in two folders
+    (['images/1.jpg', 'images/1.png', 'images/1.bmp'], ['1.bmp.jpg', '1.jpg', '1.png']),
+    (['elsewhere/1.jpg'], ['1.jpg']),
+    (['images/../photos/1.jpg'], ['photos/1.jpg']),  # never outside the folder
+]
+
+
+@pytest.mark.parametrize(('images', 'places'), PLACES)
+def test_every_image_has_a_place_of_its_own(tmp_path: Path, images: list[str], places: list[str]) -> None:
+    (tmp_path / 'images').mkdir()
+    samples = [sample_of(tmp_path / image, (40, 60)) for image in images]
+    hook = PicturesHook(draw=True, test_out_dir=str(tmp_path / 'shown'))
+    hook.after_test_iter(runner_of(tmp_path), 0, None, samples)
+    written = [path.relative_to(tmp_path / 'shown').as_posix() for path in (tmp_path / 'shown').rglob('*.*')]
+    assert sorted(written) == places
+
+
+def test_the_place_is_printed_and_nothing_is_drawn_unasked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    sample = sample_of(tmp_path / 'images/a.jpg', (40, 60))
+    for draw in (False, True):
+        hook = PicturesHook(draw=draw, test_out_dir=str(tmp_path / 'shown'))
+        hook.after_test_iter(runner_of(tmp_path), 0, None, [sample])
+        hook.after_test_epoch(None)
+        assert (tmp_path / 'shown').exists() is draw
+        assert (f'pictures: {tmp_path / "shown"}' in capsys.readouterr().out) is draw
+
+
+def test_validation_shows_every_so_many_iterations(tmp_path: Path) -> None:
+    shown: list[tuple[int, tuple[int, ...]]] = []
+    runner = runner_of(tmp_path)
+    runner.iter, runner.val_loop = 4, runner.test_loop
+    add_image = lambda name, image, step: shown.append((step, image.shape))  # noqa: E731
+    runner.visualizer = types.SimpleNamespace(add_image=add_image)
+    hook = PicturesHook(draw=True, interval=3)
+    sample = sample_of(tmp_path / 'images/a.jpg', (800, 900), truth_size=(80, 90))
+    for batch in range(6):
+        hook.after_val_iter(runner, batch, None, [sample])
+    assert shown == [(6, (800, 1800, 3)), (9, (800, 1800, 3))]
