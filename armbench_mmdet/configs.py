@@ -23,17 +23,34 @@ ABSENT = '–'
 
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Read the ``key=value`` pairs of ``--cfg-options``, with mmengine's notation for lists and tuples.
+    """Read the ``key=value`` pairs of ``--cfg-options``: mmengine's notation for lists and tuples, Python's for dicts.
 
     Raises:
-        InputError: A pair has no ``=``.
+        InputError: A pair has no ``=``, or a dict does not end.
     """
-    bad = [pair for pair in pairs or () if '=' not in pair.strip('=')]
+    bad = [pair for pair in pairs or () if '=' not in pair.lstrip('=')]
     if bad:
         raise InputError(f'--cfg-options must be pairs key=value, got {", ".join(map(repr, bad))}')
+    dicts = {key: read_dict(key, text) for key, _, text in (p.partition('=') for p in pairs or ()) if text[:1] == '{'}
+    others = [pair for pair in pairs or () if pair.partition('=')[0] not in dicts]
     parser = argparse.ArgumentParser()
     parser.add_argument('--options', nargs='*', action=DictAction, default={})
-    return parser.parse_args(['--options', *pairs]).options if pairs else {}
+    return {**parser.parse_args(['--options', *others]).options, **dicts}
+
+
+def read_dict(name: str, text: str) -> dict[Any, Any]:
+    """A dict as Python writes it, from the command line.
+
+    Raises:
+        InputError: The text is none.
+    """
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{name} must be a dict such as {{'parcel': 'object', 'lid': None}} in quotes, got {text!r}")
+    return value
 
 
 def config_folders() -> list[Path]:

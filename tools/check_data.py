@@ -1,5 +1,6 @@
-"""Check a data set folder before training on it: ``python tools/check_data.py DATA_ROOT``.
+"""Check data before training on them: ``python tools/check_data.py DATA_ROOT``.
 
+DATA_ROOT has ARMBench's folders, or Roboflow's. Any other COCO file: ``--ann-file FILE --images FOLDER``.
 Exit status: 0 clean, 1 warnings only and --strict, 2 errors.
 """
 
@@ -14,7 +15,13 @@ import armbench_cli
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data_root', type=Path, metavar='DATA_ROOT', help='folder of the subsets')
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('data_root', type=Path, nargs='?', metavar='DATA_ROOT', help='folder of the subsets')
+    source.add_argument('--ann-file', type=Path, nargs='+', metavar='FILE', help='annotation files of your own')
+    parser.add_argument(
+        '--images', type=Path, metavar='FOLDER', help='their images (default: images/ beside, or beside)'
+    )
+    parser.add_argument('--category-map', metavar='MAP', help="such as \"{'parcel': 'object', 'lid': None}\"")
     parser.add_argument('--subset', action='append', metavar='NAME', help='check this subset only; may be repeated')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write everything found to this file')
     parser.add_argument('--strict', action='store_true', help='exit with 1 if there are warnings')
@@ -26,7 +33,8 @@ def main(args: argparse.Namespace) -> int:
     """Audit, print, and write what was asked for."""
     import json
 
-    from armbench_mmdet.audit.audit import audit_data_set, format_audit
+    from armbench_mmdet.audit.audit import audit_data_set, audit_own_files, format_audit
+    from armbench_mmdet.configs import read_dict
     from armbench_mmdet.datasets.release import SUBSETS, check_choice
     from armbench_mmdet.errors import InputError
 
@@ -35,7 +43,12 @@ def main(args: argparse.Namespace) -> int:
     subsets = tuple(check_choice('--subset', name, SUBSETS) for name in args.subset or SUBSETS)
     if args.json and not args.json.resolve().parent.is_dir():
         raise InputError(f'--json must be a file in an existing folder, got {str(args.json)!r}')
-    audit = audit_data_set(args.data_root, subsets, args.workers, show_progress=True)
+    category_map = read_dict('--category-map', args.category_map) if args.category_map else None
+    options = {'category_map': category_map, 'workers': args.workers, 'show_progress': True}
+    if args.ann_file:
+        audit = audit_own_files(args.ann_file, args.images, **options)
+    else:
+        audit = audit_data_set(args.data_root, subsets, **options)
     print(format_audit(audit))
     if args.json:
         args.json.write_text(json.dumps(audit.to_dict(), indent=2, ensure_ascii=False) + '\n', encoding='utf-8')

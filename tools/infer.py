@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Predict images, draw and write what is found', allow_abbrev=False)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, or a run folder (its latest checkpoint)')
-    parser.add_argument('images', nargs='+', help="files, folders (with their subfolders) and patterns such as '*.jpg'")
+    parser.add_argument('images', nargs='+', help='files, folders, patterns; or one COCO file, with its ids')
     parser.add_argument('--out', type=Path, required=True, help='folder for overlays and results')
     parser.add_argument(
         '--score-threshold',

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 from tqdm import tqdm
@@ -14,9 +15,12 @@ from tqdm import tqdm
 from armbench_mmdet.audit.checks import ImageTask, check_annotations, check_images
 from armbench_mmdet.audit.findings import ERROR, NOTE, WARNING, Findings
 from armbench_mmdet.audit.statistics import measure_split
+from armbench_mmdet.datasets.images import SUFFIXES
 from armbench_mmdet.datasets.index import open_index, read_sound_records
-from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, require_existing
+from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, CategoryMap, require_existing
 from armbench_mmdet.errors import InputError
+
+_ROBOFLOW = '_annotations.coco.json'
 
 
 @dataclass
@@ -40,77 +44,129 @@ class Audit:
         }
 
 
-def audit_data_set(
-    root: Path,
-    subsets: tuple[str, ...] = SUBSETS,
-    workers: int | None = None,
-    show_progress: bool = False,
-    cache_dir: Path | str | None = None,
-) -> Audit:
-    """Check all splits of a data set folder; nothing stops it before it has seen everything.
+class AnnotationFile(NamedTuple):
+    """An annotation file, its name in the findings, and the folder of its images."""
+
+    place: str
+    path: Path
+    images: Path
+
+
+def audit_data_set(root: Path, subsets: tuple[str, ...] = SUBSETS, **options: Any) -> Audit:
+    """Check all splits of a data set folder, ARMBench's or Roboflow's; nothing stops it before it has seen everything.
 
     Args:
-        root: The folder of the subsets.
-        subsets: Which of them.
-        workers: Processes that decode images; one a core by default.
-        show_progress: Show a progress bar on standard error.
-        cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
+        root: The folder of the subsets, or one of folders with ``_annotations.coco.json`` and images.
+        subsets: Which of ARMBench's.
+        **options: As for :func:`audit_files`.
 
     Returns:
         All findings and the statistics.
 
     Raises:
-        InputError: The folder is missing, or has none of the subsets.
+        InputError: The folder is missing, or has neither.
     """
     require_existing(root, 'data folder')
     audit = Audit(root)
-    if not any((root / subset).is_dir() for subset in subsets):
-        raise InputError(f'DATA_ROOT must have at least one of the folders {", ".join(subsets)}, got none (in {root})')
-    for subset in subsets:
-        if not (root / subset).is_dir():
+    present = [subset for subset in subsets if (root / subset).is_dir()]
+    exported = [] if present else sorted([*root.glob(_ROBOFLOW), *root.glob(f'*/{_ROBOFLOW}')])
+    if not present and not exported:
+        raise InputError(
+            f'DATA_ROOT must have at least one of the folders {", ".join(subsets)}, or folders with {_ROBOFLOW}, '
+            f'got none (in {root}); for a file of your own use --ann-file FILE --images FOLDER'
+        )
+    files = [AnnotationFile(path.parent.name, path, path.parent) for path in exported]
+    for subset in subsets if present else ():
+        if subset not in present:
             audit.findings.add('subset-missing', subset, [str(root / subset)])
-    places = [(subset, split) for subset in subsets if (root / subset).is_dir() for split in SPLITS]
+            continue
+        for split in SPLITS:
+            file = AnnotationFile(f'{subset}/{split}', root / subset / f'{split}.json', root / subset / IMAGE_FOLDER)
+            if file.path.is_file():
+                files.append(file)
+            else:
+                is_needed = subset == SUBSETS[0] or split == SPLITS[-1]
+                audit.findings.add('split-missing' if is_needed else 'split-absent', file.place, [str(file.path)])
+    return audit_files(audit, files, **options)
+
+
+def audit_own_files(paths: Sequence[Path], images: Path | None = None, **options: Any) -> Audit:
+    """Check COCO files of any layout.
+
+    Args:
+        paths: The annotation files.
+        images: The folder of their images; by default ``images`` beside each, or its own folder.
+        **options: As for :func:`audit_files`.
+
+    Raises:
+        InputError: A file or the folder is missing.
+    """
+    for path, what in [*((path, 'annotation file') for path in paths), *([(images, 'image folder')] if images else [])]:
+        if not (path.is_dir() if 'folder' in what else path.is_file()):
+            raise InputError(f'{what} must exist, got {str(path)!r}')
+    beside = [path.parent / IMAGE_FOLDER for path in paths]
+    folders = [images or (folder if folder.is_dir() else folder.parent) for folder in beside]
+    files = [AnnotationFile(str(path), path, folder) for path, folder in zip(paths, folders, strict=True)]
+    return audit_files(Audit(paths[0].parent), files, **options)
+
+
+def audit_files(
+    audit: Audit,
+    files: list[AnnotationFile],
+    category_map: CategoryMap | None = None,
+    workers: int | None = None,
+    show_progress: bool = False,
+    cache_dir: Path | str | None = None,
+) -> Audit:
+    """Check annotation files and their images.
+
+    Args:
+        audit: Where to add what is found; it is returned.
+        files: The files.
+        category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
+        workers: Processes that decode images; one a core by default.
+        show_progress: Show a progress bar on standard error.
+        cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
+    """
     images: dict[str, list[ImageTask]] = {}
-    for subset, split in tqdm(places, 'annotations', unit='file', disable=not show_progress):
-        images[f'{subset}/{split}'] = _audit_file(audit, root / subset, split, cache_dir)
-    for subset in subsets:
-        _compare_names(audit.findings, subset, images, root / subset / IMAGE_FOLDER)
+    for file in tqdm(files, 'annotations', unit='file', disable=not show_progress):
+        images[file.place] = _audit_file(audit, file, category_map, cache_dir)
+    _compare_paths(audit.findings, images, {file.images for file in files})
     _audit_images(audit.findings, images, workers or os.cpu_count() or 1, show_progress)
     return audit
 
 
-def _audit_file(audit: Audit, folder: Path, split: str, cache_dir: Path | str | None) -> list[ImageTask]:
-    place, ann_file = f'{folder.name}/{split}', folder / f'{split}.json'
-    if not ann_file.is_file():
-        is_needed = folder.name == SUBSETS[0] or split == SPLITS[-1]
-        audit.findings.add('split-missing' if is_needed else 'split-absent', place, [str(ann_file)])
-        return []
+def _audit_file(
+    audit: Audit, file: AnnotationFile, category_map: CategoryMap | None, cache_dir: Path | str | None
+) -> list[ImageTask]:
     try:
-        index = open_index(ann_file, cache_dir)
+        index = open_index(file.path, cache_dir)
     except InputError:
-        index, problems = read_sound_records(ann_file)
+        index, problems = read_sound_records(file.path)
         for problem in problems:
-            audit.findings.add(problem.kind, place, [problem.detail])
+            audit.findings.add(problem.kind, file.place, [problem.detail])
     if index.num_images == 0:
-        audit.findings.add('no-annotations', place, [str(ann_file)])
+        audit.findings.add('no-annotations', file.place, [str(file.path)])
         return []
-    labels = check_annotations(index, place, audit.findings)
-    audit.statistics.append(measure_split(index, labels, place))
+    labels = check_annotations(index, file.place, audit.findings, category_map)
+    audit.statistics.append(measure_split(index, labels, file.place))
     sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
-    return [ImageTask(folder / IMAGE_FOLDER / name, width, height) for name, width, height in sizes]
+    return [ImageTask(Path(os.path.normpath(file.images / name)), width, height) for name, width, height in sizes]
 
 
-def _compare_names(findings: Findings, subset: str, images: dict[str, list[ImageTask]], folder: Path) -> None:
-    """Names in two splits of a subset, and image files in none."""
-    splits: dict[str, list[str]] = {}
+def _compare_paths(findings: Findings, images: dict[str, list[ImageTask]], folders: set[Path]) -> None:
+    """Image files in two splits, and in none."""
+    places: dict[Path, list[str]] = {}
     for place, tasks in images.items():
-        if place.startswith(f'{subset}/'):
-            for name in {task.path.name for task in tasks}:
-                splits.setdefault(name, []).append(place.split('/')[1])
-    twice = sorted(name for name, found in splits.items() if len(found) > 1)
-    findings.add('same-name-in-splits', subset, [f'{name} in {", ".join(splits[name])}' for name in twice])
-    if folder.is_dir():
-        findings.add('image-unused', subset, sorted({entry.name for entry in os.scandir(folder)} - splits.keys()))
+        for path in dict.fromkeys(task.path for task in tasks):
+            places.setdefault(path, []).append(place)
+    for path, found in sorted(places.items()):
+        if len(found) > 1:
+            findings.add('same-name-in-splits', ' + '.join(found), [str(path)])
+    for folder in sorted(folders):
+        files = (Path(os.path.normpath(path)) for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES)
+        unused = sorted(path.relative_to(os.path.normpath(folder)).as_posix() for path in {*files} - places.keys())
+        findings.add('image-unused', str(folder), unused)
 
 
 def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], workers: int, show_progress: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,36 +13,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armbench_mmdet.audit.findings import LEFT_OUT_KINDS, SHOWN, Findings
-from armbench_mmdet.datasets.images import decode_image, exif_orientation, image_size, read_bytes, size_differs
+from armbench_mmdet.datasets import coco
+from armbench_mmdet.datasets.images import (
+    EXIF_IS_OBEYED,
+    decode_image,
+    exif_orientation,
+    image_size,
+    is_dark,
+    read_bytes,
+    size_differs,
+)
 from armbench_mmdet.datasets.index import ColumnIndex
 from armbench_mmdet.datasets.records import select_annotations
-from armbench_mmdet.datasets.release import CLASSES, assign_categories
+from armbench_mmdet.datasets.release import CLASSES, CategoryMap, assign_categories
 from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.masks.encode import mask_area
 
-_EDGE_PX = 1.0
+_EDGE_PX, _ROUNDING_PX = 1.0, 0.01
 _BOX_PX, _BOX_FRAC = 2.0, 0.02
 _AREA_PX2, _AREA_FRAC = 16.0, 0.05
+_LIMIT = 100
+_TOLD_BY = {'area-disagrees': coco.AREAS, 'area-missing': coco.NO_AREAS, 'box-disagrees': coco.BOXES}
+"""Kinds that are not listed one by one where a pattern of the whole file says them."""
 
 
 Found = tuple[str, NDArray[np.bool_], str, NDArray[np.float64] | None]
 """A kind, which of the annotations are of it, and a number of each with the words around it."""
 
 
-def check_annotations(index: ColumnIndex, place: str, findings: Findings) -> NDArray[np.int64] | None:
+def check_annotations(
+    index: ColumnIndex, place: str, findings: Findings, category_map: CategoryMap | None = None
+) -> NDArray[np.int64] | None:
     """Check one annotation file.
 
     Args:
         index: The file.
         place: ``subset/split``, for the findings.
         findings: Where to add to.
+        category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
 
     Returns:
         ``(A,) int64`` labels, or None when the categories are not ours.
     """
     labels = None
     try:
-        assignment = assign_categories(index)
+        assignment = assign_categories(index, category_map)
     except InputError as error:
         findings.add('category-unknown', place, [str(error)])
     else:
@@ -51,16 +65,28 @@ def check_annotations(index: ColumnIndex, place: str, findings: Findings) -> NDA
         findings.add('category-assumed', place, assignment.notes)
         absent = [name for label, name in enumerate(CLASSES) if label not in assignment.labels.values()]
         findings.add('class-absent', place, absent)
-    findings.add('image-listed-twice', place, [name for name, n in Counter(index.file_names()).items() if n > 1])
+    for note in index.notes:
+        findings.add(note.kind, place, [note.detail])
     without = np.flatnonzero(np.diff(index.annotation_starts) == 0).tolist()
     findings.add('image-without-annotation', place, map(index.file_name, without[:SHOWN]), len(without))
-    kept, left_out = select_annotations(index, np.zeros(index.num_annotations, int) if labels is None else labels)
-    if not kept.any():
-        findings.add('no-annotations', place, [str(index.ann_file)])
+    known = np.zeros(index.num_annotations, np.int64) if labels is None else labels
+    kept, left_out = select_annotations(index, known)
+    used = kept & ~index.crowds
+    if not used.any():
+        findings.add('no-annotations', place, [f'{index.crowds.sum()} of {len(used)} are crowd regions'])
+    for label, name in enumerate(CLASSES if labels is not None else ()):
+        number, crowds = (int(rows.sum()) for rows in (known == label, (known == label) & index.crowds))
+        if number and not used[known == label].any():
+            findings.add('class-unusable', place, [f'{name}: {number} annotations, {crowds} of them crowd regions'])
+    crowded = np.bincount(index.image_rows[used] * 2 + known[used], minlength=2 * index.num_images) > _LIMIT
+    rows = np.unique(np.flatnonzero(crowded) // 2).tolist()
+    findings.add('image-crowded', place, map(index.file_name, rows[:SHOWN]), len(rows))
     excluded = [
         (LEFT_OUT_KINDS[reason], rows, '', None) for reason, rows in left_out.items() if reason in LEFT_OUT_KINDS
     ]
     for kind, found, words, values in [*excluded, *_check_masks_and_boxes(index), *_check_areas(index)]:
+        if findings.has(_TOLD_BY.get(kind, ''), place):
+            continue
         rows = np.flatnonzero(found)
         examples = [
             f'annotation {index.annotation_ids[row]} of {index.file_name(int(index.image_rows[row]))}'
@@ -84,6 +110,7 @@ def _check_masks_and_boxes(index: ColumnIndex) -> Iterator[Found]:
     allowed_px = np.maximum(_BOX_PX, _BOX_FRAC * np.maximum(x2 - x1, y2 - y1))
     compared = given & usable & (x2 > x1) & (y2 > y1)
     yield 'box-missing', ~given, '', None
+    yield 'box-beyond-edge', given & (np.min([x, y, width - x - w, height - y - h], axis=0) < -_ROUNDING_PX), '', None
     yield 'box-disagrees', compared & (off_px > allowed_px), ': by {:.1f} px', off_px
     keys = np.column_stack([index.image_rows, index.category_ids, index.boxes])
     first = np.unique(keys, axis=0, return_index=True)[1]
@@ -112,6 +139,7 @@ def _check_areas(index: ColumnIndex) -> Iterator[Found]:
 
 _CHUNK = 16
 _JPEG, _REDUCTION = b'\xff\xd8', 8
+_TRANSPOSING = 5
 
 
 class ImageTask(NamedTuple):
@@ -138,17 +166,17 @@ def check_images(tasks: list[ImageTask], workers: int) -> Iterator[ImageCheck]:
 def check_image(task: ImageTask) -> ImageCheck:
     """Decode one image file as training does, a JPEG at an eighth of its size, and compare it with its task."""
     path, width, height = task
-    if not path.exists():
-        return [('image-missing', str(path))], None
     try:
         content = read_bytes(path)
-        decode_image(content, path, _REDUCTION if content.startswith(_JPEG) else 1)
+        image = decode_image(content, path, _REDUCTION if content.startswith(_JPEG) else 1)
         size = image_size(content, path)
     except UnreadableImageError as error:
-        return [('image-unreadable', str(error))], None
+        return [('image-unreadable' if path.exists() else 'image-missing', str(error))], None
     found = []
     if size != (height, width):
         found.append(('image-size', size_differs(content, path, width, height)))
-    elif (orientation := exif_orientation(content)) > 1:
-        found.append(('image-exif-rotation', f'{path.name}: orientation {orientation}'))
+    elif (orientation := exif_orientation(content)) > 1 and (orientation < _TRANSPOSING or width == height):
+        found.append(('image-exif-rotation', f'{path} {EXIF_IS_OBEYED.format(orientation)}'))
+    if is_dark(content, image):
+        found.append(('image-dark', str(path)))
     return found, hashlib.blake2b(content, digest_size=16).hexdigest()

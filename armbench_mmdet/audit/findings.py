@@ -19,19 +19,30 @@ KINDS: dict[str, tuple[str, str]] = {
     coco.DUPLICATE_IMAGE: (ERROR, 'an image id occurs twice'),
     coco.DUPLICATE_ANNOTATION: (ERROR, 'an annotation id occurs twice'),
     coco.DUPLICATE_CATEGORY: (ERROR, 'a category id occurs twice'),
+    coco.FOREIGN: (ERROR, 'the annotation file is something else than COCO'),
+    coco.BOXES: (ERROR, 'boxes are written by another convention'),
     coco.ORPHAN: (ERROR, 'an annotation belongs to no image of the file'),
     'no-annotations': (ERROR, 'the file has no annotation that can be used'),
     'category-unknown': (ERROR, 'annotations have a category that is neither tote nor object'),
     'category-assumed': (WARNING, 'something about the categories was assumed'),
     'class-absent': (NOTE, 'the file has only one of the two classes'),
+    'class-unusable': (WARNING, 'a class has annotations, but none to learn or to score'),
+    coco.TEXT: (WARNING, 'numbers are not written as COCO writes them'),
+    coco.NAN: (WARNING, 'the file has numbers that JSON does not have'),
+    coco.FLAT: (WARNING, 'polygons are not written as COCO writes them'),
+    coco.NESTED: (WARNING, 'polygons may be meant as holes'),
+    coco.AREAS: (WARNING, 'the areas of the file are not those of the masks'),
+    coco.NO_AREAS: (NOTE, 'the file gives no areas'),
+    coco.REPEATED: (WARNING, 'a split lists the same image file twice'),
     'image-missing': (ERROR, 'the image file is not there'),
     'image-unreadable': (ERROR, 'the image file is damaged, or in no format that can be decoded'),
     'image-size': (ERROR, 'the image file has another size than the annotation file says'),
-    'image-exif-rotation': (WARNING, 'EXIF asks for a rotation; programs differ in whether they obey'),
-    'image-listed-twice': (WARNING, 'a split lists the same image file twice'),
+    'image-exif-rotation': (WARNING, 'EXIF asks for a turn that no size tells; programs differ in whether they obey'),
+    'image-dark': (WARNING, 'the image has 16 bits and uses the lower ones, so it is nearly black'),
     'image-copied': (WARNING, 'two image files of a split have the same content'),
     'image-unused': (NOTE, 'an image file belongs to no split'),
     'image-without-annotation': (NOTE, 'the image has no annotation'),
+    'image-crowded': (WARNING, 'over 100 instances of a class: COCO scores 100, so nothing can score 1.0 here'),
     'mask-missing': (ERROR, 'the annotation has no mask, so it is left out'),
     'mask-degenerate': (ERROR, 'no polygon has three points and whole points, so the annotation is left out'),
     'mask-broken': (ERROR, 'run lengths do not fit the image, or a polygon is far away; the annotation is left out'),
@@ -40,6 +51,7 @@ KINDS: dict[str, tuple[str, str]] = {
     'mask-beyond-edge': (WARNING, 'the mask reaches over the edge of the image'),
     'polygon-dropped': (WARNING, 'a degenerate polygon was dropped, others of the annotation remain'),
     'box-missing': (WARNING, 'the annotation has no box; that of its mask is used'),
+    'box-beyond-edge': (NOTE, 'the box reaches over the edge of the image'),
     'box-outside': (ERROR, 'the box lies outside the image, so the annotation is left out'),
     'box-under-1-px': (WARNING, 'the box is under one pixel wide or high, so the annotation is left out'),
     'box-disagrees': (WARNING, 'the box is not the one around the mask'),
@@ -52,7 +64,7 @@ KINDS: dict[str, tuple[str, str]] = {
     'split-missing': (WARNING, 'the annotation file is not there'),
     'split-absent': (NOTE, 'the transfer set has no such split; it is needed for testing only'),
     'subset-missing': (NOTE, 'the data set has no such subset'),
-    'same-name-in-splits': (ERROR, 'an image name is in two splits of a subset'),
+    'same-name-in-splits': (ERROR, 'an image file is in two splits'),
     'same-content-in-splits': (ERROR, 'an image is in two splits, by content'),
 }
 """Kind to severity and meaning."""
@@ -116,6 +128,10 @@ class Findings:
         finding = self._found.setdefault((kind, place), Finding(kind, place))
         finding.count += number
         finding.examples += lines[: SHOWN - len(finding.examples)]
+
+    def has(self, kind: str, place: str) -> bool:
+        """Whether something of a kind was found in a place."""
+        return (kind, place) in self._found
 
     def sorted(self) -> list[Finding]:
         """Errors first, then warnings, then notes; each in the order of :data:`KINDS`."""

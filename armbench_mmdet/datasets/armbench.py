@@ -6,6 +6,7 @@ import functools
 import logging
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from armbench_mmdet.datasets import release
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.datasets.images import EXIF_IS_OBEYED, exif_orientation
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.records import AnnotatedImages, Skipped, select_annotations, skip, skipped_rows
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, SPLITS, SUBSETS, CategoryAssignment, CategoryMap
@@ -25,6 +27,7 @@ from armbench_mmdet.datasets.worker_notes import note_image, share_notes
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
 CORRUPT_IMAGES = ('error', 'skip')
+_SAMPLED, _HEADER_BYTES = 16, 2**17
 _PLACEHOLDER_GREY = 114
 
 
@@ -83,10 +86,10 @@ class ArmbenchDataset(CocoDataset):
         self.split = release.check_choice('split', split, SPLITS)
         self.category_map = None if category_map is None else dict(category_map)
         self.cache_dir = cache_dir
-        _refuse_unsupported(data_prefix, kwargs)
+        _refuse_unsupported(ann_file, data_prefix, kwargs)
         kwargs.pop('serialize_data', None)
         root = self.locate_root(data_root)
-        ann_file = ann_file or f'{subset}/{split}.json'
+        ann_file = str(ann_file or f'{subset}/{split}.json')
         prefix = dict(data_prefix or {'img': str(Path(ann_file).parent / release.IMAGE_FOLDER)})
         lazy_init = kwargs.pop('lazy_init', False)
         super().__init__(
@@ -123,7 +126,7 @@ class ArmbenchDataset(CocoDataset):
         release.require_existing(Path(image_folder), 'image folder')
         index = open_index(ann_file, self.cache_dir)
         assignment = release.assign_categories(index, self.category_map)
-        self._notes = assignment.notes
+        self._notes = [*(note.detail for note in index.notes), *assignment.notes]
         labels = self._labels_in_classes(assignment)
         kept, left_out = select_annotations(index, labels)
         self._skipped: Skipped = {}
@@ -133,7 +136,12 @@ class ArmbenchDataset(CocoDataset):
             raise InputError(
                 f'annotation file must have usable annotations of {" or ".join(self._metainfo["classes"])}, '
                 f'got none of {index.num_annotations} (in {ann_file})'
-                + ''.join('\n' + line for line in [*assignment.notes, *skipped_rows(self._skipped)])
+                + ''.join('\n' + line for line in [*self._notes, *skipped_rows(self._skipped)])
+                + (
+                    ''
+                    if index.num_annotations
+                    else f'\n  `tools/infer.py CONFIG CHECKPOINT {ann_file}` predicts its images'
+                )
             )
         self._in_classes = labels != IGNORED
         text = {'text': self._metainfo['classes'], 'caption_prompt': self.caption_prompt, 'custom_entities': True}
@@ -223,12 +231,33 @@ class ArmbenchDataset(CocoDataset):
 
     def _log_table(self) -> None:
         classes = self._metainfo['classes']
-        counts = zip(self.data_list.label_counts(len(classes)), classes, strict=True)
-        heading = f'{self.ann_file}: {len(self):,} images, ' + ', '.join(f'{n:,} {name}s' for n, name in counts)
+        used, crowds = self.data_list.label_counts(len(classes))
+        heading = f'{self.ann_file}: {len(self):,} images, '
+        heading += ', '.join(f'{n:,} {name}s' for n, name in zip(used, classes, strict=True))
+        heading += f' and {sum(crowds):,} crowd regions, which are not used' if any(crowds) else ''
         rows = skipped_rows(self._skipped)
         _log_once('\n'.join([heading + ('; left out:' if rows else '; nothing left out'), *rows]), logging.INFO)
-        for note in self._notes:
+        remedy = '; set "iscrowd" to 0 if each is one instance (CVAT writes masks of its brush with 1)'
+        if not any(used) and self._indices is None:
+            found = f'{sum(crowds)} crowd regions{remedy}' if any(crowds) else 'none'
+            raise InputError(f'annotation file must have instances to use, got {found} (in {self.ann_file})')
+        effect = 'it has no score here' if self.test_mode else 'the model cannot learn it'
+        for name, n, crowd in zip(classes, used, crowds, strict=True):
+            if not n:
+                self._notes.append(
+                    f'no {name} to use: {effect}' + (f'; all {crowd} are crowds{remedy}' if crowd else '')
+                )
+        for note in [*self._notes, *self._exif_notes()]:
             _log_once(f'{self.ann_file}: {note}', logging.WARNING)
+
+    def _exif_notes(self) -> list[str]:
+        """A note if some of a few images would be turned by 180° or mirrored, which no size tells."""
+        for index in range(0, len(self), max(len(self) // _SAMPLED, 1)):
+            path = Path(self.data_list[index]['img_path'])
+            with suppress(OSError), path.open('rb') as file:
+                if 1 < (orientation := exif_orientation(file.read(_HEADER_BYTES))) < 5:
+                    return [f'{path} {EXIF_IS_OBEYED.format(orientation)}']
+        return []
 
 
 @functools.cache
@@ -237,7 +266,9 @@ def _log_once(message: str, level: int) -> None:
     print_log(message, 'current', level)
 
 
-def _refuse_unsupported(data_prefix: dict[str, str] | None, options: dict[str, Any]) -> None:
+def _refuse_unsupported(ann_file: str, data_prefix: dict[str, str] | None, options: dict[str, Any]) -> None:
+    if not isinstance(ann_file, str | Path):
+        raise InputError(f'ann_file must be one file, got {ann_file!r}; concatenate a data set for each')
     if data_prefix is not None and list(data_prefix) != ['img']:
         raise InputError(f"data_prefix must be dict(img='folder'), got {data_prefix!r}")
     for name in ('proposal_file', 'backend_args'):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,22 @@ _SHOWN = 10
 MALFORMED, STRUCTURE = 'json-malformed', 'json-structure'
 DUPLICATE_IMAGE, DUPLICATE_ANNOTATION = 'duplicate-image-id', 'duplicate-annotation-id'
 DUPLICATE_CATEGORY, ORPHAN = 'duplicate-category-id', 'orphan-annotation'
+FOREIGN, BOXES = 'not-coco', 'boxes-mistaken'
+TEXT, FLAT, NAN = 'numbers-as-text', 'polygons-flat', 'numbers-missing'
+AREAS, NO_AREAS, NESTED, REPEATED = 'areas-mistaken', 'areas-zero', 'polygons-nested', 'image-listed-twice'
+
+_SIGNATURES = {
+    b'version https://git-lfs': 'a Git LFS pointer: fetch the file with `git lfs pull`',
+    b'PK\x03\x04': 'a ZIP archive: unpack it',
+    b'<': 'XML or HTML, as of Pascal VOC or CVAT: export COCO instance segmentation instead',
+}
+_FORMATS = {
+    frozenset({'shapes', 'imagePath'}): 'LabelMe, one image a file: export COCO instance segmentation instead',
+    frozenset({'_via_img_metadata'}): 'a project of VIA: export COCO annotations instead',
+    frozenset({'filename', 'regions'}): "VIA's own JSON: export COCO annotations instead",
+    frozenset({'image_id', 'score'}): 'results of a model: name the annotation file',
+    frozenset({'image', 'annotations'}): 'CreateML: export COCO instance segmentation instead',
+}
 
 
 class CocoImage(msgspec.Struct, gc=False):
@@ -38,7 +57,7 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     id: Id
     image_id: Id
     category_id: Id
-    bbox: tuple[float, float, float, float] | None = None
+    bbox: Annotated[list[float], msgspec.Meta(max_length=4)] | None = None
     area: float | None = None
     iscrowd: int | bool | None = 0
     ignore: int | bool | None = 0
@@ -75,38 +94,83 @@ class _RawDocument(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a file: its kind (a constant of this module) and where and what it is."""
+    """One thing wrong with a file, or odd: its kind (a constant of this module), and where and what it is."""
 
     kind: str
     detail: str
 
 
-def parse_coco(data: bytes) -> tuple[CocoDocument, list[Problem]]:
+def parse_coco(data: bytes) -> tuple[CocoDocument, list[Problem], list[Problem]]:
     """Parse a COCO file, leaving broken records out.
 
     Args:
-        data: The file's bytes (UTF-8, with or without a byte-order mark).
+        data: The file's bytes: UTF-8, or UTF-16 with its mark, as they are or compressed by gzip.
 
     Returns:
-        The sound records in file order, and a :class:`Problem` for each other one: malformed JSON with line and
-        column, missing keys, wrong types, images and categories with an id that came before. Masks, and the ids of
-        annotations, are not looked at.
+        The sound records in file order; a :class:`Problem` for each other one: malformed JSON with line and column,
+        missing keys, wrong types, images and categories with an id that came before; and one for each oddity that
+        was understood. Masks, and the ids of annotations, are not looked at.
     """
-    text = memoryview(data)[len(_UTF8_MARK) if data.startswith(_UTF8_MARK) else 0 :]
     problems: list[Problem] = []
+    notes: list[Problem] = []
     document = CocoDocument([], [])
+    text = data
     try:
-        try:
-            document = msgspec.json.decode(text, type=CocoDocument)
-        except (msgspec.ValidationError, UnicodeDecodeError):
-            document = _parse_records(text, problems)
+        text = _as_utf8(data)
+        document = _parse(text, problems, notes)
     except (msgspec.ValidationError, UnicodeDecodeError) as error:
-        problems.append(Problem(STRUCTURE, f'the file as a whole: {error}'))
-    except (msgspec.DecodeError, RecursionError) as error:
-        problems.append(Problem(MALFORMED, _describe_malformed(bytes(text), error)))
+        what = _format_of(text)
+        problems.append(
+            Problem(FOREIGN, f'the file is {what}') if what else Problem(STRUCTURE, f'the file as a whole: {error}')
+        )
+    except (msgspec.DecodeError, RecursionError, OSError, EOFError, zlib.error) as error:
+        what = next((what for mark, what in _SIGNATURES.items() if text.lstrip().startswith(mark)), '')
+        what = what or ('' if text.strip() else 'empty')
+        problems.append(
+            Problem(FOREIGN, f'the file is {what}') if what else Problem(MALFORMED, _describe_malformed(text, error))
+        )
     problems += _drop_repeated_ids(document.images, 'images')
     problems += _drop_repeated_ids(document.categories or [], 'categories')
-    return document, problems
+    return document, problems, notes
+
+
+def _as_utf8(data: bytes) -> bytes:
+    if data.startswith(b'\x1f\x8b'):
+        data = gzip.decompress(data)
+    if data.startswith((b'\xff\xfe', b'\xfe\xff')):
+        return data.decode('utf-16').encode()
+    return data.removeprefix(_UTF8_MARK)
+
+
+def _parse(text: bytes, problems: list[Problem], notes: list[Problem]) -> CocoDocument:
+    try:
+        return msgspec.json.decode(text, type=CocoDocument)
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        return _parse_records(text, problems, notes)
+    except msgspec.DecodeError:
+        if b'NaN' not in text and b'Infinity' not in text:
+            raise
+        try:
+            value = json.loads(text, parse_constant=lambda _: None)
+        except ValueError:
+            value = None
+        if value is None:
+            raise
+        notes.append(Problem(NAN, 'NaN and Infinity, which JSON does not have, are read as missing numbers'))
+        return _parse(msgspec.json.encode(value), problems, notes)
+
+
+def _format_of(text: bytes) -> str | None:
+    """What a JSON file is that is no COCO file, None if nobody knows."""
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    first = next(iter(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()), None)
+    own, inner = (set(one) if isinstance(one, dict) else set() for one in (value, first))
+    if 'images' in own and 'annotations' not in own:
+        return 'images without annotations: `tools/infer.py CONFIG CHECKPOINT THIS_FILE` predicts them'
+    return next((what for keys, what in _FORMATS.items() if keys <= own or keys <= inner), None)
 
 
 _Identified = TypeVar('_Identified', CocoImage, CocoCategory)
@@ -134,9 +198,10 @@ def raise_problems(problems: list[Problem], ann_file: Path) -> None:
         return
     shown = [f'\n  {problem.kind}: {problem.detail}' for problem in problems[:_SHOWN]]
     more = f'\n  … and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
+    remedy = '' if problems[0].kind in (FOREIGN, BOXES) else 'correct or remove these records; '
     raise InputError(
         f'annotation file must be well-formed COCO, got {len(problems)} problem(s) (in {ann_file}):'
-        f'{"".join(shown)}{more}\n  correct or remove these records; `python tools/check_data.py` lists all of them'
+        f'{"".join(shown)}{more}\n  {remedy}`python tools/check_data.py --ann-file {ann_file}` lists all of them'
     )
 
 
@@ -152,25 +217,36 @@ def _describe_malformed(text: bytes, error: Exception) -> str:
     return f'line {line}, column {column}: {message.replace(found.group(0), "") if found else message}'
 
 
-def _parse_records(text: memoryview, problems: list[Problem]) -> CocoDocument:
+def _parse_records(text: bytes, problems: list[Problem], notes: list[Problem]) -> CocoDocument:
     """Parse record by record, after parsing the whole file at once has failed."""
     raw = msgspec.json.decode(text, type=_RawDocument)
-    return CocoDocument(
-        list(_decode_each(raw.images, CocoImage, 'images', problems)),
-        list(_decode_each(raw.annotations, CocoAnnotation, 'annotations', problems)),
-        None if raw.categories is None else list(_decode_each(raw.categories, CocoCategory, 'categories', problems)),
+    as_text: list[str] = []
+    document = CocoDocument(
+        list(_decode_each(raw.images, CocoImage, 'images', problems, as_text)),
+        list(_decode_each(raw.annotations, CocoAnnotation, 'annotations', problems, as_text)),
+        None
+        if raw.categories is None
+        else list(_decode_each(raw.categories, CocoCategory, 'categories', problems, as_text)),
     )
+    if as_text:
+        number = f'{len(as_text)} records (first {as_text[0]})'
+        notes.append(Problem(TEXT, f'{number} have numbers written as text, or ids as fractions: read as numbers'))
+    return document
 
 
 _Record = TypeVar('_Record', CocoImage, CocoAnnotation, CocoCategory)
 
 
 def _decode_each(
-    records: list[msgspec.Raw], kind: type[_Record], key: str, problems: list[Problem]
+    records: list[msgspec.Raw], kind: type[_Record], key: str, problems: list[Problem], as_text: list[str]
 ) -> Iterator[_Record]:
     decode = msgspec.json.Decoder(kind).decode
     for row, record in enumerate(records):
         try:
             yield decode(record)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
-            problems.append(Problem(STRUCTURE, f'{key}[{row}]: {error}'))
+            try:
+                yield msgspec.json.decode(record, type=kind, strict=False)
+                as_text.append(f'{key}[{row}]')
+            except (msgspec.ValidationError, UnicodeDecodeError):
+                problems.append(Problem(STRUCTURE, f'{key}[{row}]: {error}'))

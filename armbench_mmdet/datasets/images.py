@@ -7,23 +7,35 @@ three channels, transparency left out, CMYK turned into RGB, the upper 8 of 16 b
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import io
+import logging
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
+from mmengine.logging import print_log
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from armbench_mmdet.datasets.coco import CocoImage
+from armbench_mmdet.datasets.release import IMAGE_FOLDER
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-"""What counts as an image in a folder; a file that is named itself may have any suffix."""
+SUFFIXES = ('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.jxl', '.pgm', '.png',
+            '.ppm', '.tif', '.tiff', '.webp')  # fmt: skip
+"""What counts as an image in a folder, though not all can be decoded; a file that is named may have any suffix."""
 
+EXIF_IS_OBEYED = (
+    'is turned or mirrored as its EXIF orientation ({}) says, in training and testing alike: '
+    'if it was annotated as stored, remove that tag from the files'
+)
+_DARK = 64
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -40,9 +52,10 @@ Inputs = str | Path | Iterable[str | Path]
 
 @dataclass
 class FoundImages:
-    """Image files, each once, and the inputs that led to none, with the reason."""
+    """Image files, each once, with their ids, and the inputs that led to none, with the reason."""
 
     paths: list[Path] = field(default_factory=list)
+    ids: Sequence[int] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -52,16 +65,19 @@ def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
     Args:
         inputs: A file is taken as it is. A folder stands for its images by suffix, in its subfolders too, linked
             ones included, hidden files and folders not. Anything else is a pattern such as ``photos/**/*.jpg``.
-            What a folder or a pattern stands for is sorted; a file that occurs again is taken once.
+            What a folder or a pattern stands for is sorted; a file that occurs again is taken once. A single COCO
+            file, with or without annotations, stands for its images, in ``images`` beside it or else beside it.
         skip: A folder whose files a pattern or a folder above it does not stand for: where pictures are written.
 
     Returns:
-        The files in order, and the inputs without any.
+        The files in order with ids from 1, or with those of the COCO file; and the inputs without any.
 
     Raises:
-        InputError: There is no file at all.
+        InputError: There is no file at all, or the COCO file lists no images.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if len(given) == 1 and str(given[0]).endswith('.json') and Path(given[0]).is_file():
+        return _listed(Path(given[0]))
     found = FoundImages()
     unique: dict[str, Path] = {}
     for name in given:
@@ -71,10 +87,25 @@ def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
         for path in paths:
             unique.setdefault(os.path.abspath(path), path)
     found.paths = list(unique.values())
+    found.ids = range(1, len(unique) + 1)
     if not found.paths:
         faults = '; '.join(f'{name}: {reason}' for name, reason in found.left_out.items())
         raise InputError(f'images must be files, folders or patterns that lead to some, got {faults or "none"}')
     return found
+
+
+class _Listing(msgspec.Struct):
+    images: list[CocoImage]
+
+
+def _listed(path: Path) -> FoundImages:
+    try:
+        images = msgspec.json.decode(path.read_bytes(), type=_Listing, strict=False).images
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f'images must be files, or a COCO file that lists some, got {error} (in {path})') from error
+    folder = path.parent / IMAGE_FOLDER
+    folder = folder if folder.is_dir() else path.parent
+    return FoundImages([folder / image.file_name for image in images], [image.id for image in images])
 
 
 def _expanded(path: Path, skip: Path | None) -> Iterator[Path]:
@@ -118,10 +149,24 @@ def read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UnreadableImageError(f'image must be an existing file, got {error.strerror} (in {path})') from error
+        hint = _nearby(path) if isinstance(error, FileNotFoundError) else ''
+        raise UnreadableImageError(f'image must be an existing file, got {error.strerror}{hint} (in {path})') from error
     if not content:
         raise UnreadableImageError(f'image must be readable, got an empty file (in {path})')
     return content
+
+
+def _nearby(path: Path) -> str:
+    """Where a missing image lies instead, if its name has backslashes or folders that are not there."""
+    written = str(path)
+    parts = Path(written.replace('\\', '/')).parts
+    for start in range(len(parts) - 1, 0, -1):
+        folder = Path(*parts[:start])
+        ends = [folder.joinpath(*parts[end:]) for end in range(start, len(parts))] if folder.is_dir() else []
+        for found in filter(Path.is_file, ends):
+            why = 'backslashes in file_name' if '\\' in written else 'a folder named twice, or not there'
+            return f' ({why}: {found} is there; correct file_name or data_prefix)'
+    return ''
 
 
 def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
@@ -141,6 +186,8 @@ def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
     with contextlib.suppress(cv2.error):
         image = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction])
         if image is not None:
+            if is_dark(content, image):
+                _warn_once('images of 16 bits whose values are all under 16,384 are read as nearly black: scale them')
             return image
     try:
         with _opened(content) as opened:
@@ -149,6 +196,20 @@ def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
     except _DECODE_ERRORS as error:
         reason = 'no image format' if isinstance(error, UnidentifiedImageError) else str(error)
     raise UnreadableImageError(f'image must be readable, got {reason} (in {path})')
+
+
+def is_dark(content: bytes, image: np.ndarray) -> bool:
+    """Whether an image has 16 bits and uses only the lower ones, as 12-bit cameras do: its upper 8 bits are read."""
+    may_be_deep = content[:2] in (b'II', b'MM') or (content[:4] == b'\x89PNG' and content[24] == 16)
+    if not may_be_deep or image.max(initial=0) >= _DARK:
+        return False
+    deep = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    return deep is not None and deep.dtype == np.uint16 and 0 < int(deep.max()) < 256 * _DARK
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    print_log(message, 'current', logging.WARNING)
 
 
 def read_image(path: Path) -> np.ndarray:

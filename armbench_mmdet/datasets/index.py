@@ -16,7 +16,7 @@ import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 
-from armbench_mmdet.datasets import coco
+from armbench_mmdet.datasets import coco, patterns
 from armbench_mmdet.datasets.cache import Columns, Content, open_cached, read_columns
 from armbench_mmdet.datasets.coco import CocoAnnotation, CocoCategory, CocoImage, CocoRle, Problem
 from armbench_mmdet.masks import encode as decode
@@ -24,7 +24,7 @@ from armbench_mmdet.masks import encode as decode
 FARTHEST_POLYGON = 10
 """Polygons that reach farther than this many image sizes are broken; rasterising one can take all memory."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Part of the cache key: raise it whenever a column changes."""
 
 _NO_BOX = (np.nan,) * 4
@@ -56,6 +56,7 @@ class ColumnIndex:
         ann_file: The annotation file.
         path: The folder of the mapped columns, None if they lie in memory.
         categories: The file's categories, or None when it has no such key.
+        notes: What is odd about the file as a whole, and how it was read.
         image_ids: ``(I,) int64``.
         widths: ``(I,) int32`` in px; ``heights`` likewise.
         name_starts: ``(I + 1,) int64``, offsets of the file names in ``name_bytes``, which are UTF-8.
@@ -79,6 +80,7 @@ class ColumnIndex:
     ann_file: Path
     path: Path | None
     categories: list[CocoCategory] | None
+    notes: list[Problem]
     image_ids: NDArray[np.int64]
     widths: NDArray[np.int32]
     heights: NDArray[np.int32]
@@ -193,8 +195,8 @@ def read_sound_records(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
 
 def _index(ann_file: Path, path: Path | None, content: Content) -> ColumnIndex:
     columns, meta = content
-    categories = meta['categories']
-    return ColumnIndex(ann_file, path, categories and [CocoCategory(**entry) for entry in categories], **columns)
+    categories = meta['categories'] and [CocoCategory(**entry) for entry in meta['categories']]
+    return ColumnIndex(ann_file, path, categories, [Problem(*note) for note in meta['notes']], **columns)
 
 
 def _reopen(ann_file: Path, path: Path) -> ColumnIndex:
@@ -202,16 +204,20 @@ def _reopen(ann_file: Path, path: Path) -> ColumnIndex:
 
 
 def _parse(ann_file: Path) -> tuple[Content, list[Problem]]:
-    document, problems = coco.parse_coco(ann_file.read_bytes())
+    document, problems, notes = coco.parse_coco(ann_file.read_bytes())
     images = document.images
     annotations, image_rows = _grouped(images, document.annotations, problems)
     columns = (
         _image_columns(images, image_rows)
         | _record_columns(annotations, image_rows)
-        | _mask_columns(annotations, [images[row] for row in image_rows.tolist()], problems)
+        | _mask_columns(annotations, [images[row] for row in image_rows.tolist()], problems, notes)
     )
     _fill_from_masks(columns)
-    return (columns, {'categories': msgspec.to_builtins(document.categories)}), problems
+    index = ColumnIndex(ann_file, None, None, [], **columns)
+    problems += patterns.mistaken_boxes(index)
+    notes += patterns.odd_areas(index) + patterns.nested_polygons(index) + patterns.repeated_images(index)
+    meta = {'categories': msgspec.to_builtins(document.categories), 'notes': [[n.kind, n.detail] for n in notes]}
+    return (columns, meta), problems
 
 
 def _grouped(
@@ -227,6 +233,8 @@ def _grouped(
             problems.append(Problem(coco.ORPHAN, f'annotation {annotation.id}: no image has id {annotation.image_id}'))
         elif annotation.id in seen:
             problems.append(Problem(coco.DUPLICATE_ANNOTATION, f'annotation {annotation.id}: the id is taken already'))
+        elif annotation.bbox and len(annotation.bbox) != 4:
+            problems.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: bbox must have 4 numbers or none'))
         else:
             seen.add(annotation.id)
             kept.append(annotation)
@@ -249,9 +257,11 @@ def _image_columns(images: Sequence[CocoImage], image_rows: NDArray[np.int32]) -
 
 
 def _record_columns(annotations: Sequence[CocoAnnotation], image_rows: NDArray[np.int32]) -> Columns:
-    """What annotations say apart from their masks; boxes and areas that the file does not give are NaN."""
+    """What annotations say apart from their masks; NaN where they do not, and for areas of which none is positive."""
     boxes = np.array([a.bbox or _NO_BOX for a in annotations], np.float64).reshape(-1, 4)
+    boxes[~np.isfinite(boxes).all(1)] = np.nan
     areas = np.array([np.nan if a.area is None else a.area for a in annotations], np.float64)
+    areas[~np.isfinite(areas) | (areas.max(initial=0) <= 0)] = np.nan
     return {
         'annotation_ids': np.array([a.id for a in annotations], np.int64),
         'image_rows': image_rows,
@@ -266,7 +276,7 @@ def _record_columns(annotations: Sequence[CocoAnnotation], image_rows: NDArray[n
 
 
 def _mask_columns(
-    annotations: Sequence[CocoAnnotation], images: Sequence[CocoImage], problems: list[Problem]
+    annotations: Sequence[CocoAnnotation], images: Sequence[CocoImage], problems: list[Problem], notes: list[Problem]
 ) -> Columns:
     """Decode the mask of each annotation, one by one: as Python objects, all of them would fill the memory.
 
@@ -274,8 +284,10 @@ def _mask_columns(
         annotations: The annotations.
         images: The image of each.
         problems: Masks of no known shape are added.
+        notes: Masks that are not nested as COCO has them are counted.
     """
     parse = msgspec.json.Decoder(list[list[float]] | CocoRle | None).decode
+    flat: list[int] = []
     kinds, dropped = bytearray(), array('i')
     rings, ring_lengths, coordinates = array('q'), array('q'), array('d')
     rle_lengths, rle_bytes, rle_boxes = array('q'), bytearray(), {}
@@ -283,8 +295,11 @@ def _mask_columns(
         try:
             value: Any = parse(annotation.segmentation)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
-            problems.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
-            value = None
+            value = _read_oddly(annotation.segmentation)
+            if value is None:
+                problems.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
+            else:
+                flat.append(annotation.id)
         kind, usable, code = SegmentationKind.MISSING, [], b''
         if type(value) is CocoRle:
             kind, code, rle_boxes[row] = _read_runs(value, image)
@@ -300,6 +315,9 @@ def _mask_columns(
             coordinates.fromlist(ring)
         rle_lengths.append(len(code))
         rle_bytes += code
+    if flat:
+        about = f'{len(flat)} masks (first of annotation {flat[0]})'
+        notes.append(Problem(coco.FLAT, f'{about} have numbers as text, or a polygon not in a list: read as polygons'))
     columns: Columns = {
         'segmentation_kinds': np.array(kinds, np.uint8),
         'dropped_rings': np.asarray(dropped, np.int32),
@@ -313,6 +331,17 @@ def _mask_columns(
     for row, box in rle_boxes.items():
         columns['extents'][row] = box
     return columns
+
+
+def _read_oddly(mask: msgspec.Raw) -> Any:
+    """A mask with numbers as text, or of one polygon that lies in no list, as others write it."""
+    for kind in (list[list[float]] | CocoRle, list[float]):
+        try:
+            value = msgspec.json.decode(mask, type=kind, strict=False)
+        except (msgspec.ValidationError, UnicodeDecodeError):
+            continue
+        return [value] if isinstance(value, list) and not isinstance(value[0], list) else value
+    return None
 
 
 def _read_runs(rle: CocoRle, image: CocoImage) -> tuple[SegmentationKind, bytes, tuple[float, float, float, float]]:
@@ -350,7 +379,7 @@ def _fill_from_masks(columns: Columns) -> None:
     boxless = usable & ~columns['box_given']
     columns['boxes'][boxless] = extents[boxless]
     columns['boxes'][boxless, 2:] -= extents[boxless, :2]
-    index = ColumnIndex(Path(), None, None, **columns)
+    index = ColumnIndex(Path(), None, None, [], **columns)
     for row in np.flatnonzero(usable & ~columns['area_given']).tolist():
         size = int(index.heights[image_rows[row]]), int(index.widths[image_rows[row]])
         mask = index.segmentation(row)

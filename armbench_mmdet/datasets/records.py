@@ -141,10 +141,12 @@ class AnnotatedImages:
         image = int(self.rows[position])
         return self._labels[self._starts[image] : self._starts[image + 1]].tolist()
 
-    def label_counts(self, num_classes: int) -> list[int]:
-        """Instances of each label over all images of this list."""
+    def label_counts(self, num_classes: int) -> tuple[list[int], list[int]]:
+        """Instances of each label in the images of this list, and crowd regions, which are not used."""
         counted = np.isin(self.columns.image_rows[self._annotations], self.rows)
-        return np.bincount(self._labels[counted], minlength=num_classes).tolist()
+        labels, crowds = self._labels[counted], self.columns.crowds[self._annotations][counted]
+        used, crowd = (np.bincount(labels[crowds == flag], minlength=num_classes).tolist() for flag in (False, True))
+        return used, crowd
 
     def _instances(self, image: int) -> list[dict[str, Any]]:
         index = self.columns

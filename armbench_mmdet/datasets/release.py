@@ -88,7 +88,7 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
             ignore its annotations. It comes before the names.
 
     Returns:
-        The labels. A file without categories gets ids 1 = tote, 2 = object, with a note.
+        The labels. A file without categories and with no other ids gets 1 = tote, 2 = object, with a note.
 
     Raises:
         InputError: ``category_map`` names no class of ours, or annotations have a category that is neither ours nor
@@ -97,10 +97,10 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
     wanted = _normalise_map(category_map)
     names = {c.id: c.name for c in index.categories or ()}
     notes = []
-    if not names:
+    counts = dict(zip(*(a.tolist() for a in np.unique(index.category_ids, return_counts=True)), strict=True))
+    if not names and counts.keys() <= _PUBLISHED_IDS.keys():
         names = dict(_PUBLISHED_IDS)
         notes.append('the file has no categories: assuming ids 1 = tote and 2 = object, as in the release')
-    counts = dict(zip(*(a.tolist() for a in np.unique(index.category_ids, return_counts=True)), strict=True))
     labels: dict[int, int] = {}
     unknown: list[int] = []
     for category_id in [*names, *(c for c in counts if c not in names)]:
@@ -113,7 +113,7 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
         else:
             notes.append(f'category {names[category_id]!r} is neither tote nor object, and nothing has it')
     if unknown:
-        raise InputError(_describe_unknown(unknown, names, counts, index))
+        raise InputError(_describe_unknown(unknown, names, counts, index, category_map or {}))
     for label, class_name in enumerate(CLASSES):
         ids = [c for c, assigned in labels.items() if assigned == label]
         if len(ids) != 1:
@@ -139,13 +139,19 @@ def _normalise_map(category_map: CategoryMap | None) -> dict[str | int, str | No
     return wanted
 
 
-def _describe_unknown(unknown: list[int], names: dict[int, str], counts: dict[int, int], index: ColumnIndex) -> str:
+def _describe_unknown(
+    unknown: list[int], names: dict[int, str], counts: dict[int, int], index: ColumnIndex, given: CategoryMap
+) -> str:
     found = ', '.join(
         f'{names[c]!r} (id {c}, {counts[c]} annotations)' if c in names else f'id {c} ({counts[c]} annotations)'
         for c in unknown
     )
-    remedy = ', '.join(f"{names.get(c, c)!r}: 'object'" for c in unknown)
+    # Without names, ids in the classes' order are likelier than a file of objects only.
+    in_order = not names and len(unknown) == len(CLASSES)
+    offered = {names.get(c, c): CLASSES[i] if in_order else 'object' for i, c in enumerate(sorted(unknown))}
+    remedy = {**given, **offered}
     return (
         f'categories must be named {" or ".join(CLASSES)}, got {found} (in {index.ann_file}); '
-        f'if you know what they are, pass category_map={{{remedy}}} to the data set, with None for a category to ignore'
+        f'if you know what they are, pass category_map={remedy} to the data set, or with --category-map to '
+        'tools/check_data.py, with None for a category to ignore'
     )

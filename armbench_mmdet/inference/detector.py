@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Prediction:
     """The N instances predicted in an image.
 
     Attributes:
-        image_id: Place of the image among those asked for, from 1; broken images keep theirs.
+        image_id: Place of the image among those asked for, from 1, broken ones counted; or its id in a COCO file.
         path: The image file.
         height: In px, upright.
         width: In px, upright.
@@ -143,7 +143,7 @@ class Detector:
         for name, reason in found.left_out.items():
             report(name, reason)
         workers = min(self.config.test_dataloader.get('num_workers', 0), -(-len(found.paths) // size) - 1)
-        records = _Records(found.paths, self._pipeline)
+        records = _Records(found, self._pipeline)
         loader = DataLoader(records, size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread_each)
         return self._predict(loader, report)
 
@@ -172,8 +172,8 @@ class Detector:
 class _Records(Dataset):
     """Images through the pipeline: what the model takes, or the path and the reason why there is nothing."""
 
-    def __init__(self, paths: Sequence[Path], pipeline: Compose) -> None:
-        self._paths = paths
+    def __init__(self, found: FoundImages, pipeline: Compose) -> None:
+        self._paths, self._ids = found.paths, found.ids
         self._pipeline = pipeline
 
     def __len__(self) -> int:
@@ -184,7 +184,7 @@ class _Records(Dataset):
         try:
             height, width = image_size(read_bytes(path), path)
             # As a data set without annotations would have it.
-            record = {'img_id': index + 1, 'img_path': str(path), 'height': height, 'width': width}
+            record = {'img_id': self._ids[index], 'img_path': str(path), 'height': height, 'width': width}
             return {**self._pipeline({**record, 'seg_map_path': None, 'instances': []}), 'record': record}
         except (UnreadableImageError, TooNarrowError) as error:
             return str(path), str(error).removesuffix(f' (in {path})')

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import coco_files
+import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
@@ -48,7 +49,7 @@ def root(tmp_path) -> Path:
 
 def found(root: Path, **options) -> dict[tuple[str, str], int]:
     audit = audit_data_set(root, **{'workers': 1, **options})
-    return {(f.kind, f.place): f.count for f in audit.findings.sorted()}
+    return {(f.kind, f.place.removeprefix(f'{root}/')): f.count for f in audit.findings.sorted()}
 
 
 def rotate(path: Path, orientation: int = 3) -> None:
@@ -56,6 +57,11 @@ def rotate(path: Path, orientation: int = 3) -> None:
         exif = image.getexif()
         exif[ExifTags.Base.Orientation] = orientation
         image.save(path, exif=exif)
+
+
+def dark(path: Path) -> None:
+    with Image.open(path) as image:
+        Image.fromarray(np.asarray(image.convert('L')).astype(np.uint16) * 16).save(path, 'PNG')
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,8 @@ def rotate(path: Path, orientation: int = 3) -> None:
         (lambda p: (p.unlink(), p.mkdir()), 'image-unreadable', 'train-A.jpg'),
         (lambda p: coco_files.write_image(p, 99, (48, 64)), 'image-size', '64x48 as annotated, got 48x64'),
         (lambda p: rotate(p, 6), 'image-size', r'64x48 as annotated, got 48x64: its EXIF orientation \(6\) turns it'),
-        (rotate, 'image-exif-rotation', 'orientation 3'),
+        (rotate, 'image-exif-rotation', r'EXIF orientation \(3\)'),
+        (dark, 'image-dark', 'train-A.jpg'),
     ],
 )
 def test_a_damaged_image_is_found(root, damage, kind, example):
@@ -98,11 +105,11 @@ LAYOUTS = [
     (
         same_in_two_splits,
         {
-            ('same-name-in-splits', MIX): 1,
+            ('same-name-in-splits', f'{MIX}/train + {MIX}/test'): 1,
             ('same-content-in-splits', f'{MIX}/train + {MIX}/test'): 1,
             ('same-content-in-splits', f'{MIX}/train + {MIX}/val'): 1,
             ('same-content-in-splits', f'{MIX}/val + {ZOOMED}/test'): 1,
-            ('image-unused', MIX): 1,
+            ('image-unused', f'{MIX}/images'): 1,
         },
     ),
     (
@@ -115,8 +122,8 @@ LAYOUTS = [
             ('split-missing', f'{MIX}/val'): 1,
             ('split-absent', f'{ZOOMED}/train'): 1,
             ('subset-missing', SAME): 1,
-            ('image-unused', MIX): 2,
-            ('image-unused', ZOOMED): 2,
+            ('image-unused', f'{MIX}/images'): 2,
+            ('image-unused', f'{ZOOMED}/images'): 2,
         },
     ),
 ]
@@ -190,6 +197,34 @@ def test_statistics_count_and_measure(root):
     assert re.search(rf'{SAME}/test +2 +none', '\n'.join(rows))
 
 
+def video_frames(root: Path) -> None:
+    """Each split in a folder of its own, with names of its own."""
+    for split in ('train', 'val', 'test'):
+        document = coco_files.document()
+        for image in document['images']:
+            old = root / MIX / 'images' / f'{split}-{image["file_name"]}'
+            image['file_name'] = f'{split}/frame_{image["id"]}.jpg'
+            (root / MIX / 'images' / split).mkdir(exist_ok=True)
+            old.rename(root / MIX / 'images' / image['file_name'])
+        coco_files.write_json(root / MIX / f'{split}.json', document)
+
+
+def roboflow(root: Path) -> None:
+    for split in ('train', 'valid'):
+        document = split_document(f'{split}-')
+        document['categories'] = [{'id': i, 'name': name} for i, name in enumerate(('all', 'Tote', 'object'))]
+        coco_files.write_json(root / split / '_annotations.coco.json', document)
+        for image in document['images']:
+            coco_files.write_image(root / split / image['file_name'], ord(split[0]) + image['id'])
+
+
+@pytest.mark.parametrize('prepare', [video_frames, roboflow])
+def test_layouts_of_others_are_sound(tmp_path: Path, root: Path, prepare: Callable) -> None:
+    root = root if prepare is video_frames else tmp_path / 'own'
+    prepare(root)
+    assert {kind for kind, _ in found(root)} <= {'category-assumed'}
+
+
 @pytest.fixture
 def check_data(monkeypatch, capsys):
     """Run ``tools/check_data.py`` with arguments; returns its exit status, output and error output."""
@@ -219,9 +254,24 @@ def test_the_tool_prints_and_writes_and_exits_with_what_it_found(root, tmp_path,
     assert 'zoomed-out' not in out
 
 
+def test_the_tool_checks_files_of_ones_own(root, tmp_path, check_data):
+    document = split_document('train-')
+    document['categories'][1]['name'] = 'parcel'
+    file = coco_files.write_json(tmp_path / 'mine.json', document)
+    arguments = ('--ann-file', file, '--images', root / MIX / 'images', '--workers', 1)
+    status, out, _ = check_data(*arguments)
+    assert status == 2
+    (offered,) = re.findall(r'category_map=(\{.*?\})', out)
+    status, out, _ = check_data(*arguments, '--category-map', offered)
+    assert status == 0
+    assert re.search(rf'{file} +2 +1 tote \+ 2 object', out)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (['--ann-file', 'nowhere.json'], 'annotation file must exist'),
+        (['.', '--category-map', 'parcel=object'], '--category-map must be a dict'),
         (['nowhere'], 'must exist'),
         (['.'], 'at least one of the folders'),
         (['.', '--subset', 'mix'], '--subset must be one of'),

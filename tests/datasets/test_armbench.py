@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import ast
 import copy
 import logging
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import mmengine.dataset
 import pytest
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
+from PIL import ExifTags, Image
 
+from armbench_mmdet.configs import parse_options
 from armbench_mmdet.datasets import SUBSETS, ArmbenchDataset, armbench, resolve_data_root
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.errors import InputError
@@ -144,6 +148,7 @@ def test_what_is_missing_is_named_with_how_to_get_it(tmp_path, remove, message):
         ({'metainfo': {'classes': ()}}, 'metainfo classes'),
         ({'filter_cfg': {'min_size': 100}}, 'filter_cfg must leave some images'),
         ({'data_prefix': {'img_path': 'x'}}, 'data_prefix'),
+        ({'ann_file': ['a.json', 'b.json']}, 'ann_file must be one file'),
         ({'proposal_file': 'x.pkl'}, 'proposal_file'),
         ({'backend_args': {'backend': 'petrel'}}, 'backend_args'),
     ],
@@ -184,6 +189,62 @@ def test_categories_are_assigned_by_name(tmp_path, categories, category_map, lab
     assert [i['bbox_label'] for record in map(data_set.get_data_info, range(2)) for i in record['instances']] == labels
 
 
+@pytest.mark.parametrize(
+    ('ids', 'given', 'offered'),
+    [
+        ([0, 1, 1], None, {0: 'tote', 1: 'object'}),
+        ([5, 9, 9], None, {5: 'tote', 9: 'object'}),
+        ([7, 7, 7], None, {7: 'object'}),
+        ([0, 1, 1], {0: 'tote'}, {0: 'tote', 1: 'object'}),
+        ([1, 2, 3], None, {1: 'object', 2: 'object', 3: 'object'}),
+    ],
+)
+def test_the_map_that_is_offered_for_ids_without_names_works(tmp_path, ids, given, offered):
+    document = coco_files.document()
+    del document['categories']
+    for annotation, category in zip(document['annotations'], ids, strict=True):
+        annotation['category_id'] = category
+    coco_files.write_split(tmp_path, document)
+    with pytest.raises(InputError) as caught:
+        ArmbenchDataset(data_root=tmp_path, category_map=given)
+    (text,) = re.findall(r'category_map=(\{.*?\})', str(caught.value))
+    assert ast.literal_eval(text) == offered
+    pasted = parse_options([f'data.category_map={text}'])['data.category_map']
+    data_set = ArmbenchDataset(data_root=tmp_path, category_map=pasted)
+    labels = [label for i in range(2) for label in data_set.get_cat_ids(i)]
+    assert labels == [('tote', 'object').index(offered[category]) for category in ids]
+
+
+SAID = [
+    (lambda d: d['annotations'][1].update(iscrowd=1), {}, '1 totes, 1 objects and 1 crowd regions, which are not used'),
+    (
+        lambda d: d['annotations'][0].update(iscrowd=1),
+        {},
+        'no tote to use: the model cannot learn it; all 1 are crowds',
+    ),
+    (lambda d: d['annotations'].pop(0), {'test_mode': True}, 'no tote to use: it has no score here'),
+    (lambda d: d['annotations'][1].update(area='200'), {}, '1 records (first annotations[1]) have numbers written as'),
+    (lambda d: [a.update(area=3072) for a in d['annotations']], {}, '3 of 3 areas are those of the images'),
+    (lambda d: [a.update(area=0) for a in d['annotations']], {}, 'no annotation has an area: those of the masks'),
+    (lambda d: d['images'][1].update(file_name='./A.jpg'), {}, 'A.jpg: 2 times): each entry lacks the instances of'),
+    (lambda d: d['annotations'][2].update(segmentation=[5, 5, 15, 5, 15, 15]), {}, 'a polygon not in a list'),
+    (lambda d: d['annotations'][0]['segmentation'].append([9, 9, 19, 9, 19, 19]), {}, 'COCO knows no holes'),
+    (lambda d: d['images'][0].update(file_name='mirrored.jpg'), {}, 'turned or mirrored as its EXIF orientation (2)'),
+]
+
+
+@pytest.mark.parametrize(('change', 'options', 'message'), SAID)
+def test_what_changes_numbers_is_said_at_the_start(tmp_path, logged, change, options, message):
+    document = coco_files.document()
+    change(document)
+    coco_files.write_split(tmp_path, document)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 2
+    coco_files.write_image(tmp_path / 'mix-object-tote/images/mirrored.jpg', exif=exif)
+    ArmbenchDataset(data_root=tmp_path, **options)
+    assert any(message in line for line, _ in logged), logged
+
+
 def test_a_single_class_can_be_chosen(tmp_path):
     coco_files.write_split(tmp_path, coco_files.document())
     data_set = ArmbenchDataset(data_root=tmp_path, metainfo={'classes': ('object',)})
@@ -200,8 +261,9 @@ def test_what_is_left_out_is_logged_as_one_table_once(tmp_path, logged):
     coco_files.write_split(tmp_path, document)
     for _ in range(2):
         ArmbenchDataset(data_root=tmp_path, filter_cfg={'filter_empty_gt': True})
-    (table, level), (note, note_level) = logged
+    (table, level), (note, note_level), (class_note, _) = logged
     assert (level, note_level) == (logging.INFO, logging.WARNING)
+    assert class_note.endswith('no tote to use: the model cannot learn it')
     assert table.splitlines() == [
         f'{tmp_path}/mix-object-tote/train.json: 2 images, 0 totes, 1 objects; left out:',
         '          1  annotations without a mask (ids 2)',

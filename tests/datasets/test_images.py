@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import coco_files
 import cv2
 import numpy as np
 import pytest
@@ -76,6 +77,24 @@ def test_the_reason_why_an_image_is_broken(name: str, tmp_path: Path) -> None:
         read_image(tmp_path / name)
 
 
+NEARBY = [
+    ('images/images\\a.jpg', 'images/a.jpg', 'backslashes'),
+    ('images/..\\..\\upload\\a.jpg', 'images/a.jpg', 'backslashes'),
+    ('images/images/a.jpg', 'images/a.jpg', 'a folder named twice'),
+    ('images/train/a.jpg', 'images/a.jpg', 'a folder named twice, or not there'),
+    ('photos/a.jpg', 'a.jpg', 'not there'),
+]
+
+
+@pytest.mark.parametrize(('written', 'there', 'why'), NEARBY)
+def test_a_missing_image_that_lies_nearby_is_named(tmp_path: Path, written: str, there: str, why: str) -> None:
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_bytes(SOUND['plain.jpg'][0])
+    with pytest.raises(InputError, match=why) as caught:
+        read_image(tmp_path / written)
+    assert f'{tmp_path / there} is there' in str(caught.value)
+
+
 def test_an_image_larger_than_pillow_allows_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
     assert image_size(SOUND['plain.jpg'][0], tmp_path) == (HEIGHT, WIDTH)
@@ -115,6 +134,18 @@ def test_files_folders_and_patterns(tree: Path, inputs: list[str], expected: lis
     assert found.left_out == {}
 
 
+@pytest.mark.parametrize('layout', ['images', '.'])
+def test_a_coco_file_stands_for_its_images(tree: Path, layout: str) -> None:
+    file = tree / 'test.json'
+    (tree / layout).mkdir(exist_ok=True)
+    images = [{'id': '7', 'file_name': 'b.JPG', 'width': 8, 'height': 8}, {'id': 3, 'file_name': 'in/c.jpg'}]
+    with pytest.raises(InputError, match='missing required field `width`'):
+        find_images(coco_files.write_json(file, {'images': images}))
+    images[1] |= {'width': 8, 'height': 8}
+    found = find_images(coco_files.write_json(file, {'images': images}))
+    assert (found.paths, found.ids) == ([tree / layout / 'b.JPG', tree / layout / 'in/c.jpg'], [7, 3])
+
+
 def test_links_are_followed_but_not_in_circles(tree: Path, tmp_path: Path) -> None:
     (tmp_path / 'elsewhere').mkdir()
     (tmp_path / 'elsewhere/h.bmp').touch()
@@ -134,7 +165,7 @@ def test_inputs_without_images_are_named_with_the_reason(tree: Path) -> None:
     assert reasons['nowhere.jpg'] == 'no such file or folder'
     assert reasons['*.gif'] == 'the pattern fits no file'
     assert '.jpg' in reasons['empty']
-    with pytest.raises(InputError, match=r'nowhere\.jpg: no such file.*empty: no \.bmp'):
+    with pytest.raises(InputError, match=r'nowhere\.jpg: no such file.*empty: no \.avif'):
         find_images([tree / 'nowhere.jpg', tree / 'empty'])
     with pytest.raises(InputError, match='got none'):
         find_images([])

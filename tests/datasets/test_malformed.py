@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tempfile
 from collections.abc import Callable
@@ -61,6 +62,26 @@ def annotation(**values: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda document: _set(document['annotations'][1], values)
 
 
+def each(change: Callable[[dict[str, Any]], dict[str, Any]] = dict, **values: Any) -> Callable[[dict[str, Any]], Any]:
+    """Change every annotation."""
+    return lambda document: [one.update(change(one) | values) for one in document['annotations']] and None
+
+
+def annotations_of(category: int, **values: Any) -> Callable[[dict[str, Any]], Any]:
+    """Set keys of the annotations of a category."""
+    return each(lambda one: one | values if one['category_id'] == category else one)
+
+
+def triangle(one: dict[str, Any]) -> dict[str, Any]:
+    return {'segmentation': [one['segmentation'][0][:6]]}
+
+
+def boxed(one: dict[str, Any], write: Callable[..., list[float]]) -> dict[str, Any]:
+    """Another way to write the box, moved with its mask to where no two ways agree."""
+    x, y, w, h = one['bbox'][0] + 7, one['bbox'][1], one['bbox'][2] - 9, one['bbox'][3] / 2
+    return {'bbox': write(x, y, w, h), 'segmentation': [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+
+
 def top(**values: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda document: _set(document, values)
 
@@ -77,27 +98,41 @@ def rle(counts: Any, height: int = coco_files.HEIGHT, width: int = coco_files.WI
     return {'size': [height, width], 'counts': counts}
 
 
-STRUCTURE, MALFORMED = 'json-structure', 'json-malformed'
+STRUCTURE, MALFORMED, FOREIGN = 'json-structure', 'json-malformed', 'not-coco'
+TEXT, FLAT = 'numbers-as-text', 'polygons-flat'
 CASES = [
     # The text as such.
-    Case('empty', text(lambda t: ''), MALFORMED, 'line 1, column 1: .*truncated'),
-    Case('white space', text(lambda t: ' \n '), MALFORMED, 'line 2, column 2'),
+    Case('empty', text(lambda t: ''), FOREIGN, 'the file is empty'),
+    Case('white space', text(lambda t: ' \n '), FOREIGN, 'the file is empty'),
     Case('cut short', text(lambda t: t[:300]), MALFORMED, 'line 1, column 301: .*truncated'),
     Case('trailing comma', text(lambda t: t[:-1] + ',}'), MALFORMED, 'line 1, column .*trailing comma'),
     Case('text after the end', text(lambda t: t + '\nx'), MALFORMED, 'line 2, column .*trailing'),
     Case('single quotes', text(lambda t: t.replace('"', "'")), MALFORMED, 'line 1, column 2'),
-    Case('NaN', text(lambda t: t.replace('2091', 'NaN')), MALFORMED, 'invalid character'),
+    Case('NaN', text(lambda t: t.replace('2091', 'NaN')), 'numbers-missing'),
+    Case('minus infinity', text(lambda t: t.replace('121', '-Infinity')), 'numbers-missing'),
+    Case('NaN as text', text(lambda t: t.replace('121', '"nan"')), 'numbers-as-text'),
+    Case('NaN, then cut short', text(lambda t: t.replace('2091', 'NaN')[:300]), MALFORMED, 'invalid character'),
     Case('half a surrogate', text(lambda t: t.replace('A.jpg', '\\ud800')), MALFORMED, 'line 1, column'),
     Case('nested without end', text(lambda t: t[:-1] + ',"x":' + '[' * 100_000), MALFORMED, 'nested too deeply'),
     Case('binary', text(lambda t: bytes(range(256))), MALFORMED, 'invalid character'),
-    Case('a BOM of UTF-16', text(lambda t: t.encode('utf-16')), MALFORMED, 'invalid character'),
+    Case('UTF-16, cut short', text(lambda t: t.encode('utf-16')[:301]), STRUCTURE, 'utf-16'),
+    Case('gzip, cut short', text(lambda t: gzip.compress(t.encode())[:100]), MALFORMED, 'ended before'),
+    # Something else.
+    Case('a Git LFS pointer', text(lambda t: 'version https://git-lfs.github.com/spec/v1\n'), FOREIGN, 'git lfs pull'),
+    Case('an archive', text(lambda t: b'PK\x03\x04' + t.encode()), FOREIGN, 'ZIP archive: unpack it'),
+    Case('XML', text(lambda t: '<?xml version="1.0"?><annotation/>'), FOREIGN, 'Pascal VOC'),
+    Case('LabelMe', lambda d: {'shapes': [], 'imagePath': 'A.jpg', 'imageData': None}, FOREIGN, 'is LabelMe'),
+    Case('a project of VIA', lambda d: {'_via_img_metadata': {}, '_via_settings': {}}, FOREIGN, 'a project of VIA'),
+    Case('VIA', lambda d: {'A.jpg1': {'filename': 'A.jpg', 'regions': []}}, FOREIGN, "VIA's own JSON"),
+    Case('CreateML', lambda d: [{'image': 'A.jpg', 'annotations': []}], FOREIGN, 'is CreateML'),
+    Case('results', lambda d: [{'image_id': 1, 'score': 1.0, 'bbox': []}], FOREIGN, 'results of a model'),
     Case('not UTF-8', text(lambda t: t.encode().replace(b'B.jpg', b'\xff.jpg')), STRUCTURE, 'utf-8'),
     Case('wrong type, then cut short', text(lambda t: t.replace('64', '"64"')[:300]), MALFORMED, 'line 1, column'),
     # The frame.
     Case('a list', lambda d: [d], STRUCTURE, 'Expected `object`, got `array`'),
     Case('a number', lambda d: 7, STRUCTURE, 'Expected `object`, got `int`'),
     Case('no images', top(images=None), STRUCTURE, 'missing required field `images`'),
-    Case('no annotations', top(annotations=None), STRUCTURE, 'missing required field `annotations`'),
+    Case('no annotations', top(annotations=None), FOREIGN, 'images without annotations: `tools/infer.py'),
     Case('images as object', top(images={}), STRUCTURE, r'Expected `array`, got `object` - at `\$.images`'),
     Case('a null image', lambda d: d['images'].append(None), STRUCTURE, r'images\[2\]: Expected `object`'),
     Case('a null annotation', lambda d: d['annotations'].append(None), STRUCTURE, r'annotations\[3\]: Expected'),
@@ -105,13 +140,15 @@ CASES = [
     Case('category without name', top(categories=[{'id': 1}]), STRUCTURE, r'categories\[0\]: .*field `name`'),
     # Images.
     Case('image without id', image(id=None), STRUCTURE, r'images\[1\]: .*missing required field `id`'),
-    Case('image id as text', image(id='2'), STRUCTURE, r'images\[1\]: Expected `int`, got `str`'),
+    Case('image id as text', image(id='2'), TEXT),
+    Case('image id as a fraction', image(id=2.0), TEXT),
+    Case('image id as a name', image(id='B'), STRUCTURE, r'images\[1\]: Expected `int`, got `str`'),
     Case('image id beyond 64 bits', image(id=2**63), STRUCTURE, r'images\[1\]: Expected `int` <='),
     Case('no file name', image(file_name=None), STRUCTURE, r'images\[1\]: .*field `file_name`'),
     Case('empty file name', image(file_name=''), STRUCTURE, r'images\[1\]: Expected `str` of length >= 1'),
     Case('NUL in file name', image(file_name='a\0b'), STRUCTURE, r'images\[1\]: Expected `str` matching'),
     Case('no width', image(width=None), STRUCTURE, r'images\[1\]: .*field `width`'),
-    Case('width as text', image(width='64'), STRUCTURE, r'images\[1\]: Expected `int`, got `str`'),
+    Case('width as text', image(width='64'), TEXT),
     Case('zero width', image(width=0), STRUCTURE, r'images\[1\]: Expected `int` >= 1'),
     Case('negative height', image(height=-48), STRUCTURE, r'images\[1\]: Expected `int` >= 1'),
     Case('fraction of a height', image(height=47.5), STRUCTURE, r'images\[1\]: Expected `int`, got `float`'),
@@ -120,13 +157,17 @@ CASES = [
     Case('annotation id as bool', annotation(id=True), STRUCTURE, r'annotations\[1\]: Expected `int`, got `bool`'),
     Case('no image id', annotation(image_id=None), STRUCTURE, r'annotations\[1\]: .*field `image_id`'),
     Case('no category id', annotation(category_id=None), STRUCTURE, r'annotations\[1\]: .*field `category_id`'),
-    Case('three box numbers', annotation(bbox=[1, 2, 3]), STRUCTURE, r'annotations\[1\]: Expected `array` of length 4'),
-    Case('box of text', annotation(bbox=['1', 2, 3, 4]), STRUCTURE, r'annotations\[1\]: Expected `float`, got `str`'),
-    Case('area as text', annotation(area='9'), STRUCTURE, r'annotations\[1\]: Expected `float'),
+    Case('three box numbers', annotation(bbox=[1, 2, 3]), STRUCTURE, r'annotation 2: bbox must have 4 numbers'),
+    Case('five box numbers', annotation(bbox=[1, 2, 3, 4, 5]), STRUCTURE, r'annotations\[1\]: Expected `array`'),
+    Case('box of text', annotation(bbox=['10.5', 10, '20', '10.0']), TEXT),
+    Case('box of words', annotation(bbox=['a', 2, 3, 4]), STRUCTURE, r'annotations\[1\]: Expected `float`, got `str`'),
+    Case('area as text', annotation(area='200'), TEXT),
+    Case('image id of an annotation as text', annotation(image_id='1'), TEXT),
     Case('infinite area', text(lambda t: t.replace('2091', '1e999')), STRUCTURE, r'annotations\[0\]: Number out of'),
     Case('iscrowd as text', annotation(iscrowd='no'), STRUCTURE, r'annotations\[1\]: Expected `bool'),
     Case('mask as text', annotation(segmentation='x'), STRUCTURE, 'annotation 2: segmentation: Expected'),
-    Case('polygon not nested', annotation(segmentation=[1, 2, 3, 4, 5, 6]), STRUCTURE, 'annotation 2: segmentation'),
+    Case('polygon not nested', annotation(segmentation=[10.5, 10, 30.5, 10, 30.5, 20, 10.5, 20]), FLAT),
+    Case('polygon of numbers as text', annotation(segmentation=[['10.5', 10, 30, '10', 30, 20, 10.5, 20]]), FLAT),
     Case('polygon with text', annotation(segmentation=[[1, 2, 3, 4, 5, 'x']]), STRUCTURE, 'annotation 2: segmentation'),
     Case('polygon of points', annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), STRUCTURE, 'annotation 2: segment'),
     Case('runs without counts', annotation(segmentation={'size': [48, 64]}), STRUCTURE, 'annotation 2: .*`counts`'),
@@ -193,6 +234,7 @@ CASES = [
     Case('all zeros', annotation(segmentation=rle([AREA])), 'mask-empty'),
     # Boxes, areas and flags.
     Case('no box', annotation(bbox=None), 'box-missing'),
+    Case('empty box', annotation(bbox=[]), 'box-missing'),
     Case('box outside', annotation(bbox=[100, 5, 5, 5]), 'box-outside', left_out='outside the image'),
     Case('tiny box', annotation(bbox=[10, 10, 0.5, 20]), 'box-under-1-px', left_out='under 1 px'),
     Case('negative box', annotation(bbox=[30, 20, -20, -10]), 'box-outside', left_out='outside the image'),
@@ -204,6 +246,18 @@ CASES = [
     Case('area of something else', annotation(area=2000), 'area-disagrees'),
     Case('flagged', annotation(ignore=1), 'annotation-ignored', left_out='flagged'),
     Case('crowd', annotation(iscrowd=1), 'crowd'),
+    Case('crowds only', each(iscrowd=1), 'no-annotations', r'got 3 crowd regions; set "iscrowd" to 0'),
+    Case('a class of crowds', annotations_of(1, iscrowd=1), 'class-unusable'),
+    # Patterns of the whole file.
+    Case('no area', each(area=0), 'areas-zero'),
+    Case('areas of boxes', each(lambda a: triangle(a) | {'area': a['bbox'][2] * a['bbox'][3]}), 'areas-mistaken'),
+    Case('areas of images', each(area=AREA), 'areas-mistaken'),
+    Case('corners', each(lambda a: boxed(a, lambda x, y, w, h: [x, y, x + w, y + h])), 'boxes-mistaken', 'x1, y1, x2'),
+    Case(
+        'centres', each(lambda a: boxed(a, lambda x, y, w, h: [x + w / 2, y + h / 2, w, h])), 'boxes-mistaken', 'centr'
+    ),
+    Case('rows first', each(lambda a: boxed(a, lambda x, y, w, h: [y, x, h, w])), 'boxes-mistaken', 'y, x, height'),
+    Case('a hole', lambda d: d['annotations'][0]['segmentation'].append([20, 20, 30, 20, 30, 30]), 'polygons-nested'),
     Case('annotation twice', lambda d: d['annotations'].append(d['annotations'][1] | {'id': 9}), 'annotation-repeated'),
     Case('bare image', lambda d: d['annotations'].pop() and None, 'image-without-annotation'),
     Case('image twice', image(file_name='A.jpg'), 'image-listed-twice'),

@@ -60,6 +60,17 @@ def test_predictions_are_those_of_tools_test(name: str, minibench_root: Path, tm
         assert by_file(inferred, index['images']) == by_file(tested, truth['images'])
 
 
+def test_images_without_annotations_keep_the_ids_of_their_file(
+    detector: Detector, minibench_root: Path, tmp_path: Path
+) -> None:
+    truth = json.loads((minibench_root / SUBSET / 'test.json').read_text())
+    images = [{**image, 'id': 100 + image['id']} for image in truth['images']]
+    (tmp_path / 'test.json').write_text(json.dumps({'images': images}))
+    (tmp_path / 'images').symlink_to(minibench_root / SUBSET / 'images')
+    found = {one.image_id: one.path.name for one in detector.predict(tmp_path / 'test.json')}
+    assert found == {image['id']: image['file_name'] for image in images}
+
+
 def test_three_lines_of_python(mask_rcnn: tuple[Config, Path], images: Path) -> None:
     text = armbench_mmdet.inference.__doc__ or ''
     example = text.split('.. code-block:: python')[1].split('Each :class:')[0]
