@@ -67,9 +67,15 @@ class RunRecordHook(EndingHook):
     def _begun(runner: Runner) -> RunRecord:
         """The record with a new attempt."""
         work_dir = Path(runner.work_dir)
-        attempts = _earlier_attempts(work_dir) if runner._resume else []
+        earlier = _earlier_record(work_dir) if runner._resume else None
+        attempts = earlier.attempts if earlier else []
         sources = map(GroundTruthSource.of, (one.metainfo for one in _datasets(runner)))
         files = dict.fromkeys(source.ann_file for source in sources if source)
+        data = {file: f'sha256:{sha256_of(Path(file))}' for file in files}
+        changed = [file for file, digest in data.items() if earlier and digest not in earlier.data.values()]
+        if changed:
+            message = f'resumed on other annotations than before: {", ".join(changed)}; not the run it would have been'
+            print_log(message, 'current', logging.WARNING)
         attempt = Attempt(
             started=_now(),
             command=shlex.join(command_line()),
@@ -84,7 +90,7 @@ class RunRecordHook(EndingHook):
             config=str(runner.cfg.filename),
             seed=runner.seed,
             status='running',
-            data={file: f'sha256:{sha256_of(Path(file))}' for file in files},
+            data=data,
             attempts=[*attempts, attempt],
         )
 
@@ -112,16 +118,15 @@ def _git(work_dir: Path, earlier: int) -> Git:
     return Git(revision, name if patch else None)
 
 
-def _earlier_attempts(work_dir: Path) -> list[Attempt]:
-    """The attempts recorded so far; a record that cannot be read is kept under another name."""
+def _earlier_record(work_dir: Path) -> RunRecord | None:
+    """The record so far; one that cannot be read is kept under another name."""
     try:
-        record = read_record(work_dir)
+        return read_record(work_dir)
     except InputError as error:
         path = work_dir / RECORD
         kept = path.replace(path.with_suffix('.broken.json'))
         print_log(f'earlier attempts are left out: {error}; it is kept as {kept.name}', 'current', logging.WARNING)
-        return []
-    return [] if record is None else record.attempts
+        return None
 
 
 def _warn(runner: Runner, error: OSError) -> None:

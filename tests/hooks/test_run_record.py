@@ -70,6 +70,23 @@ def test_data_are_fingerprinted_and_unreadable_images_listed(tmp_path: Path) -> 
     assert written['attempts'][0]['unreadable_images'] == ['images/3.jpg']
 
 
+@pytest.mark.parametrize(
+    ('name', 'content', 'is_said'),
+    [('train.json', '{}', False), ('moved.json', '{}', False), ('train.json', '[]', True), ('other.json', '[]', True)],
+)
+def test_a_run_resumed_on_other_annotations_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture, name: str, content: str, is_said: bool
+) -> None:
+    for file, text, iterations in (('train.json', '{}', 1), (name, content, 2)):
+        (tmp_path / file).write_text(text)
+        data = Points()
+        data.metainfo = GroundTruthSource(str(tmp_path / file)).as_metainfo()
+        resume = {'resume': True, 'load_from': str(tmp_path / 'run/iter_1.pth')} if iterations == 2 else {}
+        guarded_runner(tmp_path / 'run', iterations=iterations, data=data, **resume).train()
+    warning = f'resumed on other annotations than before: {tmp_path / name}'
+    assert (warning in capsys.readouterr().out) is is_said
+
+
 def test_killed_run_stays_running(tmp_path: Path) -> None:
     seen = []
     guarded_runner(tmp_path, hooks=[AtIteration(1, lambda: seen.append(record(tmp_path)))]).train()

@@ -81,7 +81,12 @@ OWN_FILES = [
     ({'subset': SUBSETS[2]}, None, 'test', ''),
     ({'ann_file': f'{SUBSETS[1]}/val.json'}, SUBSETS[0], None, 'its own ann_file'),
     ({'ann_file': f'{SUBSETS[1]}/val.json'}, None, 'test', 'its own ann_file'),
-    ({'type': 'RepeatDataset', 'times': 1, 'dataset': {'type': 'ArmbenchDataset'}}, SUBSETS[0], None, 'its own dataset'),
+    (
+        {'type': 'RepeatDataset', 'times': 1, 'dataset': {'type': 'ArmbenchDataset'}},
+        SUBSETS[0],
+        None,
+        'its own dataset',
+    ),
     ({'type': 'ConcatDataset', 'datasets': [{}]}, None, 'val', 'its own datasets'),
 ]
 
