@@ -20,7 +20,6 @@ from armbench_mmdet.report import plots, tables
 from armbench_mmdet.report.collect import Comparison, Run, collect_runs, comparisons
 from armbench_mmdet.report.pictures import Picture, gallery
 from armbench_mmdet.report.plots import Plot
-from armbench_mmdet.report.provenance import provenance
 from armbench_mmdet.report.tables import Table, cells
 
 PROCEDURAL = (
@@ -148,7 +147,7 @@ def html(report: Report) -> str:
             name: [(plot(comparison), table and table(comparison)) for comparison in report.compared]
             for name, (plot, table) in PARTS.items()
         },
-        provenances=[provenance(run) for run in report.runs],
+        provenances=[tables.provenance(run) for run in report.runs],
         style=Markup((_FOLDER / 'page.css').read_text()),
         script=Markup((_FOLDER / 'page.js').read_text()),
         plotly=Markup(get_plotlyjs()),

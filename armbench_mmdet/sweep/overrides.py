@@ -18,7 +18,6 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import write_atomically
 
 KeyPath = tuple[str | int, ...]
-Key = str | Sequence[str]
 Assignment = tuple[KeyPath, Any]
 
 BASE = 'base.py'
@@ -27,14 +26,14 @@ DELETE = '_delete_'
 _READ = {*inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'runner_type', 'custom_imports'} - {'self'}
 
 
-def find(config: Mapping[str, Any], key: Key) -> list[KeyPath]:
+def find(config: Mapping[str, Any], key: str) -> list[KeyPath]:
     """Return where ``key`` is in a resolved config.
 
     Args:
         config: The resolved config.
-        key: Names joined by dots, or a list of names where dots are ambiguous. A name may itself contain dots
-            (``custom_keys.backbone.norm.lr_mult``) or stars (``backbone*``). An item of a list is named by its
-            index, or by its ``type`` if no other item has that type (``pipeline.LazyRandomFlip.prob``).
+        key: Names joined by dots. A name may itself contain dots (``custom_keys.backbone.norm.lr_mult``) or stars
+            (``backbone*``). An item of a list is named by its index, or by its ``type`` if no other item has that
+            type (``pipeline.LazyRandomFlip.prob``).
 
     Returns:
         The path of each match: one, unless the key has stars.
@@ -42,31 +41,28 @@ def find(config: Mapping[str, Any], key: Key) -> list[KeyPath]:
     Raises:
         InputError: There is none (the message has the nearest names), there are several, or the run does not read it.
     """
-    name = key if isinstance(key, str) else list(key)
-    paths = list(_matches(config, key.split('.') if isinstance(key, str) else list(key), isinstance(key, str)))
+    paths = list(_matches(config, key.split('.')))
     if not paths:
-        near = difflib.get_close_matches(key if isinstance(key, str) else '.'.join(key), list(dotted_keys(config)), n=3)
+        near = difflib.get_close_matches(key, list(dotted_keys(config)), n=3)
         hint = f'; did you mean {" or ".join(near)}?' if near else ''
-        raise InputError(f'key must be one of the base config, got {name!r}{hint}')
-    if len(paths) > 1 and '*' not in ''.join(key):
-        raise InputError(f'key must name one setting, got {name!r}, which names {paths}; give it as path=[…]')
+        raise InputError(f'key must be one of the base config, got {key!r}{hint}')
+    if len(paths) > 1 and '*' not in key:
+        raise InputError(f'key must name one setting, got {key!r}, which names {paths}')
     if str(paths[0][0]) not in _READ:
         raise InputError(
-            f'key must name a setting that the run reads, got {name!r}: {paths[0][0]!r} only helps to write the base '
+            f'key must name a setting that the run reads, got {key!r}: {paths[0][0]!r} only helps to write the base '
             'config, and changing it changes nothing; name what is computed from it'
         )
     return paths
 
 
-def _matches(node: Any, tokens: list[str], is_dotted: bool) -> Iterator[KeyPath]:
+def _matches(node: Any, tokens: list[str]) -> Iterator[KeyPath]:
     """Yield the path of every way to read ``tokens`` below ``node``."""
     if not tokens:
         yield ()
-        return
-    for taken in range(1, len(tokens) + 1 if is_dotted else 2):
-        name = '.'.join(tokens[:taken])
-        for step in _steps(node, name):
-            for rest in _matches(node[step], tokens[taken:], is_dotted):
+    for taken in range(1, len(tokens) + 1):
+        for step in _steps(node, '.'.join(tokens[:taken])):
+            for rest in _matches(node[step], tokens[taken:]):
                 yield (step, *rest)
 
 
@@ -89,7 +85,7 @@ def read(config: Any, path: KeyPath) -> Any:
     return config
 
 
-def fitting(old: Any, new: Any, key: Key) -> Any:
+def fitting(old: Any, new: Any, key: str) -> Any:
     """Return ``new`` as a value of the type of ``old``.
 
     An integer serves as a float, a list as a tuple and the other way round; where the base has None, anything goes.
@@ -107,7 +103,7 @@ def fitting(old: Any, new: Any, key: Key) -> Any:
     raise InputError(f'{key!r} must be of the type of its value in the base config, {expected} {old!r}, got {new!r}')
 
 
-def assignments(config: Mapping[str, Any], key: Key, value: Any) -> list[Assignment]:
+def assignments(config: Mapping[str, Any], key: str, value: Any) -> list[Assignment]:
     """Return what setting ``key`` to ``value`` changes, leaf by leaf.
 
     A dict changes the entries it names, as in mmengine; with ``_delete_=True`` it replaces what was there.
@@ -118,7 +114,7 @@ def assignments(config: Mapping[str, Any], key: Key, value: Any) -> list[Assignm
     return [one for path in find(config, key) for one in _leaves(read(config, path), path, value, key)]
 
 
-def _leaves(old: Any, path: KeyPath, value: Any, key: Key) -> Iterator[Assignment]:
+def _leaves(old: Any, path: KeyPath, value: Any, key: str) -> Iterator[Assignment]:
     value = fitting(old, value, key)
     if not isinstance(value, Mapping):
         yield path, value

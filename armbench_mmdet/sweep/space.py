@@ -19,7 +19,7 @@ from msgspec import Meta
 from optuna.trial import BaseTrial, FixedTrial
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.overrides import Assignment, Key, KeyPath, applied, assignments, find, fitting, read, resolved
+from armbench_mmdet.sweep.overrides import Assignment, KeyPath, applied, assignments, find, fitting, read, resolved
 
 SAMPLERS = ('TPESampler', 'RandomSampler', 'GPSampler')
 PRUNERS = (
@@ -29,10 +29,9 @@ PRUNERS = (
 
 
 class _Searched(msgspec.Struct, forbid_unknown_fields=True, tag_field='type', kw_only=True):
-    """A value that is searched; its name is its key unless ``path`` or ``paths`` say otherwise."""
+    """A value that is searched; its name is its key unless ``paths`` names others."""
 
-    path: str | list[str] | None = None
-    paths: list[str | list[str]] | None = None
+    paths: list[str] | None = None
 
 
 class _Float(_Searched, tag='float'):
@@ -260,8 +259,7 @@ def _parameter(name: str, spec: _Float | _Int | _Categorical, config: Mapping[st
         extremes = (spec.low, spec.high)
         if not math.isfinite(spec.low) or not spec.low < spec.high < math.inf:
             raise InputError(f'low and high must be finite and low < high, got {spec.low!r} and {spec.high!r}')
-    keys: list[Key] = list(spec.paths) if spec.paths else [spec.path or name]
-    settings = tuple((path, read(config, path)) for key in keys for path in find(config, key))
+    settings = tuple((path, read(config, path)) for key in spec.paths or [name] for path in find(config, key))
     for path, old in settings:
         for value in extremes:
             fitting(old, value, '.'.join(map(str, path)))

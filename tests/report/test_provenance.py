@@ -11,7 +11,7 @@ from synthetic_runs import MASK_RCNN, REPO, record
 
 from armbench_mmdet.configs import dumped_config
 from armbench_mmdet.report.collect import collect_runs
-from armbench_mmdet.report.provenance import provenance
+from armbench_mmdet.report.tables import provenance
 
 
 def test_the_config_of_training_is_found_behind_the_one_of_testing(work_dirs: list[Path]) -> None:

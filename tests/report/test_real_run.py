@@ -12,7 +12,7 @@ from armbench_mmdet.engine.checkpoints import find_checkpoint
 from armbench_mmdet.launch import evaluate, train
 from armbench_mmdet.report.page import gather, write_report
 from armbench_mmdet.report.plots import loss_plot
-from armbench_mmdet.report.provenance import provenance
+from armbench_mmdet.report.tables import provenance
 
 REPO = Path(__file__).resolve().parents[2]
 LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'

@@ -95,20 +95,15 @@ CONFIG = {
             [('optim_wrapper', 'paramwise_cfg', 'custom_keys', 'backbone.norm', 'lr_mult')],
         ),
         (
-            ['optim_wrapper', 'paramwise_cfg', 'custom_keys', 'backbone.norm', 'lr_mult'],
-            [('optim_wrapper', 'paramwise_cfg', 'custom_keys', 'backbone.norm', 'lr_mult')],
-        ),
-        (
             'optim_wrapper.paramwise_cfg.custom_keys.backbone*.lr_mult',
             [
                 ('optim_wrapper', 'paramwise_cfg', 'custom_keys', 'backbone', 'lr_mult'),
                 ('optim_wrapper', 'paramwise_cfg', 'custom_keys', 'backbone.norm', 'lr_mult'),
             ],
         ),
-        (['model', 'a.b', 'x'], [('model', 'a.b', 'x')]),
     ],
 )
-def test_find(key: str | list[str], paths: list[tuple]) -> None:
+def test_find(key: str, paths: list[tuple]) -> None:
     assert find(CONFIG, key) == paths
 
 
@@ -119,12 +114,11 @@ def test_find(key: str | list[str], paths: list[tuple]) -> None:
         ('train_dataloader.pipeline.1.probability', r'did you mean train_dataloader\.pipeline\.1\.prob'),
         ('train_dataloader.pipeline.Load.x', 'one of the base config'),  # two items of that type
         ('train_dataloader.pipeline.7.prob', 'one of the base config'),
-        (['optim_wrapper', 'optimizer.lr'], 'one of the base config'),
-        ('model.a.b.x', r'must name one setting.*path=\[…\]'),
+        ('model.a.b.x', 'must name one setting'),
         ('max_iters', "'max_iters' only helps to write the base config"),
     ],
 )
-def test_key_is_refused(key: str | list[str], message: str) -> None:
+def test_key_is_refused(key: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find(CONFIG, key)
 

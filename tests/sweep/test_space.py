@@ -55,7 +55,7 @@ GROUPS = """
         none={}, strong=dict(overrides={'train_dataloader.pipeline': [dict(type='Strong')]}))),
     'weight': dict(type='float', low=1, high=4, paths=['model.losses.cls', 'model.cost.cls']),
     'backbone': dict(type='float', low=0.01, high=1.0,
-        path=['optim_wrapper', 'paramwise_cfg', 'custom_keys', 'backbone.norm', 'lr_mult']),
+        paths=['optim_wrapper.paramwise_cfg.custom_keys.backbone.norm.lr_mult']),
 """
 
 
@@ -90,7 +90,6 @@ def one(spec: str, name: str = 'optim_wrapper.optimizer.lr') -> str:
     return f'{name!r}: {spec}'
 
 
-PATH = ['optim_wrapper', 'optimizer', 'lr']
 INSIDE = "'o': dict(type='choice', choices=dict(a={}, b=dict(overrides={'optim_wrapper.optimizer': {'lr': 0.1}})))"
 MALFORMED = {
     'unknown key': (one("dict(type='float', low=0, high=1)", 'optim_wrapper.optimizer.lrr'), {}, 'did you mean'),
@@ -108,7 +107,7 @@ MALFORMED = {
     'not a dict': (one('0.5'), {}, 'must be object, got float'),
     'duplicate key': (f'{LR}, {LR}', {}, r"got 'optim_wrapper\.optimizer\.lr' twice \(line 2\)"),
     'same setting twice': (
-        f"{LR}, 'rate': dict(type='float', low=0.1, high=1.0, path={PATH})",
+        f"{LR}, 'rate': dict(type='float', low=0.1, high=1.0, paths=['optim_wrapper.optimizer.lr'])",
         {},
         'both set optim_wrapper.optimizer.lr',
     ),
