@@ -1,4 +1,4 @@
-"""The cache of built columns: by content, one ``.npy`` file a column, built once by whoever comes first."""
+"""The cache of built columns: one ``.npy`` file a column, built once by whoever comes first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import draft_of, locked, remove_drafts, sha256_of, write_atomically
+from armbench_mmdet.files import draft_of, locked, remove_drafts, sha256_of
 
 Columns = dict[str, NDArray[Any]]
 Content = tuple[Columns, dict[str, Any]]
@@ -39,11 +39,11 @@ def resolve_cache_dir(cache_dir: Path | str | None = None) -> Path:
 def open_cached(
     source: Path, cache_dir: Path | str | None, schema: str, build: Callable[[], Content]
 ) -> tuple[Path, Content]:
-    """Open the columns built from a source file, building them when there are none for its present content.
+    """Open the columns built from a source file, building them when there are none for its present state.
 
-    A source whose path, size and times are known is not read at all; otherwise its content decides, so a copied or
-    touched file is not built again, and a changed one is. One process builds while others wait; if it dies, the next
-    one builds. Columns that are damaged or cut short are built again.
+    A source is known by its path, size and times, or by its content where it is so fresh that another change could
+    leave the same times. One process builds while others wait; if it dies, the next one builds. Columns that are
+    damaged or cut short are built again.
 
     Args:
         source: The file to build from; its folder may be read-only.
@@ -60,22 +60,20 @@ def open_cached(
     """
     stamp = _stamp(source)
     folder = _usable_folder(resolve_cache_dir(cache_dir) / schema)
-    memo = folder / f'{hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:40]}.memo.json'
-    key = _remembered(memo, stamp)
-    content = _read(folder / key) if key else None
-    if key is None or content is None:
+    if time.time() - max(stamp[1:]) / 1e9 < _RACY_S:
         key = sha256_of(source)[:40]
-        content = _read(folder / key)
-        if content is None:
-            with ExitStack() as stack:
-                # Where the file system has no locks, builders only repeat each other's work.
-                with suppress(OSError, NotImplementedError):
-                    stack.enter_context(locked(folder / f'{key}.lock'))
-                    remove_drafts(folder, key)
-                content = _read(folder / key) or _build(folder / key, build)
+    else:
+        key = hashlib.sha256(repr((str(source.resolve()), stamp)).encode()).hexdigest()[:40]
+    content = _read(folder / key)
+    if content is None:
+        with ExitStack() as stack:
+            # Where the file system has no locks, builders only repeat each other's work.
+            with suppress(OSError, NotImplementedError):
+                stack.enter_context(locked(folder / f'{key}.lock'))
+                remove_drafts(folder, key)
+            content = _read(folder / key) or _build(folder / key, build)
         if _stamp(source) != stamp:
             raise InputError(f'annotation file must not change while it is read, got a change (in {source}); try again')
-        _remember(memo, stamp, key)
     return folder / key, content
 
 
@@ -141,22 +139,4 @@ def _stamp(source: Path) -> list[int]:
         raise InputError(f'annotation file must exist, got {error.strerror} (in {source})') from error
     if not source.is_file():
         raise InputError(f'annotation file must be a file, got a folder (in {source})')
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _remembered(memo: Path, stamp: list[int]) -> str | None:
-    try:
-        noted = json.loads(memo.read_text())
-        return str(noted['key']) if noted['stamp'] == stamp else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _remember(memo: Path, stamp: list[int], key: str) -> None:
-    """Note a file's key, unless it is so fresh that another change could leave the same times."""
-    if time.time() - max(stamp[3:]) / 1e9 < _RACY_S:
-        return
-    try:
-        write_atomically(memo, json.dumps({'key': key, 'stamp': stamp}))
-    except OSError as error:
-        print_log(f'could not note the key of an index: {error} (in {memo})', 'current', logging.DEBUG)
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -118,17 +118,13 @@ def parse_coco(data: bytes) -> tuple[CocoDocument, list[Problem], list[Problem]]
     try:
         text = _as_utf8(data)
         document = _parse(text, problems, notes)
-    except (msgspec.ValidationError, UnicodeDecodeError) as error:
-        what = _format_of(text)
-        problems.append(
-            Problem(FOREIGN, f'the file is {what}') if what else Problem(STRUCTURE, f'the file as a whole: {error}')
-        )
-    except (msgspec.DecodeError, RecursionError, OSError, EOFError, zlib.error) as error:
-        what = next((what for mark, what in _SIGNATURES.items() if text.lstrip().startswith(mark)), '')
-        what = what or ('' if text.strip() else 'empty')
-        problems.append(
-            Problem(FOREIGN, f'the file is {what}') if what else Problem(MALFORMED, _describe_malformed(text, error))
-        )
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError, EOFError, zlib.error) as error:
+        if what := _format_of(text):
+            problems.append(Problem(FOREIGN, f'the file is {what}'))
+        elif isinstance(error, msgspec.ValidationError | UnicodeDecodeError):
+            problems.append(Problem(STRUCTURE, f'the file as a whole: {error}'))
+        else:
+            problems.append(Problem(MALFORMED, _describe_malformed(text, error)))
     problems += _drop_repeated_ids(document.images, 'images')
     problems += _drop_repeated_ids(document.categories or [], 'categories')
     return document, problems, notes
@@ -161,11 +157,12 @@ def _parse(text: bytes, problems: list[Problem], notes: list[Problem]) -> CocoDo
 
 
 def _format_of(text: bytes) -> str | None:
-    """What a JSON file is that is no COCO file, None if nobody knows."""
+    """What a file is that is no COCO file, None if nobody knows."""
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        known = (what for mark, what in _SIGNATURES.items() if text.lstrip().startswith(mark))
+        return next(known, None if text.strip() else 'empty')
     first = next(iter(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()), None)
     own, inner = (set(one) if isinstance(one, dict) else set() for one in (value, first))
     if 'images' in own and 'annotations' not in own:

@@ -116,10 +116,8 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
         raise InputError(_describe_unknown(unknown, names, counts, index, category_map or {}))
     for label, class_name in enumerate(CLASSES):
         ids = [c for c, assigned in labels.items() if assigned == label]
-        if len(ids) != 1:
-            notes.append(
-                f'{class_name}: ' + (f'category ids {ids} are all counted as it' if ids else 'not in this file')
-            )
+        if len(ids) > 1:
+            notes.append(f'{class_name}: category ids {ids} are all counted as it')
     rows = np.full(index.num_annotations, IGNORED, np.int64)
     for category_id, label in labels.items():
         rows[index.category_ids == category_id] = label

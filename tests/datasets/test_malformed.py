@@ -200,7 +200,9 @@ CASES = [
         'category-assumed',
     ),
     # Nothing to use.
-    Case('empty annotations', top(annotations=[]), 'no-annotations', 'got none of 0'),
+    Case(
+        'empty annotations', top(annotations=[]), 'no-annotations', r'got none of 0(.|\n)*infer\.py CONFIG CHECKPOINT'
+    ),
     Case('nothing at all', top(annotations=[], images=[]), 'no-annotations', 'got none of 0'),
     Case(
         'no usable mask',
