@@ -13,7 +13,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from armbench_mmdet.audit.checks import ImageTask, check_annotations, check_images
-from armbench_mmdet.audit.findings import ERROR, NOTE, WARNING, Findings
+from armbench_mmdet.audit.findings import ERROR, NOTE, SHOWN, WARNING, Findings
 from armbench_mmdet.audit.statistics import measure_split
 from armbench_mmdet.datasets.images import SUFFIXES
 from armbench_mmdet.datasets.index import open_index, read_sound_records
@@ -213,10 +213,11 @@ def format_audit(audit: Audit) -> str:
     for finding in audit.findings.sorted():
         lines.append(f'{finding.severity:7} {finding.count:>9,}  {finding.kind}  ({finding.place}): {finding.meaning}')
         lines += [
-            f'{"":20}{textwrap.shorten(example, _LINE_CHARACTERS, placeholder="…")}' for example in finding.examples
+            f'{"":20}{textwrap.shorten(example, _LINE_CHARACTERS, placeholder="…")}'
+            for example in finding.examples[:SHOWN]
         ]
-        if finding.count > len(finding.examples):
-            lines.append(f'{"":20}… and {finding.count - len(finding.examples):,} more')
+        if finding.count > SHOWN:
+            lines.append(f'{"":20}… and {finding.count - SHOWN:,} more')
     counts = ', '.join(f'{audit.findings.count(severity):,} {severity}s' for severity in (ERROR, WARNING, NOTE))
     return '\n'.join([*lines, f'{audit.root}: {counts}'])
 

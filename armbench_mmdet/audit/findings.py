@@ -11,7 +11,7 @@ from armbench_mmdet.datasets.records import KEPT_IN_PART
 
 ERROR, WARNING, NOTE = 'error', 'warning', 'note'
 SHOWN = 5
-"""Examples kept of each kind in each place."""
+"""Examples shown of each kind in each place."""
 
 KINDS: dict[str, tuple[str, str]] = {
     coco.MALFORMED: (ERROR, 'the annotation file is no JSON'),
@@ -118,7 +118,7 @@ class Findings:
         Args:
             kind: A key of :data:`KINDS`.
             place: ``subset/split``.
-            examples: A line for each; only the first :data:`SHOWN` of a kind and place are kept.
+            examples: A line for each.
             count: How many there are, if ``examples`` are only some of them.
         """
         lines = list(examples)
@@ -127,7 +127,7 @@ class Findings:
             return
         finding = self._found.setdefault((kind, place), Finding(kind, place))
         finding.count += number
-        finding.examples += lines[: SHOWN - len(finding.examples)]
+        finding.examples += lines
 
     def has(self, kind: str, place: str) -> bool:
         """Whether something of a kind was found in a place."""

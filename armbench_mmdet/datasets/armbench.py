@@ -189,7 +189,7 @@ class ArmbenchDataset(CocoDataset):
             except UnreadableImageError as error:
                 if self.corrupt_images == 'error':
                     raise UnreadableImageError(
-                        f'{error}; it has the index {index} in the data set; tools/check_data.py lists all such files'
+                        f'{error}; index {index} in the data set; tools/check_data.py --json lists all such files'
                     ) from error
                 row = self.data_list.rows[index]
                 if not self._unreadable[row]:

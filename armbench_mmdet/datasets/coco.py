@@ -198,7 +198,7 @@ def raise_problems(problems: list[Problem], ann_file: Path) -> None:
     remedy = '' if problems[0].kind in (FOREIGN, BOXES) else 'correct or remove these records; '
     raise InputError(
         f'annotation file must be well-formed COCO, got {len(problems)} problem(s) (in {ann_file}):'
-        f'{"".join(shown)}{more}\n  {remedy}`python tools/check_data.py --ann-file {ann_file}` lists all of them'
+        f'{"".join(shown)}{more}\n  {remedy}`python tools/check_data.py --ann-file {ann_file}` checks the whole file'
     )
 
 

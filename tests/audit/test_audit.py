@@ -150,7 +150,7 @@ def test_everything_is_collected_and_only_the_first_are_shown(root):
     assert counts[('json-structure', f'{MIX}/train')] == 1
     assert counts[('json-malformed', f'{MIX}/val')] == 1
     orphans = next(f for f in audit.findings.sorted() if f.kind == 'orphan-annotation')
-    assert len(orphans.examples) == 5
+    assert len(orphans.examples) == 30
     assert '… and 25 more' in format_audit(audit)
     assert len(audit.statistics) == 8
 

@@ -53,7 +53,7 @@ def test_error_names_file_and_index(root: Path, index: int, found: str) -> None:
         data[index]
     assert found in str(caught.value)
     assert image_paths(root, 'train')[index].name in str(caught.value)
-    assert f'index {index} in the data set' in str(caught.value)
+    assert f'index {index} in the data set; tools/check_data.py --json lists all such files' in str(caught.value)
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])

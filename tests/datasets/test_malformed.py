@@ -79,7 +79,7 @@ def triangle(one: dict[str, Any]) -> dict[str, Any]:
 def boxed(one: dict[str, Any], write: Callable[..., list[float]]) -> dict[str, Any]:
     """Another way to write the box, moved with its mask to where no two ways agree."""
     x, y, w, h = one['bbox'][0] + 7, one['bbox'][1], one['bbox'][2] - 9, one['bbox'][3] / 2
-    return {'bbox': write(x, y, w, h), 'segmentation': [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+    return {'area': w * h, 'bbox': write(x, y, w, h), 'segmentation': [[x, y, x + w, y, x + w, y + h, x, y + h]]}
 
 
 def top(**values: Any) -> Callable[[dict[str, Any]], Any]:
@@ -236,6 +236,12 @@ CASES = [
     Case('all zeros', annotation(segmentation=rle([AREA])), 'mask-empty'),
     # Boxes, areas and flags.
     Case('no box', annotation(bbox=None), 'box-missing'),
+    Case('box over the edge', annotation(bbox=[44.5, 10, 20, 10]), 'box-beyond-edge'),
+    Case(
+        'over 100 instances',
+        lambda d: d['annotations'].extend(d['annotations'][1] | {'id': 10 + i} for i in range(100)),
+        'image-crowded',
+    ),
     Case('empty box', annotation(bbox=[]), 'box-missing'),
     Case('box outside', annotation(bbox=[100, 5, 5, 5]), 'box-outside', left_out='outside the image'),
     Case('tiny box', annotation(bbox=[10, 10, 0.5, 20]), 'box-under-1-px', left_out='under 1 px'),
@@ -299,6 +305,37 @@ def test_the_data_set_and_the_audit_say_what_is_wrong(tmp_path, case):
         assert case.left_out in reason
         assert left_out == LeftOut(1, (2,))
     assert_nothing_vanished(data_set, document)
+
+
+def without(key: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda document: [one.pop(key) for one in document['annotations']]
+
+
+REMEDIES = [
+    ('corners', "remove the key 'bbox' from all annotations", without('bbox')),
+    ('centres', "remove the key 'bbox' from all annotations", without('bbox')),
+    ('areas of boxes', "remove the key 'area' from all annotations", without('area')),
+    ('areas of images', "remove the key 'area' from all annotations", without('area')),
+    ('crowds only', 'set "iscrowd" to 0', each(iscrowd=0)),
+]
+
+
+@pytest.mark.parametrize(('name', 'remedy', 'follow'), REMEDIES, ids=[name for name, *_ in REMEDIES])
+def test_a_remedy_followed_to_the_letter_works(tmp_path, capsys, name, remedy, follow):
+    document = coco_files.document()
+    next(case for case in CASES if case.name == name).change(document)
+    coco_files.write_split(tmp_path, document)
+    try:
+        ArmbenchDataset(data_root=tmp_path)
+    except InputError as error:
+        print(error)
+    assert remedy in capsys.readouterr().out
+    follow(document)
+    coco_files.write_split(tmp_path, document)
+    data_set = ArmbenchDataset(data_root=tmp_path)
+    assert sum(len(data_set.get_cat_ids(i)) for i in range(2)) == 3
+    kinds = set(found(audit_of(tmp_path)))
+    assert kinds <= {'split-missing', 'subset-missing', 'box-missing', 'area-missing', 'areas-zero'}
 
 
 def test_a_sound_file_has_nothing_to_say(tmp_path):
