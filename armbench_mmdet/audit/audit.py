@@ -15,7 +15,7 @@ from tqdm import tqdm
 from armbench_mmdet.audit.checks import ImageTask, check_annotations, check_images
 from armbench_mmdet.audit.findings import ERROR, NOTE, SHOWN, WARNING, Findings
 from armbench_mmdet.audit.statistics import measure_split
-from armbench_mmdet.datasets.images import SUFFIXES
+from armbench_mmdet.datasets.images import SUFFIXES, folder_of_images
 from armbench_mmdet.datasets.index import open_index, read_sound_records
 from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, CategoryMap, require_existing
 from armbench_mmdet.errors import InputError
@@ -104,9 +104,7 @@ def audit_own_files(paths: Sequence[Path], images: Path | None = None, **options
     for path, what in [*((path, 'annotation file') for path in paths), *([(images, 'image folder')] if images else [])]:
         if not (path.is_dir() if 'folder' in what else path.is_file()):
             raise InputError(f'{what} must exist, got {str(path)!r}')
-    beside = [path.parent / IMAGE_FOLDER for path in paths]
-    folders = [images or (folder if folder.is_dir() else folder.parent) for folder in beside]
-    files = [AnnotationFile(str(path), path, folder) for path, folder in zip(paths, folders, strict=True)]
+    files = [AnnotationFile(str(path), path, images or folder_of_images(path)) for path in paths]
     return audit_files(Audit(paths[0].parent), files, **options)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from armbench_mmdet.datasets import release
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
-from armbench_mmdet.datasets.images import EXIF_IS_OBEYED, exif_orientation
+from armbench_mmdet.datasets.images import EXIF_IS_OBEYED, exif_orientation, folder_of_images
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.records import AnnotatedImages, Skipped, select_annotations, skip, skipped_rows
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, SPLITS, SUBSETS, CategoryAssignment, CategoryMap
@@ -53,7 +53,7 @@ class ArmbenchDataset(CocoDataset):
             :func:`~armbench_mmdet.datasets.release.assign_categories`.
         cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
         ann_file: A COCO file of your own, instead of ``subset`` and ``split``.
-        data_prefix: ``dict(img=...)``, its images; by default the folder ``images`` beside it.
+        data_prefix: ``dict(img=...)``, its images; by default in ``images`` beside it, or beside it as Roboflow's are.
         metainfo: ``classes`` may name one of the two classes only; annotations of the other are then left out.
         corrupt_images: What to do with an image that ``RenderImage`` cannot read. ``error`` ends the run; ``skip``
             takes the next image that can be read in training, and in testing a grey one, whose predictions the metric
@@ -90,7 +90,9 @@ class ArmbenchDataset(CocoDataset):
         kwargs.pop('serialize_data', None)
         root = self.locate_root(data_root)
         ann_file = str(ann_file or f'{subset}/{split}.json')
-        prefix = dict(data_prefix or {'img': str(Path(ann_file).parent / release.IMAGE_FOLDER)})
+        folder = Path(ann_file).parent
+        beside = folder_of_images(root / ann_file) == root / folder
+        prefix = dict(data_prefix or {'img': str(folder if beside else folder / release.IMAGE_FOLDER)})
         lazy_init = kwargs.pop('lazy_init', False)
         super().__init__(
             ann_file=ann_file, data_root=str(root), data_prefix=prefix, serialize_data=False, lazy_init=True, **kwargs

@@ -195,10 +195,12 @@ def raise_problems(problems: list[Problem], ann_file: Path) -> None:
         return
     shown = [f'\n  {problem.kind}: {problem.detail}' for problem in problems[:_SHOWN]]
     more = f'\n  … and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
-    remedy = '' if problems[0].kind in (FOREIGN, BOXES) else 'correct or remove these records; '
+    remedy = (
+        f'\n  correct or remove these records; `python tools/check_data.py --ann-file {ann_file}` checks the whole file'
+    )
     raise InputError(
         f'annotation file must be well-formed COCO, got {len(problems)} problem(s) (in {ann_file}):'
-        f'{"".join(shown)}{more}\n  {remedy}`python tools/check_data.py --ann-file {ann_file}` checks the whole file'
+        f'{"".join(shown)}{more}' + ('' if problems[0].kind in (FOREIGN, BOXES) else remedy)
     )
 
 

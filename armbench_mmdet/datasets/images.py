@@ -50,6 +50,13 @@ _DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyEr
 Inputs = str | Path | Iterable[str | Path]
 
 
+def folder_of_images(ann_file: Path) -> Path:
+    """``images`` beside an annotation file, or its own folder if that has no ``images`` but images, as Roboflow's."""
+    folder = ann_file.parent / IMAGE_FOLDER
+    lie_beside = not folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in ann_file.parent.glob('*'))
+    return ann_file.parent if lie_beside else folder
+
+
 @dataclass
 class FoundImages:
     """Image files, each once, with their ids, and the inputs that led to none, with the reason."""
@@ -103,8 +110,7 @@ def _listed(path: Path) -> FoundImages:
         images = msgspec.json.decode(path.read_bytes(), type=_Listing, strict=False).images
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f'images must be files, or a COCO file that lists some, got {error} (in {path})') from error
-    folder = path.parent / IMAGE_FOLDER
-    folder = folder if folder.is_dir() else path.parent
+    folder = folder_of_images(path)
     return FoundImages([folder / image.file_name for image in images], [image.id for image in images])
 
 

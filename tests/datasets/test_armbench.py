@@ -284,3 +284,7 @@ def test_own_files_may_be_given_as_in_mmdet(tmp_path):
         ann_file=str(tmp_path / 'annotations' / 'mine.json'), data_prefix={'img': str(tmp_path / 'pictures')}
     )
     assert absolute.get_data_info(1) == data_set.get_data_info(1)
+    coco_files.write_json(tmp_path / 'export' / '_annotations.coco.json', coco_files.document())
+    coco_files.write_image(tmp_path / 'export' / 'A.jpg')
+    exported = ArmbenchDataset(data_root=str(tmp_path), ann_file='export/_annotations.coco.json')
+    assert exported.get_data_info(0)['img_path'] == str(tmp_path / 'export' / 'A.jpg')
