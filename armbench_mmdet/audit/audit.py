@@ -67,17 +67,17 @@ def audit_data_set(root: Path, subsets: tuple[str, ...] = SUBSETS, **options: An
         InputError: The folder is missing, or has neither.
     """
     require_existing(root, 'data folder')
-    audit = Audit(root)
-    present = [subset for subset in subsets if (root / subset).is_dir()]
-    exported = [] if present else sorted([*root.glob(_ROBOFLOW), *root.glob(f'*/{_ROBOFLOW}')])
-    if not present and not exported:
+    audit, files = Audit(root), list[AnnotationFile]()
+    if not any((root / subset).is_dir() for subset in subsets):
+        exported = sorted([*root.glob(_ROBOFLOW), *root.glob(f'*/{_ROBOFLOW}')])
+        if exported:
+            return audit_own_files(exported, **options)
         raise InputError(
             f'DATA_ROOT must have at least one of the folders {", ".join(subsets)}, or folders with {_ROBOFLOW}, '
             f'got none (in {root}); for a file of your own use --ann-file FILE --images FOLDER'
         )
-    files = [AnnotationFile(path.parent.name, path, path.parent) for path in exported]
-    for subset in subsets if present else ():
-        if subset not in present:
+    for subset in subsets:
+        if not (root / subset).is_dir():
             audit.findings.add('subset-missing', subset, [str(root / subset)])
             continue
         for split in SPLITS:
@@ -101,9 +101,9 @@ def audit_own_files(paths: Sequence[Path], images: Path | None = None, **options
     Raises:
         InputError: A file or the folder is missing.
     """
-    for path, what in [*((path, 'annotation file') for path in paths), *([(images, 'image folder')] if images else [])]:
-        if not (path.is_dir() if 'folder' in what else path.is_file()):
-            raise InputError(f'{what} must exist, got {str(path)!r}')
+    missing = [path for path in paths if not path.is_file()] + ([images] if images and not images.is_dir() else [])
+    if missing:
+        raise InputError(f'--ann-file and --images must be existing files and a folder, got {str(missing[0])!r}')
     files = [AnnotationFile(str(path), path, images or folder_of_images(path)) for path in paths]
     return audit_files(Audit(paths[0].parent), files, **options)
 

@@ -57,13 +57,11 @@ class ColumnIndex:
         path: The folder of the mapped columns, None if they lie in memory.
         categories: The file's categories, or None when it has no such key.
         notes: What is odd about the file as a whole, and how it was read.
-        image_ids: ``(I,) int64``.
-        widths: ``(I,) int32`` in px; ``heights`` likewise.
+        image_ids: ``(I,) int64``; ``widths`` and ``heights`` are ``(I,) int32``, in px.
         name_starts: ``(I + 1,) int64``, offsets of the file names in ``name_bytes``, which are UTF-8.
         annotation_starts: ``(I + 1,) int64``; image ``i`` has the annotation rows ``[starts[i], starts[i + 1])``.
-        annotation_ids: ``(A,) int64``.
+        annotation_ids: ``(A,) int64``; ``category_ids`` likewise, both the file's.
         image_rows: ``(A,) int32``, row of each annotation's image.
-        category_ids: ``(A,) int64``, the file's ids.
         boxes: ``(A, 4) float64``, x, y, width, height in px, taken from the mask where the file gives none (see
             ``box_given``), NaN where there is no mask either.
         areas: ``(A,) float64`` in px², likewise with ``area_given``.

@@ -270,7 +270,7 @@ def test_the_tool_checks_files_of_ones_own(root, tmp_path, check_data):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--ann-file', 'nowhere.json'], 'annotation file must exist'),
+        (['--ann-file', 'nowhere.json'], '--ann-file and --images must be existing'),
         (['.', '--category-map', 'parcel=object'], '--category-map must be a dict'),
         (['nowhere'], 'must exist'),
         (['.'], 'at least one of the folders'),
