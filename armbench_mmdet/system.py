@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 
 PACKAGES = (
     *('armbench-mmdet', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
-    *('faster-coco-eval', 'pycocotools', 'numpy'),
+    *('pycocotools', 'numpy'),
 )
 _CODE = Path(__file__).resolve().parent
 _GIT_TIMEOUT_S = 20

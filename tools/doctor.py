@@ -15,7 +15,7 @@ import armbench_cli
 
 ROOT = Path(__file__).resolve().parents[1]
 IN_CHECKOUT = (ROOT / 'Makefile').is_file()
-STACK = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'faster-coco-eval', 'optuna', 'numpy')
+STACK = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'optuna', 'numpy')
 SUBSETS = ('mix-object-tote', 'zoomed-out-tote-transfer-set', 'same-object-transfer-set')
 
 Row = tuple[str, str, str]  # what, what was found, what to do about it ('' when all is well)

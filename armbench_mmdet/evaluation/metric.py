@@ -45,7 +45,7 @@ from armbench_mmdet.system import installed_versions
 
 @METRICS.register_module()
 class ArmbenchMetric(BaseMetric):
-    """COCO bbox and segm by faster-coco-eval, over all images of the ground truth.
+    """COCO bbox and segm over all images of the ground truth.
 
     Ground truth comes from the data set's own file (its meta information carries a
     :class:`~armbench_mmdet.datasets.ground_truth.GroundTruthSource`), loaded once for the life of the metric. An image

@@ -1,15 +1,12 @@
-"""COCO's protocol: overlaps, matching, average precision and recall."""
+"""COCO's protocol: its thresholds, limits and sizes, and the overlaps of detections with ground truth."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from faster_coco_eval.core.coco import COCO
-from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from pycocotools import mask as mask_api
 
 MAX_PER_IMAGE = 100
@@ -50,34 +47,38 @@ def best_first(detections: Sequence[Shape]) -> list[Shape]:
     return sorted(detections, key=lambda detection: -detection['score'])[:MAX_PER_IMAGE]
 
 
-def compute_overlaps(
-    annotations: Sequence[Shape], detections: Sequence[Shape], iou_type: str
-) -> dict[Pair, np.ndarray]:
-    """IoU of each detection with each annotation of its image and class; over the detection alone for crowds.
+class Overlaps(NamedTuple):
+    """One class in one image: detections as :func:`best_first` orders them, against annotations in their order.
 
-    Args:
-        annotations: With ``bbox`` or, as compressed RLE, ``mask``; perhaps ``iscrowd``.
-        detections: With ``score`` and ``bbox`` or ``segmentation``.
-        iou_type: ``bbox`` or ``segm``.
-
-    Returns:
-        ``(D, G)`` float64 by image and category id, detections as :func:`best_first` orders them; nothing where there
-        are no annotations or no detections.
+    Attributes:
+        ious: ``(D, G)`` float64; with crowds over the detection alone.
+        scores: ``(D,)`` float64.
+        areas: ``(D,)`` float64, px².
+        crowd: ``(G,)`` bool.
+        truth_areas: ``(G,)`` float64, px².
     """
-    own_detections = by_image_and_class(detections)
-    overlaps = {}
-    for pair, truth in by_image_and_class(annotations).items():
-        found = best_first(own_detections.get(pair, ()))
-        if not found:
-            continue
-        crowd = [int(annotation.get('iscrowd', 0)) for annotation in truth]
-        if iou_type == 'bbox':
-            boxes = [np.array([shape['bbox'] for shape in part], np.float64) for part in (found, truth)]
-            overlaps[pair] = mask_api.iou(*boxes, crowd)
-            continue
+
+    ious: np.ndarray
+    scores: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    truth_areas: np.ndarray
+
+
+def _overlaps(truth: Sequence[Shape], found: Sequence[Shape], iou_type: str) -> Overlaps:
+    crowd = np.array([bool(annotation.get('iscrowd')) for annotation in truth], bool)
+    ious = np.zeros((len(found), len(truth)))
+    if ious.size and iou_type == 'bbox':
+        boxes = [np.array([shape['bbox'] for shape in part], np.float64) for part in (found, truth)]
+        ious = mask_api.iou(*boxes, crowd.tolist())
+    elif ious.size:
         masks = [shape['segmentation'] for shape in found], [shape['mask'] for shape in truth]
-        overlaps[pair] = mask_api.iou(*masks, crowd)
-    return overlaps
+        ious = mask_api.iou(*masks, crowd.tolist())
+    scores, areas, truth_areas = (
+        np.array([shape[key] for shape in part], np.float64)
+        for key, part in (('score', found), ('area', found), ('area', truth))
+    )
+    return Overlaps(ious, scores, areas, crowd, truth_areas)
 
 
 MAX_DETS = (1, 10, MAX_PER_IMAGE)
@@ -85,71 +86,13 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 IOU_TYPES = ('bbox', 'segm')
 
-SIZE_EDGES_PX = (32.0**2, 96.0**2)
-"""COCO's edges between small, medium and large, in pixels of area."""
+SIZES = {'s': (0.0, 32.0**2), 'm': (32.0**2, 96.0**2), 'l': (96.0**2, np.inf)}
+"""COCO's small, medium and large, px² of area; both edges belong to both neighbours."""
 
 COCO_IMAGE_AREA_PX = 640 * 480
-SIZE_EDGES_FRAC = (SIZE_EDGES_PX[0] / COCO_IMAGE_AREA_PX, SIZE_EDGES_PX[1] / COCO_IMAGE_AREA_PX)
-"""The same edges as fractions of the image area, 1/300 and 3/100.
-
-COCO chose its pixel edges for images of about 640×480. In a 2448×2048 photo nearly every object is "large" by them;
-dividing by the image area keeps what the words meant, whatever the camera's resolution.
+"""COCO chose its sizes for such images. In a 2448×2048 photo nearly every object is "large" by them; scaled with the
+image, up to 1/300, 3/100 and more of its area, they keep what the words meant, whatever the camera's resolution.
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Accumulated:
-    """Precision and recall over thresholds, classes and areas; -1 where there is no ground truth.
-
-    Attributes:
-        precision: ``(T, R, K, A, M)`` float64: IoU thresholds, recall points, classes, areas, detection limits.
-        recall: ``(T, K, A, M)`` float64.
-        classes: The K class names, in category order.
-        areas: The A names: ``all``, ``s``, ``m``, ``l``.
-    """
-
-    precision: np.ndarray
-    recall: np.ndarray
-    classes: tuple[str, ...]
-    areas: tuple[str, ...] = ('all', 's', 'm', 'l')
-
-    def ap(self, iou: float | None = None, area: str = 'all', class_name: str | None = None) -> float | None:
-        """Average precision at 100 detections; over all IoU thresholds and classes unless one is named."""
-        values = self.precision[:, :, :, self.areas.index(area), -1]
-        if iou is not None:
-            values = values[np.isclose(IOU_THRESHOLDS, iou)]
-        if class_name is not None:
-            values = values[:, :, self.classes.index(class_name)]
-        return _mean_where_defined(values)
-
-    def ar(self, max_dets: int = MAX_DETS[-1], area: str = 'all', class_name: str | None = None) -> float | None:
-        """Average recall at a detection limit; over all classes unless one is named."""
-        values = self.recall[:, :, self.areas.index(area), MAX_DETS.index(max_dets)]
-        if class_name is not None:
-            values = values[:, self.classes.index(class_name)]
-        return _mean_where_defined(values)
-
-    def summary(self, class_name: str | None = None) -> dict[str, float | None]:
-        """The nine numbers of the result file, under their names there."""
-        scores = {'mAP': self.ap(class_name=class_name)}
-        scores |= {f'mAP_{round(100 * iou)}': self.ap(iou, class_name=class_name) for iou in (0.5, 0.75)}
-        scores |= {f'mAP_{area}': self.ap(area=area, class_name=class_name) for area in self.areas[1:]}
-        scores |= {f'AR_{limit}': self.ar(limit, class_name=class_name) for limit in MAX_DETS}
-        return scores
-
-
-def _mean_where_defined(values: np.ndarray) -> float | None:
-    defined = values[values > -1]
-    return float(defined.mean()) if defined.size else None
-
-
-class _Evaluator(COCOeval_faster):
-    """COCO evaluation of overlaps that are known already; boxes and masks are not looked at again."""
-
-    known_ious: Mapping[tuple[int, int], Any]
-
-    def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802, N803 - the library's names
-        return self.known_ious[imgId, catId]
 
 
 class Matching:
@@ -165,7 +108,7 @@ class Matching:
     Attributes:
         annotations: The ground truth, for masks with each ``mask`` as RLE.
         detections: The detections with their ``area``.
-        ious: See :func:`compute_overlaps`.
+        overlaps: By image and category id; nothing where there are neither annotations nor detections.
     """
 
     def __init__(self, ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str) -> None:
@@ -182,46 +125,8 @@ class Matching:
             for annotation in self.annotations:
                 image = self.images[annotation['image_id']]
                 annotation['mask'] = run_lengths(annotation['segmentation'], image['height'], image['width'])
-        self.ious = compute_overlaps(self.annotations, self.detections, iou_type)
-        # Lists, because the C++ code takes numbers out of arrays one Python object at a time.
-        self._iou_lists = {pair: ious.tolist() for pair, ious in self.ious.items()}
-
-    def accumulate(self, image_ids: Collection[int] | None = None, relative_areas: bool = False) -> Accumulated:
-        """Precision and recall over all images or some, at bins of the area in pixels or of the image area."""
-        image_ids = self.images.keys() if image_ids is None else set(image_ids)
-        images = [{'id': image_id} for image_id in sorted(image_ids)]
-        categories = [{'id': category_id} for category_id in self.category_ids]
-        apis = [
-            COCO({'images': images, 'categories': categories, 'annotations': part})
-            for part in (
-                self._essentials(self.annotations, image_ids, relative_areas),
-                self._essentials(self.detections, image_ids, relative_areas),
-            )
-        ]
-        evaluator = _Evaluator(*apis, 'bbox')
-        evaluator.known_ious = self._iou_lists
-        evaluator.params.maxDets = list(MAX_DETS)
-        evaluator.evaluate()
-        evaluator.accumulate()
-        precision, recall = (np.asarray(evaluator.eval[key]) for key in ('precision', 'recall'))
-        return Accumulated(precision, recall, classes=self.classes)
-
-    def _essentials(
-        self, shapes: Sequence[Mapping[str, Any]], image_ids: Collection[int], relative_areas: bool
-    ) -> list[dict[str, Any]]:
-        """What matching reads, numbered from 1: an annotation whose id is 0 could never be matched."""
-        unit_px = dict.fromkeys(image_ids, 1.0)
-        if relative_areas:
-            sizes = ((i, self.images[i]) for i in image_ids)
-            unit_px = {i: image['height'] * image['width'] / COCO_IMAGE_AREA_PX for i, image in sizes}
-        return [
-            {
-                'id': number,
-                'image_id': shape['image_id'],
-                'category_id': shape['category_id'],
-                'area': shape['area'] / unit_px[shape['image_id']],
-                'iscrowd': int(shape.get('iscrowd', 0)),
-                'score': shape.get('score', 0.0),
-            }
-            for number, shape in enumerate((shape for shape in shapes if shape['image_id'] in image_ids), 1)
-        ]
+        truth, found = by_image_and_class(self.annotations), by_image_and_class(self.detections)
+        self.overlaps = {
+            pair: _overlaps(truth.get(pair, ()), best_first(found.get(pair, ())), iou_type)
+            for pair in truth.keys() | found.keys()
+        }

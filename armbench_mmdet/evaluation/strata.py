@@ -29,14 +29,15 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.evaluation.protocol import SIZE_EDGES_FRAC, SIZE_EDGES_PX, Accumulated, Matching, by_image_and_class
+from armbench_mmdet.evaluation.matches import MatchTable, match_table
+from armbench_mmdet.evaluation.protocol import MAX_DETS, SIZES, Matching, by_image_and_class
 from armbench_mmdet.evaluation.result import (
     ClassScores,
     Interval,
@@ -72,63 +73,52 @@ def density_of_images(ground_truth: Mapping[str, Any]) -> dict[int, str | None]:
 
 def scores_of_type(matching: Matching, confidence: dict[str, Interval] | None = None) -> TypeScores:
     """Everything the result file holds under one IoU type."""
-    overall = matching.accumulate()
-    counted = [a for a in matching.annotations if not a.get('iscrowd')]
-    per_class_id = Counter(annotation['category_id'] for annotation in counted)
-    names = zip(matching.classes, matching.category_ids, strict=True)
+    whole = match_table(matching)
+    by_size = {'coco': sized_tables(matching), 'relative': sized_tables(matching, is_relative=True)}
+    instances = [a for a in matching.annotations if not a.get('iscrowd')]
+    density = density_of_images({'images': matching.images.values(), 'annotations': instances})
+    by_density = {name: [i for i, own in density.items() if own == name] for name in DENSITY_NAMES}
     return TypeScores(
-        **overall.summary(),
-        per_class={name: ClassScores(**overall.summary(name), instances=per_class_id[i]) for name, i in names},
-        per_size={
-            'coco': _sizes(overall, counted, dict.fromkeys(matching.images, 1.0), SIZE_EDGES_PX),
-            'relative': _sizes(
-                matching.accumulate(relative_areas=True),
-                counted,
-                {i: float(image['height'] * image['width']) for i, image in matching.images.items()},
-                SIZE_EDGES_FRAC,
-            ),
+        **summary(whole, by_size['coco']),
+        per_class={
+            name: ClassScores(**summary(whole, by_size['coco'], name), instances=int(one.instances.sum()))
+            for name, one in whole.classes.items()
         },
-        per_density=_densities(matching, counted),
+        per_size={unit: {size: _stratum(one) for size, one in tables.items()} for unit, tables in by_size.items()},
+        per_density={
+            name: _stratum(match_table(matching, image_ids=image_ids)) for name, image_ids in by_density.items()
+        },
         confidence=confidence,
     )
 
 
-def _sizes(
-    accumulated: Accumulated, counted: list[dict[str, Any]], unit_px: Mapping[int, float], edges: tuple[float, float]
-) -> dict[str, StratumScores]:
-    # Both edges belong to both neighbours, as in COCO's own ranges.
-    ranges = {'s': (0.0, edges[0]), 'm': (edges[0], edges[1]), 'l': (edges[1], float('inf'))}
-    bins = {}
-    for name, (low, high) in ranges.items():
-        inside = [a for a in counted if low <= a['area'] / unit_px[a['image_id']] <= high]
-        bins[name] = _stratum(accumulated, inside, {a['image_id'] for a in inside}, area=name)
-    return bins
+def sized_tables(matching: Matching, is_relative: bool = False) -> dict[str, MatchTable]:
+    """The matches by size of the instance, in px or relative to the image."""
+    return {size: match_table(matching, areas, is_relative) for size, areas in SIZES.items()}
 
 
-def _densities(matching: Matching, counted: list[dict[str, Any]]) -> dict[str, StratumScores]:
-    bin_of = density_of_images({'images': matching.images.values(), 'annotations': counted})
-    scores = {}
-    for name in DENSITY_NAMES:
-        image_ids = {i for i, own in bin_of.items() if own == name}
-        inside = [a for a in counted if a['image_id'] in image_ids]
-        scores[name] = _stratum(matching.accumulate(image_ids) if image_ids else None, inside, image_ids)
-    return scores
+def summary(
+    whole: MatchTable, by_size: Mapping[str, MatchTable], class_name: str | None = None
+) -> dict[str, float | None]:
+    """The nine numbers of the result file, under their names there; over all classes unless one is named."""
+    return {
+        'mAP': whole.ap(class_name=class_name),
+        **{f'mAP_{round(100 * iou)}': whole.ap(iou, class_name) for iou in (0.5, 0.75)},
+        **{f'mAP_{size}': one.ap(class_name=class_name) for size, one in by_size.items()},
+        **{f'AR_{limit}': whole.ar(limit, class_name) for limit in MAX_DETS},
+    }
 
 
-def _stratum(
-    accumulated: Accumulated | None, inside: list[dict[str, Any]], image_ids: Iterable[int], area: str = 'all'
-) -> StratumScores:
-    images = len(set(image_ids))
-    if accumulated is None:
-        return StratumScores(instances=len(inside), images=images)
+def _stratum(table: MatchTable) -> StratumScores:
+    in_image = sum((one.instances for one in table.classes.values()), np.zeros(len(table.image_ids), np.int64))
     return StratumScores(
-        mAP=accumulated.ap(area=area),
-        mAP_50=accumulated.ap(0.5, area=area),
-        mAP_75=accumulated.ap(0.75, area=area),
-        AR_100=accumulated.ar(area=area),
-        per_class={name: accumulated.ap(area=area, class_name=name) for name in accumulated.classes},
-        instances=len(inside),
-        images=images,
+        mAP=table.ap(),
+        mAP_50=table.ap(0.5),
+        mAP_75=table.ap(0.75),
+        AR_100=table.ar(),
+        per_class={name: table.ap(class_name=name) for name in table.classes},
+        instances=int(in_image.sum()),
+        images=int((in_image > 0).sum()),
     )
 
 

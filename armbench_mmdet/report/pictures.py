@@ -211,8 +211,8 @@ def judge(
         pair = (image_id, category)
         real, guessed = annotations.get(pair, []), best_first(detections.get(pair, []))
         crowd = np.array([bool(a.get('iscrowd')) for a in real], bool)
-        ious = matching.ious.get(pair, np.zeros((len(guessed), len(real))))
-        outcome, found = matches.match_image(ious, crowd, np.array([MATCH_IOU]))
+        ious = matching.overlaps[pair].ious if pair in matching.overlaps else np.zeros((0, 0))
+        outcome, found = matches.match_image(ious, crowd, crowd, np.array([MATCH_IOU]))
         for annotation, is_found, is_crowd in zip(real, found[0], crowd, strict=True):
             verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_found else instances.MISSED
             truth.append(instances.Instance(annotation['mask'], name, verdict=verdict))

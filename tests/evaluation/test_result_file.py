@@ -99,5 +99,5 @@ def test_a_wrong_identity_is_refused_before_anything_is_evaluated(identity, mess
 
 
 def test_versions_name_what_the_numbers_depend_on():
-    assert {'torch', 'faster-coco-eval', 'numpy'} <= installed_versions().keys()
+    assert {'torch', 'pycocotools', 'numpy'} <= installed_versions().keys()
     assert installed_versions(['no-such-package']) == {}

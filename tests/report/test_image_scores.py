@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from coco_random import only, random_dataset
+from coco_reference import pycocotools_evaluate
 
 from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable, match_table, precision_at_recall
 from armbench_mmdet.evaluation.protocol import Matching
@@ -22,13 +23,14 @@ def random_boxes(seed: int) -> Matching:
 def test_curves_and_scores_of_single_images_are_cocos(seed: int) -> None:
     matching = random_boxes(seed)
     table = match_table(matching)
-    reference = matching.accumulate().precision[:, :, :, 0, -1]
+    truth, detections = random_dataset(seed)
+    reference = pycocotools_evaluate(truth, only(detections, 'bbox'), 'bbox').eval['precision'][:, :, :, 0, -1]
     reference = np.where(reference < 0, np.nan, reference)  # COCO's -1: no instances
     for number, matches in enumerate(table.classes.values()):
         np.testing.assert_allclose(precision_at_recall(matches), reference[:, :, number], atol=1e-12)
     for class_name in (ALL, *table.classes):
         for image_id, score in zip(table.image_ids.tolist(), image_scores(table, class_name), strict=True):
-            alone = matching.accumulate({image_id}).ap(class_name=None if class_name == ALL else class_name)
+            alone = match_table(matching, image_ids={image_id}).ap(class_name=None if class_name == ALL else class_name)
             assert (np.isnan(score) and alone is None) or score == pytest.approx(alone, abs=1e-12)
 
 

@@ -108,7 +108,13 @@ def test_what_is_gone_or_changed_is_named(
 def square(left: int, right: int, category: int = 2, **more: object) -> dict:
     bitmap = np.zeros((10, 40), np.uint8, order='F')
     bitmap[:, left:right] = 1
-    return {'image_id': 1, 'category_id': category, 'segmentation': mask_api.encode(bitmap), **more}
+    return {
+        'image_id': 1,
+        'category_id': category,
+        'area': 10 * (right - left),
+        'segmentation': mask_api.encode(bitmap),
+        **more,
+    }
 
 
 def test_crowds_and_other_classes_are_judged_apart() -> None:

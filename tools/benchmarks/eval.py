@@ -1,4 +1,4 @@
-"""COCO evaluation: our protocol over faster-coco-eval against pycocotools, as mmdet's ``CocoMetric`` uses it.
+"""COCO evaluation: our protocol against pycocotools, as mmdet's ``CocoMetric`` uses it.
 
 Both start from ground truth and detections in memory, as after a test run, and end with the twelve numbers; these must
 agree to 1e-9. Outlines of 24 corners in 2448×2048 images, about 11 instances and 45 detections each.
@@ -48,12 +48,15 @@ def _timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
 
 
 def _our_numbers(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> np.ndarray:
+    from armbench_mmdet.evaluation.matches import match_table
     from armbench_mmdet.evaluation.protocol import Matching
+    from armbench_mmdet.evaluation.strata import sized_tables, summary
 
     keep = ('image_id', 'category_id', 'score', 'bbox' if iou_type == 'bbox' else 'segmentation')
     results = [{key: result[key] for key in keep} for result in results]
-    accumulated = Matching(truth, results, iou_type).accumulate()
-    values = [*accumulated.summary().values(), *(accumulated.ar(area=area) for area in 'sml')]
+    matching = Matching(truth, results, iou_type)
+    by_size = sized_tables(matching)
+    values = [*summary(match_table(matching), by_size).values(), *(one.ar() for one in by_size.values())]
     return np.array([-1.0 if value is None else value for value in values])
 
 
