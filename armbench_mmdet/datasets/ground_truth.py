@@ -113,18 +113,7 @@ def load_ground_truth(
             'current',
             logging.WARNING,
         )
-    rows = np.flatnonzero(kept)
     image_ids, widths, heights = index.image_ids.tolist(), index.widths.tolist(), index.heights.tolist()
-    columns = zip(
-        rows.tolist(),
-        index.annotation_ids[rows].tolist(),
-        index.image_rows[rows].tolist(),
-        labels[rows].tolist(),
-        index.boxes[rows].tolist(),
-        index.areas[rows].tolist(),
-        index.crowds[rows].tolist(),
-        strict=True,
-    )
     return {
         'images': [
             {'id': image_ids[i], 'file_name': name, 'width': widths[i], 'height': heights[i]}
@@ -133,15 +122,15 @@ def load_ground_truth(
         'annotations': [
             {
                 'id': number,
-                'source_id': source_id,
-                'image_id': image_ids[image],
-                'category_id': label + 1,
-                'bbox': box,
-                'area': area,
-                'iscrowd': int(crowd),
+                'source_id': int(index.annotation_ids[row]),
+                'image_id': image_ids[index.image_rows[row]],
+                'category_id': int(labels[row]) + 1,
+                'bbox': index.boxes[row].tolist(),
+                'area': float(index.areas[row]),
+                'iscrowd': int(index.crowds[row]),
                 'segmentation': index.segmentation(row),
             }
-            for number, (row, source_id, image, label, box, area, crowd) in enumerate(columns, 1)
+            for number, row in enumerate(np.flatnonzero(kept).tolist(), 1)
         ],
         'categories': [{'id': label + 1, 'name': name} for label, name in enumerate(CLASSES)],
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import coco_files
@@ -35,6 +36,16 @@ def _watch(event: str, arguments: tuple) -> None:
 sys.addaudithook(_watch)
 
 
+@contextlib.contextmanager
+def watching(watcher: Callable[[str, str], None]) -> Iterator[None]:
+    """Call a function at each opening of a file and making of a folder."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
 @pytest.fixture
 def ann_file(tmp_path: Path) -> Path:
     return coco_files.write_json(tmp_path / 'train.json', coco_files.document())
@@ -44,9 +55,8 @@ def ann_file(tmp_path: Path) -> Path:
 def reads(ann_file: Path):
     """How often the annotation file was opened: once for its digest, once more to parse it."""
     found: list[str] = []
-    _watchers.append(lambda event, path: found.append(path) if path == str(ann_file) else None)
-    yield found
-    _watchers.pop()
+    with watching(lambda event, path: found.append(path) if path == str(ann_file) else None):
+        yield found
 
 
 def state(index: ColumnIndex) -> list[tuple]:
@@ -135,12 +145,8 @@ def test_a_full_disk_is_one_clear_message(tmp_path, ann_file, monkeypatch):
         if path.endswith('coordinates.npy'):
             raise OSError(28, 'No space left on device')
 
-    _watchers.append(fill)
-    try:
-        with pytest.raises(InputError, match=r'No space left on device.*ARMBENCH_CACHE'):
-            open_index(ann_file, tmp_path / 'cache')
-    finally:
-        _watchers.pop()
+    with watching(fill), pytest.raises(InputError, match=r'No space left on device.*ARMBENCH_CACHE'):
+        open_index(ann_file, tmp_path / 'cache')
     assert not [path for path in (tmp_path / 'cache').rglob('*') if path.is_dir() and path.parent.name != 'cache']
     assert open_index(ann_file, tmp_path / 'cache').num_annotations == 3
 
@@ -150,12 +156,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, ann_file):
         if path.endswith('image_ids.npy'):
             os.truncate(ann_file, 10)
 
-    _watchers.append(change)
-    try:
-        with pytest.raises(InputError, match='must not change'):
-            open_index(ann_file, tmp_path / 'cache')
-    finally:
-        _watchers.pop()
+    with watching(change), pytest.raises(InputError, match='must not change'):
+        open_index(ann_file, tmp_path / 'cache')
 
 
 @pytest.mark.parametrize('what', ['nothing', 'a folder'])
@@ -173,8 +175,8 @@ def _open_and_report(ann_file, cache_dir, results, builds):
             with builds.get_lock():
                 builds.value += 1
 
-    _watchers.append(count)
-    index = open_index(ann_file, cache_dir)
+    with watching(count):
+        index = open_index(ann_file, cache_dir)
     results.put((index.num_annotations, float(index.coordinates.sum())))
 
 
@@ -184,13 +186,14 @@ def _stall_while_building(ann_file, cache_dir, is_building):
             is_building.set()
             time.sleep(60)
 
-    _watchers.append(stall)
-    open_index(ann_file, cache_dir)
+    with watching(stall):
+        open_index(ann_file, cache_dir)
 
 
 def test_eight_processes_and_one_that_dies_while_building(tmp_path):
     ann_file = coco_files.write_json(tmp_path / 'train.json', coco_files.random_document(0, images=200))
     expected = open_index(ann_file, tmp_path / 'other cache')
+    time.sleep(RACY_S)  # or some would know the file by its content and others by its times
     is_building, results, builds = PROCESSES.Event(), PROCESSES.Queue(), PROCESSES.Value('i', 0)
     victim = PROCESSES.Process(target=_stall_while_building, args=(ann_file, tmp_path / 'cache', is_building))
     victim.start()
