@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 from armbench_mmdet.audit.audit import audit_data_set, format_audit
 from armbench_mmdet.audit.findings import KINDS, Findings
-from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.datasets import SUBSETS, ArmbenchDataset
 
 REPO = Path(__file__).resolve().parents[2]
 MIX, ZOOMED, SAME = SUBSETS
@@ -223,6 +223,46 @@ def test_layouts_of_others_are_sound(tmp_path: Path, root: Path, prepare: Callab
     root = root if prepare is video_frames else tmp_path / 'own'
     prepare(root)
     assert {kind for kind, _ in found(root)} <= {'category-assumed'}
+
+
+def export(name: str) -> dict:
+    """As Roboflow writes: a placeholder category, ids from 0, areas of boxes; and what two real sets have besides."""
+    document = coco_files.document()
+    document['categories'] = [{'id': 0, 'name': 'plants'}, {'id': 1, 'name': 'leaf'}]
+    first = document['annotations'][1]
+    if name == 'dense':
+        document['annotations'] += [first | {'id': 10 + i, 'bbox': [44.2, 10 + i / 9, 20, 10]} for i in range(101)]
+        document['annotations'].append(document['annotations'][-1] | {'id': 200})
+    for number, one in enumerate(document['annotations']):
+        x, y, w, h = one['bbox']
+        bbox = [x, y, str(w), str(h)] if name == 'text' else one['bbox']
+        mask = [[x, y, x + w, y, x + w, y + h]]
+        one |= {'id': number, 'category_id': 1, 'area': w * h, 'bbox': bbox, 'segmentation': mask}
+        one['image_id'] -= 1
+    for image in document['images']:
+        image['id'] -= 1
+    return document
+
+
+@pytest.mark.parametrize(
+    ('name', 'kinds'),
+    [
+        ('text', {'numbers-as-text'}),
+        ('dense', {'image-crowded', 'box-beyond-edge', 'annotation-repeated'}),
+    ],
+)
+def test_exports_like_real_ones_are_taken_and_each_oddity_is_said(tmp_path, name, kinds):
+    file = coco_files.write_json(tmp_path / 'test' / '_annotations.coco.json', export(name))
+    for seed, image in enumerate(('A.jpg', 'B.jpg')):
+        coco_files.write_image(tmp_path / 'test' / image, seed)
+    category_map = {'leaf': 'object'}
+    audit = audit_data_set(tmp_path, workers=1, category_map=category_map)
+    said = {finding.kind: finding.count for finding in audit.findings.sorted()}
+    assert said.keys() == kinds | {'areas-mistaken', 'category-assumed', 'class-absent'}
+    assert said['areas-mistaken'] == 1
+    data_set = ArmbenchDataset(ann_file=str(file), category_map=category_map)
+    instances = sum(len(data_set.get_cat_ids(i)) for i in range(2))
+    assert (instances, data_set.skipped) == (len(export(name)['annotations']), {})
 
 
 @pytest.fixture
