@@ -1,0 +1,1 @@
+"""Data of other formats, turned into COCO files in ARMBench's folder shape."""

@@ -1,0 +1,177 @@
+"""Conversions: what comes out draws the masks that went in; cuts keep what they should."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from armbench_mmdet.convert.data import convert, cut
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.minibench import make_minibench
+from armbench_mmdet.minibench.scene import MIX
+
+IMAGES, SIZE = 6, {'width_px': 320, 'height_px': 256}
+
+
+@pytest.fixture(scope='module')
+def minibench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('data')
+    make_minibench(root, counts={(MIX, 'test'): IMAGES}, workers=1, show_progress=False, **SIZE)
+    return root / MIX
+
+
+def written(folder: Path, form: str, truth: COCO) -> dict[str, Any]:
+    """Write minibench's annotations in another format, each object as often as it has parts."""
+    names = {row['id']: row['name'] for row in truth.cats.values()}
+    (folder / 'labels').mkdir(parents=True)
+    for image in truth.imgs.values():
+        size, stem = (image['width'], image['height']), Path(image['file_name']).stem
+        shapes, rows, ids = [], [], np.zeros(size[::-1], np.uint8)
+        for number, one in enumerate(truth.imgToAnns[image['id']], 1):
+            mask = truth.annToMask(one).astype(bool)
+            ids[mask] = number  # an object hides what the tote shows there
+            for polygon in one['segmentation']:
+                points = np.reshape(polygon, (-1, 2))
+                label = names[one['category_id']]
+                shapes.append({'label': label, 'points': points.tolist(), 'shape_type': 'polygon', 'group_id': number})
+                rows.append(f'{one["category_id"] - 1} ' + ' '.join(map(repr, (points / size).reshape(-1).tolist())))
+        if form == 'labelme':
+            content = {'shapes': shapes, 'imagePath': f'..\\images\\{image["file_name"]}', 'imageData': None}
+            (folder / 'labels' / f'{stem}.json').write_text(json.dumps({**content, 'version': '5.2.1', 'flags': {}}))
+        elif form == 'yolo':
+            (folder / 'labels' / f'{stem}.txt').write_text('\n'.join(rows))
+        else:
+            cv2.imwrite(str(folder / 'labels' / f'{stem}.png'), ids)
+    (folder / 'data.yaml').write_text('names: [Tote, Object]\n')
+    if form == 'label-images':
+        return {'source': folder / 'labels', 'values': {1: 'Tote'}}
+    return {'source': folder}
+
+
+@pytest.mark.parametrize('form', ['labelme', 'label-images', 'yolo'])
+def test_masks_survive(form: str, minibench: Path, tmp_path: Path) -> None:
+    truth = COCO(str(minibench / 'test.json'))
+    options = written(tmp_path / 'in', form, truth)
+    report = convert(form, out=tmp_path / 'out', split='test', images=minibench / 'images', **options)
+    found = COCO(str(tmp_path / 'out/test.json'))
+    images = {row['file_name']: row['id'] for row in found.imgs.values()}
+    assert len(images) == report.images == IMAGES
+    assert report.categories == Counter(found.cats[a['category_id']]['name'] for a in found.anns.values())
+    for image in truth.imgs.values():
+        assert (tmp_path / 'out/images' / image['file_name']).samefile(minibench / 'images' / image['file_name'])
+        mine = found.imgToAnns[images[image['file_name']]]
+        for one in truth.imgToAnns[image['id']]:
+            name = truth.cats[one['category_id']]['name']
+            if form == 'label-images' and name == 'Tote':
+                continue
+            same = [a for a in mine if found.cats[a['category_id']]['name'].title() == name]
+            overlaps = [coco_mask.iou([found.annToRLE(a)], [truth.annToRLE(one)], [0])[0, 0] for a in same]
+            # A part of a YOLO row is an object of its own.
+            assert max(overlaps) >= (0.99 if form != 'yolo' or len(one['segmentation']) == 1 else 0.1)
+        for one in mine:
+            assert one['area'] == found.annToMask(one).sum()
+            np.testing.assert_allclose(one['bbox'], coco_mask.toBbox(found.annToRLE(one)))
+
+
+SHAPE = {'label': 'Object', 'points': [[10, 10], [60, 10], [60, 90]]}
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'kept', 'left_out'),
+    [
+        ([{**SHAPE, 'shape_type': None}], 1, {}),
+        ([{**SHAPE, 'shape_type': 'rectangle', 'points': [[10, 10], [60, 90]]}], 1, {}),
+        ([{**SHAPE, 'shape_type': 'circle'}], 0, {"shapes of type 'circle'": 1}),
+        ([{**SHAPE, 'points': [[10, 10], [60, 10]]}], 0, {'polygons under 3 points': 1}),
+        ([{**SHAPE, 'points': [[-9, -9], [-5, -9], [-5, -2]]}], 0, {'instances that cover no pixel': 1}),
+        ([{**SHAPE, 'group_id': 3}, {**SHAPE, 'group_id': 3}, SHAPE, SHAPE], 3, {}),
+    ],
+    ids=['no type', 'rectangle', 'circle', 'two points', 'outside', 'groups'],
+)
+def test_labelme_shapes(shapes: list, kept: int, left_out: dict, minibench: Path, tmp_path: Path) -> None:
+    name = sorted(os.listdir(minibench / 'images'))[0]
+    (tmp_path / 'one.json').write_text(json.dumps({'shapes': shapes, 'imagePath': name}))
+    report = convert('labelme', tmp_path, tmp_path / 'out', 'val', minibench / 'images')
+    assert (report.categories.total(), dict(report.left_out)) == (kept, left_out)
+
+
+LABELS = {'nothing.json': '{"shapes": []}', 'nowhere.json': '{"shapes": [], "imagePath": "nowhere.jpg"}'}
+
+
+@pytest.mark.parametrize(
+    ('form', 'files', 'said'),
+    [
+        ('labelme', {}, 'must have annotation files, got none'),
+        ('labelme', {'nothing.json': '{"shapes": []}'}, r'LabelMe files, got .*imagePath.*nothing\.json'),
+        ('labelme', {'a.json': '{"shapes": [], "imagePath": "a.jpg"}'}, r"image 'a\.jpg' must lie in .*--images"),
+        ('yolo', {'labels/a.txt': '0 1 2'}, r'data\.yaml with the names'),
+        ('yolo', {'labels/X.txt': 'tote 1 2', 'data.yaml': 'names: [a]'}, r"got 'tote 1 2' .*row 1"),
+        ('label-images', {'X.png': np.zeros((3, 3), np.uint8)}, r'label image must be 320x256 as its photo, got 3x3'),
+    ],
+)
+def test_bad_input(form: str, files: dict, said: str, minibench: Path, tmp_path: Path) -> None:
+    photo = Path(sorted(os.listdir(minibench / 'images'))[0]).stem
+    for name, content in files.items():
+        path = tmp_path / 'in' / name.replace('X', photo)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), content) if isinstance(content, np.ndarray) else path.write_text(content)
+    (tmp_path / 'in').mkdir(exist_ok=True)
+    with pytest.raises(InputError, match=said):
+        convert(form, tmp_path / 'in', tmp_path / 'out', 'test', minibench / 'images')
+    assert not (tmp_path / 'out/test.json').exists()
+
+
+def test_a_lossy_label_image_is_said(minibench: Path, tmp_path: Path) -> None:
+    photo = Path(sorted(os.listdir(minibench / 'images'))[0]).stem
+    cv2.imwrite(str(tmp_path / f'{photo}.jpg'), np.zeros((SIZE['height_px'], SIZE['width_px']), np.uint8))
+    report = convert('label-images', tmp_path, tmp_path / 'out', 'test', minibench / 'images')
+    assert 'do not evaluate on them' in report.text()
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A file of 400 images with 0…19 annotations each, and keys that are not COCO's."""
+    rng = np.random.default_rng(0)
+    images = [{'id': 3 * i, 'file_name': f'{i}.jpg', 'width': 9, 'height': 9, 'camera': 'left'} for i in range(400)]
+    owners = [image['id'] for image in images for _ in range(int(rng.integers(20)))]
+    rows = [{'id': i, 'image_id': owner, 'category_id': 1, 'note': 'é'} for i, owner in enumerate(owners)]
+    content = {'info': {'year': 2026}, 'images': images, 'annotations': rows, 'categories': [{'id': 1, 'name': 'x'}]}
+    (tmp_path / 'all.json').write_text(json.dumps(content))
+    return tmp_path / 'all.json'
+
+
+@pytest.mark.parametrize('fraction', [0.01, 0.05, 0.1, 1.0])
+def test_a_share_keeps_density_and_everything_else(fraction: float, many: Path) -> None:
+    whole, parts = json.loads(many.read_text()), []
+    for seed in (0, 0, 1):
+        cut(many, many.with_name('part.json'), fraction=fraction, seed=seed)
+        parts.append(json.loads(many.with_name('part.json').read_text()))
+    assert parts[0] == parts[1]
+    assert (parts[0] != parts[2]) == (fraction < 1)
+    part, ids = parts[0], {image['id'] for image in parts[0]['images']}
+    assert len(ids) == round(400 * fraction)
+    assert all(image in whole['images'] for image in part['images'])
+    assert part['annotations'] == [row for row in whole['annotations'] if row['image_id'] in ids]
+    assert (part['info'], part['categories']) == (whole['info'], whole['categories'])
+    density = len(part['annotations']) / len(ids) / (len(whole['annotations']) / 400)
+    assert density == pytest.approx(1, abs=0.5 if fraction == 0.01 else 0.1)
+
+
+def test_a_list_of_images(many: Path) -> None:
+    report = cut(many, many.with_name('part.json'), names=['7.jpg', '5.jpg'])
+    assert report.images == 2
+    assert [image['id'] for image in json.loads(report.ann_file.read_text())['images']] == [15, 21]
+    for options, said in (({'names': ['no.jpg']}, "got 'no.jpg'"), ({'fraction': 0.0}, 'fraction must be above 0')):
+        with pytest.raises(InputError, match=said):
+            cut(many, many.with_name('other.json'), **options)
+    with pytest.raises(InputError, match='must be a COCO file'):
+        cut(many.with_name('none.json'), many.with_name('other.json'))
