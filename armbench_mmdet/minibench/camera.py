@@ -42,14 +42,7 @@ def level_quad(x0: float, y0: float, x1: float, y1: float, z: float) -> Points:
 
 @dataclass(frozen=True)
 class Light:
-    """Directional light.
-
-    Attributes:
-        x: World x component of the unit vector towards the light.
-        y: World y component.
-        z: World z component, positive.
-        ambient: Share of light that does not come from there.
-    """
+    """Directional light: the unit vector towards it, and the share of light that does not come from there."""
 
     x: float
     y: float
@@ -64,14 +57,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object stands: its local axes and origin (middle of its underside) in the world.
-
-    Attributes:
-        origin: World position of the local origin.
-        u: World direction of the local length axis.
-        v: World direction of the local width axis.
-        w: World direction of the local height axis.
-    """
+    """Where an object stands: its origin (middle of its underside) and the axes of its length, width and height."""
 
     origin: tuple[float, float, float]
     u: tuple[float, float, float]
@@ -80,25 +66,10 @@ class Pose:
 
     @classmethod
     def resting(cls, x: float, y: float, z: float, turn: tuple[float, float], slope: float = 0.0) -> Pose:
-        """A pose on the floor or on something.
-
-        Args:
-            x: World position of the footprint's middle.
-            y: World position of the footprint's middle.
-            z: Height of the underside at the middle.
-            turn: Cosine and sine of the length axis' direction.
-            slope: Sine of the angle by which the far end of the length axis is raised.
-        """
+        """A pose by its underside's middle; ``slope`` is the sine of the length axis' angle to the floor."""
         c, s = turn
         flat = math.sqrt(1 - slope * slope)
         return cls((x, y, z), (c * flat, s * flat, slope), (-s, c, 0.0), (-c * slope, -s * slope, flat))
-
-    @classmethod
-    def leaning(cls, x: float, y: float, z: float, turn: tuple[float, float], slope: float) -> Pose:
-        """A pose with the far side of the *width* axis raised, as of a book against a wall."""
-        c, s = turn
-        flat = math.sqrt(1 - slope * slope)
-        return cls((x, y, z), (c, s, 0.0), (-s * flat, c * flat, slope), (s * slope, -c * slope, flat))
 
     def to_world(self, points: Points) -> Points:
         """Local ``(N, 3)`` points in world coordinates, ``(N, 3)``."""
@@ -117,16 +88,9 @@ class Pose:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that looks straight down.
+    """A pinhole camera ``height`` tote lengths above the floor, looking straight down on ``foot``, seen at ``centre``.
 
-    Attributes:
-        focal_px: Focal length.
-        height: Distance from the floor, in tote lengths.
-        foot_x: World position under the camera.
-        foot_y: World position under the camera.
-        centre_x_px: Pixel that shows the foot.
-        centre_y_px: Pixel that shows the foot.
-        turn: Cosine and sine of the rotation about the optical axis.
+    ``turn`` is the cosine and sine of its rotation about the optical axis.
     """
 
     focal_px: float

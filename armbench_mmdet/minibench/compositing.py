@@ -1,4 +1,4 @@
-"""From painted patches to the picture: who hides whom, shadows, reflections, and the camera's own defects."""
+"""From painted patches to the picture: who hides whom, shadows, and the camera's own defects."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from armbench_mmdet.minibench.camera import Camera
 from armbench_mmdet.minibench.paint import Brush, Pixels, multiply, smooth_noise
-from armbench_mmdet.minibench.tote import Tote
 
 MIN_VISIBLE_FRAC, MIN_VISIBLE_AREA_FRAC = 0.35, 0.0009
 """Objects that show a smaller share of themselves, or of the image, are taken out of the scene before painting."""
@@ -46,19 +44,14 @@ def cast_shadow(canvas: Pixels, brush: Brush) -> None:
     cv2.multiply(canvas[y0:y1, x0:x1], cv2.merge([part] * 3), dst=canvas[y0:y1, x0:x1], scale=1 / 255)
 
 
-def composite(canvas: Pixels, covered: Pixels, brush: Brush) -> None:
-    """Put an object's patch on the canvas and mark the pixels as covered."""
+def composite(canvas: Pixels, brush: Brush) -> None:
+    """Put an object's patch on the canvas."""
     window = _window(brush, canvas.shape)
     if window is None:
         return
     rows, columns, patch_rows, patch_columns = window
     mask, image = brush.mask[patch_rows, patch_columns], brush.image[patch_rows, patch_columns]
-    if brush.opacity is not None:
-        share = brush.opacity[patch_rows, patch_columns].astype(np.float32)[:, :, None] / 255
-        below = canvas[rows, columns]
-        image = (below + (image - below.astype(np.float32)) * share).astype(np.uint8)
     cv2.copyTo(np.ascontiguousarray(image), np.ascontiguousarray(mask), canvas[rows, columns])
-    cv2.bitwise_or(covered[rows, columns], mask, dst=covered[rows, columns])
 
 
 def _number(brushes: list[Brush], shape: tuple[int, int], factor: int) -> tuple[NDArray[np.int32], list[int]]:
@@ -100,38 +93,6 @@ def drop_hidden(
         if not poor:
             return kept, id_map, full, [int(value) for value in visible]
         del kept[min(poor)[1]]
-
-
-def reflect_in_walls(canvas: Pixels, covered: Pixels, camera: Camera, tote: Tote, gloss: float) -> None:
-    """Show the floor and what lies on it in the walls, faintly, as glossy plastic does.
-
-    Args:
-        canvas: ``(H, W, 3) uint8``, changed in place.
-        covered: ``(H, W) uint8`` nonzero where objects are, which stay as they are.
-        camera: Where things are seen.
-        tote: Its walls.
-        gloss: Strength, 0…1.
-    """
-    half_x, half_y = tote.floor_half
-    low = camera.project(np.array([(-half_x, -half_y, 0.0), (half_x, half_y, 0.0)])).round().astype(int)
-    x, y = half_x + 0.7 * tote.slope, half_y + 0.7 * tote.slope
-    high = camera.project(np.array([(-x, -y, 0.7 * tote.rim), (x, y, 0.7 * tote.rim)])).round().astype(int)
-    plain = np.array(tote.colour, np.float32) * np.float32(0.86)
-    for axis in (0, 1):
-        for side in (0, 1):
-            edge, far = int(low[side][axis]), int(high[side][axis])
-            depth = abs(far - edge)
-            start, stop = edge - depth, edge + depth
-            others = slice(max(0, int(low[0][1 - axis])), max(0, int(low[1][1 - axis])))
-            if depth < 2 or start < 0 or stop > canvas.shape[1 - axis]:
-                continue
-            both = canvas[others, start:stop] if axis == 0 else canvas[start:stop, others].transpose(1, 0, 2)
-            free = covered[others, start:stop] if axis == 0 else covered[start:stop, others].T
-            wall, floor = (slice(0, depth), slice(depth, None)) if side == 0 else (slice(depth, None), slice(0, depth))
-            fall = np.linspace(0.25, 1, depth, dtype=np.float32)
-            weight = (fall if side == 0 else fall[::-1])[None, :, None] * np.float32(gloss)
-            seen = both[:, wall] + (both[:, floor][:, ::-1] - plain) * weight
-            both[:, wall] = np.where(free[:, wall, None] == 0, np.clip(seen, 0, 255).astype(np.uint8), both[:, wall])
 
 
 def expose(image: Pixels, rng: np.random.Generator) -> Pixels:

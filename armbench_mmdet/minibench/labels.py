@@ -1,4 +1,4 @@
-"""Printed surfaces: words, small print, barcodes, pictures."""
+"""Printed surfaces: words, small print, barcodes."""
 
 from __future__ import annotations
 
@@ -84,10 +84,6 @@ def barcode(texture: Pixels, box: Box, rng: np.random.Generator) -> None:
             break
         rectangle(texture, (x, top, x + thick, bottom), BLACK)
         x += thick + bar * int(steps[i + 1])
-    if height > 14:
-        rectangle(
-            texture, (box[0] + margin, box[3] - height // 6, box[2] - 2 * margin, box[3] - height // 9), (90, 90, 90)
-        )
 
 
 def sticker(texture: Pixels, rng: np.random.Generator, share: float = 0.34) -> None:
@@ -107,33 +103,8 @@ def sticker(texture: Pixels, rng: np.random.Generator, share: float = 0.34) -> N
         barcode(texture, (x, y, x + width, y + height), rng)
 
 
-def picture(texture: Pixels, box: Box, rng: np.random.Generator) -> None:
-    """A blotchy printed photograph."""
-    width, height = box[2] - box[0], box[3] - box[1]
-    if width < 4 or height < 4:
-        return
-    first, second = print_colour(rng), print_colour(rng)
-    shades = [first, mixed(first, BLACK, 0.5), mixed(first, WHITE, 0.4), mixed(first, second, 0.5), second]
-    coarse = np.array(shades, np.uint8)[rng.integers(5, size=(3, 4))]
-    texture[box[1] : box[3], box[0] : box[2]] = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    middle = (box[0] + width // 2, box[1] + height // 2)
-    axes = (max(1, int(width * 0.28)), max(1, int(height * 0.34)))
-    cv2.ellipse(texture, middle, axes, int(rng.integers(180)), 0, 360, print_colour(rng), -1, cv2.LINE_AA)
-
-
 def design(rng: np.random.Generator, width_px: int, height_px: int, base: Colour, style: int | None = None) -> Pixels:
-    """A package's printed front.
-
-    Args:
-        rng: Source of randomness.
-        width_px: Width.
-        height_px: Height; a tall front is drawn lying and turned.
-        base: Main colour.
-        style: Which of the six layouts; None for any.
-
-    Returns:
-        ``(height, width, 3) uint8``.
-    """
+    """A package's printed front in one of four layouts, ``(height, width, 3) uint8``; a tall one is drawn lying."""
     if height_px > width_px:
         return np.ascontiguousarray(design(rng, height_px, width_px, base, style).transpose(1, 0, 2)[:, ::-1])
     w, h = width_px, height_px
@@ -141,7 +112,7 @@ def design(rng: np.random.Generator, width_px: int, height_px: int, base: Colour
     accent = accent_colour(rng, base)
     second = print_colour(rng)
     ink = WHITE if sum(base) < 380 else BLACK
-    style = int(rng.integers(6)) if style is None else style
+    style = int(rng.integers(4)) if style is None else style
     text, font = word(rng), int(rng.integers(3))
     if style == 0:
         cut = 0.25 + 0.2 * rng.random()
@@ -149,18 +120,9 @@ def design(rng: np.random.Generator, width_px: int, height_px: int, base: Colour
         write_word(texture, part(w, h, 0.08, 0.06, 0.92, cut - 0.05), text, base, font)
         small_print(texture, part(w, h, 0.08, cut + 0.12, 0.55, 0.9), ink, rng)
     elif style == 1:
-        picture(texture, part(w, h, 0.5, 0.0, 1, 1), rng)
-        write_word(texture, part(w, h, 0.05, 0.15, 0.47, 0.45), text, ink, font)
-        small_print(texture, part(w, h, 0.06, 0.58, 0.42, 0.9), mixed(ink, base, 0.3), rng)
-    elif style == 2:
         cv2.circle(texture, (int(0.3 * w), h // 2), int(0.36 * h), accent, -1, cv2.LINE_AA)
         write_word(texture, part(w, h, 0.12, 0.3, 0.9, 0.68), text, ink, font)
-    elif style == 3:
-        corners = np.array([(0.45 * w, 0), (0.75 * w, 0), (0.55 * w, h), (0.25 * w, h)], np.int32)
-        cv2.fillPoly(texture, [corners], second, cv2.LINE_AA)
-        write_word(texture, part(w, h, 0.06, 0.3, 0.8, 0.66), text, accent, font)
-        small_print(texture, part(w, h, 0.7, 0.72, 0.95, 0.95), ink, rng)
-    elif style == 4:
+    elif style == 2:
         edge = max(1, int(0.06 * h))
         cv2.rectangle(texture, (edge, edge), (w - 1 - edge, h - 1 - edge), accent, max(1, edge // 2))
         write_word(texture, part(w, h, 0.14, 0.22, 0.86, 0.52), text, accent, font)

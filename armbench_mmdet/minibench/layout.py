@@ -1,4 +1,4 @@
-"""Kinds of objects, and where they lie in a tote: random, stacked, in contact, at walls; and packs of copies."""
+"""Kinds of objects, and where they lie: in a tote at random, stacked, in contact, at walls; or copies of one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object.
-
-    Attributes:
-        name: What it is.
-        weight: How common it is, in relation to the others.
-        length: Range of the length in tote lengths.
-        width: Range of the width as a share of the length.
-        height: Range of the height as a share of the width.
-        paint: Draws one on a brush.
-        thin: Whether it may lean on a wall.
-    """
+    """A kind of object, with ranges of its length, of width / length and of height / width."""
 
     name: str
     weight: int
@@ -37,7 +27,6 @@ class Kind:
     width: Range
     height: Range
     paint: Callable[[Brush, np.random.Generator], None]
-    thin: bool = False
 
     def sample_size(self, rng: np.random.Generator, scale: float) -> Size:
         """Length, width and height in tote lengths."""
@@ -48,22 +37,17 @@ class Kind:
 KINDS: tuple[Kind, ...] = (
     Kind('box', 16, (0.15, 0.32), (0.45, 0.85), (0.25, 0.75), packaging.paint_box),
     Kind('carton', 7, (0.17, 0.34), (0.55, 0.9), (0.3, 0.7), packaging.paint_carton),
-    Kind('book', 9, (0.19, 0.32), (0.62, 0.8), (0.08, 0.25), packaging.paint_book, thin=True),
-    Kind('bottle', 11, (0.17, 0.32), (0.32, 0.48), (0.9, 1.0), solids.paint_bottle),
-    Kind('roll', 8, (0.16, 0.40), (0.22, 0.45), (1.0, 1.0), solids.paint_roll),
-    Kind('tube', 7, (0.17, 0.30), (0.26, 0.36), (0.5, 0.8), solids.paint_tube),
-    Kind('tool', 5, (0.20, 0.36), (0.16, 0.24), (1.0, 1.0), solids.paint_tool),
-    Kind('can', 6, (0.09, 0.14), (1.0, 1.0), (0.7, 1.4), solids.paint_can),
-    Kind('jar', 6, (0.09, 0.15), (1.0, 1.0), (0.6, 1.3), solids.paint_jar),
-    Kind('tape', 4, (0.10, 0.16), (1.0, 1.0), (0.3, 0.6), solids.paint_tape),
-    Kind('ball', 4, (0.09, 0.15), (1.0, 1.0), (1.0, 1.0), solids.paint_ball),
-    Kind('multipack', 4, (0.20, 0.28), (0.62, 0.72), (0.4, 0.8), solids.paint_multipack),
-    Kind('polybag', 9, (0.20, 0.36), (0.6, 0.9), (0.15, 0.35), packaging.paint_polybag),
-    Kind('crisp_bag', 7, (0.18, 0.30), (0.6, 0.8), (0.25, 0.4), packaging.paint_crisp_bag),
-    Kind('pouch', 6, (0.17, 0.30), (0.6, 0.8), (0.15, 0.3), packaging.paint_pouch),
-    Kind('mailer', 6, (0.20, 0.34), (0.65, 0.85), (0.08, 0.2), packaging.paint_mailer, thin=True),
-    Kind('cloth', 5, (0.19, 0.32), (0.6, 0.9), (0.12, 0.3), packaging.paint_cloth),
-    Kind('blister', 7, (0.17, 0.30), (0.5, 0.65), (0.12, 0.3), packaging.paint_blister, thin=True),
+    Kind('book', 9, (0.19, 0.32), (0.62, 0.8), (0.08, 0.25), packaging.paint_book),
+    Kind('bottle', 12, (0.17, 0.32), (0.32, 0.48), (0.9, 1.0), solids.paint_bottle),
+    Kind('roll', 9, (0.16, 0.40), (0.22, 0.45), (1.0, 1.0), solids.paint_roll),
+    Kind('tube', 8, (0.17, 0.30), (0.26, 0.36), (0.5, 0.8), solids.paint_tube),
+    Kind('can', 9, (0.09, 0.14), (1.0, 1.0), (0.7, 1.4), solids.paint_can),
+    Kind('tape', 6, (0.10, 0.16), (1.0, 1.0), (0.3, 0.6), solids.paint_tape),
+    Kind('ball', 5, (0.09, 0.15), (1.0, 1.0), (1.0, 1.0), solids.paint_ball),
+    Kind('polybag', 12, (0.20, 0.36), (0.6, 0.9), (0.15, 0.35), packaging.paint_polybag),
+    Kind('crisp_bag', 10, (0.18, 0.30), (0.6, 0.8), (0.25, 0.4), packaging.paint_crisp_bag),
+    Kind('mailer', 9, (0.20, 0.34), (0.65, 0.85), (0.08, 0.2), packaging.paint_mailer),
+    Kind('blister', 8, (0.17, 0.30), (0.5, 0.65), (0.12, 0.3), packaging.paint_blister),
     Kind('ball_net', 5, (0.28, 0.42), (0.55, 0.7), (0.35, 0.45), packaging.paint_ball_net),
 )
 
@@ -78,7 +62,7 @@ _CELLS_PER_LENGTH = 128
 
 @dataclass(frozen=True)
 class Spot:
-    """A candidate place: middle and direction of a footprint of length × width."""
+    """A candidate place: middle and direction of a footprint."""
 
     x: float
     y: float
@@ -133,11 +117,11 @@ class Ground:
         return Spot(x, y, spot.turn, spot.length, spot.width)
 
 
-_COUNT_WEIGHTS = (1, 2, 3, 5, 7, 9, 10, 10, 9, 8, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
-"""How common totes of 1, 2, 3, … objects are in mix."""
+_COUNT_WEIGHTS = (3, 1, 2, 3, 5, 7, 9, 10, 10, 9, 8, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
+"""How common totes of 0, 1, 2, … objects are."""
 
 _STACK_PROB, _STACK_OVERLAP_FRAC = 0.14, (0.12, 0.40)  # laid across another, and with which share of the footprint
-_CONTACT_PROB, _WALL_PROB, _LEAN_PROB = 0.18, 0.18, 0.25  # pushed against another, or a wall; thin ones lean on it
+_CONTACT_PROB, _WALL_PROB = 0.18, 0.18  # pushed against another, or a wall
 
 _TRIALS = 12
 _MAX_SLOPE = 0.45
@@ -145,15 +129,7 @@ _MAX_SLOPE = 0.45
 
 @dataclass(frozen=True)
 class Placed:
-    """One object in the tote.
-
-    Attributes:
-        kind: What it is.
-        size: Length, width and height in tote lengths.
-        pose: Where it lies.
-        look_seed: Seed of its colours and print; copies share it.
-        supports: Indices of the objects it lies on.
-    """
+    """One object where it lies, the seed of its looks (copies share it), and the numbers of those it lies on."""
 
     kind: Kind
     size: Size
@@ -205,31 +181,11 @@ def _choose(rng: np.random.Generator, ground: Ground, size: Size, placed: list[P
         cells = ground.cells(spot)
         overlap = float(np.count_nonzero(ground.owner[cells] >= 0)) / max(1, np.count_nonzero(cells))
         cost = abs(overlap - target) + (2.0 if ground.height(cells) + size[2] > rim else 0.0)
-        if cost < best_cost:
+        if best is None or cost < best_cost:
             best, best_cost = spot, cost
         if cost < 0.02:
             break
-    if best is None:
-        raise RuntimeError('no spot was tried')
-    return best
-
-
-def _lean(rng: np.random.Generator, ground: Ground, kind: Kind, size: Size, placed: list[Placed]) -> Placed | None:
-    """The object leaning on a wall, or None if something lies there already."""
-    side = int(rng.integers(4))
-    slope = float(rng.uniform(0.45, 0.85))
-    flat = size[1] * math.sqrt(1 - slope * slope)
-    place = float(rng.uniform(-0.7, 0.7))
-    turn = ((0.0, 1.0), (0.0, -1.0), (-1.0, 0.0), (1.0, 0.0))[side]
-    x, y = ((-1.0, place), (1.0, place), (place, -1.0), (place, 1.0))[side]
-    spot = ground.confine(Spot(x * ground.half_x, y * ground.half_y, turn, size[0], flat))
-    cells = ground.cells(spot)
-    if (ground.owner[cells] >= 0).any():
-        return None
-    rise = size[1] * slope / 2
-    ground.add(len(placed), cells, 2 * rise)
-    pose = Pose.leaning(spot.x, spot.y, rise, turn, slope)
-    return Placed(kind, size, pose, int(rng.integers(2**62)), ())
+    return best or spot
 
 
 def _lay(ground: Ground, spot: Spot, kind: Kind, size: Size, index: int, look_seed: int) -> Placed:
@@ -244,69 +200,39 @@ def _lay(ground: Ground, spot: Spot, kind: Kind, size: Size, index: int, look_se
 
 
 def scatter(rng: np.random.Generator, ground: Ground, rim: float) -> list[Placed]:
-    """A mixed tote.
-
-    Args:
-        rng: Source of randomness.
-        ground: The empty floor.
-        rim: Height of the tote's rim.
-
-    Returns:
-        Objects in the order in which they were put in.
-    """
-    count = weighted(rng, _COUNT_WEIGHTS) + 1
-    crowd = max(0.74, min(1.0, math.sqrt(7 / count)))
+    """A mixed tote: objects in the order in which they were put in."""
+    count = weighted(rng, _COUNT_WEIGHTS)
+    crowd = max(0.74, min(1.0, math.sqrt(7 / max(count, 1))))
     placed: list[Placed] = []
     for _ in range(count):
         kind = sample_kind(rng)
         size = kind.sample_size(rng, crowd)
-        if kind.thin and rng.random() < _LEAN_PROB:
-            leaning = _lean(rng, ground, kind, size, placed)
-            if leaning is not None:
-                placed.append(leaning)
-                continue
         spot = _choose(rng, ground, size, placed, rim)
         placed.append(_lay(ground, spot, kind, size, len(placed), int(rng.integers(2**62))))
     return placed
 
 
-def pack(rng: np.random.Generator, ground: Ground) -> list[Placed]:
-    """Copies of one object in touching rows, some missing, now and then a few more on top.
-
-    Args:
-        rng: Source of randomness.
-        ground: The empty floor.
-
-    Returns:
-        Objects in the order in which they were put in; all have one size and one look.
-    """
-    kind = KINDS[int(rng.integers(len(KINDS)))]
-    size = kind.sample_size(rng, 0.85)
-    look_seed = int(rng.integers(2**62))
-    lying = int(rng.integers(2))
-    pitch_x, pitch_y = (size[0], size[1]) if lying == 0 else (size[1], size[0])
-    columns = max(1, min(int(rng.integers(2, 6)), int(2 * ground.half_x / pitch_x)))
-    rows = max(1, min(int(rng.integers(2, 5)), int(2 * ground.half_y / pitch_y)))
-    angle = float(rng.uniform(-0.06, 0.06))
-    c, s = cos_sin(angle)
-    room_x = max(0.0, ground.half_x - columns * pitch_x / 2)
-    room_y = max(0.0, ground.half_y - rows * pitch_y / 2)
-    shift_x, shift_y = float(rng.uniform(-1, 1)) * room_x, float(rng.uniform(-1, 1)) * room_y
+def copies(rng: np.random.Generator, ground: Ground, cells: tuple[int, int] | None) -> list[Placed]:
+    """A few small copies of one object, none on another: anywhere, some side by side, or one a compartment (x, y)."""
+    kind, look_seed = sample_kind(rng), int(rng.integers(2**62))
+    size = kind.sample_size(rng, float(rng.uniform(0.55, 0.9)))
     placed: list[Placed] = []
-    for i in range(rows):
-        for j in range(columns):
-            jitter = rng.uniform(-1, 1, 3)
-            if len(placed) > 1 and rng.random() < 0.08:
-                continue
-            a = (j - (columns - 1) / 2) * pitch_x + 0.006 * jitter[0]
-            b = (i - (rows - 1) / 2) * pitch_y + 0.006 * jitter[1]
-            turn = cos_sin(angle + lying * math.pi / 2 + 0.03 * jitter[2])
-            spot = ground.confine(Spot(shift_x + c * a - s * b, shift_y + s * a + c * b, turn, size[0], size[1]))
-            cells = ground.cells(spot)
-            ground.add(len(placed), cells, size[2])
-            placed.append(Placed(kind, size, Pose.resting(spot.x, spot.y, 0.0, turn), look_seed, ()))
-    for _ in range(int(rng.integers(0, 3))):
-        spot = _random_spot(rng, ground, size)
+    if cells is None:
+        for _ in range(1 + int(rng.integers(1, 8))):
+            for _ in range(_TRIALS):
+                beside = placed and rng.random() < 0.5
+                spot = _contact_spot(rng, ground, size, placed[-1]) if beside else _random_spot(rng, ground, size)
+                if not (ground.owner[ground.cells(spot)] >= 0).any():
+                    placed.append(_lay(ground, spot, kind, size, len(placed), look_seed))
+                    break
+        return placed
+    pitch = 2 * ground.half_x / cells[0], 2 * ground.half_y / cells[1]
+    scale = min(1.0, 0.85 * min(pitch) / max(size[:2]))
+    size = (scale * size[0], scale * size[1], scale * size[2])
+    for place in rng.permutation(cells[0] * cells[1])[: 1 + int(rng.integers(2, 9))].tolist():
+        x = (place % cells[0] + 0.5) * pitch[0] - ground.half_x
+        y = (place // cells[0] + 0.5) * pitch[1] - ground.half_y
+        spot = Spot(x, y, cos_sin(math.pi * float(rng.random())), size[0], size[1])
         placed.append(_lay(ground, spot, kind, size, len(placed), look_seed))
     return placed
 

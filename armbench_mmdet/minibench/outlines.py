@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from armbench_mmdet.minibench.scene import Scene
+from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, Scene
 
-TOTE_ID, OBJECT_ID = 1, 2
-CATEGORIES: list[dict[str, Any]] = [
-    {'id': TOTE_ID, 'name': 'Tote', 'supercategory': ''},
-    {'id': OBJECT_ID, 'name': 'Object', 'supercategory': ''},
-]
+
+def categories(subset: str) -> list[dict[str, Any]]:
+    """The release's categories: same-object has one, whose id is the tote's in the others."""
+    names = ('Object',) if subset == SAME_OBJECT else ('Tote', 'Object')
+    return [{'id': number, 'name': name, 'supercategory': ''} for number, name in enumerate(names, 1)]
+
 
 Mask = NDArray[np.bool_]
 Polygon = list[float]
@@ -40,11 +41,7 @@ def _boundary(part: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
 
 
 def _polygon(boundary: NDArray[np.float64], tolerance_px: float) -> NDArray[np.float64]:
-    """A boundary simplified to within a tolerance, in pixels ``(N, 2)``.
-
-    With a tolerance the middles of pixel edges are joined instead of their corners, so that a slanted edge becomes one
-    line instead of stairs.
-    """
+    """A boundary simplified to within a tolerance, ``(N, 2)`` in px: through the middles of pixel edges, not stairs."""
     if tolerance_px == 0.0:
         corners = cv2.approxPolyDP(boundary.astype(np.int32)[:, None], 0.0, True)[:, 0]
         return corners / 2
@@ -114,8 +111,8 @@ def _annotation(mask: Mask, category_id: int, visible_frac: float) -> dict[str, 
 def scene_annotations(scene: Scene) -> list[dict[str, Any]]:
     """A scene's annotations without ids: the tote first, then the objects in order of their ids.
 
-    The tote's mask is its outer silhouette, as in ARMBench: the objects inside are not cut out of it. ``area`` counts
-    the mask's pixels. ``visible_frac`` is not COCO's: the share of the object that nothing covers.
+    The tote's mask is its outer silhouette, as in ARMBench: the objects inside are not cut out of it; same-object has
+    none. ``area`` counts the mask's pixels. ``visible_frac``, not COCO's, is the share that nothing covers.
 
     Args:
         scene: The scene.
@@ -123,6 +120,7 @@ def scene_annotations(scene: Scene) -> list[dict[str, Any]]:
     Returns:
         COCO annotations lacking ``id`` and ``image_id``.
     """
-    rows = [_annotation(scene.tote_mask, TOTE_ID, 1.0)]
-    rows += [_annotation(scene.id_map == item.id, OBJECT_ID, item.visible_frac) for item in scene.objects]
-    return rows
+    tote = scene.tote_mask
+    object_id = next(c['id'] for c in categories(SAME_OBJECT if tote is None else MIX) if c['name'] == 'Object')
+    rows = [] if tote is None else [_annotation(tote, 1, 1.0)]
+    return rows + [_annotation(scene.id_map == item.id, object_id, item.visible_frac) for item in scene.objects]

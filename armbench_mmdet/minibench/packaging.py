@@ -28,34 +28,18 @@ from armbench_mmdet.minibench.solids import sphere_shade
 
 
 def wavy_outline(rng: np.random.Generator, brush: Brush, wave: float, corner: float, z_frac: float = 0.3) -> Points:
-    """A rectangle's outline with soft corners and uneven edges.
-
-    Args:
-        rng: Source of randomness.
-        brush: The object's size.
-        wave: Depth of the unevenness as a share of the width.
-        corner: How far the corners are cut, as a share of the width.
-        z_frac: Height of the edge as a share of the object's height.
-
-    Returns:
-        ``(N, 3)`` local points.
-    """
+    """A rectangle with cut corners and uneven edges, ``(N, 3)``; ``wave`` and ``corner`` are shares of the width."""
     length, width, height = brush.size
     x, y, cut = length / 2, width / 2, corner * width
-    corners = [(-x + cut, -y), (x - cut, -y), (x, -y + cut), (x, y - cut)]
-    corners += [(x - cut, y), (-x + cut, y), (-x, y - cut), (-x, -y + cut)]
+    half = np.array([(-x + cut, -y), (x - cut, -y), (x, -y + cut), (x, y - cut)])
+    corners = np.concatenate([half, -half])
     points = []
     for i in range(8):
-        (ax, ay), (bx, by) = corners[i], corners[(i + 1) % 8]
-        steps = 6 if i % 2 == 0 else 2
-        offsets = rng.uniform(0, wave * width, steps)
-        smooth = (offsets + np.roll(offsets, 1)) / 2
-        for k in range(steps):
-            t = k / steps
-            px, py = ax + (bx - ax) * t, ay + (by - ay) * t
-            shrink = 1 - float(smooth[k]) / max(x, y)
-            points.append((px * shrink, py * shrink, z_frac * height))
-    return np.array(points)
+        along = np.arange(6 if i % 2 == 0 else 2)[:, None] / (6 if i % 2 == 0 else 2)
+        inwards = 1 - rng.uniform(0, wave * width / max(x, y), along.shape)
+        points.append((corners[i] * (1 - along) + corners[(i + 1) % 8] * along) * inwards)
+    flat = np.concatenate(points)
+    return np.column_stack([flat, np.full(len(flat), z_frac * height)])
 
 
 def sheet_quad(brush: Brush, z_frac: float = 0.5) -> Points:
@@ -71,95 +55,47 @@ def _pillow(columns: int, rows: int, edge: float) -> np.ndarray:
     return 1.06 - np.float32(edge) * np.maximum(x**4, y**4)
 
 
-def _contents(rng: np.random.Generator, columns: int, rows: int, floor: Colour) -> tuple[Pixels, Pixels]:
-    """What is in a clear bag: a few blobs or parts, with the mask they cover."""
-    base = object_colour(rng, floor)
-    inside = labels.blank(columns, rows, base)
-    cover = np.zeros((rows, columns), np.uint8)
-    style = int(rng.integers(3))
-    count = 1 if style == 0 else int(rng.integers(3, 7))
-    for _ in range(count):
-        colour = base if style == 0 else toned(base, rng, 0.95)
-        a, b = (0.40, 0.38) if style == 0 else (0.10 + 0.16 * rng.random(), 0.12 + 0.2 * rng.random())
-        cx, cy = (0.5, 0.5) if style == 0 else tuple(0.26 + 0.48 * rng.random(2))
-        middle, axes = (int(cx * columns), int(cy * rows)), (max(2, int(a * columns)), max(2, int(b * rows)))
-        turn = 0 if style == 0 else int(rng.integers(180))
-        cv2.ellipse(inside, middle, axes, turn, 0, 360, colour, -1, cv2.LINE_AA)
-        cv2.ellipse(inside, middle, axes, turn, 0, 360, toned(colour, rng, 0.6), max(1, rows // 50), cv2.LINE_AA)
-        cv2.ellipse(cover, middle, axes, turn, 0, 360, 255, -1)
-    return inside, cover
-
-
 def paint_polybag(brush: Brush, rng: np.random.Generator) -> None:
-    """A clear bag: contents, film with folds and glare, printed warning and barcode label; partly see-through."""
+    """A clear bag of one thing, a few, or many loose ones: film with folds and glare, a barcode label."""
     outline = wavy_outline(rng, brush, 0.05, 0.07)
-    length, width, _ = brush.size
-    columns, rows = brush.texture_px(length, width)
-    texture, cover = _contents(rng, columns, rows, brush.floor)
-    film: Colour = mixed(WHITE, print_colour(rng), 0.15)
-    texture = cv2.addWeighted(texture, 0.78, labels.blank(columns, rows, film), 0.22, 0)
-    texture[cover == 0] = toned(mixed(film, brush.floor, 0.35), rng)
+    columns, rows = brush.texture_px(brush.size[0], brush.size[1])
+    base, film = object_colour(rng, brush.floor), mixed(mixed(WHITE, print_colour(rng), 0.15), brush.floor, 0.35)
+    texture = labels.blank(columns, rows, film)
+    count, size = ((1, 0.39), (5, 0.2), (24, 0.09))[int(rng.integers(3))]
+    for _ in range(count):
+        colour = base if count == 1 else toned(object_colour(rng, brush.floor), rng)
+        cx, cy = (0.5, 0.5) if count == 1 else tuple(0.2 + 0.6 * rng.random(2))
+        middle = (int(cx * columns), int(cy * rows))
+        axes = (max(2, int(size * columns)), max(2, int(size * (0.6 + 0.4 * rng.random()) * rows)))
+        turn = int(rng.integers(180))
+        cv2.ellipse(texture, middle, axes, turn, 0, 360, mixed(colour, film, 0.2), -1, cv2.LINE_AA)
+        cv2.ellipse(texture, middle, axes, turn, 0, 360, toned(colour, rng, 0.6), max(1, rows // 50), cv2.LINE_AA)
     if rng.random() < 0.8:
         labels.sticker(texture, rng, 0.36)
-    box = labels.part(columns, rows, 0.08, 0.72, 0.4, 0.92)
-    labels.rectangle(texture, box, WHITE) if rng.random() < 0.4 else None
-    labels.small_print(texture, box, (60, 60, 60), rng)
     shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), int(rng.integers(6, 11)), 0.8)
-    texture = add_glare(multiply(texture, shade), glare, 0.9)
-    quad = sheet_quad(brush)
-    brush.face(texture, quad, outline)
-    brush.line(outline, toned(film, rng, 0.95), brush.px(0.003), closed=True)
-    veil = cv2.max(cv2.blur(cover, (5, 5)), np.full_like(cover, 150 + int(60 * rng.random())))
-    strength = cv2.merge([cv2.max(veil, (glare * 255).astype(np.uint8))] * 3)
-    helper = Brush(brush.camera, brush.light, brush.pose, brush.size, brush.floor)
-    helper.face(strength, quad, outline)
-    brush.see_through(cv2.max(helper.image[:, :, 0], 150 * (brush.mask > 0).astype(np.uint8)))
+    brush.face(add_glare(multiply(texture, shade), glare, 0.9), sheet_quad(brush), outline)
+    brush.line(outline, toned(film, rng, 1.1), brush.px(0.003), closed=True)
 
 
 def paint_crisp_bag(brush: Brush, rng: np.random.Generator) -> None:
-    """A stuffed foil bag with two crimped, toothed ends."""
+    """A stuffed foil bag with two crimped ends."""
     waist = float(rng.uniform(0.86, 0.96))
     length, width, height = brush.size
     columns, rows = brush.texture_px(length, width)
     base = object_colour(rng, brush.floor)
-    texture = labels.design(rng, columns, rows, base, int(rng.integers(1, 4)))
+    texture = labels.design(rng, columns, rows, base)
     shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), int(rng.integers(4, 8)), 0.9)
     texture = add_glare(multiply(texture, shade * _pillow(columns, rows, 0.45)), glare)
     crimp = max(2, columns // 14)
     for column in range(0, crimp, 2):
-        texture[:, column] = toned(base, rng, 0.7)
-        texture[:, columns - 1 - column] = toned(base, rng, 0.7)
-    x, y = length / 2, width / 2
-    side = [(-0.97, 1.0), (-0.8, 0.97), (-0.5, waist), (0.0, waist + 0.03), (0.5, waist), (0.8, 0.97), (0.97, 1.0)]
-    teeth = 8
-    right = [(x * (1.0 if k % 2 else 0.97), y * (1 - 2 * k / teeth), 0.2 * height) for k in range(1, teeth)]
-    left = [(-a, -b, c) for a, b, c in right]
-    outline = [(a * x, b * y, 0.35 * height) for a, b in side] + right
-    outline += [(-a * x, -b * y, 0.35 * height) for a, b in side] + left
-    brush.face(texture, sheet_quad(brush), np.array(outline))
-
-
-def paint_pouch(brush: Brush, rng: np.random.Generator) -> None:
-    """A stand-up pouch lying flat: zip line, tear notch, bottom fold, printed front."""
-    outline = wavy_outline(rng, brush, 0.015, 0.09)
-    length, width, _ = brush.size
-    columns, rows = brush.texture_px(length, width)
-    base = object_colour(rng, brush.floor)
-    texture = labels.blank(columns, rows, base)
-    first, last = int(0.14 * columns), int(0.86 * columns)
-    texture[:, first:last] = labels.design(rng, last - first, rows, base)
-    if rng.random() < 0.4:
-        labels.sticker(texture, rng, 0.3)
-    shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), 4, 0.55)
-    texture = add_glare(multiply(texture, shade * _pillow(columns, rows, 0.3)), glare, 0.7)
-    for place, factor in ((0.05, 0.7), (0.09, 1.3), (0.11, 0.65), (0.89, 0.7), (0.93, 1.2)):
-        column = int(place * columns)
-        texture[:, column : column + max(1, columns // 90)] = toned(base, rng, factor)
-    brush.face(texture, sheet_quad(brush), outline)
+        texture[:, [column, -1 - column]] = toned(base, rng, 0.7)
+    half = [(-1.0, 1.0), (-0.8, 0.97), (-0.5, waist), (0.0, waist + 0.03), (0.5, waist), (0.8, 0.97), (1.0, 1.0)]
+    outline = np.array(half + [(-a, -b) for a, b in half]) * (length / 2, width / 2)
+    brush.face(texture, sheet_quad(brush), np.column_stack([outline, np.full(len(outline), 0.35 * height)]))
 
 
 def paint_mailer(brush: Brush, rng: np.random.Generator) -> None:
-    """A padded envelope: kraft, white or grey, bubbles under the paper, flap and shipping label."""
+    """A padded envelope: kraft, white or grey, bubbles under the paper, a flap and a label."""
     outline = wavy_outline(rng, brush, 0.012, 0.035)
     length, width, _ = brush.size
     columns, rows = brush.texture_px(length, width)
@@ -173,72 +109,27 @@ def paint_mailer(brush: Brush, rng: np.random.Generator) -> None:
     flap = int(0.8 * columns)
     texture[:, flap : flap + max(1, columns // 70)] = toned(base, rng, 0.65)
     labels.sticker(texture, rng, 0.42)
-    if rng.random() < 0.6:
-        labels.write_word(
-            texture, labels.part(columns, rows, 0.1, 0.1, 0.6, 0.3), labels.word(rng), toned(base, rng, 0.4)
-        )
     shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), 4, 0.5)
     texture = add_glare(multiply(texture, shade * _pillow(columns, rows, 0.25)), glare, 0.4)
     brush.face(texture, sheet_quad(brush), outline)
 
 
-def paint_cloth(brush: Brush, rng: np.random.Generator) -> None:
-    """Folded cloth: weave stripes, soft deep folds, a paper band or tag."""
-    outline = wavy_outline(rng, brush, 0.05, 0.10)
-    length, width, _ = brush.size
-    columns, rows = brush.texture_px(length, width)
-    base = object_colour(rng, brush.floor)
-    texture = labels.blank(columns, rows, base)
-    if rng.random() < 0.6:
-        pitch = max(3, rows // int(rng.integers(5, 12)))
-        second = print_colour(rng)
-        for i in range(0, rows, pitch):
-            texture[i : i + max(1, pitch // 3)] = second
-    texture = multiply(texture, 0.9 + 0.2 * smooth_noise(rng, columns, rows, 30))
-    shade, _ = crumple(rng, columns, rows, brush.light_on_texture(), int(rng.integers(4, 7)), 1.1)
-    texture = multiply(texture, shade * _pillow(columns, rows, 0.35))
-    fold = rows // 2 + int(rng.integers(-rows // 6 - 1, rows // 6 + 1))
-    texture[fold : fold + max(1, rows // 40)] = toned(base, rng, 0.45)
-    if rng.random() < 0.6:
-        labels.sticker(texture, rng, 0.25)
-    brush.face(texture, sheet_quad(brush), outline)
-
-
-Normal = tuple[float, float, float]
-
-
-def block_faces(length: float, width: float, height: float) -> list[tuple[str, Normal, Points]]:
-    """Names, outward normals and ``(4, 3)`` corners of a block's five visible faces, textures upright."""
-    x, y, z = length / 2, width / 2, height
-    sides: list[tuple[str, Normal, list[tuple[float, float, float]]]] = [
-        ('front', (0, 1, 0), [(-x, y, z), (x, y, z), (x, y, 0), (-x, y, 0)]),
-        ('back', (0, -1, 0), [(x, -y, z), (-x, -y, z), (-x, -y, 0), (x, -y, 0)]),
-        ('left', (-1, 0, 0), [(-x, -y, z), (-x, y, z), (-x, y, 0), (-x, -y, 0)]),
-        ('right', (1, 0, 0), [(x, y, z), (x, -y, z), (x, -y, 0), (x, y, 0)]),
-        ('top', (0, 0, 1), [(-x, -y, z), (x, -y, z), (x, y, z), (-x, y, z)]),
-    ]
-    return [(name, normal, np.array(corners)) for name, normal, corners in sides]
-
-
-def paint_block(brush: Brush, textures: dict[str, Pixels]) -> None:
-    """Draw the faces of the object's bounding block that the camera sees.
-
-    Args:
-        brush: Where to.
-        textures: ``(h, w, 3) uint8`` for ``top``, ``long`` (front and back) and ``short`` (left and right).
-    """
-    for name, normal, corners in block_faces(*brush.size):
-        middle = corners.mean(axis=0)
-        if not brush.sees((float(middle[0]), float(middle[1]), float(middle[2])), normal):
-            continue
-        key = {'front': 'long', 'back': 'long', 'left': 'short', 'right': 'short'}.get(name, name)
-        brush.face(textures[key], corners, shade=min(1.12, brush.shade(normal)))
-    length, width, height = brush.size
-    top = block_faces(length, width, height)[-1][2]
-    b, g, r = (float(channel) for channel in textures['top'].reshape(-1, 3).mean(axis=0))
-    brush.line(
-        top, (int(min(255, 1.3 * b + 12)), int(min(255, 1.3 * g + 12)), int(min(255, 1.3 * r + 12))), 1, closed=True
-    )
+def paint_block(brush: Brush, top: Pixels, long: Pixels, short: Pixels) -> None:
+    """Draw the faces of the object's bounding block that the camera sees, from textures of three kinds of face."""
+    x, y, z = brush.size[0] / 2, brush.size[1] / 2, brush.size[2]
+    lid = level_quad(-x, -y, x, y, z)
+    for texture, (u, v), (a, b) in (
+        (long, (0, 1), ((-x, y), (x, y))),
+        (long, (0, -1), ((x, -y), (-x, -y))),
+        (short, (-1, 0), ((-x, -y), (-x, y))),
+        (short, (1, 0), ((x, y), (x, -y))),
+    ):
+        if brush.sees((u * x, v * y, z / 2), (u, v, 0.0)):
+            side = np.array([(*a, z), (*b, z), (*b, 0.0), (*a, 0.0)])
+            brush.face(texture, side, shade=min(1.12, brush.shade((u, v, 0.0))))
+    brush.face(top, lid, shade=min(1.12, brush.shade((0.0, 0.0, 1.0))))
+    edge = [int(min(255, 1.3 * float(channel) + 12)) for channel in top.reshape(-1, 3).mean(axis=0)]
+    brush.line(lid, (edge[0], edge[1], edge[2]), 1, closed=True)
 
 
 def _finish(rng: np.random.Generator, texture: Pixels, gloss: float) -> Pixels:
@@ -258,10 +149,10 @@ def paint_box(brush: Brush, rng: np.random.Generator) -> None:
     top = labels.design(rng, *brush.texture_px(length, width), base)
     if rng.random() < 0.4:
         labels.sticker(top, rng, 0.3)
-    long = labels.design(rng, *brush.texture_px(length, height), base, 4 if rng.random() < 0.5 else 5)
+    long = labels.design(rng, *brush.texture_px(length, height), base, 2)
     short = labels.blank(*brush.texture_px(width, height), base)
     labels.small_print(short, labels.part(short.shape[1], short.shape[0], 0.15, 0.25, 0.85, 0.75), WHITE, rng)
-    paint_block(brush, {'top': _finish(rng, top, 0.45), 'long': long, 'short': short})
+    paint_block(brush, _finish(rng, top, 0.45), long, short)
 
 
 def paint_carton(brush: Brush, rng: np.random.Generator) -> None:
@@ -277,13 +168,9 @@ def paint_carton(brush: Brush, rng: np.random.Generator) -> None:
         labels.rectangle(top, (0, rows // 2 - tape, columns, rows // 2 + tape), colour)
     if rng.random() < 0.8:
         labels.sticker(top, rng, 0.36)
-    if rng.random() < 0.6:
-        box = labels.part(columns, rows, 0.08, 0.62, 0.5, 0.9)
-        labels.write_word(top, box, labels.word(rng), (40, 50, 70))
     long = labels.blank(*brush.texture_px(length, height), base)
-    labels.small_print(long, labels.part(long.shape[1], long.shape[0], 0.1, 0.3, 0.4, 0.8), (50, 60, 80), rng)
     short = labels.blank(*brush.texture_px(width, height), base)
-    paint_block(brush, {'top': _finish(rng, top, 0.1), 'long': long, 'short': short})
+    paint_block(brush, _finish(rng, top, 0.1), long, short)
 
 
 def paint_book(brush: Brush, rng: np.random.Generator) -> None:
@@ -291,13 +178,13 @@ def paint_book(brush: Brush, rng: np.random.Generator) -> None:
     length, width, height = brush.size
     base = object_colour(rng, brush.floor)
     columns, rows = brush.texture_px(length, width)
-    cover = np.ascontiguousarray(labels.design(rng, columns, rows, base, int(rng.integers(1, 5))))
+    cover = np.ascontiguousarray(labels.design(rng, columns, rows, base))
     labels.rectangle(cover, (0, 0, columns, max(1, rows // 22)), toned(base, rng, 0.7))
     pages = labels.blank(*brush.texture_px(length, height), (190, 208, 214))
     pages[::2] = (160, 180, 188)
     pages[: max(1, pages.shape[0] // 6)] = base
     short = pages[:, : max(4, round(pages.shape[1] * width / length))]
-    paint_block(brush, {'top': _finish(rng, cover, 0.6), 'long': pages, 'short': short})
+    paint_block(brush, _finish(rng, cover, 0.6), pages, short)
 
 
 def paint_blister(brush: Brush, rng: np.random.Generator) -> None:
@@ -308,17 +195,12 @@ def paint_blister(brush: Brush, rng: np.random.Generator) -> None:
     card = labels.design(rng, columns, rows, base)
     hole = (int(0.06 * columns), rows // 2)
     cv2.ellipse(card, hole, (max(1, rows // 30), max(2, rows // 9)), 0, 0, 360, toned(brush.floor, rng, 0.4), -1)
-    x, y = length / 2, width / 2
-    cut = 0.08 * width
-    outline = [(-x + cut, -y), (x - cut, -y), (x, -y + cut), (x, y - cut), (x - cut, y), (-x + cut, y)]
-    outline += [(-x, y - cut), (-x, -y + cut)]
-    brush.face(card, sheet_quad(brush, 0.1), np.array([(a, b, 0.1 * height) for a, b in outline]))
+    brush.face(card, sheet_quad(brush, 0.1), wavy_outline(rng, brush, 0.0, 0.08, 0.1))
     bubble_w, bubble_h = brush.texture_px(0.6 * length, 0.66 * width)
     bubble = labels.blank(bubble_w, bubble_h, toned(base, rng, 1.15))
     goods = print_colour(rng)
-    cv2.ellipse(
-        bubble, (bubble_w // 2, bubble_h // 2), (int(0.4 * bubble_w), int(0.28 * bubble_h)), 0, 0, 360, goods, -1
-    )
+    middle, axes = (bubble_w // 2, bubble_h // 2), (int(0.4 * bubble_w), int(0.28 * bubble_h))
+    cv2.ellipse(bubble, middle, axes, 0, 0, 360, goods, -1)
     labels.rectangle(bubble, labels.part(bubble_w, bubble_h, 0.3, 0.4, 0.7, 0.6), toned(goods, rng, 0.6))
     cv2.rectangle(bubble, (0, 0), (bubble_w - 1, bubble_h - 1), (215, 218, 220), max(1, bubble_h // 18))
     bubble = add_glare(bubble, spot(bubble_w, bubble_h, float(rng.random()), float(rng.random()), 0.2), 0.9)
@@ -347,12 +229,8 @@ def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
             if holes:
                 for a, b in ((0.5, 0.5), (0.25, 0.3), (0.75, 0.35), (0.3, 0.75), (0.72, 0.74), (0.5, 0.15)):
                     cv2.circle(texture, (int(a * size), int(b * size)), max(1, size // 13), toned(ball, rng, 0.4), -1)
-            step = max(3, size // 8)
-            for line in range(0, 2 * size, step):
-                cv2.line(texture, (line, 0), (line - size, size), toned(ball, rng, 0.72), 1, cv2.LINE_AA)
-                cv2.line(texture, (size - line, 0), (2 * size - line, size), toned(ball, rng, 0.72), 1, cv2.LINE_AA)
             centre = (-length / 2 + (i + 0.5) * pitch_x, -width / 2 + (j + 0.5) * pitch_y)
             sphere_shade(brush, texture, centre, radius, height / 2)
     y = 0.48 * width
-    front = labels.design(rng, *brush.texture_px(card, 2 * y), BLACK if rng.random() < 0.4 else print_colour(rng), 4)
+    front = labels.design(rng, *brush.texture_px(card, 2 * y), BLACK if rng.random() < 0.4 else print_colour(rng), 2)
     brush.face(front, level_quad(length / 2 - card, -y, length / 2, y, 0.5 * height))

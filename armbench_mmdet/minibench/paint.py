@@ -20,16 +20,8 @@ CARDBOARD: Colour = (92, 138, 176)
 _MIN_CONTRAST = 65  # of an object and the floor, in the channel that differs most
 
 # Weight, hue, saturation, value.
-_TOTES = (
-    (30, 0.13, 0.52, 0.52),
-    (18, 0.105, 0.42, 0.62),
-    (10, 0.60, 0.10, 0.42),
-    (12, 0.60, 0.55, 0.50),
-    (8, 0.40, 0.45, 0.36),
-    (7, 0.01, 0.55, 0.46),
-    (5, 0.06, 0.60, 0.55),
-    (5, 0.10, 0.12, 0.68),
-)
+_TOTES = [(30, 0.13, 0.52, 0.52), (18, 0.105, 0.42, 0.62), (10, 0.60, 0.10, 0.42), (12, 0.60, 0.55, 0.50)]
+_TOTES += [(8, 0.40, 0.45, 0.36), (7, 0.01, 0.55, 0.46), (10, 0.08, 0.36, 0.62)]
 # Weight, hue: what brands print in.
 _INKS = ((6, 0.0), (3, 0.05), (4, 0.13), (2, 0.24), (4, 0.36), (3, 0.48), (7, 0.58), (4, 0.63), (2, 0.76), (3, 0.93))
 
@@ -129,14 +121,8 @@ def lit(colour: Colour, shade: float) -> Colour:
 class Brush:
     """One object's patch: what is drawn in local 3-D coordinates lands in ``image`` and ``mask``.
 
-    Attributes:
-        image: ``(h, w, 3) uint8`` BGR colours.
-        mask: ``(h, w) uint8`` 255 where the object is.
-        opacity: ``(h, w) uint8`` for translucent objects, else None.
-        left_px: Canvas column of the patch's first column.
-        top_px: Canvas row of the patch's first row.
-        scale_px: Pixels per tote length as if the object lay on the floor: copies get equal textures wherever they lie.
-        floor: The floor's colour, to keep away from.
+    Textures are as fine as if the object lay on the floor, so that copies look alike wherever they lie; ``floor`` is
+    the colour to keep away from.
     """
 
     def __init__(self, camera: Camera, light: Light, pose: Pose, size: Size, floor: Colour) -> None:
@@ -151,7 +137,6 @@ class Brush:
         shape = (int(high[1]) - self.top_px, int(high[0]) - self.left_px)
         self.image: Pixels = np.zeros((*shape, 3), np.uint8)
         self.mask: Pixels = np.zeros(shape, np.uint8)
-        self.opacity: Pixels | None = None
         self.scale_px = camera.scale_px(height / 2)
 
     def project(self, local: Points) -> Points:
@@ -187,14 +172,7 @@ class Brush:
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
     def face(self, texture: Pixels, quad: Points, outline: Points | None = None, shade: float = 1.0) -> None:
-        """Draw a texture.
-
-        Args:
-            texture: ``(h, w, 3) uint8``.
-            quad: ``(4, 3)`` local places of the texture's corners: first row left, right, last row right, left.
-            outline: ``(N, 3)`` local outline to cut it to; None for the quad itself.
-            shade: Brightness factor.
-        """
+        """Draw a texture ``(h, w, 3)`` between the ``(4, 3)`` places of its corners, cut to an outline ``(N, 3)``."""
         quad_px = self.project(quad)
         outline_px = quad_px if outline is None else self.project(outline)
         window = self._window(outline_px)
@@ -235,10 +213,6 @@ class Brush:
             self.image, [fixed(self.project(points))], closed, colour, max(1, width_px), cv2.LINE_AA, _SUBPIXEL_BITS
         )
 
-    def see_through(self, opacity: Pixels) -> None:
-        """Make the object translucent; ``opacity`` is ``(h, w) uint8`` like the patch."""
-        self.opacity = opacity
-
 
 Field = MatLike
 """``(h, w) float32`` brightness factors, or glare in 0…1."""
@@ -262,18 +236,9 @@ def multiply(image: Pixels, field: Field) -> Pixels:
 def crumple(
     rng: np.random.Generator, width_px: int, height_px: int, light: tuple[float, float], cells: int, depth: float
 ) -> tuple[Field, Field]:
-    """Folds of film or cloth.
+    """Folds of film: brightness factors around 1 and glare in 0…1, both ``(height, width) float32``.
 
-    Args:
-        rng: Source of randomness.
-        width_px: Width of the face.
-        height_px: Height of the face.
-        light: Light direction along the face's two axes.
-        cells: Number of folds along the longer side.
-        depth: Strength of the shading, about 1.
-
-    Returns:
-        Brightness factors around 1 and glare in 0…1, both ``(height, width) float32``.
+    ``light`` is its direction along the face's two axes, ``cells`` the number of folds along the longer side.
     """
     w, h = max(6, width_px // 2), max(6, height_px // 2)
     bumps = smooth_noise(rng, w, h, cells)

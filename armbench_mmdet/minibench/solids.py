@@ -1,4 +1,4 @@
-"""Bottles, rolls, tubes, cans, jars, balls: lying and standing solids."""
+"""Bottles, rolls, tubes, cans, tape, balls: lying and standing solids."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armbench_mmdet.minibench import labels
-from armbench_mmdet.minibench.camera import Points, circle, cos_sin, level_quad
+from armbench_mmdet.minibench.camera import circle, cos_sin, level_quad
 from armbench_mmdet.minibench.paint import (
-    BLACK,
     WHITE,
     Brush,
     Colour,
@@ -39,13 +38,7 @@ def _radii(profile: Profile, columns: int) -> NDArray[np.float32]:
 def turned_shading(
     radii: NDArray[np.float32], rows: int, light: tuple[float, float], gloss: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Light on a solid of revolution seen from above.
-
-    Args:
-        radii: ``(w,) float32`` radius of each column, 1 at the thickest.
-        rows: Texture rows; they span the largest diameter.
-        light: Light direction along the texture's two axes.
-        gloss: Strength of the highlight, 0…1.
+    """Light on a lying solid of revolution seen from above, of ``(w,)`` radii, 1 at the thickest.
 
     Returns:
         Brightness factors, highlights 0…1 and the row of the unrolled label for each pixel (−1…1 of the visible
@@ -53,15 +46,14 @@ def turned_shading(
     """
     v = ((np.arange(rows, dtype=np.float32) + 0.5) / rows * 2 - 1)[:, None]
     side = np.clip(v / np.maximum(radii, 0.05)[None, :], -0.999, 0.999)
-    up = np.sqrt(1 - side * side)
-    facing = up * np.float32(0.8) + side * np.float32(light[1]) * np.float32(0.8)
+    facing = (np.sqrt(1 - side * side) + side * np.float32(light[1])) * np.float32(0.8)
     shade = np.float32(0.38) + np.float32(0.72) * np.clip(facing, 0, 1)
     glint = np.clip(1 - np.abs(side - np.float32(0.45 * light[1])) * np.float32(5.5), 0, 1)
     return shade, glint * glint * np.float32(gloss), np.arcsin(side) * np.float32(2 / math.pi)
 
 
 def shaded(texture: Pixels, shade: NDArray[np.float32]) -> Pixels:
-    """A texture times brightness factors, each ``(h, w)``, at full precision."""
+    """A texture times brightness factors, each ``(h, w)``."""
     return cv2.multiply(texture, np.repeat(shade[:, :, None], 3, axis=2).astype(np.float32), dtype=cv2.CV_8U)
 
 
@@ -87,30 +79,18 @@ def paint_turned(brush: Brush, flat: Pixels, profile: Profile, ends: tuple[Colou
     radii = _radii(profile, flat.shape[1])
     shade, glint, unrolled = turned_shading(radii, flat.shape[0], brush.light_on_texture(), gloss)
     texture = add_glare(shaded(_wrapped(flat, unrolled), shade), glint)
-    for (place, share), colour, normal in zip(
-        (profile[0], profile[-1]), ends, ((-1.0, 0.0, 0.0), (1.0, 0.0, 0.0)), strict=True
-    ):
-        disc = np.array([(place * length, share * radius * c, axis + share * height / 2 * s) for c, s in _RIM])
-        brush.hull(disc, colour, 0.4 + 0.5 * brush.shade(normal))
+    x, caps = length / 2, ((profile[0], ends[0], -1.0), (profile[-1], ends[1], 1.0))
+    for (place, share), colour, to in caps:
+        disc = np.array([(place * length, share * radius * c, axis * (1 + share * s)) for c, s in _RIM])
+        brush.hull(disc, colour, 0.4 + 0.5 * brush.shade((to, 0.0, 0.0)))
     places = [(x * length, r * radius) for x, r in profile]
     outline = [(x, r, axis) for x, r in places] + [(x, -r, axis) for x, r in reversed(places)]
-    x = length / 2
     brush.face(texture, level_quad(-x, -radius, x, radius, axis), np.array(outline))
-    if brush.sees((x, 0, axis), (1, 0, 0)):
-        _end_ring(brush, profile[-1], ends[1])
-    if brush.sees((-x, 0, axis), (-1, 0, 0)):
-        _end_ring(brush, profile[0], ends[0])
-
-
-def _end_ring(brush: Brush, end: tuple[float, float], colour: Colour) -> None:
-    length, width, height = brush.size
-    place, share = end
-    disc = np.array([(place * length, share * width / 2 * c, height / 2 * (1 + share * s)) for c, s in _RIM])
-    brush.hull(disc, colour, 0.72)
-    inner = disc.copy()
-    inner[:, 1] *= 0.7
-    inner[:, 2] = height / 2 + (inner[:, 2] - height / 2) * 0.7
-    brush.hull(inner, colour, 0.55)
+    for (place, share), colour, to in caps:
+        if brush.sees((to * x, 0, axis), (to, 0, 0)):
+            for size, bright in ((1.0, 0.72), (0.7, 0.55)):
+                ring = [(place * length, size * share * radius * c, axis * (1 + size * share * s)) for c, s in _RIM]
+                brush.hull(np.array(ring), colour, bright)
 
 
 def _bands(flat: Pixels, spans: list[tuple[float, float, Colour]]) -> None:
@@ -163,42 +143,17 @@ def paint_roll(brush: Brush, rng: np.random.Generator) -> None:
     paint_turned(brush, flat, [(-0.5, 1.0), (0.5, 1.0)], ends, 0.15 + 0.6 * rng.random())
 
 
-def paint_tool(brush: Brush, rng: np.random.Generator) -> None:
-    """A torch, screwdriver or brush: handle with grip rings, thinner shaft, thick head."""
+def paint_tube(brush: Brush, rng: np.random.Generator) -> None:
+    """A squeeze tube: a flat crimped end, and a body that narrows towards the cap."""
     length, width, _ = brush.size
     base = object_colour(rng, brush.floor)
-    split, thin = 0.05 + 0.15 * rng.random(), 0.35 + 0.35 * rng.random()
-    head = 0.3 + 0.08 * rng.random()
-    profile = [(-0.5, 0.55), (-0.47, 0.7), (split - 0.05, 0.75), (split, thin), (head - 0.04, thin), (head, 1.0)]
-    profile += [(0.47, 1.0), (0.5, 0.85)]
-    flat = labels.blank(*brush.texture_px(length, width), base)
-    second = accent_colour(rng, base)
-    _bands(flat, [(0.5 + split, 0.5 + head - 0.03, (150, 152, 155) if rng.random() < 0.5 else second)])
-    _bands(flat, [(0.05 + 0.06 * i, 0.07 + 0.06 * i, toned(base, rng, 0.55)) for i in range(5)])
-    _bands(flat, [(0.9, 0.94, second)])
-    paint_turned(brush, flat, profile, (base, BLACK), 0.3 + 0.5 * rng.random())
-
-
-def paint_tube(brush: Brush, rng: np.random.Generator) -> None:
-    """A squeeze tube: flat crimped end, body that gets round towards the cap."""
-    length, width, height = brush.size
-    base = object_colour(rng, brush.floor)
-    columns, rows = brush.texture_px(length, width)
     cap = 0.13 + 0.06 * rng.random()
-    flat = labels.blank(columns, rows, base)
+    flat = labels.blank(*brush.texture_px(length, width), base)
     _label(flat, rng, 0.14, 0.8 - cap, base)
     lid = WHITE if rng.random() < 0.4 else print_colour(rng)
-    _bands(flat, [(0.03, 0.05, toned(base, rng, 0.7)), (0.07, 0.085, toned(base, rng, 0.75)), (1 - cap, 1, lid)])
-    profile: Profile = [(-0.5, 1.0), (-0.42, 0.99), (0.42 - cap, 0.72), (0.5 - cap, 0.5), (0.5, 0.46)]
-    shade, glint, _ = turned_shading(_radii(profile, columns), rows, brush.light_on_texture(), 0.3 + 0.5 * rng.random())
-    round_share = np.clip(np.linspace(0.15, 1.3, columns, dtype=np.float32), 0, 1)[None, :]
-    shade = 1 + (shade - 1) * round_share
-    texture = add_glare(shaded(flat, shade), glint * round_share)
-    x, y = length / 2, width / 2
-    rise = [(px * length, r * y, height * (0.1 + 0.4 * (px + 0.5))) for px, r in profile]
-    outline: Points = np.array(rise + [(a, -b, c) for a, b, c in reversed(rise)])
-    low, high = 0.1 * height, 0.5 * height
-    brush.face(texture, np.array([(-x, -y, low), (x, -y, high), (x, y, high), (-x, y, low)]), outline)
+    _bands(flat, [(0.03, 0.05, toned(base, rng, 0.7)), (1 - cap, 1, lid)])
+    profile = [(-0.5, 1.0), (-0.42, 0.99), (0.42 - cap, 0.72), (0.5 - cap, 0.5), (0.5, 0.46)]
+    paint_turned(brush, flat, profile, (base, lid), 0.3 + 0.5 * rng.random())
 
 
 _SIDES = 28
@@ -249,30 +204,6 @@ def paint_can(brush: Brush, rng: np.random.Generator) -> None:
     _can_top(brush, (0, 0), radius, height, rng)
 
 
-def paint_jar(brush: Brush, rng: np.random.Generator) -> None:
-    """A standing jar or pot: body, shoulder and a screw lid with a printed disc."""
-    _, width, height = brush.size
-    base = object_colour(rng, brush.floor)
-    lid = accent_colour(rng, base) if rng.random() < 0.7 else toned(base, rng, 0.8)
-    radius = width / 2
-    neck = radius * (0.62 + 0.33 * rng.random())
-    _disc(brush, (0, 0), radius, 0.0, base, 0.55)
-    _cone(brush, (0, 0), (radius, 0.0), (radius, 0.62 * height), base)
-    _cone(brush, (0, 0), (radius, 0.62 * height), (neck, 0.75 * height), toned(base, rng, 0.95))
-    _disc(brush, (0, 0), radius, 0.62 * height, base)
-    _disc(brush, (0, 0), radius * 0.9, 0.68 * height, base, 0.85)
-    _disc(brush, (0, 0), neck, 0.75 * height, lid, 0.6)
-    _cone(brush, (0, 0), (neck, 0.75 * height), (neck, height), lid)
-    _disc(brush, (0, 0), neck, height, lid, 1.12)
-    _disc(brush, (0, 0), neck * 0.86, height, lid, 0.92)
-    if rng.random() < 0.6:
-        _disc(brush, (0, 0), neck * 0.6, height, accent_colour(rng, lid))
-    ridges = circle(neck, height, 40)
-    inner = circle(neck * 0.92, height, 40)
-    for i in range(0, 40, 2):
-        brush.line(np.array([ridges[i], inner[i]]), toned(lid, rng, 0.7))
-
-
 def paint_tape(brush: Brush, rng: np.random.Generator) -> None:
     """A roll of tape lying flat; the cardboard core shows the inside, and counts as part of the roll."""
     _, width, height = brush.size
@@ -288,21 +219,14 @@ def paint_tape(brush: Brush, rng: np.random.Generator) -> None:
 
 
 def paint_ball(brush: Brush, rng: np.random.Generator) -> None:
-    """A ball: sphere shading over one, two or three colours."""
+    """A ball with a word or a stripe."""
     _, width, height = brush.size
     base = object_colour(rng, brush.floor)
     columns, rows = brush.texture_px(width, width)
     texture = labels.blank(columns, rows, base)
-    style = int(rng.integers(3))
-    if style == 0:
-        labels.write_word(
-            texture, labels.part(columns, rows, 0.2, 0.38, 0.8, 0.62), labels.word(rng), accent_colour(rng, base)
-        )
-    elif style == 1:
-        colour = print_colour(rng)
-        for shift in (-0.45, 0.45):
-            centre = (int((0.5 + shift) * columns), rows // 2)
-            cv2.ellipse(texture, centre, (columns // 4, rows // 2), 0, 0, 360, colour, max(2, rows // 12), cv2.LINE_AA)
+    if rng.random() < 0.4:
+        box = labels.part(columns, rows, 0.2, 0.38, 0.8, 0.62)
+        labels.write_word(texture, box, labels.word(rng), accent_colour(rng, base))
     else:
         cv2.ellipse(texture, (columns // 2, rows // 2), (columns // 2, rows // 5), 30, 0, 360, print_colour(rng), -1)
     sphere_shade(brush, texture, (0.0, 0.0), width / 2, height / 2)
@@ -320,27 +244,3 @@ def sphere_shade(brush: Brush, texture: labels.Pixels, centre: tuple[float, floa
     cx, cy = centre
     quad = level_quad(cx - radius, cy - radius, cx + radius, cy + radius, z)
     brush.face(ball, quad, circle(radius, z, 32, centre))
-
-
-def paint_multipack(brush: Brush, rng: np.random.Generator) -> None:
-    """Cans in rows under shrink film."""
-    length, width, height = brush.size
-    base = object_colour(rng, brush.floor)
-    columns = 3 if length > 1.3 * width else 2
-    pitch_x, pitch_y = length / columns, width / 2
-    radius = min(pitch_x, pitch_y) / 2
-    x, y = length / 2, width / 2
-    film = toned(base, rng, 0.75)
-    high = level_quad(-x, -y, x, y, height)
-    brush.hull(np.concatenate([level_quad(-x * 0.95, -y * 0.95, x * 0.95, y * 0.95, 0), high]), film, 0.7)
-    brush.fill(high, film)
-    for i in range(columns):
-        for j in range(2):
-            centre = (-x + (i + 0.5) * pitch_x, -y + (j + 0.5) * pitch_y)
-            _disc(brush, centre, radius * 1.02, height, base, 0.8)
-            _can_top(brush, centre, radius * 0.92, height, rng)
-    for _ in range(9):
-        a, b = rng.uniform(-0.5, 0.5, 2)
-        da, db = rng.uniform(-0.12, 0.12, 2)
-        streak = np.array([(a * length, b * width, height), ((a + da) * length * 0.9, (b + db) * width * 0.9, height)])
-        brush.line(streak, (225, 228, 230), brush.px(0.002))

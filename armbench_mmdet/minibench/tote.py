@@ -1,4 +1,4 @@
-"""The tote and its surroundings: conveyor, frame, dark hall."""
+"""What objects lie in or on: the tote in its surroundings; a tray, a table or compartments."""
 
 from __future__ import annotations
 
@@ -31,16 +31,7 @@ _CORNERS = np.repeat(np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0
 class Tote:
     """A tote's measures in tote lengths (the outer length is 1) and its looks.
 
-    Attributes:
-        half_y: Half the outer width.
-        rim: Height of the rim above the floor.
-        lip: Width of the rim.
-        slope: How far the walls come in from rim to floor.
-        notch: Depth of the cut-outs in the short sides' silhouette; 0 for none.
-        notch_half: Half their length.
-        post: Depth of the handle posts inside the short walls; 0 for none.
-        colour: The plastic.
-        wear: Amount of scuffs, 0…1.
+    A notch is a cut-out in the silhouette of the short sides, 0 deep for none; ``wear`` is the amount of scuffs, 0…1.
     """
 
     half_y: float
@@ -49,7 +40,6 @@ class Tote:
     slope: float
     notch: float
     notch_half: float
-    post: float
     colour: Colour
     wear: float
 
@@ -63,7 +53,6 @@ def sample_tote(rng: np.random.Generator) -> Tote:
     """A random tote."""
     a = [float(value) for value in rng.random(8)]
     notch = 0.012 + 0.016 * a[4] if rng.random() < 0.8 else 0.0
-    post = 0.022 + 0.016 * a[6] if rng.random() < 0.75 else 0.0
     return Tote(
         half_y=0.31 + 0.035 * a[0],
         rim=0.24 + 0.09 * a[1],
@@ -71,17 +60,16 @@ def sample_tote(rng: np.random.Generator) -> Tote:
         slope=0.022 + 0.03 * a[3],
         notch=notch,
         notch_half=0.13 + 0.05 * a[5],
-        post=post,
         colour=tote_colour(rng),
         wear=a[7],
     )
 
 
-def rounded(half_x: float, half_y: float, radius: float, z: float, centre: tuple[float, float] = (0.0, 0.0)) -> Points:
+def rounded(half_x: float, half_y: float, radius: float, z: float) -> Points:
     """A rounded rectangle, 24 points from the right side's lower end on, ``(24, 3)``."""
     points = np.empty((len(_CORNERS), 3))
-    points[:, 0] = _CORNERS[:, 0] * (half_x - radius) + _ARCS[:, 0] * radius + centre[0]
-    points[:, 1] = _CORNERS[:, 1] * (half_y - radius) + _ARCS[:, 1] * radius + centre[1]
+    points[:, 0] = _CORNERS[:, 0] * (half_x - radius) + _ARCS[:, 0] * radius
+    points[:, 1] = _CORNERS[:, 1] * (half_y - radius) + _ARCS[:, 1] * radius
     points[:, 2] = z
     return points
 
@@ -109,9 +97,7 @@ class TotePainter:
         self._rim()
         self._walls()
         self._floor()
-        if self.tote.post:
-            self._posts()
-        self._rim_details()
+        self._sticker()
 
     def _fill(self, points: Points, colour: Colour) -> None:
         fill_polygon(self.canvas, self.camera.project(points), colour)
@@ -128,9 +114,6 @@ class TotePainter:
         self._fill(skirt, lit(colour, 0.35))
         self._fill(outline, lit(colour, 1.04))
         self._line(outline, lit(colour, 0.62), 0.004, closed=True)
-        step = rounded(0.5 - 0.3 * tote.lip, tote.half_y - 0.3 * tote.lip, 0.03, tote.rim)
-        if tote.notch == 0.0:
-            self._line(step, lit(colour, 1.22), 0.003, closed=True)
 
     def _walls(self) -> None:
         tote = self.tote
@@ -157,7 +140,7 @@ class TotePainter:
         self._line(rings[0], lit(tote.colour, 0.5), 0.004, closed=True)
 
     def _ribs(self, x: float, y: float) -> None:
-        """Stiffening ribs on the long walls, a grip opening in the short ones."""
+        """Stiffening ribs on the long walls."""
         tote = self.tote
         count = int(self.rng.integers(0, 6))
         top, low, wide = 0.76 * tote.rim, 0.05 * tote.rim, 0.007
@@ -170,13 +153,6 @@ class TotePainter:
                     a, b = place + shift, place + shift + wide
                     rib = np.array([(a, upper, top), (b, upper, top), (b, lower, low), (a, lower, low)])
                     self._fill(rib, lit(tote.colour, factor * shade))
-        if self.rng.random() < 0.5:
-            for sign in (-1, 1):
-                a, b = sign * (x - 0.3 * tote.slope), sign * (x - 0.45 * tote.slope)
-                grip = [(a, -0.07, 0.74 * tote.rim), (a, 0.07, 0.74 * tote.rim)]
-                grip += [(b, 0.06, 0.58 * tote.rim), (b, -0.06, 0.58 * tote.rim)]
-                self._fill(np.array(grip), lit(tote.colour, 0.24))
-                self._line(np.array(grip), lit(tote.colour, 0.6), 0.003, closed=True)
 
     def _floor(self) -> None:
         tote, rng = self.tote, self.rng
@@ -185,106 +161,29 @@ class TotePainter:
         self._fill(rounded(half_x, half_y, 0.03, 0.0), base)
         self._line(rounded(half_x, half_y, 0.03, 0.0), lit(tote.colour, 0.58), 0.006, closed=True)
         self._line(rounded(half_x * 0.965, half_y * 0.95, 0.02, 0.0), lit(tote.colour, 0.93), 0.004, closed=True)
-        style = int(rng.integers(3))
-        if style == 1:
+        if rng.random() < 0.3:
             for i in range(1, 6):
                 place = half_x * (i / 3 - 1)
                 self._line(np.array([(place, -half_y, 0), (place, half_y, 0)]), lit(base, 0.93), 0.004)
-        if style == 2:
-            for radius in (0.03, 0.05):
-                self._line(self._ring(0, 0, radius, 0.0), lit(base, 0.9), 0.003, closed=True)
-        for sx in (-1, 1):
-            for sy in (-1, 1):
-                self._fill(self._ring(sx * half_x * 0.68, sy * half_y * 0.62, 0.008, 0.0), lit(base, 0.4))
         for _ in range(int(6 + 50 * tote.wear)):
             a, b, da, db = rng.uniform(-1, 1, 4)
             start = (a * half_x * 0.95, b * half_y * 0.95, 0.0)
             stop = (start[0] + 0.06 * da * da * da, start[1] + 0.06 * db * db * db, 0.0)
             self._line(np.array([start, stop]), lit(base, 0.86 + 0.28 * float(rng.random())), 0.002)
 
-    def _ring(self, x: float, y: float, radius: float, z: float) -> Points:
-        return rounded(radius, radius, radius, z, (x, y))
-
-    def _block(self, x0: float, x1: float, y0: float, y1: float, low: float, high: float) -> None:
-        """A post from the short wall: side faces, then the front towards the middle, then its top."""
-        colour = self.tote.colour
-        for y, sign in ((y0, -1), (y1, 1)):
-            if self.camera.sees(np.array([x1, y, high]), (0.0, float(sign), 0.0)):
-                side = np.array([(x0, y, high), (x1, y, high), (x1, y, low), (x0, y, low)])
-                self._fill(side, lit(colour, 0.38 + 0.4 * self.light.shade((0.0, float(sign), 0.0))))
-        facing = 1.0 if x1 > x0 else -1.0
-        front = np.array([(x1, y0, high), (x1, y1, high), (x1, y1, low), (x1, y0, low)])
-        self._fill(front, lit(colour, 0.42 + 0.5 * self.light.shade((facing * 0.95, 0.0, 0.3))))
-        top = level_quad(x0, y0, x1, y1, high)
-        self._fill(top, lit(colour, 1.06))
-        self._line(top, lit(colour, 0.7), 0.003, closed=True)
-        middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
-        inset = np.array([(middle_x, middle_y, 0.0)]) + (top - (middle_x, middle_y, 0.0)) * (0.5, 0.55, 1.0)
-        self._line(inset, lit(colour, 0.78), 0.003, closed=True)
-
-    def _posts(self) -> None:
-        tote = self.tote
-        x = 0.5 - tote.lip
-        for side in (-1, 1):
-            for y in (-tote.notch_half - 0.05, tote.notch_half - 0.01):
-                self._block(side * (x + 0.004), side * (x - tote.post), y, y + 0.06, 0.3 * tote.rim, tote.rim)
-
-    def _rim_details(self) -> None:
-        """Holes along the rim, handle slots, at times a sticker."""
-        tote, rng = self.tote, self.rng
-        z, dark = tote.rim, lit(tote.colour, 0.22)
-        x, y = 0.5 - 0.5 * tote.lip, tote.half_y - 0.5 * tote.lip
-        count = int(rng.integers(3, 7))
-        hole = 0.0045
-        for i in range(count):
-            place = x * (2 * i / (count - 1) - 1) * 0.97
-            for sign in (-1, 1):
-                self._fill(self._ring(place, sign * y, hole, z), dark)
-        for sign in (-1, 1):
-            for place in (-0.75, -0.48, 0.48, 0.75):
-                self._fill(self._ring(sign * (x + 0.1 * tote.lip), place * y, hole, z), dark)
-            inner = sign * (0.5 - 0.6 * tote.lip - 0.6 * tote.notch)
-            for place in (-0.05, 0.05):
-                self._fill(rounded(0.007, 0.016, 0.0065, z, (inner, place)), dark)
+    def _sticker(self) -> None:
+        """At times, a barcode on the rim."""
+        tote, rng, z = self.tote, self.rng, self.tote.rim
         if rng.random() < 0.3:
-            left = float(rng.uniform(-0.3, 0.2))
-            side = 1 if rng.random() < 0.5 else -1
-            tag = [(left, y - 0.3 * tote.lip), (left + 0.09, y - 0.3 * tote.lip)]
-            tag += [(left + 0.09, y + 0.3 * tote.lip), (left, y + 0.3 * tote.lip)]
-            self._fill(np.array([(a, side * b, z) for a, b in tag]), mixed(WHITE, tote.colour, 0.2))
-            for i in range(7):
-                bar = np.array([(left + 0.015 + 0.01 * i, side * (y - 0.2 * tote.lip), z)] * 2)
-                bar[1, 1] = side * (y + 0.2 * tote.lip)
-                self._line(bar, (40, 40, 40), 0.003)
+            left, y = float(rng.uniform(-0.3, 0.2)), tote.half_y - 0.5 * tote.lip
+            near, far = y - 0.3 * tote.lip, y + 0.3 * tote.lip
+            self._fill(level_quad(left, near, left + 0.09, far, z), mixed(WHITE, tote.colour, 0.2))
+            for x in np.linspace(left + 0.015, left + 0.075, 7):
+                self._line(np.array([(x, near + 0.1 * tote.lip, z), (x, far - 0.1 * tote.lip, z)]), (40, 40, 40), 0.003)
 
 
 # Steel, dark steel, safety yellow, machine blue and green, in the hall's dim light.
 _PAINTS: tuple[Colour, ...] = ((82, 84, 86), (60, 61, 62), (48, 48, 50), (30, 110, 130), (110, 72, 40), (62, 84, 52))
-
-
-def _rollers(canvas: Pixels, rng: np.random.Generator, unit_px: float) -> None:
-    rows = canvas.shape[0]
-    pitch = max(4, int(unit_px * rng.uniform(0.06, 0.1)))
-    base = float(rng.uniform(25, 60))
-    profile = np.sin(np.linspace(0, np.pi, pitch)) ** 0.7
-    column = np.resize(profile, rows)[:, None, None] * base * np.array([1.0, 1.0, 0.98])
-    canvas[:] = column.astype(np.uint8)
-
-
-def _bar(canvas: Pixels, rng: np.random.Generator, unit_px: float, y_px: int) -> None:
-    """A light metal rail with slots."""
-    columns = canvas.shape[1]
-    level = int(rng.integers(95, 185))
-    x0, x1 = int(columns * rng.uniform(0.0, 0.3)), int(columns * rng.uniform(0.6, 1.0))
-    thick = max(3, int(unit_px * rng.uniform(0.03, 0.07)))
-    top = max(0, y_px - thick)
-    cv2.rectangle(canvas, (x0, top), (x1, y_px), (level, level, int(level * 0.97)), -1)
-    cv2.line(canvas, (x0, y_px), (x1, y_px), (level // 2,) * 3, max(1, thick // 6))
-    for share in (0.1, 0.9):
-        x = int(x0 + share * (x1 - x0))
-        cv2.ellipse(
-            canvas, (x, y_px - thick // 4), (max(2, thick // 2), max(1, thick // 4)), 0, 0, 360, (16, 16, 16), -1
-        )
 
 
 def _clutter(canvas: Pixels, rng: np.random.Generator, unit_px: float) -> None:
@@ -295,12 +194,10 @@ def _clutter(canvas: Pixels, rng: np.random.Generator, unit_px: float) -> None:
         x, y = int(rng.random() * columns), int(rng.random() * rows)
         colour = toned(_PAINTS[int(rng.integers(len(_PAINTS)))], rng)
         thick = max(2, int(unit_px * rng.uniform(0.02, 0.12)))
-        if style == 0:
-            cv2.rectangle(canvas, (x, 0), (x + thick, rows), colour, -1)
-            cv2.line(canvas, (x, 0), (x, rows), toned(colour, rng, 1.4), max(1, thick // 8))
-        elif style == 1:
-            cv2.rectangle(canvas, (0, y), (columns, y + thick), colour, -1)
-            cv2.line(canvas, (0, y), (columns, y), toned(colour, rng, 1.4), max(1, thick // 8))
+        if style < 2:
+            start, end = ((x, 0), (x, rows)) if style else ((0, y), (columns, y))
+            cv2.line(canvas, start, end, colour, thick)
+            cv2.line(canvas, start, end, toned(colour, rng, 1.4), max(1, thick // 8))
         elif style == 2:
             along = np.linspace(0, 1, 24)
             bend = 0.12 * np.sin(along * rng.uniform(2, 7) + 6 * rng.random()) + rng.uniform(-0.4, 0.4) * along
@@ -312,29 +209,65 @@ def _clutter(canvas: Pixels, rng: np.random.Generator, unit_px: float) -> None:
             cv2.rectangle(canvas, (x, y), (x + width, y + height), toned(colour, rng, 0.5), max(1, thick // 6))
 
 
-def paint_surround(canvas: Pixels, rng: np.random.Generator, unit_px: float, tote_top_px: int, cluttered: bool) -> None:
-    """Fill the canvas with what lies around the tote.
-
-    Args:
-        canvas: ``(H, W, 3) uint8``, painted over.
-        rng: Source of randomness.
-        unit_px: Pixels per tote length.
-        tote_top_px: Row of the tote's upper edge.
-        cluttered: Whether much of it is seen.
-    """
+def paint_surround(canvas: Pixels, rng: np.random.Generator, unit_px: float, cluttered: bool) -> None:
+    """Fill the canvas ``(H, W, 3) uint8`` with what lies around a tote: rollers, or a dark hall."""
     rows, columns = canvas.shape[:2]
-    style = int(rng.integers(4))
-    if style == 0:
-        _rollers(canvas, rng, unit_px)
+    if rng.random() < 0.25:
+        pitch = max(4, int(unit_px * rng.uniform(0.06, 0.1)))
+        profile = np.sin(np.linspace(0, np.pi, pitch)) ** 0.7 * rng.uniform(25, 60)
+        canvas[:] = np.resize(profile, rows)[:, None, None].astype(np.uint8)
     else:
-        level = float(rng.uniform(14, 44)) if not cluttered else float(rng.uniform(20, 80))
-        tint = np.array([1.0, 0.97, 0.95]) if style == 1 else np.array([0.95, 0.98, 1.0])
+        level = float(rng.uniform(20, 80) if cluttered else rng.uniform(14, 44))
         patch = smooth_noise(rng, 64, 48, 9)[:, :, None] * 0.6 + 0.7
-        canvas[:] = cv2.resize(np.clip(patch * level * tint, 0, 255).astype(np.uint8), (columns, rows))
+        canvas[:] = cv2.resize(np.clip(patch * level * (0.97, 0.98, 0.98), 0, 255).astype(np.uint8), (columns, rows))
     if cluttered:
         _clutter(canvas, rng, unit_px)
-    if rng.random() < 0.55:
-        _bar(canvas, rng, unit_px, tote_top_px + int(0.004 * unit_px))
-    if rng.random() < 0.3:
-        side = 0 if rng.random() < 0.5 else columns - max(2, int(0.02 * unit_px))
-        canvas[:, side : side + max(2, int(0.02 * unit_px))] = toned((90, 92, 95), rng)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the copies of same-object lie, in lengths of its own; ``cells`` counts compartments along x and y."""
+
+    half_y: float
+    cells: tuple[int, int] | None
+    is_tray: bool
+    colour: Colour
+    table: Colour
+    rim: float = 0.0
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> Bench:
+        """A random one: a dark tray, a light table, or compartments."""
+        style, level, half_y = int(rng.integers(3)), int(rng.integers(-15, 16)), float(rng.uniform(0.34, 0.37))
+        cells = (int(rng.integers(2, 5)), int(rng.integers(2, 4))) if style == 2 else None
+        table = (205 + level, 208 + level, 210 + level)
+        colour = table if style == 1 else (52 + level, 50 + level, 48 + level)
+        return cls(half_y, cells, style != 1, colour, table)
+
+    @property
+    def floor_half(self) -> tuple[float, float]:
+        """Half the length and width of where things lie."""
+        return 0.45, self.half_y - 0.05
+
+
+def paint_bench(canvas: Pixels, camera: Camera, bench: Bench, rng: np.random.Generator) -> None:
+    """Fill the canvas with a bench and the table around it, ``(H, W, 3) uint8``."""
+    canvas[:] = lit(bench.table, 0.9)
+    half_x, half_y = bench.floor_half
+    if bench.is_tray:
+        for grown, shade in ((0.05, 1.5), (0.03, 0.7), (0.0, 1.0)):
+            ring = rounded(half_x + grown, half_y + grown, 0.04, 0.0)
+            fill_polygon(canvas, camera.project(ring), lit(bench.colour, shade))
+    columns, rows = bench.cells or (1, 1)
+    places = [half_x * (2 * i / columns - 1) for i in range(1, columns)]
+    walls = [((x, -half_y, 0.0), (x, half_y, 0.0)) for x in places]
+    places = [half_y * (2 * i / rows - 1) for i in range(1, rows)]
+    walls += [((-half_x, y, 0.0), (half_x, y, 0.0)) for y in places]
+    for wall in walls:
+        width_px = max(2, round(0.02 * camera.scale_px(0.0)))
+        pixels = fixed(camera.project(np.array(wall)))
+        cv2.polylines(canvas, [pixels], False, lit(bench.colour, 1.6), width_px, cv2.LINE_AA, 4)
+    for _ in range(int(rng.integers(4, 20))):  # scratches
+        x, y, dx, dy = rng.uniform(-1, 1, 4) * (half_x, half_y, 0.04, 0.04)
+        mark = fixed(camera.project(np.array([(x, y, 0.0), (x + dx, y + dy, 0.0)])))
+        cv2.polylines(canvas, [mark], False, lit(bench.colour, float(rng.uniform(0.85, 1.2))), 1, cv2.LINE_AA, 4)

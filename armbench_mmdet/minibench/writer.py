@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import locked, remove_drafts, write_atomically
-from armbench_mmdet.minibench.outlines import CATEGORIES, scene_annotations
+from armbench_mmdet.minibench.outlines import categories, scene_annotations
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
 from armbench_mmdet.system import usable_cores
 
@@ -34,8 +34,8 @@ DEFAULT_COUNTS: Mapping[tuple[str, str], int] = {
     (SAME_OBJECT, 'test'): 60,
 }
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 2448
-VERSION = 1
-"""Raised whenever the same seed no longer gives the same annotations; older folders are then made anew."""
+VERSION = 2
+"""Raised whenever the same seed no longer gives the same annotations; older folders are then refused."""
 
 MARKER = 'minibench.json'
 LOCK = '.minibench.lock'
@@ -58,6 +58,13 @@ class _Job:
     height_px: int
 
 
+def image_size(subset: str, index: int, width_px: int, height_px: int) -> tuple[int, int]:
+    """Width and height: as in the release, same-object is less tall, and some images of the others are narrower."""
+    if subset == SAME_OBJECT:
+        return width_px, max(MIN_SIDE_PX, round(height_px * 0.92))
+    return (max(MIN_SIDE_PX, round(width_px * 0.8)), height_px) if index % 8 == 7 else (width_px, height_px)
+
+
 def image_name(seed: int, subset: int, split: int, index: int) -> str:
     """A ten-character name in ARMBench's manner, such as ``5R5WBCH7ZH.jpg``; no two pictures of a subset share one."""
     number = (subset * len(SPLITS) + split) * 10**8 + index
@@ -78,10 +85,6 @@ def _make(job: _Job) -> list[dict[str, Any]]:
     return scene_annotations(scene)
 
 
-def _start_worker() -> None:
-    cv2.setNumThreads(0)
-
-
 def _made(jobs: list[_Job], workers: int) -> Generator[list[dict[str, Any]], None, None]:
     """Make pictures, yielding their annotations in the jobs' order."""
     if workers <= 1:
@@ -96,38 +99,36 @@ def _made(jobs: list[_Job], workers: int) -> Generator[list[dict[str, Any]], Non
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
-        pool = context.Pool(workers, initializer=_start_worker)
+        pool = context.Pool(workers, initializer=cv2.setNumThreads, initargs=(0,))
     with pool:
         yield from pool.imap(_make, jobs, chunksize=4)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, separators=(',', ':')))
 
 
 def _coco(jobs: list[_Job], rows: list[list[dict[str, Any]]], subset: str, split: str) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, (job, found) in enumerate(zip(jobs, rows, strict=True), 1):
-        images.append({'id': image_id, 'file_name': job.path.name, 'width': job.width_px, 'height': job.height_px})
-        for row in found:
-            annotations.append({'id': len(annotations) + 1, 'image_id': image_id, **row})
+    sizes = [{'file_name': job.path.name, 'width': job.width_px, 'height': job.height_px} for job in jobs]
+    images = [{'id': number, **size} for number, size in enumerate(sizes, 1)]
+    owned = [{'image_id': number, **row} for number, found in enumerate(rows, 1) for row in found]
+    annotations = [{'id': number, **row} for number, row in enumerate(owned, 1)]
     return {
         'info': {'description': f'minibench {subset} {split}: procedural totes', 'version': str(VERSION)},
         'licenses': [],
         'images': images,
         'annotations': annotations,
-        'categories': CATEGORIES,
+        'categories': categories(subset),
     }
 
 
 def _checked(counts: Mapping[tuple[str, str], int], width_px: int, height_px: int, seed: int) -> None:
-    problems = []
-    for name, value in (('width_px', width_px), ('height_px', height_px)):
-        if not MIN_SIDE_PX <= value <= MAX_SIDE_PX:
-            problems.append(f'{name} must be {MIN_SIDE_PX}…{MAX_SIDE_PX}, got {value!r}')
-    if seed < 0:
-        problems.append(f'seed must be 0 or more, got {seed!r}')
+    sides = {'width_px': width_px, 'height_px': height_px}.items()
+    allowed = f'{MIN_SIDE_PX}…{MAX_SIDE_PX}'
+    problems = [
+        f'{name} must be {allowed}, got {value!r}' for name, value in sides if not MIN_SIDE_PX <= value <= MAX_SIDE_PX
+    ]
+    problems += [f'seed must be 0 or more, got {seed!r}'] if seed < 0 else []
     for (subset, split), count in counts.items():
         if subset not in SUBSETS or split not in SPLITS:
             problems.append(f'counts must name a subset of {SUBSETS} and a split of {SPLITS}, got {(subset, split)!r}')
@@ -152,15 +153,6 @@ def check_ours(out: Path) -> None:
             f'out must be an empty folder or one that minibench made (it would hold {MARKER}), '
             f'got {str(out)!r} with {min(found)!r} in it; choose another'
         )
-
-
-def _claim(out: Path) -> None:
-    """Take the folder, and clear what an earlier call left."""
-    check_ours(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for subset in SUBSETS:
-        if (out / subset).exists():
-            shutil.rmtree(out / subset)
 
 
 def make_minibench(
@@ -194,16 +186,20 @@ def make_minibench(
     """
     counts = dict(DEFAULT_COUNTS if counts is None else counts)
     _checked(counts, width_px, height_px, seed)
-    _claim(out)
-    identity = _identity(counts, width_px, height_px, seed)
-    _write_json(out / MARKER, {**identity, 'complete': False})
+    check_ours(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for subset in SUBSETS:  # what an earlier call left
+        shutil.rmtree(out / subset, ignore_errors=True)
+    listed = {f'{subset}/{split}': count for (subset, split), count in sorted(counts.items())}
+    identity = {'version': VERSION, 'seed': seed, 'width_px': width_px, 'height_px': height_px, 'counts': listed}
+    _write(out / MARKER, {**identity, 'complete': False})
     jobs: dict[tuple[str, str], list[_Job]] = {}
     for subset, split in sorted(counts, key=lambda key: (SUBSETS.index(key[0]), SPLITS.index(key[1]))):
         folder = out / subset / 'images'
         folder.mkdir(parents=True, exist_ok=True)
         a, b = SUBSETS.index(subset), SPLITS.index(split)
         jobs[subset, split] = [
-            _Job(folder / image_name(seed, a, b, i), seed, a, b, i, width_px, height_px)
+            _Job(folder / image_name(seed, a, b, i), seed, a, b, i, *image_size(subset, i, width_px, height_px))
             for i in range(counts[subset, split])
         ]
     flat = [job for group in jobs.values() for job in group]
@@ -215,45 +211,45 @@ def make_minibench(
             for row in itertools.islice(made, len(group)):
                 rows.append(row)
                 shown.update()
-            _write_json(out / subset / f'{split}.json', _coco(group, rows, subset, split))
-    _write_json(out / MARKER, {**identity, 'complete': True})
+            _write(out / subset / f'{split}.json', _coco(group, rows, subset, split))
+    _write(out / MARKER, {**identity, 'complete': True})
 
 
-def _identity(counts: Mapping[tuple[str, str], int], width_px: int, height_px: int, seed: int) -> dict[str, Any]:
-    listed = {f'{subset}/{split}': count for (subset, split), count in sorted(counts.items())}
-    return {'version': VERSION, 'seed': seed, 'width_px': width_px, 'height_px': height_px, 'counts': listed}
+def _marker(root: Path) -> dict[str, Any]:
+    """What a folder says of the minibench in it; nothing where there is none, or only a part."""
+    try:
+        content = json.loads((root / MARKER).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    whole = content.get('complete') and all((root / f'{name}.json').is_file() for name in content.get('counts', {}))
+    return content if whole else {}
 
 
 def is_complete(root: Path) -> bool:
     """Whether a folder holds a finished minibench of this version, whatever its size and seed."""
-    marker = root / MARKER
-    if not marker.is_file():
-        return False
-    try:
-        content = json.loads(marker.read_text())
-    except json.JSONDecodeError:
-        return False
-    if not content.get('complete') or content.get('version') != VERSION:
-        return False
-    return all((root / f'{name}.json').is_file() for name in content.get('counts', {}))
+    return _marker(root).get('version') == VERSION
 
 
 def ensure_minibench(root: Path, train_images: int | None = None) -> None:
     """Make minibench in a folder unless a complete one is there.
 
-    A complete minibench of another size, seed or number of pictures is left as it is; an interrupted one, or one made
-    by an older version of the generator, is made anew. Several processes may call this at once: one makes it, the
-    others wait.
+    A complete minibench of another size, seed or number of pictures is left as it is; an interrupted one is made anew.
+    Several processes may call this at once: one makes it, the others wait.
 
     Args:
         root: Folder of the data set.
         train_images: Training pictures of mix, if not the default 400; the other splits stay the same pictures.
 
     Raises:
-        InputError: If the folder holds something that minibench did not make.
+        InputError: If the folder holds something that minibench did not make, or what an older version of it made.
     """
     if is_complete(root):
         return
+    if older := _marker(root).get('version'):
+        raise InputError(
+            f'minibench must be of version {VERSION}, got {older} (in {root}); make it anew with '
+            f'`python tools/make_minibench.py {root} --overwrite`, and train anew: results of both do not compare'
+        )
     check_ours(root)
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / LOCK, f'waiting for another process that makes minibench in {root}'):

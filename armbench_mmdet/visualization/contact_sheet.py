@@ -18,6 +18,7 @@ from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
+from armbench_mmdet.minibench.writer import image_size
 from armbench_mmdet.transforms import (
     LazyResize,
     LoadPolygons,
@@ -32,7 +33,7 @@ from armbench_mmdet.visualization.instances import Instance, draw_overlay, resiz
 _MARGIN_PX = 6
 _TITLE_PX = 22
 _SHOWN_PX = 512
-_SHOWN_SUBSETS = (MIX,) * 8 + (ZOOMED_OUT,) * 2 + (SAME_OBJECT,) * 2
+_SHOWN_SUBSETS = (MIX,) * 6 + (ZOOMED_OUT,) * 2 + (SAME_OBJECT,) * 4
 AUGMENTATIONS = (ToteCropJitter, ZoomOutTote, ToteCopyPaste, WarehouseLighting)
 
 
@@ -148,17 +149,19 @@ def _chosen(size: int, num: int, seed: int) -> list[int]:
 
 
 def minibench_sheet(width_px: int = 320, height_px: int = 256, seed: int = 0) -> np.ndarray:
-    """Twelve procedural totes, each beside its masks: 8 of mix, 2 zoomed-out, 2 same-object.
+    """Twelve procedural scenes, each beside its masks: 6 of mix, 2 zoomed-out, 4 same-object.
 
     They are the first of the test splits that :func:`~armbench_mmdet.minibench.make_minibench` makes from ``seed``.
     """
     cells = []
     for number, subset in enumerate(_SHOWN_SUBSETS):
-        rng = np.random.default_rng([seed, SUBSETS.index(subset), 2, number - _SHOWN_SUBSETS.index(subset)])
-        scene = render_scene(rng, subset, width_px, height_px)
-        planes = [scene.tote_mask, *(scene.id_map == item.id for item in scene.objects)]
-        masks = mask_api.encode(np.asfortranarray(np.stack(planes, axis=2).astype(np.uint8)))
-        instances = [Instance(mask, 'object' if place else 'tote') for place, mask in enumerate(masks)]
+        index = number - _SHOWN_SUBSETS.index(subset)
+        rng = np.random.default_rng([seed, SUBSETS.index(subset), 2, index])
+        scene = render_scene(rng, subset, *image_size(subset, index, width_px, height_px))
+        planes = {} if scene.tote_mask is None else {'tote': scene.tote_mask}
+        planes |= {f'object {item.id}': scene.id_map == item.id for item in scene.objects}
+        codes = {name: mask_api.encode(np.asfortranarray(plane, np.uint8)) for name, plane in planes.items()}
+        instances = [Instance(code, name.partition(' ')[0]) for name, code in codes.items()]
         drawn = draw_overlay(scene.image, instances, with_text=False)
         beside = cv2.resize(drawn, scene.image.shape[1::-1], interpolation=cv2.INTER_AREA)
         cells.append(np.concatenate([scene.image, beside], axis=1))

@@ -38,9 +38,11 @@ def test_any_size(subset: str, size: tuple[int, int]) -> None:
     scene = render_scene(np.random.default_rng(3), subset, *size)
     assert scene.image.shape == (size[1], size[0], 3)
     assert scene.image.dtype == np.uint8
-    assert scene.id_map.shape == scene.tote_mask.shape == (size[1], size[0])
-    assert scene.id_map.dtype == np.int32
-    assert scene.tote_mask.dtype == bool
+    assert (scene.id_map.shape, scene.id_map.dtype) == ((size[1], size[0]), np.int32)
+    if subset == SAME_OBJECT:
+        assert scene.tote_mask is None
+        return
+    assert (scene.tote_mask.shape, scene.tote_mask.dtype) == ((size[1], size[0]), bool)
     assert scene.tote_mask.any()
 
 
@@ -64,7 +66,7 @@ def test_totes_are_full_and_objects_partly_hidden(mixed: list[Scene]) -> None:
 
 
 def test_many_kinds_appear(mixed: list[Scene]) -> None:
-    assert len({item.kind for scene in mixed for item in scene.objects}) >= 15
+    assert len({item.kind for scene in mixed for item in scene.objects}) >= 12
 
 
 def test_objects_stand_out_from_the_floor(mixed: list[Scene]) -> None:
@@ -87,13 +89,21 @@ def test_zoomed_out_totes_are_small(mixed: list[Scene]) -> None:
     assert max(widths) < 0.72
 
 
-def test_same_object_scenes_hold_touching_copies() -> None:
-    for scene in scenes(SAME_OBJECT, 6):
+def test_same_object_scenes_hold_a_few_copies_some_of_them_touching() -> None:
+    touching = []
+    for scene in scenes(SAME_OBJECT, 20):
         assert len({item.kind for item in scene.objects}) == 1
-        assert len(scene.objects) >= 2
+        assert 1 <= len(scene.objects) <= 10
+        assert all(item.visible_frac > 0.6 for item in scene.objects)
         ids = scene.id_map
         pairs = ((ids[:, 3:], ids[:, :-3]), (ids[3:], ids[:-3]))
-        assert any(((a != b) & (a > 0) & (b > 0)).any() for a, b in pairs)
+        touching.append(any(((a != b) & (a > 0) & (b > 0)).any() for a, b in pairs))
+    assert 0.2 < np.mean(touching) < 0.8
+
+
+def test_some_totes_are_empty() -> None:
+    counts = [len(scene.objects) for scene in scenes(MIX, 60)]
+    assert 1 <= counts.count(0) <= 6
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.name)

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.minibench import DEFAULT_COUNTS, SUBSETS, ensure_minibench, make_minibench, writer
 from armbench_mmdet.minibench import writer as first_use
+from armbench_mmdet.minibench.scene import SAME_OBJECT
 from armbench_mmdet.minibench.writer import MARKER, image_name, is_complete
 
 COUNTS = {(SUBSETS[0], 'train'): 5, (SUBSETS[0], 'val'): 2, **{(name, 'test'): 3 for name in SUBSETS}}
@@ -35,7 +36,8 @@ def test_the_folder_has_armbenchs_shape(made: Path) -> None:
         content = json.loads((made / subset / f'{split}.json').read_text())
         assert [row['id'] for row in content['images']] == list(range(1, count + 1))
         assert [row['id'] for row in content['annotations']] == list(range(1, len(content['annotations']) + 1))
-        assert [(row['id'], row['name']) for row in content['categories']] == [(1, 'Tote'), (2, 'Object')]
+        names = ['Object'] if subset == SAME_OBJECT else ['Tote', 'Object']
+        assert [(row['id'], row['name']) for row in content['categories']] == [*enumerate(names, 1)]
         assert {row['image_id'] for row in content['annotations']} == set(range(1, count + 1))
         for row in content['images']:
             assert re.fullmatch(r'[0-9A-Z]{10}\.jpg', row['file_name'])
@@ -148,12 +150,14 @@ def test_ensure_makes_as_many_training_pictures_as_asked(tmp_path: Path, few_by_
     assert few_by_default[0][1] == {**DEFAULT_COUNTS, (SUBSETS[0], 'train'): 7}
 
 
-def test_ensure_replaces_an_older_version(tmp_path: Path, few_by_default: list) -> None:
+def test_an_older_version_is_refused_with_the_command_that_makes_a_new_one(tmp_path: Path, few_by_default: list) -> None:
     ensure_minibench(tmp_path)
     marker = json.loads((tmp_path / MARKER).read_text())
-    (tmp_path / MARKER).write_text(json.dumps({**marker, 'version': 0}))
-    ensure_minibench(tmp_path)
-    assert len(few_by_default) == 2
+    (tmp_path / MARKER).write_text(json.dumps({**marker, 'version': 1}))
+    with pytest.raises(InputError, match=rf'version 2, got 1 .*make_minibench\.py {tmp_path} --overwrite'):
+        ensure_minibench(tmp_path)
+    assert len(few_by_default) == 1
+    make_minibench(tmp_path, counts={(SUBSETS[0], 'test'): 1}, workers=1, **SMALL)
     assert is_complete(tmp_path)
 
 
@@ -166,4 +170,4 @@ def test_a_missing_annotation_file_is_incomplete(tmp_path: Path, few_by_default:
 def test_annotations_are_the_same_on_every_machine(made: Path) -> None:
     """Pinned digests: if one changes, the generator changed, and ``VERSION`` must be raised with it."""
     digests = {name: hashlib.sha256((made / name / 'test.json').read_bytes()).hexdigest()[:16] for name in SUBSETS}
-    assert (writer.VERSION, digests) == (1, PINNED)
+    assert (writer.VERSION, digests) == (2, PINNED)
