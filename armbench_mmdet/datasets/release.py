@@ -23,8 +23,11 @@ IGNORED = -1
 
 CategoryMap = Mapping[str | int, str | None]
 
-_PUBLISHED_IDS = {1: 'tote', 2: 'object'}
-"""Ids in the release's files and in Amazon's baseline (github.com/amzn/armbench, ``segmentation/``)."""
+CATEGORIES = {subset: {1: 'tote', 2: 'object'} for subset in SUBSETS[:2]} | {SUBSETS[2]: {1: 'object'}}
+"""The release's ids of each subset. The same id means tote in two of them and object in the third, where no tote is
+annotated: only a file in its subset's folder can be read without names.
+"""
+_MOST_WITH_TWO_TOTES = 0.01
 
 _HOW_TO_GET = (
     'download armbench-segmentation-0.1.tar.gz from http://armbench.s3-website-us-east-1.amazonaws.com/ and unpack it '
@@ -88,19 +91,24 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
             ignore its annotations. It comes before the names.
 
     Returns:
-        The labels. A file without categories and with no other ids gets 1 = tote, 2 = object, with a note.
+        The labels. A file without categories that lies in a subset's folder gets :data:`CATEGORIES`, with a note.
 
     Raises:
-        InputError: ``category_map`` names no class of ours, or annotations have a category that is neither ours nor
-            in ``category_map``.
+        InputError: ``category_map`` names no class of ours; annotations have a category that is neither ours nor in
+            ``category_map``; or a file without categories lies elsewhere, or does not agree with its subset's table.
     """
     wanted = _normalise_map(category_map)
     names = {c.id: c.name for c in index.categories or ()}
     notes = []
     counts = dict(zip(*(a.tolist() for a in np.unique(index.category_ids, return_counts=True)), strict=True))
-    if not names and counts.keys() <= _PUBLISHED_IDS.keys():
-        names = dict(_PUBLISHED_IDS)
-        notes.append('the file has no categories: assuming ids 1 = tote and 2 = object, as in the release')
+    if not names and not all(c in wanted or str(c) in wanted for c in counts):
+        subset = Path(index.ann_file).absolute().parent.name
+        names = CATEGORIES.get(subset, {})
+        problem, said = _disagreement(subset, names, counts, index)
+        if problem:
+            raise InputError(_describe_nameless(problem, counts, index, category_map or {}))
+        table = ' and '.join(f'{c} = {name}' for c, name in names.items())
+        notes += [f'the file has no categories: assuming ids {table}, as in the release of {subset}', *said]
     labels: dict[int, int] = {}
     unknown: list[int] = []
     for category_id in [*names, *(c for c in counts if c not in names)]:
@@ -124,6 +132,36 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
     return CategoryAssignment(labels, rows, notes)
 
 
+def _disagreement(
+    subset: str, names: Mapping[int, str], counts: Mapping[int, int], index: ColumnIndex
+) -> tuple[str, list[str]]:
+    """What speaks against reading a file without names by a subset's table, if anything; and what to note."""
+    if not names:
+        return 'lie in the folder of its subset, whose ids are known', []
+    if strange := sorted(counts.keys() - names.keys()):
+        return f'have no id but {", ".join(map(str, names))}, the ids of {subset}, got {strange}', []
+    if counts and 2 in names and 2 not in counts:
+        return f'have objects, id 2 in {subset}, got id 1 alone', []
+    totes = np.bincount(index.image_rows[index.category_ids == 1], minlength=1) if 2 in names else np.zeros(1, int)
+    twice = int((totes > 1).sum())
+    if twice > _MOST_WITH_TWO_TOTES * index.num_images:
+        return f'have one tote, id 1 in {subset}, an image, got several in {twice} of {index.num_images} images', []
+    return '', [f'{twice} images have several totes'] if twice else []
+
+
+def _describe_nameless(problem: str, counts: Mapping[int, int], index: ColumnIndex, given: CategoryMap) -> str:
+    ids = sorted(counts)
+    readings: list[dict[str | int, str | None]] = [dict.fromkeys(ids, 'object')]
+    if len(ids) == len(CLASSES):
+        readings.insert(0, dict(zip(ids, CLASSES, strict=True)))
+    offered = ' or '.join(f'category_map={dict(given) | reading}' for reading in readings)
+    found = ', '.join(f'id {c} ({counts[c]} annotations)' for c in ids)
+    return (
+        f'an annotation file without categories must {problem}; it has {found} (in {index.ann_file}). '
+        f'If you know what they are, pass {offered} to the data set, or with --category-map to tools/check_data.py'
+    )
+
+
 def _normalise(name: str) -> str:
     return name.strip().casefold()
 
@@ -144,10 +182,7 @@ def _describe_unknown(
         f'{names[c]!r} (id {c}, {counts[c]} annotations)' if c in names else f'id {c} ({counts[c]} annotations)'
         for c in unknown
     )
-    # Without names, ids in the classes' order are likelier than a file of objects only.
-    in_order = not names and len(unknown) == len(CLASSES)
-    offered = {names.get(c, c): CLASSES[i] if in_order else 'object' for i, c in enumerate(sorted(unknown))}
-    remedy = {**given, **offered}
+    remedy = {**given, **{names.get(c, c): 'object' for c in unknown}}
     return (
         f'categories must be named {" or ".join(CLASSES)}, got {found} (in {index.ann_file}); '
         f'if you know what they are, pass category_map={remedy} to the data set, or with --category-map to '

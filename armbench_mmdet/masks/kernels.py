@@ -1,4 +1,4 @@
-"""Kernels that find where bitmaps and interpolated masks switch on and off.
+"""Kernels that find where bitmaps and interpolated masks switch on and off, and that fill runs.
 
 A *switch* is a position ``x · H + y``, down the columns, at which a mask changes between off and on.
 """
@@ -161,3 +161,27 @@ def extent(switches: np.ndarray, height: int, width: int) -> tuple[tuple[int, in
     if not area:
         return (0, 0, 0, 0), 0
     return (switches[0] // height, top, (end - 1) // height + 1, bottom), area
+
+
+@compiled
+def fill_runs(code: np.ndarray, pixels: np.ndarray) -> None:
+    """Set the pixels of COCO's compressed run lengths, see :func:`~armbench_mmdet.masks.encode.decode_counts`.
+
+    Args:
+        code: ``(C,) uint8``, the characters.
+        pixels: ``(W * H,) uint8``, zeros, down the columns; changed in place.
+    """
+    start = count = shift = before = last = number = 0
+    for character in code:
+        bits = int(character) - 48
+        count |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            count -= 1 << shift
+        if number > 2:
+            count += before
+        if number % 2:
+            pixels[start : start + count] = 1
+        start, number, before, last, count, shift = start + count, number + 1, last, count, 0, 0

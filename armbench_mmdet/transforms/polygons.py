@@ -14,6 +14,8 @@ from mmdet.structures.bbox.base_boxes import BaseBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from pycocotools import mask as coco_mask
 
+from armbench_mmdet.masks.encode import decode_mask
+
 # pycocotools rounds vertices to fifths of a pixel: enough for a box of this side, and smaller ones are drawn larger.
 _FINE_PX = 64
 _FINEST = 9
@@ -182,9 +184,7 @@ def draw(parts: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray, exact: 
         return _NOTHING
     factor = 1 if exact else min(2 * (_FINE_PX // max(width, height)) + 1, _FINEST)
     polygons = [((part - low) * factor).reshape(-1) for part in parts]
-    code = coco_mask.merge(coco_mask.frPyObjects(polygons, height * factor, width * factor))
-    # pycocotools fills columns, OpenCV and NumPy want rows.
-    bitmap = cv2.transpose(coco_mask.decode(code).T)
+    bitmap = decode_mask(coco_mask.merge(coco_mask.frPyObjects(polygons, height * factor, width * factor)))
     if factor > 1:
         share = cv2.resize(bitmap * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
         bitmap = (share > 127).astype(np.uint8)

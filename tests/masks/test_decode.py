@@ -16,6 +16,7 @@ def test_counts_area_and_box_agree_with_pycocotools(seed):
     counts = decode.decode_counts(compressed['counts'].decode())
     flat = mask.ravel(order='F')
     np.testing.assert_array_equal(np.repeat(np.arange(len(counts)) % 2, counts), flat)
+    np.testing.assert_array_equal(decode.decode_mask(compressed), mask)
     assert decode.fits_image(counts, (height, width), height, width)
     assert not decode.fits_image(counts, (height + 1, width), height, width)
     text = {'size': [height, width], 'counts': compressed['counts'].decode()}

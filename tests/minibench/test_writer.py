@@ -150,7 +150,7 @@ def test_ensure_makes_as_many_training_pictures_as_asked(tmp_path: Path, few_by_
     assert few_by_default[0][1] == {**DEFAULT_COUNTS, (SUBSETS[0], 'train'): 7}
 
 
-def test_an_older_version_is_refused_with_the_command_that_makes_a_new_one(tmp_path: Path, few_by_default: list) -> None:
+def test_an_older_version_is_refused_with_the_command_to_run(tmp_path: Path, few_by_default: list) -> None:
     ensure_minibench(tmp_path)
     marker = json.loads((tmp_path / MARKER).read_text())
     (tmp_path / MARKER).write_text(json.dumps({**marker, 'version': 1}))
