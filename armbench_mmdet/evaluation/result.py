@@ -163,6 +163,11 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
         every = {'segm': self.segm, 'boundary': self.boundary, 'bbox': self.bbox}
         return {iou_type: scores for iou_type, scores in every.items() if scores is not None}
 
+    @property
+    def not_annotated(self) -> list[str]:
+        """The classes without ground truth: they have no score, and no part in a mean."""
+        return [name for name in self.classes if not any(s.per_class[name].instances for s in self.scores.values())]
+
 
 def result_schema() -> dict[str, Any]:
     """The JSON schema of the file, derived from the types above."""
@@ -239,6 +244,8 @@ def result_table(result: Result) -> str:
     about = f'{result.images.ground_truth} images, {result.detections} detections'
     if result.images.not_seen:
         about += f', {result.images.not_seen} images NOT predicted'
+    for name in result.not_annotated:
+        about += f'; no {name} is annotated: it has no score and no part in the mean, and predicting it is no fault'
     align = ['left', 'left', *['right'] * (len(SUMMARY_KEYS) + 1)]
     header = ['', 'class', *SUMMARY_KEYS, 'instances']
     table = tabulate(rows, header, tablefmt='plain', colalign=align, disable_numparse=True)

@@ -187,7 +187,8 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
     truth, image_folder = _ground_truth(evaluation, image_ids)
     detections = _detections(evaluation.path.with_suffix('.segm.json'), image_ids)
     matching = Matching(truth, detections, 'segm')
-    names = dict(zip(matching.category_ids, matching.classes, strict=True))
+    judged = zip(matching.category_ids, matching.classes, strict=True)
+    names = {i: name for i, name in judged if name not in evaluation.result.not_annotated}
     drawn = []
     for choice in choices:
         image = matching.images[choice.image_id]

@@ -14,8 +14,9 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from armbench_mmdet.datasets import ArmbenchDataset
+from armbench_mmdet.datasets import SUBSETS, ArmbenchDataset
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
+from armbench_mmdet.evaluation.result import result_table
 
 SUMMARY = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR_1', 'AR_10', 'AR_100')
 
@@ -62,3 +63,30 @@ def test_result_equals_pycocotools_on_the_written_files(iou_type: str, minibench
     for key, value in expected.items():
         ours = scores[f'coco/{iou_type}_{key}']
         assert (value == -1 and ours is None) or ours == pytest.approx(value, abs=1e-9), key
+
+
+@pytest.mark.parametrize('subset', SUBSETS)
+def test_the_truth_scores_one_with_and_without_totes(subset: str, minibench_root: Path) -> None:
+    """In same-object no tote is annotated: predicting one is neither right nor wrong."""
+    dataset = ArmbenchDataset(data_root=minibench_root, subset=subset, split='test', test_mode=True, pipeline=[])
+    metric = ArmbenchMetric(log_table=False)
+    metric.dataset_meta = dataset.metainfo
+    has_totes = subset != SUBSETS[2]
+    for record in map(dataset.get_data_info, range(len(dataset))):
+        size = (record['height'], record['width'])
+        rows = [(one['mask'], one['bbox'], one['bbox_label'], 0.9) for one in record['instances']]
+        if not has_totes:
+            rows.insert(0, ([[0, 0, 99, 0, 99, 99, 0, 99]], [0, 0, 99, 99], 0, 0.99))
+        codes = [mask_api.merge(mask_api.frPyObjects(mask, *size)) for mask, *_ in rows]
+        instances = InstanceData(
+            bboxes=torch.tensor([box for _, box, *_ in rows], dtype=torch.float64),
+            labels=torch.tensor([label for *_, label, _ in rows]),
+            scores=torch.tensor([score for *_, score in rows]),
+            masks=torch.tensor(np.stack([mask_api.decode(code) for code in codes])).bool(),
+        )
+        metric.process({}, [{'img_id': record['img_id'], 'ori_shape': size, 'pred_instances': instances}])
+    scores = metric.evaluate(len(dataset))
+    assert scores['coco/segm_mAP'] == scores['coco/segm_object_mAP'] == 1.0
+    assert scores['coco/segm_tote_mAP'] == (1.0 if has_totes else None)
+    assert metric.result.not_annotated == ([] if has_totes else ['tote'])
+    assert ('no tote is annotated' in result_table(metric.result)) != has_totes
