@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import gc
 import logging
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -201,6 +203,19 @@ def _reopen(ann_file: Path, path: Path) -> ColumnIndex:
     return _index(ann_file, path, read_columns(path))
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Do not look for garbage meanwhile: parsing makes millions of objects, and no cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_collections()
 def _parse(ann_file: Path) -> tuple[Content, list[Problem]]:
     document, problems, notes = coco.parse_coco(ann_file.read_bytes())
     images = document.images
