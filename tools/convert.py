@@ -33,19 +33,24 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> None:
-    """Convert or cut, and say what came out."""
-    from armbench_mmdet.convert.data import convert, cut
+def main(args: argparse.Namespace) -> int:
+    """Convert or cut, say what came out, and audit what was converted; its status is the audit's."""
+    from armbench_mmdet.audit.audit import audit_own_files, format_audit
+    from armbench_mmdet.convert.data import IMAGES, convert, cut
 
     if args.format == 'coco':
         names = args.list.read_text().split('\n') if args.list else None
         report = cut(
             args.source, args.out, names=names and [n for n in names if n], fraction=args.fraction, seed=args.seed
         )
-    else:
-        options = {'values': {args.tote_value: 'tote'}} if args.format == 'label-images' and args.tote_value else {}
-        report = convert(args.format, args.source, args.out, args.split, args.images, **options)
+        print(report.text())
+        return 0
+    options = {'values': {args.tote_value: 'tote'}} if args.format == 'label-images' and args.tote_value else {}
+    report = convert(args.format, args.source, args.out, args.split, args.images, **options)
     print(report.text())
+    audit = audit_own_files([report.ann_file], args.out / IMAGES, show_progress=True)
+    print(format_audit(audit))
+    return audit.findings.exit_status(strict=False)
 
 
 if __name__ == '__main__':

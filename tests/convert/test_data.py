@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from armbench_mmdet.convert.data import convert, cut
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.minibench import make_minibench
 from armbench_mmdet.minibench.scene import MIX
+from tools import convert as tool
 
 IMAGES, SIZE = 6, {'width_px': 320, 'height_px': 256}
 
@@ -175,3 +177,14 @@ def test_a_list_of_images(many: Path) -> None:
             cut(many, many.with_name('other.json'), **options)
     with pytest.raises(InputError, match='must be a COCO file'):
         cut(many.with_name('none.json'), many.with_name('other.json'))
+
+
+def test_what_comes_out_is_audited(minibench: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    written(tmp_path / 'in', 'labelme', COCO(str(minibench / 'test.json')))
+    options = {'format': 'labelme', 'source': tmp_path / 'in', 'split': 'test', 'images': minibench / 'images'}
+    assert tool.main(Namespace(out=tmp_path / 'out', **options)) == 0
+    assert '0 errors' in capsys.readouterr().out
+    for file in (tmp_path / 'in/labels').glob('*.json'):
+        file.write_text(file.read_text().replace('"Object"', '"parcel"'))
+    assert tool.main(Namespace(out=tmp_path / 'other', **options)) == 2
+    assert "'parcel': 'object'" in capsys.readouterr().out
