@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,8 +28,7 @@ IMAGES = 'images'
 _LOSSLESS = ('.png', '.tif', '.tiff', '.bmp')
 
 
-@dataclass
-class Instance:
+class Instance(NamedTuple):
     """One object: its class, and its mask as COCO polygons in px or a run-length code."""
 
     category: str

@@ -86,19 +86,8 @@ def ms_deform_attn_backward(
 ) -> None:
     """Fill in the gradients of :func:`ms_deform_attn_forward`.
 
-    The forward pass is computed again: the extension's convention has no place for its intermediate results.
-
-    Args:
-        value: As in the forward pass, like the next four.
-        spatial_shapes: ``(L, 2) int64``.
-        level_start_index: ``(L,) int64``.
-        sampling_locations: ``(B, Q, M, L, P, 2)``.
-        attention_weights: ``(B, Q, M, L, P)``.
-        grad_output: ``(B, Q, M * D)``.
-        grad_value: Overwritten; shaped as ``value``.
-        grad_sampling_loc: Overwritten; shaped as ``sampling_locations``.
-        grad_attn_weight: Overwritten; shaped as ``attention_weights``.
-        im2col_step: Of no effect here.
+    The forward pass is computed again: the extension's convention has no place for its intermediate results. Arguments
+    are those of the forward pass, the gradient at the output, and one tensor to overwrite for each gradient.
 
     Raises:
         InputError: The levels do not fit the keys.

@@ -150,16 +150,9 @@ def roi_align_backward(
     pool_mode: int,
     **options: Any,
 ) -> None:
-    """Add the gradient at the features; there is none at the RoIs.
+    """Add the gradient at the features to ``grad_input (B, C, H, W)``, for ``grad_output (N, C, P, Q)``; RoIs have none.
 
-    Args:
-        grad_output: ``(N, C, aligned_height, aligned_width)``.
-        rois: As in the forward pass, like the maxima and the options.
-        argmax_y: Of no effect.
-        argmax_x: Of no effect.
-        grad_input: Added to; ``(B, C, H, W)``.
-        pool_mode: 1.
-        **options: Of :class:`Bins`.
+    All else is as in the forward pass.
     """
     if grad_output.numel() == 0:
         return
