@@ -150,7 +150,7 @@ def roi_align_backward(
     pool_mode: int,
     **options: Any,
 ) -> None:
-    """Add the gradient at the features to ``grad_input (B, C, H, W)``, for ``grad_output (N, C, P, Q)``; RoIs have none.
+    """Add the gradient at the features to ``grad_input (B, C, H, W)``, for ``grad_output (N, C, P, Q)``.
 
     All else is as in the forward pass.
     """
