@@ -15,6 +15,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.hooks import prediction_pictures
 from armbench_mmdet.hooks.prediction_pictures import PicturesHook
 from armbench_mmdet.masks.encode import RleMasks, encode_masks
 
@@ -81,14 +82,16 @@ def test_every_image_has_a_place_of_its_own(tmp_path: Path, images: list[str], p
     assert sorted(written) == places
 
 
-def test_the_place_is_printed_and_nothing_is_drawn_unasked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_place_is_printed_and_nothing_is_drawn_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(prediction_pictures, 'print_log', lambda text, *_, **__: said.append(text))
     sample = sample_of(tmp_path / 'images/a.jpg', (40, 60))
     for draw in (False, True):
         hook = PicturesHook(draw=draw, test_out_dir=str(tmp_path / 'shown'))
         hook.after_test_iter(runner_of(tmp_path), 0, None, [sample])
         hook.after_test_epoch(None)
         assert (tmp_path / 'shown').exists() is draw
-        assert (f'pictures: {tmp_path / "shown"}' in capsys.readouterr().out) is draw
+        assert said == ([f'pictures: {tmp_path / "shown"}'] if draw else [])
 
 
 def test_validation_shows_every_so_many_iterations(tmp_path: Path) -> None:
