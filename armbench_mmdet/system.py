@@ -18,10 +18,7 @@ from typing import Any
 import torch
 from mmengine.runner import Runner
 
-PACKAGES = (
-    *('armbench-mmdet', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
-    *('pycocotools', 'numpy'),
-)
+PACKAGES = ('armbench-mmdet', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'pycocotools', 'numpy')
 _CODE = Path(__file__).resolve().parent
 _GIT_TIMEOUT_S = 20
 
