@@ -41,6 +41,8 @@ def main(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise InputError(f'--workers must be at least 1, got {args.workers}')
     subsets = tuple(check_choice('--subset', name, SUBSETS) for name in args.subset or SUBSETS)
+    if args.images and not args.ann_file:
+        raise InputError(f'--images must come with --ann-file, got {str(args.images)!r} alone')
     if args.json and not args.json.resolve().parent.is_dir():
         raise InputError(f'--json must be a file in an existing folder, got {str(args.json)!r}')
     category_map = read_dict('--category-map', args.category_map) if args.category_map else None

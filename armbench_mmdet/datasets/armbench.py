@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,9 @@ class ArmbenchDataset(CocoDataset):
         self.corrupt_images = release.check_choice('corrupt_images', corrupt_images, CORRUPT_IMAGES)
         self.subset = release.check_choice('subset', subset, SUBSETS)
         self.split = release.check_choice('split', split, SPLITS)
+        _refuse_unsupported(ann_file, category_map, data_prefix, kwargs)
         self.category_map = None if category_map is None else dict(category_map)
         self.cache_dir = cache_dir
-        _refuse_unsupported(ann_file, data_prefix, kwargs)
         kwargs.pop('serialize_data', None)
         root = self.locate_root(data_root)
         ann_file = str(ann_file or f'{subset}/{split}.json')
@@ -268,9 +268,13 @@ def _log_once(message: str, level: int) -> None:
     print_log(message, 'current', level)
 
 
-def _refuse_unsupported(ann_file: str, data_prefix: dict[str, str] | None, options: dict[str, Any]) -> None:
+def _refuse_unsupported(
+    ann_file: Any, category_map: Any, data_prefix: dict[str, str] | None, options: dict[str, Any]
+) -> None:
     if not isinstance(ann_file, str | Path):
         raise InputError(f'ann_file must be one file, got {ann_file!r}; concatenate a data set for each')
+    if not isinstance(category_map, Mapping | None):
+        raise InputError(f"category_map must be a dict such as {{'parcel': 'object'}}, got {category_map!r}")
     if data_prefix is not None and list(data_prefix) != ['img']:
         raise InputError(f"data_prefix must be dict(img='folder'), got {data_prefix!r}")
     for name in ('proposal_file', 'backend_args'):

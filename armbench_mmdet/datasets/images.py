@@ -206,11 +206,10 @@ def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
 
 def is_dark(content: bytes, image: np.ndarray) -> bool:
     """Whether an image has 16 bits and uses only the lower ones, as 12-bit cameras do: its upper 8 bits are read."""
-    may_be_deep = content[:2] in (b'II', b'MM') or (content[:4] == b'\x89PNG' and content[24] == 16)
-    if not may_be_deep or image.max(initial=0) >= _DARK:
+    if content[:2] not in (b'II', b'MM', b'\x89P') or image.max(initial=0) >= _DARK:
         return False
-    deep = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    return deep is not None and deep.dtype == np.uint16 and 0 < int(deep.max()) < 256 * _DARK
+    stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    return stored is not None and stored.dtype == np.uint16 and bool(stored.any())
 
 
 @functools.cache

@@ -311,6 +311,7 @@ def test_the_tool_checks_files_of_ones_own(root, tmp_path, check_data):
     ('arguments', 'message'),
     [
         (['--ann-file', 'nowhere.json'], '--ann-file and --images must be existing'),
+        (['.', '--images', 'a'], '--images must come with --ann-file'),
         (['.', '--category-map', 'parcel=object'], '--category-map must be a dict'),
         (['nowhere'], 'must exist'),
         (['.'], 'at least one of the folders'),

@@ -144,6 +144,7 @@ def test_what_is_missing_is_named_with_how_to_get_it(tmp_path, remove, message):
         ({'subset': 'mix'}, 'subset must be one of'),
         ({'split': 'training'}, 'split must be one of'),
         ({'category_map': {'tote': 'box'}}, 'category_map values'),
+        ({'category_map': 'parcel=object'}, 'category_map must be a dict'),
         ({'metainfo': {'classes': ('person',)}}, 'metainfo classes'),
         ({'metainfo': {'classes': ()}}, 'metainfo classes'),
         ({'filter_cfg': {'min_size': 100}}, 'filter_cfg must leave some images'),

@@ -4,8 +4,6 @@ import coco_files
 import pytest
 import torch
 from pycocotools import mask as mask_api
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from armbench_mmdet.datasets import ArmbenchDataset, load_ground_truth
 from armbench_mmdet.evaluation import ArmbenchMetric
@@ -30,41 +28,6 @@ def test_it_holds_what_the_file_holds(tmp_path):
     for annotation in document['annotations']:
         for key in ('image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'):
             assert found[annotation['id']][key] == annotation[key]
-
-
-def test_the_truth_as_prediction_scores_one_although_an_id_is_zero(tmp_path):
-    document = coco_files.document()
-    document['annotations'][0]['id'] = 0
-    document['images'][0]['id'] = 0
-    for annotation in document['annotations'][:2]:
-        annotation['image_id'] = 0
-        del annotation['area'], annotation['bbox']
-    document['categories'] = [{'id': 1, 'name': 'Tote'}, {'id': 2, 'name': 'Object '}]
-    truth = load_ground_truth(coco_files.write_json(tmp_path / 'a.json', document))
-    coco = COCO()
-    coco.dataset = truth
-    coco.createIndex()
-    results = [
-        {'image_id': a['image_id'], 'category_id': a['category_id'], 'segmentation': coco.annToRLE(a), 'score': 1.0}
-        for a in truth['annotations']
-    ]
-    evaluation = COCOeval(coco, coco.loadRes(results), 'segm')
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    assert evaluation.stats[0] == 1.0
-
-
-@pytest.mark.parametrize(
-    ('category_map', 'labels'),
-    [({'bin': 'tote', 'item': 'object'}, [1, 2, 2]), ({'bin': None, 'item': 'tote'}, [1, 1])],
-)
-def test_categories_follow_the_map(tmp_path, category_map, labels):
-    document = coco_files.document()
-    document['categories'] = [{'id': 1, 'name': 'bin'}, {'id': 2, 'name': 'item'}]
-    truth = load_ground_truth(coco_files.write_json(tmp_path / 'a.json', document), category_map)
-    assert [a['category_id'] for a in truth['annotations']] == labels
-    assert truth['categories'] == [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
 
 
 @pytest.mark.parametrize(

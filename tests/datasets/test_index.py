@@ -13,34 +13,6 @@ from armbench_mmdet.datasets.index import ColumnIndex, open_index
 from armbench_mmdet.errors import InputError
 
 
-def test_everything_in_the_file_is_in_the_index(tmp_path):
-    document = coco_files.random_document(0)
-    index = open_index(coco_files.write_json(tmp_path / 'a.json', document), tmp_path / 'cache')
-    images, row = document['images'], 0
-    assert index.image_ids.tolist() == [i['id'] for i in images]
-    assert list(index.file_names()) == [i['file_name'] for i in images]
-    assert list(zip(index.widths.tolist(), index.heights.tolist(), strict=True)) == [
-        (i['width'], i['height']) for i in images
-    ]
-    for image_row, image in enumerate(images):
-        assert index.annotation_starts[image_row] == row
-        for annotation in (a for a in document['annotations'] if a['image_id'] == image['id']):
-            assert index.annotation_ids[row] == annotation['id']
-            assert index.image_rows[row] == image_row
-            assert index.category_ids[row] == annotation['category_id']
-            assert index.boxes[row].tolist() == annotation['bbox']
-            assert index.areas[row] == annotation['area']
-            assert index.crowds[row] == annotation['iscrowd']
-            assert index.ignores[row] == annotation['ignore']
-            assert index.segmentation(row) == annotation['segmentation']
-            if not annotation['iscrowd']:
-                points = np.concatenate(annotation['segmentation']).reshape(-1, 2)
-                assert index.extents[row].tolist() == [*points.min(0), *points.max(0)]
-                assert [polygon.ravel().tolist() for polygon in index.polygons(row)] == annotation['segmentation']
-            row += 1
-    assert row == index.num_annotations
-
-
 @pytest.mark.parametrize(
     'render',
     [
