@@ -169,11 +169,8 @@ def labelme(source: Path, images: Path | None, report: Report) -> tuple[list[Pat
                 (x0, y0), (x1, y1) = points
                 kind, points = 'polygon', [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
             if kind != 'polygon' or len(points) < 3:
-                report.notes[
-                    f'shapes of type {kind!r} are left out'
-                    if kind != 'polygon'
-                    else 'polygons under 3 points are left out'
-                ] += 1
+                what = f'shapes of type {kind!r}' if kind != 'polygon' else 'polygons under 3 points'
+                report.notes[f'{what} are left out'] += 1
                 continue
             key = (shape.label, shape.group_id) if shape.group_id is not None else (shape.label, 'own', number)
             parts.setdefault(key, []).append([value for point in points for value in point])
