@@ -5,25 +5,26 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-import difflib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.errors import InputError, nearest
 
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 ABSENT = '–'
 
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     """Read the ``key=value`` pairs of ``--cfg-options``: mmengine's notation for lists and tuples, Python's for dicts.
+
+    A value in braces is a Python dict, as messages print it; like any dict, it is merged into what the key has.
 
     Raises:
         InputError: A pair has no ``=``, or a dict does not end.
@@ -84,8 +85,7 @@ def find_config(config: str | Path) -> Path:
     name = path.name if path.suffix == '.py' else f'{path.name}.py'
     if len(path.parts) == 1 and name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f'; did you mean {known[near[0]]}?' if near else ''
+    hint = nearest(name, known, cutoff=0.4)
     raise InputError(f'config must be an existing file, got {str(config)!r}, which no config is named either{hint}')
 
 
@@ -139,7 +139,7 @@ def load_config(config: str | Path, options: Mapping[str, Any] | None = None) ->
     except (SyntaxError, OSError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, NameError) as error:
         raise InputError(f'config must load, got {type(error).__name__}: {error} (in {path})') from error
     if options:
-        _warn_unknown(loaded, options)
+        _check_new_keys(loaded, options)
         try:
             loaded.merge_from_dict(dict(options))
         except (KeyError, TypeError) as error:
@@ -148,15 +148,29 @@ def load_config(config: str | Path, options: Mapping[str, Any] | None = None) ->
     return loaded
 
 
-def _warn_unknown(config: Config, options: Mapping[str, Any]) -> None:
-    """Say which overrides create a key: mmengine accepts a misspelt key without a word."""
+def _check_new_keys(config: Config, options: Mapping[str, Any]) -> None:
+    """Refuse overrides that would create a key beside one of nearly that name; say which create another.
+
+    Raises:
+        InputError: There are some: mmengine accepts a misspelt key without a word.
+    """
     known = set(dotted_keys(config._cfg_dict))
+    misspelt = []
     for key in options:
-        if key in known:
+        parts = key.split('.')
+        depth = next((n for n in range(1, len(parts) + 1) if '.'.join(parts[:n]) not in known), None)
+        if depth is None:
             continue
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-        hint = f'; did you mean {near[0]}?' if near else ''
-        print_log(f'--cfg-options creates the key {key!r}, which the config does not have{hint}', level=logging.WARNING)
+        parent, name = ''.join(f'{part}.' for part in parts[: depth - 1]), parts[depth - 1]
+        siblings = {one.removeprefix(parent).partition('.')[0] for one in known if one.startswith(parent)}
+        hint = nearest(name, siblings, cutoff=0.8)
+        if hint:
+            where = parent.rstrip('.') or 'it'
+            misspelt.append(f'--cfg-options must name keys of the config, got {key!r}: {where} has no {name}{hint}')
+        else:
+            print_log(f'--cfg-options creates the key {key!r}, which the config does not have', level=logging.WARNING)
+    if misspelt:
+        raise InputError('\n'.join([*misspelt, 'A key that is really new can be set in a config file.']))
 
 
 def dotted_keys(node: Any, prefix: str = '') -> Iterator[str]:
@@ -174,15 +188,15 @@ def dotted_keys(node: Any, prefix: str = '') -> Iterator[str]:
 
 def datasets(config: Config) -> Iterator[ConfigDict]:
     """Yield the data set settings of each loader, those inside wrappers such as ``RepeatDataset`` included."""
-    for name in _LOADERS:
+    for name in LOADERS:
         loader = config.get(name)
         if loader is not None:
-            yield from _unwrap(loader['dataset'])
+            yield from unwrapped(loader['dataset'])
 
 
 def training_subsets(config: Config) -> str:
     """The subsets a config trains on, by name, several joined by `` + ``; of files of one's own, the folder's name."""
-    return ' + '.join(dict.fromkeys(map(_subset, _unwrap(config.train_dataloader['dataset']))))
+    return ' + '.join(dict.fromkeys(map(_subset, unwrapped(config.train_dataloader['dataset']))))
 
 
 def _subset(dataset: ConfigDict) -> str:
@@ -194,19 +208,35 @@ def _subset(dataset: ConfigDict) -> str:
     )
 
 
-def _unwrap(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    inner = dataset.get('dataset', dataset.get('datasets'))
+def unwrapped(
+    dataset: ConfigDict, on_wrapper: Callable[[ConfigDict], object] = lambda wrapper: None
+) -> Iterator[ConfigDict]:
+    """Yield the settings of the data sets inside wrappers, or those given; each wrapper's go to ``on_wrapper``."""
+    inner = dataset.get('dataset', dataset.get('datasets')) if isinstance(dataset, Mapping) else None
     if inner is None:
         yield dataset
         return
+    on_wrapper(dataset)
     for one in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from _unwrap(one)
+        yield from unwrapped(one, on_wrapper)
 
 
 def set_data_root(config: Config, data_root: str | Path) -> None:
-    """Point every loader at ``data_root``, the folder that holds the subsets' folders."""
-    for dataset in datasets(config):
-        dataset['data_root'] = str(data_root)
+    """Point every loader at ``data_root``, the folder that holds the subsets' folders.
+
+    Raises:
+        InputError: A loader joins several folders, which would all be the same then.
+    """
+    for name in LOADERS:
+        inner = list(unwrapped(config[name]['dataset'])) if config.get(name) else []
+        roots = {str(dataset.get('data_root')) for dataset in inner}
+        if len(roots) > 1:
+            raise InputError(
+                f'--data-root must be left out where {name} joins several folders, {", ".join(sorted(roots))} '
+                f'(in {config.filename}); change them there'
+            )
+        for dataset in inner:
+            dataset['data_root'] = str(data_root)
 
 
 def set_work_dir(config: Config, work_dir: str | Path | None) -> Path:
@@ -284,6 +314,16 @@ def differences(base: Mapping[str, Any], run: Mapping[str, Any]) -> list[Differe
         for key in dict.fromkeys((*new, *old))
         if key not in old or key not in new or _plain(old[key]) != _plain(new[key])
     ]
+
+
+def leaves(node: Any, prefix: str = '') -> dict[str, str]:
+    """The values of a config by their dotted keys, as they are written; a list without dicts is one."""
+    items: Mapping[Any, Any] = node if isinstance(node, Mapping) else {}
+    if isinstance(node, list | tuple) and any(isinstance(one, Mapping) for one in node):
+        items = dict(enumerate(node))
+    if not items:
+        return {prefix.removesuffix('.'): _plain(node)}
+    return {key: text for name, value in items.items() for key, text in leaves(value, f'{prefix}{name}.').items()}
 
 
 def _beside(own: Mapping[str, Any], other: Mapping[str, Any], key: str) -> str:

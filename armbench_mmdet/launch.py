@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mmdet.registry import DATASETS, RUNNERS
-from mmengine.config import Config
+import torch
+from mmdet.registry import DATASETS, OPTIMIZERS, RUNNERS
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from armbench_mmdet.configs import LOADERS, unwrapped
+from armbench_mmdet.datasets.ground_truth import METAINFO_KEY
 from armbench_mmdet.datasets.release import SUBSETS, check_choice
 from armbench_mmdet.engine.checkpoints import latest_checkpoint, load_exactly
-from armbench_mmdet.engine.failure import explained_failures
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.engine.failure import explained_config, explained_failures
+from armbench_mmdet.errors import InputError, nearest
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.result import Result
 from armbench_mmdet.files import sha256_of
@@ -46,22 +50,116 @@ def set_auto_scale_lr(config: Config) -> None:
 def set_resume(config: Config, resume: str) -> None:
     """Continue an earlier run: ``'auto'`` for the work directory's latest whole checkpoint, or a checkpoint's path.
 
+    Where the work directory has no checkpoint at all, ``'auto'`` starts afresh and says so, as in mmdet.
+
     Raises:
-        InputError: There is nothing to resume from.
+        InputError: There is nothing to resume from: the path is none, or every checkpoint is damaged.
     """
+    if resume == 'auto' and not any(Path(config.work_dir).glob('*.pth')):
+        print_log(f'--resume: no checkpoint yet in {config.work_dir}, the run starts afresh')
+        return
     path = latest_checkpoint(Path(config.work_dir)) if resume == 'auto' else Path(resume)
     if path is None or not path.is_file():
         where = (
-            f'a checkpoint in {config.work_dir!r}' if resume == 'auto' else f'an existing checkpoint, got {resume!r}'
+            f'a whole checkpoint in {config.work_dir!r}'
+            if resume == 'auto'
+            else f'an existing checkpoint, got {resume!r}'
         )
         raise InputError(f'--resume must find {where}; leave --resume out to start afresh')
     config.resume = True
     config.load_from = str(path)
 
 
+_COUNTS = (
+    *((f'{loader}.batch_size', 1) for loader in LOADERS),
+    *((f'{loader}.num_workers', 0) for loader in LOADERS),
+    *((f'train_cfg.{name}', 1) for name in ('max_iters', 'max_epochs', 'val_interval')),
+    ('optim_wrapper.accumulative_counts', 1),
+    *((f'default_hooks.{name}.interval', 1) for name in ('logger', 'visualization')),
+)
+
+
+def make_usable(config: Config) -> None:
+    """Refuse values that no run can have, and settle those that go with others, in place.
+
+    Loaders without processes of their own lose the options of such processes, a wrapper without mixed precision those
+    of mixed precision; joined data sets need not agree in their ground truth.
+
+    Raises:
+        InputError: Values are wrong; all of them are listed.
+    """
+    problems = []
+    for key, least in _COUNTS:
+        value = config
+        for part in key.split('.'):
+            value = value.get(part) if isinstance(value, Mapping | Config) else None
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            problems.append(f'{key} must be a whole number of at least {least}, got {value!r}')
+    for name in LOADERS:
+        loader = config.get(name) or {}
+        if loader.get('num_workers') == 0:
+            loader['persistent_workers'] = False
+            loader.pop('prefetch_factor', None)
+        for dataset in unwrapped(loader.get('dataset') or {}, _make_wrapper_usable):
+            ann_file = dataset.get('ann_file', '') if isinstance(dataset, Mapping) else ''
+            if not isinstance(ann_file, str | os.PathLike):
+                problems.append(
+                    f'{name}.dataset.ann_file must be one file, got {ann_file!r}; for several, join a data set of each '
+                    "with type='ConcatDataset', datasets=[…]"
+                )
+    wrapper = config.get('optim_wrapper') or {}
+    optimizer = (wrapper.get('optimizer') or {}).get('type')
+    if (
+        isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None
+    ):  # of which mmengine says that None is not callable
+        hint = nearest(optimizer, {**OPTIMIZERS.module_dict, **OPTIMIZERS.parent.module_dict})
+        problems.append(f'optim_wrapper.optimizer.type must be a known optimizer, got {optimizer!r}{hint}')
+    if wrapper.get('type') == 'OptimWrapper':
+        for name in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(name, None)
+    elif wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        problems.append(
+            "optim_wrapper.type must be 'OptimWrapper' on a machine without a GPU, got 'AmpOptimWrapper'; leave --amp "
+            'out, or give --cfg-options optim_wrapper.type=OptimWrapper where the config asks for mixed precision'
+        )
+    if problems:
+        raise InputError('\n'.join(f'{one} (in {config.filename})' for one in problems))
+
+
+def _make_wrapper_usable(wrapper: ConfigDict) -> None:
+    """Let joined data sets have files of their own; refuse transforms of several images that would lose masks."""
+    if _kind(wrapper) == 'ConcatDataset':
+        ignored = wrapper.get('ignore_keys') or []
+        wrapper['ignore_keys'] = [*([ignored] if isinstance(ignored, str) else ignored), METAINFO_KEY]
+    if _kind(wrapper) != 'MultiImageMixDataset':
+        return
+    has_polygons = any(
+        _kind(one) == 'LoadPolygons' for inner in unwrapped(wrapper) for one in inner.get('pipeline', ())
+    )
+    for transform in map(_kind, wrapper.get('pipeline', ())):
+        if transform in ('Mosaic', 'MixUp', 'YOLOXMixUp'):
+            raise InputError(f'MultiImageMixDataset.pipeline must keep masks, which {transform} does not; leave it out')
+        if has_polygons and transform in ('CopyPaste', 'CachedMosaic', 'CachedMixUp'):
+            raise InputError(
+                f'{transform} must have bitmaps, got LoadPolygons; load with LoadImageFromFile and LoadAnnotations, or '
+                'use ToteCopyPaste'
+            )
+
+
+def _kind(settings: Any) -> str:
+    """The type that settings name, without its scope."""
+    return str(settings.get('type')).rpartition('.')[2] if isinstance(settings, Mapping) else ''
+
+
 def build_runner(config: Config) -> Runner:
-    """Build the runner the config names, mmengine's own where it names none."""
-    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    """Build the runner the config names, mmengine's own where it names none.
+
+    Raises:
+        InputError: The config has values that no run can have, or names what is not there.
+    """
+    make_usable(config)
+    with explained_config():
+        return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
 
 
 def train(config: Config) -> Runner:
@@ -122,7 +220,7 @@ def selftest(config: Config, subset: str | None, split: str | None) -> str:
         split: ``val`` or ``test``; None for the config's.
 
     Returns:
-        What scored 1.0.
+        What was scored, as a sentence.
 
     Raises:
         InputError: It scores less; the message names the step that lost it.
@@ -130,8 +228,8 @@ def selftest(config: Config, subset: str | None, split: str | None) -> str:
     init_default_scope(config.default_scope)
     dataset = DATASETS.build(on_data(config, subset, split).test_dataloader.dataset)
     source = dataset.ground_truth
-    images = run_selftest(dataset, source.load(), load_annotations={'type': 'LoadPolygons'})
-    return f'{source.subset} {source.split}: the ground truth of {images} images scores 1.0'
+    done = run_selftest(dataset, source.load(), load_annotations={'type': 'LoadPolygons'})
+    return f'{source.subset} {source.split}: the {done}'
 
 
 def evaluate(

@@ -84,13 +84,28 @@ def test_option_pairs_follow_mmengine() -> None:
         configs.parse_options(['lr', 'a=1'])
 
 
-def test_options_override_and_unknown_keys_are_reported(capsys: pytest.CaptureFixture) -> None:
-    config = configs.load_config(LEAF, {'optim_wrapper.optimizer.lr': 0.5, 'train_dataloader.batchsize': 3})
+def test_options_override_and_new_keys_are_reported(capsys: pytest.CaptureFixture) -> None:
+    config = configs.load_config(LEAF, {'optim_wrapper.optimizer.lr': 0.5, 'train_dataloader.timeout': 3, 'own': 1})
     assert config.optim_wrapper.optimizer.lr == 0.5
     printed = ''.join(capsys.readouterr())
-    assert "creates the key 'train_dataloader.batchsize'" in printed
-    assert 'did you mean train_dataloader.batch_size?' in printed
+    assert "creates the key 'train_dataloader.timeout'" in printed
+    assert "creates the key 'own'" in printed
     assert 'optimizer.lr' not in printed
+
+
+@pytest.mark.parametrize(
+    ('key', 'nearest'),
+    [
+        ('train_dataloader.batchsize', 'batch_size'),
+        ('optim_wraper.optimizer.lr', 'optim_wrapper'),
+        ('model.roi_head.bbox_head.num_clases', 'num_classes'),
+        ('train_dataloader.dataset.pipeline.3.typ', 'type'),
+        ('default_hooks.chekpoint.interval', 'checkpoint'),
+    ],
+)
+def test_a_misspelt_key_is_refused_with_the_nearest(key: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=rf'got {key!r}: .* did you mean {nearest}\?'):
+        configs.load_config(LEAF, {key: 1})
 
 
 def test_option_that_cannot_be_merged_is_an_input_error() -> None:
@@ -103,6 +118,14 @@ def test_data_root_reaches_every_loader_and_wrapped_data_sets() -> None:
     config.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=config.train_dataloader.dataset)
     configs.set_data_root(config, 'elsewhere')
     assert [dataset.data_root for dataset in configs.datasets(config)] == ['elsewhere'] * 3
+
+
+def test_data_root_is_refused_where_several_folders_are_joined() -> None:
+    config = configs.load_config(LEAF)
+    parts = [{**config.train_dataloader.dataset, 'data_root': root} for root in ('one', 'two')]
+    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    with pytest.raises(InputError, match=r'--data-root must be left out where train_dataloader joins .* one, two'):
+        configs.set_data_root(config, 'elsewhere')
 
 
 def test_training_subsets_are_named_through_wrappers() -> None:

@@ -39,9 +39,7 @@ class ArmbenchDataset(CocoDataset):
     assigns classes by name ignoring case, refuses what it does not understand, and logs a table of what it left out.
     Pickling, forking and ``get_subset`` cost nothing, so ``serialize_data`` has no effect.
 
-    To train on several subsets or splits at once, concatenate them; all that differs lies under one key::
-
-        dict(type='ConcatDataset', datasets=[...], ignore_keys=['ground_truth'])
+    To train on several subsets or splits at once, concatenate them: ``dict(type='ConcatDataset', datasets=[...])``.
 
     The metric takes its ground truth from there; evaluate subsets one by one, for their images may share ids.
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import mmdet.registry
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.registry import Registry
+from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader
 
 from armbench_mmdet.datasets.worker_notes import image_in_work
-from armbench_mmdet.errors import InputError, UnreadableImageError
+from armbench_mmdet.errors import InputError, UnreadableImageError, nearest
 from armbench_mmdet.run_folder import Ending, Reason
 
 
@@ -66,7 +71,7 @@ _LOST_PROCESS = 'gloo/transport'
 _LATE_S = 0.5
 _WORKER_REMEDY = (
     'If it was killed, the machine ran out of memory: lower num_workers. After a bus error, shared memory is too '
-    'small: give the container a larger --shm-size, or set num_workers=0 and persistent_workers=False. After a '
+    'small: give the container a larger --shm-size, or set num_workers=0. After a '
     'segmentation fault, look at the image (tools/check_data.py).'
 )
 
@@ -87,7 +92,8 @@ def explained_failures(runner: Runner) -> Iterator[None]:
     except Exception as error:
         explained = explain(_dead_process(error) or error, runner)
         message = str(explained or error) or type(error).__name__
-        tell(runner, Ending('failed', message, reason_of(explained or error), runner.iter))
+        iterations = runner.iter if isinstance(runner._train_loop, BaseLoop) else 0  # the loop may be what failed
+        tell(runner, Ending('failed', message, reason_of(explained or error), iterations))
         if explained is None:
             raise
         raise explained from error
@@ -102,6 +108,57 @@ def reason_of(error: Exception) -> Reason:
     return 'input' if isinstance(error, InputError) else 'crash'
 
 
+_UNKNOWN_TYPE = re.compile(r'([\w.]+) is not in the \S*?::(.+?) registry')
+_UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
+_BUILDERS = ('build_from_cfg', 'build_dataloader')
+_CLASS_COUNT = re.compile(r'The `num_classes` \((\d+)\) in (\w+) of .* `classes` (\d+)', re.DOTALL)
+
+
+@contextlib.contextmanager
+def explained_config() -> Iterator[None]:
+    """Turn what mmengine says of a config that it cannot build into an :class:`InputError`.
+
+    Raises:
+        InputError: A type or a key is not known, or the number of classes is not the data's.
+    """
+    try:
+        yield
+    except Exception as error:
+        explained = explain_config(error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def explain_config(error: Exception) -> InputError | None:
+    """The error of building what a config describes in a user's terms, None if it is another one."""
+    message = str(error.args[0] if error.args else error)  # a KeyError would put quotes around it
+    classes = _CLASS_COUNT.search(message)
+    if classes:
+        return InputError(
+            f'num_classes must be {classes[3]}, the number of classes of the data, got {classes[1]} in the '
+            f"model's {classes[2]}; set it there, or leave it to the base config"
+        )
+    builders = [f for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_name in _BUILDERS]
+    if not builders or not isinstance(error, KeyError | TypeError | ValueError):
+        return None
+    if isinstance(error, ValueError):  # what mmengine and mmdet raise for settings that they refuse
+        return InputError(f'{builders[-1].f_locals.get("obj_cls", DataLoader).__name__}: {message}')
+    if '"type"' in message:
+        return InputError(f'type must be in every dict that builds something; {message}')
+    unknown = _UNKNOWN_TYPE.search(message)
+    if unknown:
+        registries = [one for one in vars(mmdet.registry).values() if isinstance(one, Registry)]
+        names = {name for one in registries if one.name == unknown[2] for name in one.module_dict}
+        return InputError(f'type must be a known {unknown[2]}, got {unknown[1]!r}{nearest(unknown[1], names)}')
+    unknown = _UNKNOWN_KEY.search(message)
+    if unknown:
+        built = builders[-1].f_locals.get('obj_cls', DataLoader)  # mmengine calls that one without a registry
+        known = {name for base in inspect.getmro(built) for name in inspect.signature(base).parameters}
+        return InputError(f'{built.__name__} has no option {unknown[1]!r}{nearest(unknown[1], known)}')
+    return None
+
+
 def explain(error: Exception, runner: Runner) -> InputError | None:
     """The error in a user's terms, None if there is nothing to add to it."""
     message = str(error)
@@ -113,6 +170,8 @@ def explain(error: Exception, runner: Runner) -> InputError | None:
     dead = _DEAD_WORKER.search(message)
     if dead:
         return _dead_worker(dead)
+    if isinstance(error, AssertionError | KeyError | TypeError | ValueError):
+        return explain_config(error)
     if isinstance(error, torch.distributed.DistError) or _LOST_PROCESS in message:
         return RunError('lost process', 'Another process of this run has ended; its message says why.')
     return None

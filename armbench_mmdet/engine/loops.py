@@ -156,6 +156,11 @@ def positioned_loader(runner: Runner, dataloader: DataLoader | dict, is_endless:
     loader = runner.build_dataloader(dataloader, seed=seed)
     if loader.batch_sampler is None:
         raise InputError('train_dataloader must draw batches of indices from a data set that has a length')
+    if isinstance(getattr(loader.dataset, 'metainfo', None), list):  # mmdet's ConcatDataset gives one for each
+        several = [one.get('classes') for one in loader.dataset.metainfo]
+        raise InputError(
+            f'the data sets that train_dataloader joins must have the same metainfo, got classes {several}'
+        )
     return DataLoader(
         SeededSamples(loader.dataset, seed),
         batch_sampler=PositionedBatches(loader.batch_sampler, is_endless),

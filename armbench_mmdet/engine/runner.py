@@ -47,6 +47,8 @@ class ArmbenchRunner(Runner):
         if before:
             self.batch_in_work = (before[1], kwargs.get('data_batch'))
         super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_train':
+            super().dump_config()
         if _AFTER_BATCH.fullmatch(fn_name):
             self.batch_in_work = None
 
@@ -82,6 +84,9 @@ class ArmbenchRunner(Runner):
             if not hook.pop('enabled', True):
                 return
         super().register_hook(hook, priority)
+
+    def dump_config(self) -> None:
+        """Nothing yet: only a training that begins replaces the resolved config of its folder."""
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training loop as mmengine does, in a form that can go on from any iteration."""

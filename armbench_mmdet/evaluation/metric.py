@@ -27,6 +27,7 @@ from armbench_mmdet.evaluation.predictions import (
 from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching, with_run_lengths
 from armbench_mmdet.evaluation.result import (
     SCHEMA_VERSION,
+    SUMMARY_KEYS,
     Identity,
     Images,
     Interval,
@@ -219,6 +220,12 @@ class ArmbenchMetric(BaseMetric):
         if self.result_file:
             write_result(self.result_file, self.result)
         return logged_scores(self.result)
+
+    def logged_names(self) -> list[str]:
+        """What :meth:`evaluate` gives, by name."""
+        classes = [category['name'] for category in self.ground_truth['categories']]
+        of = [name for one in self.iou_types for name in (one, *(f'{one}_{category}' for category in classes))]
+        return [f'{self.prefix}/{name}_{key}' for name in of for key in SUMMARY_KEYS]
 
     def add_timing(self, seconds: float, images: int) -> None:
         """Note the time per image of the last so many images that were processed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ from mmengine.hooks import CheckpointHook
 
 from armbench_mmdet.engine.checkpoints import mark_latest, mark_validated, remove_checkpoint
 from armbench_mmdet.engine.runner import ArmbenchRunner
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.errors import InputError, nearest
 from armbench_mmdet.files import remove_drafts
-from armbench_mmdet.run_folder import INTERRUPTED
+from armbench_mmdet.run_folder import INTERRUPTED, VALIDATION_LOSS_PREFIX
 
 
 class _LateRemoval(LocalBackend):
@@ -34,6 +36,20 @@ class _LateRemoval(LocalBackend):
             remove_checkpoint(self.unwanted.pop())
 
 
+def _check_monitored(runner: ArmbenchRunner, indicators: Sequence[str | None]) -> None:
+    """Refuse names of metrics that no validation gives, of the best checkpoint and of all else that follows one."""
+    metrics = runner.val_loop.evaluator.metrics if runner.val_loop else []
+    if not metrics or not all(hasattr(metric, 'logged_names') for metric in metrics):
+        return
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    wanted = [*indicators, *(getattr(one, 'monitor', None) for one in (*runner.hooks, *schedulers))]
+    known = [name for metric in metrics for name in metric.logged_names()]
+    for name in wanted:
+        if name and name not in ('auto', *known) and not name.startswith(VALIDATION_LOSS_PREFIX):
+            hint = nearest(name, [*known, f'{VALIDATION_LOSS_PREFIX}loss'], cutoff=0.5)
+            raise InputError(f'save_best and monitor must name what a validation gives, got {name!r}{hint}')
+
+
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, with files that are never half there.
@@ -47,13 +63,17 @@ class AtomicCheckpointHook(CheckpointHook):
         **kwargs: As for ``CheckpointHook``, but for ``backend_args`` and ``file_client_args``: files are local.
 
     Raises:
-        InputError: A storage backend was given.
+        InputError: A storage backend was given, or an option that the hook does not have.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         for name in ('backend_args', 'file_client_args'):
             if kwargs.pop(name, None) is not None:
                 raise InputError(f'{name} must be left out: AtomicCheckpointHook writes local files')
+        options = inspect.signature(CheckpointHook).parameters
+        unknown = [name for name in kwargs if name not in options]
+        if unknown:
+            raise InputError(f'AtomicCheckpointHook has no option {unknown[0]!r}{nearest(unknown[0], options)}')
         super().__init__(**kwargs)
         self.keep_ckpt_ids: Any = []
         self._written_step: int | None = None
@@ -62,12 +82,20 @@ class AtomicCheckpointHook(CheckpointHook):
         """Find out where checkpoints go and which are kept; remove what a killed run left half written.
 
         Raises:
-            InputError: The runner is mmengine's, whose checkpoints can be half there.
+            InputError: The runner is mmengine's, whose checkpoints can be half there; or a metric to choose by is none
+                that the validation gives.
         """
         if not isinstance(runner, ArmbenchRunner):
             raise InputError(
                 f"runner_type must be 'ArmbenchRunner' for AtomicCheckpointHook, got {type(runner).__name__!r}"
             )
+        indicators = getattr(self, 'key_indicators', None) or []
+        _check_monitored(runner, indicators)
+        for name, rule in zip(indicators, getattr(self, 'rules', []), strict=False):
+            if str(name).startswith(VALIDATION_LOSS_PREFIX) and rule == 'greater':
+                raise InputError(
+                    f"rule must be 'less' for save_best={name!r}, got 'greater': the largest loss is no best"
+                )
         kept = list(runner.message_hub.get_info('keep_ckpt_ids', []))
         super().before_train(runner)
         self.file_backend = _LateRemoval()

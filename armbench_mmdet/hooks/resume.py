@@ -14,10 +14,15 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from armbench_mmdet.configs import ABSENT, leaves
 from armbench_mmdet.engine.checkpoints import add_validation
 from armbench_mmdet.engine.loops import ResumableEpochLoop, ResumableIterLoop, run_seed
 from armbench_mmdet.errors import InputError
 
+_FROM_CHECKPOINT = ('param_scheduler', 'optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'auto_scale_lr')
+"""Settings whose values come out of a checkpoint, so that others would not be followed."""
+_FOLLOWED = ('model', 'optim_wrapper', 'train_dataloader', 'train_cfg', 'custom_hooks')
+_NO_MATTER = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'data_root', 'batch_size')
 _NAMES = {'images': 'images', 'batch_size': 'batch size', 'processes': 'processes', 'epoch_length': 'batches an epoch'}
 
 
@@ -25,10 +30,11 @@ _NAMES = {'images': 'images', 'batch_size': 'batch size', 'processes': 'processe
 class ResumeHook(Hook):
     """Keeps in each checkpoint where in the data the run is, and takes a resumed run there.
 
-    A checkpoint of another seed, of another place in an epoch than this data has, or without an optimizer is refused.
-    Where images, batch size or number of processes have changed, the run goes on with a warning that it is no longer
-    the same run. A validation that was due when the run was interrupted comes before training goes on; a run that was
-    finished is validated and says so.
+    A checkpoint of another seed, of another place in an epoch than this data has, or without an optimizer is refused,
+    and so is another optimizer or schedule than the checkpoint's. Where images, batch size, number of processes or
+    other settings of training have changed, the run goes on with them, and a warning that it is no longer the same
+    run. A validation that was due when the run was interrupted comes before training goes on; a run that was finished
+    is validated and says so.
     """
 
     priority = 'LOWEST'  # the validation comes after every other hook has prepared itself
@@ -41,6 +47,7 @@ class ResumeHook(Hook):
         loop = runner.train_loop
         if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
             return
+        checkpoint['meta']['settings'] = _settings(runner)
         checkpoint['meta']['data'] = {**_data_facts(runner), 'batches_done': loop.batches_done}
         gradients = {name: p.grad.cpu() for name, p in _model(runner).named_parameters() if p.grad is not None}
         if gradients and 'optimizer' in checkpoint:
@@ -67,6 +74,7 @@ class ResumeHook(Hook):
                 f'randomness.seed must be the one the run was started with, {seed}, got {run_seed(runner)} '
                 f'(in {runner._load_from}); resume with --cfg-options randomness.seed={seed}'
             )
+        _compare_settings(runner, checkpoint['meta'].get('settings'))
         if add_validation(Path(str(runner._load_from)), checkpoint):
             checkpoint['meta']['validated'] = True
         self._checkpoint = {name: checkpoint.get(name, {}) for name in ('meta', 'gradients')}
@@ -109,6 +117,34 @@ class ResumeHook(Hook):
 
 def _model(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _settings(runner: Runner) -> dict[str, str]:
+    """The settings that decide how training goes on, by dotted key and as text: a checkpoint holds plain data."""
+    return leaves(
+        {key: runner.cfg[key] for key in (*_FOLLOWED, 'param_scheduler', 'auto_scale_lr') if key in runner.cfg}
+    )
+
+
+def _compare_settings(runner: Runner, then: dict[str, str] | None) -> None:
+    """Compare the settings with the checkpoint's, if it has them: say which are new, refuse those not followed."""
+    if then is None:
+        return
+    now = _settings(runner)
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    keys = [key for key in keys if key.rpartition('.')[2] not in _NO_MATTER]
+    changes = {key: f'{key}: {then.get(key, ABSENT)} → {now.get(key, ABSENT)}' for key in keys}
+    refused = [change for key, change in changes.items() if key.startswith(_FROM_CHECKPOINT)]
+    if refused:
+        lines = '\n  '.join(refused)
+        raise InputError(
+            f'This run cannot be resumed with another optimizer or schedule (in {runner._load_from}):\n  {lines}\n'
+            f'Resume with the former settings, or start afresh from its weights, without --resume: --cfg-options '
+            f'load_from={runner._load_from}'
+        )
+    if changes:
+        lines = '\n  '.join(changes.values())
+        print_log(f'resumed with other settings, which hold from here on:\n  {lines}', 'current', WARNING)
 
 
 def _data_facts(runner: Runner) -> dict[str, int]:

@@ -69,6 +69,9 @@ class ToyMetric(BaseMetric):
 
     default_prefix = 'toy'
 
+    def logged_names(self) -> list[str]:
+        return ['toy/score']
+
     def process(self, data_batch: Any, data_samples: Any) -> None:
         self.results += [float(sample) + random.random() for sample in data_samples]
 

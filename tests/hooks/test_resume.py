@@ -120,41 +120,66 @@ def test_a_validation_is_made_up_for_once(tmp_path: Path) -> None:
     assert validations(run(toy_config(tmp_path / 'b'), 'auto', dict(iteration=7))) == 2
 
 
-def other_seed(config: Config) -> None:
-    config.randomness.seed = 4
-
-
-def other_model(config: Config) -> None:
-    config.model.width = 6
-
-
-def other_batch_size(config: Config) -> None:
-    config.train_dataloader.batch_size = 2
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            {'randomness.seed': 4},
+            r'randomness\.seed must be .*started with, 3, got 4 .*--cfg-options randomness\.seed=3',
+        ),
+        ({'model.width': 6}, r'net\.0\.weight \(5, 4\) ≠ \(6, 4\).*Resume with the config'),
+        (
+            {'train_dataloader.batch_size': 2},
+            r'2 batch size instead of 3, 4 batches an epoch instead of 3.*iter_7\.pth',
+        ),
+        ({'optim_wrapper.optimizer.lr': 0.1}, r'optim_wrapper\.optimizer\.lr: 0\.05 → 0\.1.*load_from=.*iter_7\.pth'),
+        ({'optim_wrapper.optimizer.weight_decay': 0.1}, r'optimizer\.weight_decay: – → 0\.1'),
+        ({'optim_wrapper.optimizer.type': 'Adam'}, r"optimizer\.type: 'AdamW' → 'Adam'"),
+        ({'optim_wrapper.paramwise_cfg': dict(bias_lr_mult=2.0)}, r'paramwise_cfg\.bias_lr_mult: – → 2\.0'),
+        ({'param_scheduler.0.T_max': 24}, r'param_scheduler\.0\.T_max: 12 → 24'),
+        (
+            {'param_scheduler': [dict(type='ConstantLR')]},
+            r"param_scheduler\.0\.type: 'CosineAnnealingLR' → 'ConstantLR'",
+        ),
+        ({'auto_scale_lr': dict(enable=True, base_batch_size=6)}, r'auto_scale_lr\.enable: – → True'),
+    ],
+    ids=lambda value: '' if isinstance(value, str) else str(value),
+)
+def test_what_cannot_be_resumed_exactly_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    run(saved_within_epochs(toy_config(tmp_path)), dies=dict(iteration=7))
+    config = saved_within_epochs(toy_config(tmp_path))
+    config.merge_from_dict(changes)
+    resolved = config.pretty_text
+    with pytest.raises(InputError, match=f'(?s){message}'):
+        run(config, 'auto')
+    assert not [path for path in tmp_path.glob('*.py') if path.read_text() == resolved], 'the folder keeps its config'
 
 
 @pytest.mark.parametrize(
-    ('change', 'message'),
+    ('changes', 'message'),
     [
-        (other_seed, r'randomness\.seed must be .*started with, 3, got 4 .*--cfg-options randomness\.seed=3'),
-        (other_model, r'net\.0\.weight \(5, 4\) ≠ \(6, 4\).*Resume with the config'),
-        (other_batch_size, r'2 batch size instead of 3, 4 batches an epoch instead of 3.*iter_7\.pth'),
+        ({'train_cfg.max_epochs': 5}, 'train_cfg.max_epochs: 4 → 5'),
+        ({'optim_wrapper.accumulative_counts': 2}, 'optim_wrapper.accumulative_counts: – → 2'),
+        ({'optim_wrapper.clip_grad': dict(max_norm=0.1)}, 'optim_wrapper.clip_grad.max_norm: – → 0.1'),
+        ({'train_dataloader.sampler.shuffle': False}, 'train_dataloader.sampler.shuffle: True → False'),
+        (
+            {'train_dataloader.dataset.images': 11},
+            'resumed with 11 images instead of 8, 4 batches an epoch instead of 3',
+        ),
+        ({'train_dataloader.num_workers': 1, 'train_dataloader.pin_memory': True}, None),
     ],
-    ids=['seed', 'model', 'batch size'],
+    ids=str,
 )
-def test_what_cannot_be_resumed_exactly_is_refused(change: Any, message: str, tmp_path: Path) -> None:
-    run(saved_within_epochs(toy_config(tmp_path)), dies=dict(iteration=7))
-    config = saved_within_epochs(toy_config(tmp_path))
-    change(config)
-    with pytest.raises(InputError, match=f'(?s){message}'):
-        run(config, 'auto')
-
-
-def test_other_data_between_epochs_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_what_is_followed_from_here_on_is_said(
+    changes: dict[str, Any], message: str | None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     run(by_epoch(toy_config(tmp_path)), dies=dict(iteration=5))
     config = by_epoch(toy_config(tmp_path))
-    config.train_dataloader.dataset.images = 11
+    config.merge_from_dict(changes)
+    capsys.readouterr()
     run(config, 'auto')
-    assert 'resumed with 11 images instead of 8, 4 batches an epoch instead of 3' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert message in printed if message else 'train_dataloader' not in printed
 
 
 def test_a_best_checkpoint_is_none_to_resume_from(tmp_path: Path) -> None:

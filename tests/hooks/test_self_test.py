@@ -41,8 +41,19 @@ def slanted_polygon(rng: np.random.Generator) -> list[float]:
     return points.round(2).ravel().tolist()
 
 
+def annotate(truth: dict[str, Any], record: dict[str, Any], polygon: list[float], label: int, crowd: int = 0) -> None:
+    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
+    box = [float(v) for v in (x.min(), y.min(), np.ptp(x), np.ptp(y))]
+    annotation = {'id': len(truth['annotations']) + 1, 'image_id': record['img_id'], 'category_id': label + 1}
+    annotation |= {'bbox': box, 'area': box[2] * box[3], 'segmentation': [polygon], 'iscrowd': crowd}
+    truth['annotations'].append(annotation)
+    corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    record['instances'].append({'bbox': corners, 'bbox_label': label, 'mask': [polygon], 'ignore_flag': crowd})
+
+
 @pytest.fixture
 def sound() -> tuple[FewImages, dict[str, Any]]:
+    """Three images, each with a tote, three objects and a crowd."""
     rng = np.random.default_rng(0)
     names = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
     truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': names}
@@ -52,24 +63,38 @@ def sound() -> tuple[FewImages, dict[str, Any]]:
         record: dict[str, Any] = {'img_id': image_id, 'height': HEIGHT, 'width': WIDTH, 'instances': []}
         record['loaded_shape'] = (HEIGHT, WIDTH)
         for number in range(5):
-            polygon = slanted_polygon(rng)
-            x, y = np.array(polygon[::2]), np.array(polygon[1::2])
-            box = [float(v) for v in (x.min(), y.min(), np.ptp(x), np.ptp(y))]
-            label, crowd = int(number > 0), int(number == 4)
-            annotation = {'id': len(truth['annotations']) + 1, 'image_id': image_id, 'category_id': label + 1}
-            annotation |= {'bbox': box, 'area': box[2] * box[3], 'segmentation': [polygon], 'iscrowd': crowd}
-            truth['annotations'].append(annotation)
-            corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-            instance = {'bbox': corners, 'bbox_label': label, 'mask': [polygon], 'ignore_flag': crowd}
-            record['instances'].append(instance)
+            annotate(truth, record, slanted_polygon(rng), int(number > 0), int(number == 4))
         records.append(record)
     return FewImages(records), truth
 
 
 def test_a_sound_path_scores_one(sound):
-    assert run_selftest(*sound) == 3
-    assert run_selftest(*sound, num_images=1) == 1
-    assert run_selftest(*sound, iou_types=('bbox',)) == 3
+    assert run_selftest(*sound) == (3, 1.0, 1.0)
+    assert run_selftest(*sound, num_images=1) == (1, 1.0, 1.0)
+    assert run_selftest(*sound, iou_types=('bbox',)) == (3, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ('objects', 'num_images', 'score', 'attainable'),
+    [
+        ([3, 3, 100], 3, 1.0, 1.0),
+        ([3, 3, 134], 2, 1.0, (1 + 76 / 101) / 2),  # 106 of 140 count: a recall of 0.757, and 76 points of 101 below it
+        ([134, 3, 3], 1, (1 + 75 / 101) / 2, (1 + 76 / 101) / 2),  # 100 of 134, 0.746
+        ([200, 200, 100], 3, (1 + 61 / 101) / 2, (1 + 61 / 101) / 2),  # 300 of 500
+    ],
+    ids=str,
+)
+def test_images_of_more_instances_than_count_score_what_is_attainable(
+    sound: Any, objects: list[int], num_images: int, score: float, attainable: float
+) -> None:
+    dataset, truth = sound
+    for record, count in zip(dataset.records, objects, strict=True):
+        for number in range(count - 3):
+            x, y = number % 20 * 7, number // 20 * 9
+            annotate(truth, record, [x, y, x + 6, y, x + 6, y + 8, x, y + 8], 1)
+    done = run_selftest(dataset, truth, num_images=num_images)
+    assert done == (num_images, pytest.approx(score), pytest.approx(attainable))
+    assert ('no prediction of this set can score more' in str(done)) == (attainable < 1)
 
 
 def each_instance(change):
@@ -139,7 +164,7 @@ def test_a_fault_behind_all_checked_steps_is_caught_by_the_score(sound, monkeypa
 def test_an_image_of_which_the_data_set_left_something_out_is_not_used(sound):
     dataset, truth = sound
     del dataset.records[0]['instances'][0]
-    assert run_selftest(dataset, truth) == 2
+    assert run_selftest(dataset, truth).images == 2
 
 
 def runner_with(dataset, truth):
@@ -149,11 +174,10 @@ def runner_with(dataset, truth):
     return types.SimpleNamespace(val_loop=loop)
 
 
-def test_the_hook_stops_training_unless_switched_off(sound):
+def test_the_hook_stops_training(sound):
     dataset, truth = sound
     MetricSelfTestHook().before_train(runner_with(dataset, truth))
     each_instance(shift_label)(dataset)
     with pytest.raises(InputError, match='lost at labels'):
         MetricSelfTestHook().before_train(runner_with(dataset, truth))
-    MetricSelfTestHook(enabled=False).before_train(runner_with(dataset, truth))
     MetricSelfTestHook().before_train(types.SimpleNamespace(val_loop=None))

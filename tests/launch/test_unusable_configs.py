@@ -1,0 +1,116 @@
+"""Slips in a config: one message before the first iteration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_run import run as toy_run
+from toy_run import toy_config
+
+from armbench_mmdet.engine.checkpoints import load_weights
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.launch import make_usable, train
+
+POLYGONS = dict(type='ArmbenchDataset', pipeline=[dict(type='LoadPolygons')])
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+
+SLIPS = [
+    ({'train_dataloader.batch_size': 0}, r'train_dataloader\.batch_size must be a whole number of at least 1, got 0'),
+    ({'val_dataloader.batch_size': 2.5}, r'val_dataloader\.batch_size must be a whole number .* got 2\.5'),
+    ({'val_dataloader.num_workers': -1}, r'num_workers must be a whole number of at least 0, got -1'),
+    ({'train_cfg.val_interval': 0}, r'val_interval must be a whole number of at least 1, got 0'),
+    ({'train_cfg.max_iters': 'many'}, r"max_iters must be a whole number of at least 1, got 'many'"),
+    ({'default_hooks.logger.interval': 0}, r'default_hooks\.logger\.interval must be'),
+    ({'optim_wrapper.accumulative_counts': True}, r'accumulative_counts must be .* got True'),
+    ({'model.type': 'ToyModle'}, r"a known model, got 'ToyModle'; did you mean ToyModel\?"),
+    ({'train_dataloader.dataset.type': 'ToyDat'}, r'did you mean ToyData\?'),
+    ({'train_dataloader.sampler.type': 'InfinitSampler'}, r"data sampler, got 'InfinitSampler'; did you mean Infinite"),
+    ({'val_evaluator.type': 'ToyMetrik'}, r'did you mean ToyMetric\?'),
+    ({'custom_hooks.1.type': 'SeedingHok'}, r"a known hook, got 'SeedingHok'; did you mean SeedingHook\?"),
+    ({'param_scheduler.0.type': 'CosineAnealingLR'}, r'did you mean CosineAnnealingLR\?'),
+    ({'optim_wrapper.type': 'OptimWraper'}, r'did you mean OptimWrapper\?'),
+    ({'optim_wrapper.optimizer.type': 'AdmaW'}, r"a known optimizer, got 'AdmaW'; did you mean AdamW\?"),
+    ({'val_evaluator': dict(_delete_=True, prefix='x')}, r'type must be in every dict that builds something'),
+    ({'train_dataloader.batchsize': 2}, r"DataLoader has no option 'batchsize'; did you mean batch_size\?"),
+    ({'optim_wrapper.optimizer.weight_decy': 0.1}, r"AdamW has no option 'weight_decy'; did you mean weight_decay\?"),
+    ({'train_cfg.val_intervall': 3}, r"has no option 'val_intervall'; did you mean val_interval\?"),
+    ({'default_hooks.checkpoint.max_keep_ckpt': 3}, r"no option 'max_keep_ckpt'; did you mean max_keep_ckpts\?"),
+    ({'train_dataloader.dataset.ann_file': ['a', 'b']}, r"ann_file must be one file, got \['a', 'b'\].*ConcatDataset"),
+    (
+        {'default_hooks.checkpoint.save_best': 'score'},
+        r"what a validation gives, got 'score'; did you mean toy/score\?",
+    ),
+    (
+        {'default_hooks.checkpoint.save_best': ['toy/score', 'toy/scores']},
+        r"got 'toy/scores'; did you mean toy/score\?",
+    ),
+    (
+        {'custom_hooks.1': dict(type='EarlyStoppingHook', monitor='toy/sore', rule='less')},
+        r"got 'toy/sore'; did you mean",
+    ),
+    (
+        {'custom_hooks.1': dict(type='EarlyStoppingHook', monitor='toy/score')},
+        r'EarlyStoppingHook: Cannot infer the rule',
+    ),
+    ({'default_hooks.checkpoint.save_best': 'val_loss/loss'}, r"rule must be 'less' for save_best='val_loss/loss'"),
+    pytest.param(
+        {'optim_wrapper.type': 'AmpOptimWrapper'}, r'without a GPU.*leave --amp out', marks=needs_no_gpu, id='amp'
+    ),
+]
+
+
+@pytest.mark.parametrize(('changes', 'message'), SLIPS, ids=lambda value: '' if isinstance(value, str) else str(value))
+def test_a_slip_is_one_message_before_the_first_iteration(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = toy_config(tmp_path, runner_type='ArmbenchRunner', **{'default_hooks.checkpoint.rule': 'greater'})
+    config.merge_from_dict(changes)
+    with pytest.raises(InputError, match=f'(?s){message}'):
+        train(config)
+    assert not list(tmp_path.glob('*.pth'))
+    assert not list(tmp_path.glob('*/vis_data/scalars.json'))
+
+
+def test_all_wrong_values_are_told_at_once(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, **{'train_dataloader.batch_size': 0, 'train_cfg.max_iters': 0})
+    with pytest.raises(InputError, match=r'(?s)batch_size .*\n.*max_iters'):
+        make_usable(config)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'train_dataloader.persistent_workers': True, 'train_dataloader.prefetch_factor': 4},
+        {'val_dataloader.persistent_workers': True},
+        {'optim_wrapper.loss_scale': 'dynamic', 'optim_wrapper.dtype': 'bfloat16'},  # after type=OptimWrapper
+    ],
+    ids=str,
+)
+def test_options_without_a_use_change_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
+    for folder, own in (('a', {}), ('b', changes)):
+        config = toy_config(tmp_path / folder, **own)
+        make_usable(config)
+        toy_run(config)
+    first, second = (load_weights(tmp_path / folder / 'iter_12.pth') for folder in 'ab')
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ('transform', 'message'),
+    [
+        ('Mosaic', 'must keep masks, which Mosaic does not'),
+        ('mmdet.MixUp', 'must keep masks, which MixUp does not'),
+        ('CopyPaste', 'CopyPaste must have bitmaps.*or use ToteCopyPaste'),
+    ],
+)
+def test_transforms_that_lose_masks_are_refused(transform: str, message: str, tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    inner = dict(type='RepeatDataset', times=2, dataset=POLYGONS)
+    config.train_dataloader.dataset = dict(
+        type='MultiImageMixDataset', dataset=inner, pipeline=[dict(type=transform)], _delete_=True
+    )
+    with pytest.raises(InputError, match=message):
+        make_usable(config)

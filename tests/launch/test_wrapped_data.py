@@ -1,0 +1,82 @@
+"""Data sets in wrappers: trained, validated, rehearsed, recorded and resumed, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_runs import tiny_config
+
+from armbench_mmdet.engine.checkpoints import find_checkpoint
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.launch import set_resume, train
+from armbench_mmdet.run_folder import read_record
+
+BITMAPS = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='Resize', scale=(160, 128), keep_ratio=False),
+]
+
+
+def of(split: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, 'split': split}
+
+
+def concatenated(data: dict[str, Any]) -> dict[str, Any]:
+    return dict(type='ConcatDataset', datasets=[data, of('val', data)], ignore_keys='subset')
+
+
+def mixed(data: dict[str, Any]) -> dict[str, Any]:
+    own = [dict(type='CopyPaste', max_num_pasted=3), dict(type='PackDetInputs')]
+    return dict(type='MultiImageMixDataset', dataset={**data, 'pipeline': BITMAPS}, pipeline=own)
+
+
+WRAPPERS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], set[str]]] = {
+    'concatenated': (concatenated, {'train.json', 'val.json'}),
+    'repeated': (lambda data: dict(type='RepeatDataset', times=3, dataset=data), {'train.json'}),
+    'balanced': (lambda data: dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=data), {'train.json'}),
+    'mixed': (mixed, {'train.json'}),
+    'concatenated and repeated': (
+        lambda data: dict(
+            type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=2, dataset=data), of('test', data)]
+        ),
+        {'train.json', 'test.json'},
+    ),
+}
+
+
+@pytest.mark.parametrize('name', WRAPPERS)
+def test_wrapped_data_is_trained_recorded_and_resumed(name: str, minibench_root: Path, tmp_path: Path) -> None:
+    wrap, files = WRAPPERS[name]
+    for iterations in (1, 2):
+        config = tiny_config(minibench_root, tmp_path, iterations)
+        config.train_dataloader.dataset = wrap(config.train_dataloader.dataset.to_dict())
+        set_resume(config, 'auto')
+        train(config)
+    assert find_checkpoint(tmp_path).name == 'iter_2.pth'
+    record = read_record(tmp_path)
+    assert record is not None
+    assert {Path(file).name for file in record.data} == files | {'val.json'}
+    assert [attempt.start_iter for attempt in record.attempts] == [0, 1]
+
+
+def test_a_validation_set_in_a_wrapper_is_rehearsed(
+    minibench_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tiny_config(minibench_root, tmp_path, 1)
+    config.val_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=config.val_dataloader.dataset)
+    train(config)
+    assert 'metric self-test: ground truth of' in capsys.readouterr().out
+
+
+def test_joined_data_sets_must_have_the_same_classes(minibench_root: Path, tmp_path: Path) -> None:
+    config = tiny_config(minibench_root, tmp_path, 1)
+    data = config.train_dataloader.dataset.to_dict()
+    config.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[data, {**data, 'metainfo': dict(classes=('object',))}]
+    )
+    with pytest.raises(InputError, match=r"must have the same metainfo, got classes .*\('object',\)"):
+        train(config)
