@@ -40,7 +40,6 @@ class Photo:
     """One image with its instances."""
 
     path: Path
-    name: str
     height: int
     width: int
     instances: list[Instance] = field(default_factory=list)
@@ -52,18 +51,18 @@ Read = Callable[[Path], Photo]
 
 @dataclass
 class Report:
-    """What a conversion wrote, and what it could not take, by reason."""
+    """What a conversion wrote, and what to know of it: counts by reason."""
 
     ann_file: Path
     images: int = 0
     categories: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
     def text(self) -> str:
         """A few lines for the console."""
         counts = ', '.join(f'{count:,} {name}' for name, count in sorted(self.categories.items())) or 'no annotations'
         lines = [f'{self.ann_file}: {self.images:,} images, {counts}']
-        return '\n'.join(lines + [f'  left out: {count:,} {reason}' for reason, count in self.left_out.items()])
+        return '\n'.join(lines + [f'  {count:,} {reason}' for reason, count in self.notes.items()])
 
 
 def convert(form: str, source: Path, out: Path, split: str, images: Path | None = None, **options: Any) -> Report:
@@ -100,18 +99,18 @@ def _write(file: IO[bytes], photos: Iterator[Photo], folder: Path, report: Repor
     file.write(b'{"annotations": [')
     number = 0
     for image_id, photo in enumerate(photos, 1):
-        if photo.name in names:
-            raise InputError(f'an image must be annotated once, got two annotation files for {photo.name!r}')
-        names.add(photo.name)
-        _place(photo.path, folder / photo.name)
-        listed.append({'id': image_id, 'file_name': photo.name, 'width': photo.width, 'height': photo.height})
+        if photo.path.name in names:
+            raise InputError(f'an image must be annotated once, got two annotation files for {photo.path.name!r}')
+        names.add(photo.path.name)
+        _place(photo.path, folder / photo.path.name)
+        listed.append({'id': image_id, 'file_name': photo.path.name, 'width': photo.width, 'height': photo.height})
         for instance in photo.instances:
             code = instance.segmentation
             if isinstance(code, list):
                 code = coco_mask.merge(coco_mask.frPyObjects(code, photo.height, photo.width))
             area = int(coco_mask.area(code))
             if not area:
-                report.left_out['instances that cover no pixel'] += 1
+                report.notes['instances that cover no pixel are left out'] += 1
                 continue
             category = ids.setdefault(instance.category, len(ids) + 1)
             row = {'id': number + 1, 'image_id': image_id, 'category_id': category, 'iscrowd': 0, 'area': area,
@@ -170,7 +169,8 @@ def labelme(source: Path, images: Path | None, report: Report) -> tuple[list[Pat
                 (x0, y0), (x1, y1) = points
                 kind, points = 'polygon', [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
             if kind != 'polygon' or len(points) < 3:
-                report.left_out[f'shapes of type {kind!r}' if kind != 'polygon' else 'polygons under 3 points'] += 1
+                what = f'shapes of type {kind!r}' if kind != 'polygon' else 'polygons under 3 points'
+                report.notes[f'{what} are left out'] += 1
                 continue
             key = (shape.label, shape.group_id) if shape.group_id is not None else (shape.label, 'own', number)
             parts.setdefault(key, []).append([value for point in points for value in point])
@@ -203,7 +203,7 @@ def label_images(
         if pixels.ndim == 3:
             pixels = pixels[..., :3] @ np.array([1, 256, 65536])
         if path.suffix.lower() not in _LOSSLESS:
-            report.left_out['label images of a lossy format were read: do not evaluate on them'] += 1
+            report.notes['label images have a lossy format: do not evaluate on them'] += 1
         photo = _photo([folder], path.stem, path)
         if (photo.height, photo.width) != pixels.shape:
             found = f'{pixels.shape[1]}x{pixels.shape[0]}'
@@ -234,7 +234,7 @@ def yolo(source: Path, images: Path | None, report: Report) -> tuple[list[Path],
                     f'rows must be a class and numbers, got {row[:60]!r} (in {path}, row {number})'
                 ) from error
             if len(values) < 6 or len(values) % 2:
-                report.left_out['rows that are no polygon (a box has no mask)'] += 1
+                report.notes['rows that are no polygon are left out (a box has no mask)'] += 1
                 continue
             points = np.reshape(values, (-1, 2)) * (photo.width, photo.height)
             photo.instances.append(Instance(names.get(int(label), str(int(label))), [points.reshape(-1).tolist()]))
@@ -264,7 +264,7 @@ def _photo(folders: Sequence[Path], name: str, annotations: Path, size: tuple[in
         for path in (folder / name, *(folder / f'{name}{s}' for suffix in SUFFIXES for s in (suffix, suffix.upper()))):
             if path.is_file():
                 height, width = size if all(size) else image_size(read_bytes(path), path)
-                return Photo(path, path.name, height, width)
+                return Photo(path, height, width)
     raise InputError(
         f'image {name!r} must lie in {" or ".join(map(str, folders))}, got no such file (for {annotations}); '
         f'name the folder with --images'

@@ -92,9 +92,9 @@ SHAPE = {'label': 'Object', 'points': [[10, 10], [60, 10], [60, 90]]}
     [
         ([{**SHAPE, 'shape_type': None}], 1, {}),
         ([{**SHAPE, 'shape_type': 'rectangle', 'points': [[10, 10], [60, 90]]}], 1, {}),
-        ([{**SHAPE, 'shape_type': 'circle'}], 0, {"shapes of type 'circle'": 1}),
-        ([{**SHAPE, 'points': [[10, 10], [60, 10]]}], 0, {'polygons under 3 points': 1}),
-        ([{**SHAPE, 'points': [[-9, -9], [-5, -9], [-5, -2]]}], 0, {'instances that cover no pixel': 1}),
+        ([{**SHAPE, 'shape_type': 'circle'}], 0, {"shapes of type 'circle' are left out": 1}),
+        ([{**SHAPE, 'points': [[10, 10], [60, 10]]}], 0, {'polygons under 3 points are left out': 1}),
+        ([{**SHAPE, 'points': [[-9, -9], [-5, -9], [-5, -2]]}], 0, {'instances that cover no pixel are left out': 1}),
         ([{**SHAPE, 'group_id': 3}, {**SHAPE, 'group_id': 3}, SHAPE, SHAPE], 3, {}),
     ],
     ids=['no type', 'rectangle', 'circle', 'two points', 'outside', 'groups'],
@@ -103,7 +103,7 @@ def test_labelme_shapes(shapes: list, kept: int, left_out: dict, minibench: Path
     name = sorted(os.listdir(minibench / 'images'))[0]
     (tmp_path / 'one.json').write_text(json.dumps({'shapes': shapes, 'imagePath': name}))
     report = convert('labelme', tmp_path, tmp_path / 'out', 'val', minibench / 'images')
-    assert (report.categories.total(), dict(report.left_out)) == (kept, left_out)
+    assert (report.categories.total(), dict(report.notes)) == (kept, left_out)
 
 
 LABELS = {'nothing.json': '{"shapes": []}', 'nowhere.json': '{"shapes": [], "imagePath": "nowhere.jpg"}'}
