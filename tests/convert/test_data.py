@@ -21,7 +21,7 @@ from armbench_mmdet.minibench import make_minibench
 from armbench_mmdet.minibench.scene import MIX
 from tools import convert as tool
 
-IMAGES, SIZE = 6, {'width_px': 320, 'height_px': 256}
+IMAGES, SIZE = 12, {'width_px': 320, 'height_px': 256}
 
 
 @pytest.fixture(scope='module')
