@@ -105,7 +105,8 @@ def audit_own_files(paths: Sequence[Path], images: Path | None = None, **options
     if missing:
         raise InputError(f'--ann-file and --images must be existing files and a folder, got {str(missing[0])!r}')
     files = [AnnotationFile(str(path), path, images or folder_of_images(path)) for path in paths]
-    return audit_files(Audit(paths[0].parent), files, **options)
+    root = Path(os.path.commonpath([path.parent.absolute() for path in paths]))
+    return audit_files(Audit(root), files, **options)
 
 
 def audit_files(

@@ -223,6 +223,7 @@ def test_layouts_of_others_are_sound(tmp_path: Path, root: Path, prepare: Callab
     root = root if prepare is video_frames else tmp_path / 'own'
     prepare(root)
     assert {kind for kind, _ in found(root)} <= {'category-assumed'}
+    assert audit_data_set(root, workers=1).root == root
 
 
 def export(name: str) -> dict:
