@@ -1,7 +1,7 @@
 """Hooks of a run, registered by name; ``configs/_base_/default_runtime.py`` lists them."""
 
-from armbench_mmdet.hooks.buffer_broadcast import BufferBroadcastHook
 from armbench_mmdet.hooks.checkpoint import AtomicCheckpointHook
+from armbench_mmdet.hooks.consistency import BufferBroadcastHook, SeedingHook
 from armbench_mmdet.hooks.interruption import InterruptionHook
 from armbench_mmdet.hooks.loss_guard import LossGuardHook
 from armbench_mmdet.hooks.prediction_pictures import PicturesHook
@@ -9,7 +9,6 @@ from armbench_mmdet.hooks.pretrained import PretrainedReportHook
 from armbench_mmdet.hooks.progress import ProgressHook
 from armbench_mmdet.hooks.resume import ResumeHook
 from armbench_mmdet.hooks.run_record import RunRecordHook
-from armbench_mmdet.hooks.seeding import SeedingHook
 from armbench_mmdet.hooks.self_test import MetricSelfTestHook
 from armbench_mmdet.hooks.speed import SpeedHook
 from armbench_mmdet.hooks.validation_loss import ValidationLossHook

@@ -1,4 +1,4 @@
-"""What objects lie in or on: the tote in its surroundings; a tray, a table or compartments."""
+"""Totes in their surroundings, and the trays, tables and compartments of same-object."""
 
 from __future__ import annotations
 
