@@ -1,4 +1,4 @@
-"""What all processes of a run, and a resumed one, have in common: random numbers by iteration, batch-norm statistics."""
+"""Random numbers and batch-norm statistics that all processes of a run, and a resumed one, share."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from armbench_mmdet.hooks.seeding import SeedingHook
 
 from armbench_mmdet.engine.loops import seed_generators, seed_sample
+from armbench_mmdet.hooks.consistency import SeedingHook
 
 
 def drawn() -> list[float]:
