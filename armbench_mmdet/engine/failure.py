@@ -123,7 +123,7 @@ def explained_config() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
         explained = explain_config(error)
         if explained is None:
             raise
