@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -52,21 +52,18 @@ def draft_of(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
-def write_atomically(path: Path, content: bytes | str, check: Callable[[Path], object] | None = None) -> None:
+def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that its name never stands for half of it, also after a power cut.
 
     Args:
         path: The file.
         content: Its new content; text is written as UTF-8.
-        check: Called with the complete draft before it gets its name; what it raises stops the writing.
 
     Raises:
         OSError: Writing, syncing or renaming failed; the file is as it was.
     """
     with draft_of(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
-        if check is not None:
-            check(draft)
 
 
 def remove_drafts(folder: Path, name: str = '*') -> None:

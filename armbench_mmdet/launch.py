@@ -19,7 +19,7 @@ from armbench_mmdet.configs import LOADERS, unwrapped
 from armbench_mmdet.datasets.ground_truth import METAINFO_KEY
 from armbench_mmdet.datasets.release import SUBSETS, check_choice
 from armbench_mmdet.engine.checkpoints import latest_checkpoint, load_exactly
-from armbench_mmdet.engine.failure import explained_config, explained_failures
+from armbench_mmdet.engine.failure import explain_config, explained_failures
 from armbench_mmdet.errors import InputError, nearest
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.result import Result
@@ -158,8 +158,13 @@ def build_runner(config: Config) -> Runner:
         InputError: The config has values that no run can have, or names what is not there.
     """
     make_usable(config)
-    with explained_config():
+    try:
         return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        explained = explain_config(error)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def train(config: Config) -> Runner:

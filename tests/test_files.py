@@ -28,15 +28,6 @@ def test_the_name_stands_for_the_old_file_until_the_new_one_is_complete(tmp_path
     assert path.read_text() == 'old'
 
 
-def test_a_check_that_fails_stops_the_writing(tmp_path: Path) -> None:
-    def refuse(draft: Path) -> None:
-        raise ValueError(draft.read_text())
-
-    with pytest.raises(ValueError, match='content'):
-        write_atomically(tmp_path / 'a', b'content', refuse)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_failed_rename_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_atomically(tmp_path / 'a', 'old')
 

@@ -114,22 +114,6 @@ _BUILDERS = ('build_from_cfg', 'build_dataloader')
 _CLASS_COUNT = re.compile(r'The `num_classes` \((\d+)\) in (\w+) of .* `classes` (\d+)', re.DOTALL)
 
 
-@contextlib.contextmanager
-def explained_config() -> Iterator[None]:
-    """Turn what mmengine says of a config that it cannot build into an :class:`InputError`.
-
-    Raises:
-        InputError: A type or a key is not known, or the number of classes is not the data's.
-    """
-    try:
-        yield
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        explained = explain_config(error)
-        if explained is None:
-            raise
-        raise explained from error
-
-
 def explain_config(error: Exception) -> InputError | None:
     """The error of building what a config describes in a user's terms, None if it is another one."""
     message = str(error.args[0] if error.args else error)  # a KeyError would put quotes around it

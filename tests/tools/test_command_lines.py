@@ -101,15 +101,17 @@ def test_wrong_usage_is_one_message_and_status_2(tool: str, arguments: list[str]
         ('sweep', [SPACE, '--storage', 'postgresql://127.0.0.1:1/study'], '--storage must be reachable'),
         ('sweep', [SPACE, '--study', 'a/b'], '--study must be letters'),
         ('sweep', ['configs/_base_/schedules/1x.py'], 'search space must be free of problems'),
+        ('report', ['nowhere'], 'work dir must be an existing folder'),
     ],
 )
 def test_bad_input_is_one_message_and_status_2(tool: str, arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = start(tool, *arguments, '--work-dir', tmp_path / 'run')
+    done = start(tool, *arguments, '--out' if tool == 'report' else '--work-dir', tmp_path / 'run')
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert 'Traceback' not in done.stderr
     assert [line.startswith('error: ') for line in done.stderr.splitlines()].count(True) == 1  # it may list problems
     assert not list(tmp_path.glob('run/trial_*'))
+    assert tool != 'report' or not (tmp_path / 'run').exists()
 
 
 def test_waiting_threads_sleep_unless_the_user_wants_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,11 +29,3 @@ def test_an_unfinished_run_is_reported_and_the_files_are_named(tmp_path: Path) -
     assert "note: run: the run did not finish; its record says 'unfinished'" in done.stdout
     assert f'report: {tmp_path / "out" / "report.html"}' in done.stdout.splitlines()
     assert {path.name for path in (tmp_path / 'out').iterdir()} == {'report.html', 'results.md', 'results.csv'}
-
-
-def test_nothing_to_report_is_one_message_and_status_2(tmp_path: Path) -> None:
-    done = start(tmp_path / 'nowhere', '--out', tmp_path / 'out')
-    assert done.returncode == 2
-    assert done.stderr.startswith('error: work dir must be an existing folder')
-    assert 'Traceback' not in done.stderr
-    assert not (tmp_path / 'out').exists()
