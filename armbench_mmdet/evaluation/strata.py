@@ -60,23 +60,18 @@ DENSITY_STARTS = (1, 6, 11, 16, 21, 31)
 DENSITY_NAMES = ('1-5', '6-10', '11-15', '16-20', '21-30', '31+')
 
 
-def density_name(instances: int) -> str | None:
-    """The name of the bin that an image with so many instances falls into, None for an empty image."""
-    return DENSITY_NAMES[bisect.bisect(DENSITY_STARTS, instances) - 1] if instances else None
-
-
 def density_of_images(ground_truth: Mapping[str, Any]) -> dict[int, str | None]:
-    """The density bin of every image by its id."""
+    """The density bin of every image by its id, None for an empty one."""
     counts = Counter(a['image_id'] for a in ground_truth['annotations'] if not a.get('iscrowd'))
-    return {image['id']: density_name(counts[image['id']]) for image in ground_truth['images']}
+    ids = (image['id'] for image in ground_truth['images'])
+    return {i: DENSITY_NAMES[bisect.bisect(DENSITY_STARTS, counts[i]) - 1] if counts[i] else None for i in ids}
 
 
 def scores_of_type(matching: Matching, confidence: dict[str, Interval] | None = None) -> TypeScores:
     """Everything the result file holds under one IoU type."""
     whole = match_table(matching)
     by_size = {'coco': sized_tables(matching), 'relative': sized_tables(matching, is_relative=True)}
-    instances = [a for a in matching.annotations if not a.get('iscrowd')]
-    density = density_of_images({'images': matching.images.values(), 'annotations': instances})
+    density = density_of_images({'images': matching.images.values(), 'annotations': matching.annotations})
     by_density = {name: [i for i, own in density.items() if own == name] for name in DENSITY_NAMES}
     return TypeScores(
         **summary(whole, by_size['coco']),

@@ -75,13 +75,6 @@ def test_one_seed_gives_one_interval_around_the_score(runs):
         assert first[name].low < first[name].value < first[name].high
 
 
-def test_the_interval_shrinks_with_the_root_of_the_number_of_images():
-    truth, detections = random_dataset(4, images=40)
-    many = resampled(truth, detections, [i['id'] for i in truth['images']] * 4)
-    one, four = (confidence_intervals(table_of(*data), resamples=400)['mean'] for data in ((truth, detections), many))
-    assert (one.high - one.low) / (four.high - four.low) == pytest.approx(2, rel=0.3)
-
-
 def test_a_paired_difference_is_surer_than_either_score(runs):
     difference = difference_intervals(*runs, resamples=300)['mean']
     single = confidence_intervals(runs[0], resamples=300)['mean']

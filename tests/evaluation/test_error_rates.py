@@ -10,35 +10,6 @@ from armbench_mmdet.evaluation.protocol import Matching, run_lengths
 from armbench_mmdet.evaluation.strata import VERDICTS, segmentation_errors, verdicts
 
 
-def strip(*spans: tuple[int, int]) -> np.ndarray:
-    """A row of 100 pixels with these spans on."""
-    mask = np.zeros((1, 100), bool)
-    for start, end in spans:
-        mask[0, start:end] = True
-    return mask
-
-
-CASES = {
-    'found': ([(0, 40)], [(0, 38)], ['detected']),
-    'nothing there': ([(0, 40)], [(50, 90)], ['missed']),
-    'no predictions': ([(0, 40)], [], ['missed']),
-    'in two halves': ([(0, 40)], [(0, 20), (20, 40)], ['over_segmented']),
-    'two pieces of less than half': ([(0, 40)], [(0, 9), (9, 18)], ['missed']),
-    'two copies of one piece': ([(0, 40)], [(0, 15), (0, 15)], ['missed']),
-    'found and in pieces': ([(0, 40)], [(0, 40), (0, 20), (20, 40)], ['detected']),
-    'two as one': ([(0, 40), (40, 80)], [(0, 80)], ['under_segmented', 'under_segmented']),
-    'a small one swallowed': ([(0, 40), (40, 50)], [(0, 50)], ['detected', 'under_segmented']),
-    'one far too large': ([(0, 30)], [(0, 90)], ['missed']),
-    'half of two': ([(0, 40), (40, 80)], [(20, 60)], ['missed', 'missed']),
-}
-
-
-@pytest.mark.parametrize('name', CASES)
-def test_drawn_cases(name):
-    instances, predictions, expected = CASES[name]
-    assert verdicts([encode(strip(i)) for i in instances], [encode(strip(p)) for p in predictions]) == expected
-
-
 def by_definition(instances: list[np.ndarray], predictions: list[np.ndarray]) -> list[str]:
     found = []
     for g, truth in enumerate(instances):

@@ -81,17 +81,6 @@ def test_plotly_takes_every_plot(report: Report) -> None:
         json.dumps([plot.data, plot.layout], allow_nan=False)
 
 
-def test_losses_have_every_component_twice_and_inner_layers_hidden(report: Report) -> None:
-    plot = plots.loss_plot(report.runs[0])
-    assert plot is not None
-    names = {trace['name']: trace['visible'] for trace in plot.data}
-    for name in ('loss (total)', 'loss_cls', 'loss_bbox', 'loss_mask'):
-        assert names[name] is True
-        assert names[f'{name}, validation'] is True
-    assert names['d0.loss_mask'] == 'legendonly'
-    assert 'Compare their shapes' in plot.note
-
-
 def test_a_log_without_validation_loss_says_so(tmp_path: Path) -> None:
     write_log(tmp_path, log_rows(val_loss=False))
     runs, _ = collect_runs([tmp_path])
