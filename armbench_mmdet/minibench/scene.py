@@ -110,17 +110,10 @@ def _uneven_light(
 
 
 def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px: int) -> Scene:
-    """Render one picture.
+    """Render one picture of a subset; it depends on nothing but the random numbers.
 
-    Args:
-        rng: Source of randomness; the picture depends on nothing else.
-        subset: One of :data:`SUBSETS`.
-        width_px: Width of the picture.
-        height_px: Height of the picture.
-
-    Returns:
-        The picture with its truth. An object that would show too little is taken out of the scene before it is
-        painted: every object in the picture is in the id map, and the other way round.
+    An object that would show too little is taken out of the scene before it is painted: every object in the picture
+    is in the id map, and the other way round.
     """
     factor = 2 if max(width_px, height_px) <= _SUPERSAMPLED_UP_TO_PX else 1
     place: Tote | Bench = Bench.sample(rng) if subset == SAME_OBJECT else sample_tote(rng)

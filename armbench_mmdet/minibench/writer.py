@@ -175,8 +175,8 @@ def make_minibench(
         out: Folder to make; empty, absent, or an earlier minibench, which is replaced.
         counts: Pictures by (subset, split); a file is written for each key. None for the default 400 / 60 / 60 of mix
             and 60 test pictures of each shift set.
-        width_px: Width of the pictures, 64…2448.
-        height_px: Height of the pictures, 64…2448.
+        width_px: Width of the pictures, 64…2448, like the height; see :func:`image_size`.
+        height_px: Height.
         seed: Seed, 0 or more.
         workers: Processes; None for one a CPU core. 0 or 1 makes them in this process.
         show_progress: Whether to show a progress bar.
