@@ -123,6 +123,8 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
         )
     first_score, *other_scores = SUMMARY_KEYS
     header = ['class', 'run', first_score, '95 % interval', *other_scores, 'instances']
+    absent = dict.fromkeys(name for entry in comparison.entries for name in entry.result.not_annotated)
+    notes += [f'No {name} is annotated here: it has no score and no part in the mean.' for name in absent]
     return Table(f'{comparison.title}: {TYPE_NAMES[iou_type]}', header, rows, 2, notes)
 
 

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_runs import MASK_RCNN, write_result
+from synthetic_runs import MASK_RCNN, write_data, write_result
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.evaluation.bootstrap import difference_intervals
@@ -115,6 +115,19 @@ def test_markdown_says_minibench_and_keeps_published_numbers_apart(report: Repor
     assert '| first' not in theirs
     for row in published_table().rows:
         assert all(cell.text in theirs for cell in row)
+
+
+def test_a_class_that_a_subset_does_not_annotate_is_said(tmp_path: Path) -> None:
+    data = write_data(tmp_path / 'data')
+    file = data / SUBSETS[2] / 'test.json'
+    truth = json.loads(file.read_text())
+    truth['annotations'] = [one for one in truth['annotations'] if one['category_id'] == 2]
+    file.write_text(json.dumps(truth))
+    write_result(tmp_path / 'run', data, SUBSETS[2], MASK_RCNN, 1.0)
+    table = gather([tmp_path / 'run']).scores[0]
+    assert table.notes[-1] == 'No tote is annotated here: it has no score and no part in the mean.'
+    mean, tote, own = (row[2].text for row in table.rows)
+    assert (mean, tote) == (own, '–')
 
 
 def test_results_of_one_class_are_shown_beside_those_of_two(data: Path, work_dirs: list[Path], tmp_path: Path) -> None:
