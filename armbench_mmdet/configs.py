@@ -258,8 +258,8 @@ class Difference:
 def dumped_config(work_dir: Path, stem: str | None) -> tuple[Config | None, list[str]]:
     """The resolved config that mmengine wrote when training began.
 
-    Every runner writes its config over ``<work_dir>/<stem>.py``, and one that only tests has no training in it; the
-    copy beside each attempt's curves has.
+    In runs of earlier versions, a test wrote its own over ``<work_dir>/<stem>.py``, without training in it; the copy
+    beside each attempt's curves has it.
 
     Args:
         work_dir: The run's folder.

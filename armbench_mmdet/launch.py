@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.registry import DATASETS, OPTIMIZERS, RUNNERS
+from mmdet.registry import DATASETS, OPTIMIZERS, RUNNERS, TRANSFORMS
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
@@ -19,8 +19,8 @@ from armbench_mmdet.configs import LOADERS, unwrapped
 from armbench_mmdet.datasets.ground_truth import METAINFO_KEY
 from armbench_mmdet.datasets.release import SUBSETS, check_choice
 from armbench_mmdet.engine.checkpoints import latest_checkpoint, load_exactly
-from armbench_mmdet.engine.failure import explain_config, explained_failures
-from armbench_mmdet.errors import InputError, nearest
+from armbench_mmdet.engine.failure import explained_config, explained_failures, unknown_type
+from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.result import Result
 from armbench_mmdet.files import sha256_of
@@ -108,12 +108,13 @@ def make_usable(config: Config) -> None:
                     "with type='ConcatDataset', datasets=[…]"
                 )
     wrapper = config.get('optim_wrapper') or {}
-    optimizer = (wrapper.get('optimizer') or {}).get('type')
-    if (
-        isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None
-    ):  # of which mmengine says that None is not callable
-        hint = nearest(optimizer, {**OPTIMIZERS.module_dict, **OPTIMIZERS.parent.module_dict})
-        problems.append(f'optim_wrapper.optimizer.type must be a known optimizer, got {optimizer!r}{hint}')
+    named = [('optim_wrapper.optimizer', wrapper.get('optimizer'), OPTIMIZERS)]  # mmengine says: None is not callable
+    tested = (config.get('test_dataloader') or {}).get('dataset') or {}  # training does not build what tests
+    named += [('test_dataloader', step, TRANSFORMS) for one in unwrapped(tested) for step in one.get('pipeline') or ()]
+    for where, settings, registry in named:
+        kind = settings.get('type') if isinstance(settings, Mapping) else None
+        if isinstance(kind, str) and registry.get(kind) is None:
+            problems.append(f'{where}: {unknown_type(kind, registry.name)}')
     if wrapper.get('type') == 'OptimWrapper':
         for name in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(name, None)
@@ -158,13 +159,8 @@ def build_runner(config: Config) -> Runner:
         InputError: The config has values that no run can have, or names what is not there.
     """
     make_usable(config)
-    try:
+    with explained_config():
         return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        explained = explain_config(error)
-        if explained is None:
-            raise
-        raise explained from error
 
 
 def train(config: Config) -> Runner:
@@ -231,7 +227,8 @@ def selftest(config: Config, subset: str | None, split: str | None) -> str:
         InputError: It scores less; the message names the step that lost it.
     """
     init_default_scope(config.default_scope)
-    dataset = DATASETS.build(on_data(config, subset, split).test_dataloader.dataset)
+    with explained_config():
+        dataset = DATASETS.build(on_data(config, subset, split).test_dataloader.dataset)
     source = dataset.ground_truth
     done = run_selftest(dataset, source.load(), load_annotations={'type': 'LoadPolygons'})
     return f'{source.subset} {source.split}: the {done}'
@@ -273,7 +270,8 @@ def evaluate(
     for subset, own in configs.items():
         parts = {'dataloader': own.test_dataloader, 'evaluator': own.test_evaluator}
         try:
-            loop = runner.build_test_loop({'type': 'TestLoop', **own.test_cfg, **parts})
+            with explained_config():
+                loop = runner.build_test_loop({'type': 'TestLoop', **own.test_cfg, **parts})
             metric = next((one for one in loop.evaluator.metrics if isinstance(one, ArmbenchMetric)), None)
             if metric is None:
                 raise InputError(f'test_evaluator must have an ArmbenchMetric, got none (in {config.filename})')

@@ -114,6 +114,30 @@ _BUILDERS = ('build_from_cfg', 'build_dataloader')
 _CLASS_COUNT = re.compile(r'The `num_classes` \((\d+)\) in (\w+) of .* `classes` (\d+)', re.DOTALL)
 
 
+@contextlib.contextmanager
+def explained_config() -> Iterator[None]:
+    """Turn what mmengine says of a config that it cannot build into an :class:`InputError`.
+
+    Raises:
+        InputError: A type or a key is not known, or the number of classes is not the data's.
+    """
+    try:
+        yield
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        explained = None if isinstance(error, InputError) else explain_config(error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def unknown_type(name: str, kind: str) -> str:
+    """What is wrong with a type that no registry of a kind (``transform``, ``optimizer``, …) has."""
+    registries = [one for one in vars(mmdet.registry).values() if isinstance(one, Registry) and one.name == kind]
+    return f'type must be a known {kind}, got {name!r}' + nearest(
+        name, {n for one in registries for n in one.module_dict}
+    )
+
+
 def explain_config(error: Exception) -> InputError | None:
     """The error of building what a config describes in a user's terms, None if it is another one."""
     message = str(error.args[0] if error.args else error)  # a KeyError would put quotes around it
@@ -132,9 +156,7 @@ def explain_config(error: Exception) -> InputError | None:
         return InputError(f'type must be in every dict that builds something; {message}')
     unknown = _UNKNOWN_TYPE.search(message)
     if unknown:
-        registries = [one for one in vars(mmdet.registry).values() if isinstance(one, Registry)]
-        names = {name for one in registries if one.name == unknown[2] for name in one.module_dict}
-        return InputError(f'type must be a known {unknown[2]}, got {unknown[1]!r}{nearest(unknown[1], names)}')
+        return InputError(unknown_type(unknown[1], unknown[2]))
     unknown = _UNKNOWN_KEY.search(message)
     if unknown:
         built = builders[-1].f_locals.get('obj_cls', DataLoader)  # mmengine calls that one without a registry
