@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,15 @@ REPO = Path(__file__).resolve().parents[2]
 LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
 
 
+_runs = itertools.count()
+
+
 def tiny_config(root: Path, work_dir: Path, iterations: int = 2) -> Config:
     """The minibench Mask R-CNN, cut down to a couple of iterations without data-loading processes."""
     config = configs.load_config(LEAF)
     configs.set_data_root(config, root)
     configs.set_work_dir(config, work_dir)
+    config.experiment_name = f'run-{next(_runs)}'  # two of one name in one second would share a visualizer
     config.train_cfg.update(max_iters=iterations, val_interval=iterations)
     config.default_hooks.checkpoint.interval = iterations
     config.param_scheduler = config.param_scheduler[:1]
