@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from mmdet.registry import HOOKS
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -58,6 +58,7 @@ class InterruptionHook(EndingHook):
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None and loop.dataloader.num_workers:
                 loop.dataloader.worker_init_fn = partial(_start_worker, inner=loop.dataloader.worker_init_fn)
+        barrier()  # the record that follows says that a signal is heard, by every process
 
     def after_train(self, runner: Runner) -> None:
         """Stop listening."""
