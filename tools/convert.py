@@ -36,7 +36,8 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Convert or cut, say what came out, and audit what was converted; its status is the audit's."""
     from armbench_mmdet.audit.audit import audit_own_files, format_audit
-    from armbench_mmdet.convert.data import IMAGES, convert, cut
+    from armbench_mmdet.convert.data import convert, cut
+    from armbench_mmdet.datasets.release import IMAGE_FOLDER
 
     if args.format == 'coco':
         names = args.list.read_text().split('\n') if args.list else None
@@ -48,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     options = {'values': {args.tote_value: 'tote'}} if args.format == 'label-images' and args.tote_value else {}
     report = convert(args.format, args.source, args.out, args.split, args.images, **options)
     print(report.text())
-    audit = audit_own_files([report.ann_file], args.out / IMAGES, show_progress=True)
+    audit = audit_own_files([report.ann_file], args.out / IMAGE_FOLDER, show_progress=True)
     print(format_audit(audit))
     return audit.findings.exit_status(strict=False)
 

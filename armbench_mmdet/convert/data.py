@@ -20,11 +20,11 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from armbench_mmdet.datasets.images import SUFFIXES, image_size, read_bytes
+from armbench_mmdet.datasets.release import IMAGE_FOLDER
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import draft_of, write_atomically
 from armbench_mmdet.masks.encode import encode_masks
 
-IMAGES = 'images'
 _LOSSLESS = ('.png', '.tif', '.tiff', '.bmp')
 
 
@@ -85,9 +85,9 @@ def convert(form: str, source: Path, out: Path, split: str, images: Path | None 
     files, read = FORMATS[form](source, images, report, **options)
     if not files:
         raise InputError(f'{form} data must have annotation files, got none below {str(source)!r}')
-    (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    (out / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
     with draft_of(report.ann_file) as draft, draft.open('wb') as file:
-        _write(file, (read(path) for path in tqdm(files, form, unit='img')), out / IMAGES, report)
+        _write(file, (read(path) for path in tqdm(files, form, unit='img')), out / IMAGE_FOLDER, report)
     return report
 
 
@@ -160,7 +160,7 @@ def labelme(source: Path, images: Path | None, report: Report) -> tuple[list[Pat
         except msgspec.MsgspecError as error:
             raise InputError(f'annotations must be LabelMe files, got {error} (in {path})') from error
         name = Path(content.image_path.replace('\\', '/')).name
-        folders = [images] if images else [path.parent, path.parent.parent / IMAGES]
+        folders = [images] if images else [path.parent, path.parent.parent / IMAGE_FOLDER]
         photo = _photo(folders, name, path, (content.image_height or 0, content.image_width or 0))
         parts: dict[tuple, list[list[float]]] = {}
         for number, shape in enumerate(content.shapes):
@@ -195,7 +195,7 @@ def label_images(
     """
     from PIL import Image
 
-    folder = images or source.parent / IMAGES
+    folder = images or source.parent / IMAGE_FOLDER
 
     def read(path: Path) -> Photo:
         with Image.open(path) as opened:
@@ -224,7 +224,7 @@ def yolo(source: Path, images: Path | None, report: Report) -> tuple[list[Path],
     def read(path: Path) -> Photo:
         relative = path.relative_to(source)
         at = max(i for i, part in enumerate(relative.parts) if part == 'labels')
-        folder = images or source.joinpath(*relative.parts[:at], IMAGES, *relative.parts[at + 1 : -1])
+        folder = images or source.joinpath(*relative.parts[:at], IMAGE_FOLDER, *relative.parts[at + 1 : -1])
         photo = _photo([folder], path.stem, path)
         for number, row in enumerate(path.read_text().splitlines(), 1):
             try:

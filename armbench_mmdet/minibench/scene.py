@@ -86,10 +86,10 @@ def _sample_light(rng: np.random.Generator) -> Light:
 
 
 def _paint_objects(camera: Camera, light: Light, place: Tote | Bench, placed: list[Placed]) -> list[Brush]:
+    """A brush for each object, in their order."""
     brushes = []
     floor = lit(place.colour, 0.86)
-    for i in painting_order(placed, (camera.foot_x, camera.foot_y)):
-        item = placed[i]
+    for item in placed:
         brush = Brush(camera, light, item.pose, item.size, floor)
         item.kind.paint(brush, np.random.default_rng(item.look_seed))
         brushes.append(brush)
@@ -134,6 +134,7 @@ def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px
         stencil = np.zeros(canvas.shape[:2], np.uint8)
         fill_polygon(stencil, camera.project(silhouette(place)), 1)
     canvas = multiply(canvas, _uneven_light(looks, camera, place, canvas.shape[:2]))
+    placed = [placed[i] for i in painting_order(placed, (camera.foot_x, camera.foot_y))]
     brushes = _paint_objects(camera, light, place, placed)
     kept, id_map, full, visible = drop_hidden(brushes, (height_px, width_px), factor)
     for i in kept:
@@ -141,9 +142,8 @@ def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px
         composite(canvas, brushes[i])
     if factor > 1:
         canvas = cv2.resize(canvas, (width_px, height_px), interpolation=cv2.INTER_AREA)
-    order = painting_order(placed, (camera.foot_x, camera.foot_y))
     objects = [
-        SceneObject(number, placed[order[i]].kind.name, full[number - 1], visible[number - 1])
+        SceneObject(number, placed[i].kind.name, full[number - 1], visible[number - 1])
         for number, i in enumerate(kept, 1)
     ]
     tote_mask = None if stencil is None else stencil[::factor, ::factor].astype(bool)
