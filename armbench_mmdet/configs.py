@@ -308,7 +308,7 @@ def differences_from_base(leaf: str | Path, resolved: Config) -> list[Difference
 
 def differences(base: Mapping[str, Any], run: Mapping[str, Any]) -> list[Difference]:
     """Where two configs differ, leaf by leaf; a list is a leaf, and 1 is not 1.0."""
-    old, new = (dict(_leaves(config, '')) for config in (base, run))
+    old, new = (dict(_leaves(config)) for config in (base, run))
     return [
         Difference(key, _beside(old, new, key), _beside(new, old, key))
         for key in dict.fromkeys((*new, *old))
@@ -316,14 +316,9 @@ def differences(base: Mapping[str, Any], run: Mapping[str, Any]) -> list[Differe
     ]
 
 
-def leaves(node: Any, prefix: str = '') -> dict[str, str]:
+def leaves(node: Any) -> dict[str, str]:
     """The values of a config by their dotted keys, as they are written; a list without dicts is one."""
-    items: Mapping[Any, Any] = node if isinstance(node, Mapping) else {}
-    if isinstance(node, list | tuple) and any(isinstance(one, Mapping) for one in node):
-        items = dict(enumerate(node))
-    if not items:
-        return {prefix.removesuffix('.'): _plain(node)}
-    return {key: text for name, value in items.items() for key, text in leaves(value, f'{prefix}{name}.').items()}
+    return {key: _plain(value) for key, value in _leaves(node, into_lists=True)}
 
 
 def _beside(own: Mapping[str, Any], other: Mapping[str, Any], key: str) -> str:
@@ -339,12 +334,15 @@ def _beside(own: Mapping[str, Any], other: Mapping[str, Any], key: str) -> str:
     return _plain(value)
 
 
-def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f'{prefix}{key}.')
-        else:
-            yield f'{prefix}{key}', value
+def _leaves(node: Any, prefix: str = '', into_lists: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield values by their dotted keys; a list is one, but ``into_lists`` goes into those that have dicts."""
+    items: Mapping[Any, Any] = node if isinstance(node, Mapping) else {}
+    if into_lists and isinstance(node, list | tuple) and any(isinstance(one, Mapping) for one in node):
+        items = dict(enumerate(node))
+    if not items and prefix:
+        yield prefix.removesuffix('.'), node
+    for name, value in items.items():
+        yield from _leaves(value, f'{prefix}{name}.', into_lists)
 
 
 def _plain(value: Any) -> str:
