@@ -37,6 +37,7 @@ demo: setup      ## train, evaluate and report on procedural totes (under 10 min
 
 minibench-results: setup ## the longer recipes behind the README's table (under an hour on two cores)
 	$(call run,$(RESULTS),work_dirs/minibench-report)
+run/$(word 2,$(RESULTS)): run/$(word 1,$(RESULTS))  # its backbone starts from that one's
 
 # Lines of both come with the model's name; on Ctrl-C the pipe stays until the training has written its checkpoint.
 run/%: SHELL := /bin/bash
