@@ -36,15 +36,26 @@ class SpeedHook(Hook):
         _wait_for_device()
         self._start_s = time.perf_counter()
 
+    before_val_iter = before_test_iter
+
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
         """Stop the clock and hand the time to the metric."""
+        self._stop(runner.test_loop, batch_idx, outputs)
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Stop the clock and hand the time to the metric."""
+        self._stop(runner.val_loop, batch_idx, outputs)
+
+    def _stop(self, loop: Any, batch_idx: int, outputs: Sequence[Any] | None) -> None:
         _wait_for_device()
         seconds = time.perf_counter() - self._start_s
         if batch_idx < self.warmup or not outputs:
             return
-        for metric in runner.test_loop.evaluator.metrics:
+        for metric in loop.evaluator.metrics:
             if hasattr(metric, 'add_timing'):
                 metric.add_timing(seconds / len(outputs), len(outputs))
 

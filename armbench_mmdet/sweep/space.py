@@ -7,7 +7,7 @@ import difflib
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -26,6 +26,10 @@ PRUNERS = (
     *('NopPruner', 'MedianPruner', 'PercentilePruner', 'ThresholdPruner'),
     *('SuccessiveHalvingPruner', 'HyperbandPruner'),
 )
+
+
+_Name = Annotated[str, Meta(min_length=1)]
+_Direction = Literal['maximize', 'minimize']
 
 
 class _Searched(msgspec.Struct, forbid_unknown_fields=True, tag_field='type', kw_only=True):
@@ -74,6 +78,9 @@ class SpaceFile(msgspec.Struct, kw_only=True):
     """What stands in a search space's file.
 
     Attributes:
+        objective: A metric of a validation, or several, with as many directions: then the outcome is a Pareto front.
+        constraints: Upper limits of metrics; a trial above one is not the best.
+        enqueue: Values of parameters, by name, that are tried first; parameters left out are sampled.
         seed: Of the sampler; a trial's draws depend on it, on the trial's number and on the trials before.
         max_retries: How often the parameters of a trial that was lost are tried again.
         heartbeat_s: Seconds between two signs of life of a running trial.
@@ -81,8 +88,10 @@ class SpaceFile(msgspec.Struct, kw_only=True):
 
     base: str
     parameters: Annotated[dict[str, Any], Meta(min_length=1)]
-    objective: Annotated[str, Meta(min_length=1)] = 'coco/segm_mAP'
-    direction: Literal['maximize', 'minimize'] = 'maximize'
+    objective: _Name | Annotated[list[_Name], Meta(min_length=1)] = 'coco/segm_mAP'
+    direction: _Direction | list[_Direction] = 'maximize'
+    constraints: dict[str, float] = {}
+    enqueue: list[dict[str, Any]] = []
     sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {'type': 'TPESampler'})
     pruner: dict[str, Any] = msgspec.field(default_factory=lambda: {'type': 'NopPruner'})
     n_trials: Annotated[int, Meta(ge=1)] = 50
@@ -90,6 +99,16 @@ class SpaceFile(msgspec.Struct, kw_only=True):
     max_retries: Annotated[int, Meta(ge=0)] = 2
     heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     fixed: dict[str, Any] = {}
+
+    @property
+    def objectives(self) -> list[str]:
+        """The objectives, one or several."""
+        return [self.objective] if isinstance(self.objective, str) else self.objective
+
+    @property
+    def directions(self) -> list[_Direction]:
+        """The direction of each objective."""
+        return [self.direction] if isinstance(self.direction, str) else self.direction
 
 
 @dataclass(frozen=True)
@@ -112,6 +131,10 @@ class Parameter:
     def touched(self) -> set[KeyPath]:
         """Return the settings it may change."""
         return {path for path, _ in self.settings}
+
+    def searched(self) -> dict[str, Callable[[BaseTrial], Any]]:
+        """Return what lets a trial choose, by the name that Optuna knows."""
+        return {self.name: self.suggest}
 
 
 @dataclass(frozen=True)
@@ -140,6 +163,11 @@ class Choice:
         paths = {path for bundle in self.bundles.values() for path, _ in bundle}
         return paths.union(*(p.touched() for group in self.parameters.values() for p in group))
 
+    def searched(self) -> dict[str, Callable[[BaseTrial], Any]]:
+        """Return what lets a trial choose, by the name that Optuna knows: the choice, and what is under it."""
+        own = {self.name: lambda trial: trial.suggest_categorical(self.name, list(self.bundles))}
+        return own | {n: one for group in self.parameters.values() for p in group for n, one in p.searched().items()}
+
 
 @dataclass(frozen=True)
 class Space:
@@ -167,12 +195,12 @@ class Space:
         return _built(optuna.samplers, {**self.given.sampler, 'seed': seed})
 
     def pruner(self) -> optuna.pruners.BasePruner:
-        """Return the pruner; its steps are validations, the first being 1."""
-        return _built(optuna.pruners, self.given.pruner)
+        """Return the pruner; its steps are validations, the first being 1. Several objectives have none."""
+        return _built(optuna.pruners, self.given.pruner if len(self.given.objectives) == 1 else {'type': PRUNERS[0]})
 
-    def config(self, trial: BaseTrial) -> dict[str, Any]:
-        """Let the trial's sampler choose, and return the resolved config of the trial."""
-        changes = [*self.fixed]
+    def config(self, trial: BaseTrial, with_fixed: bool = True) -> dict[str, Any]:
+        """Let the trial's sampler choose, and return the resolved config of the trial, or without what is fixed."""
+        changes = [*self.fixed] if with_fixed else []
         for parameter in self.parameters:
             changes += parameter.suggest(trial)
         return applied(self.base_config, changes)
@@ -204,6 +232,8 @@ def load_space(path: str | Path) -> Space:
         fixed = _parse_overrides(values.get('fixed', {}), config, problems, 'fixed')
         parameters = _parse_parameters(values.get('parameters', {}), applied(config, fixed), problems)
         _check_overlaps(parameters, fixed, problems)
+    _check_objectives(values, problems)
+    _check_enqueued(values, parameters, problems)
     if problems:
         count = '1 problem' if len(problems) == 1 else f'{len(problems)} problems'
         raise InputError(f'search space must be free of problems, got {count} (in {file}):\n  ' + '\n  '.join(problems))
@@ -309,6 +339,31 @@ def _check_overlaps(parameters: Sequence[Parameter | Choice], fixed: Sequence[As
             if any(path[: len(own)] == own for own in first.touched()):
                 where = '.'.join(map(str, path))
                 problems.append(f'fixed must leave {where} to parameters[{first.name!r}], got a value')
+
+
+def _check_objectives(values: Mapping[str, Any], problems: list[str]) -> None:
+    objective, direction = values.get('objective', ''), values.get('direction', 'maximize')
+    counts = [1 if isinstance(one, str) else len(one) for one in (objective, direction)]
+    if counts[0] != counts[1]:
+        problems.append(f'direction must be one for each objective, {counts[0]}, got {direction!r}')
+
+
+def _check_enqueued(values: Mapping[str, Any], parameters: Sequence[Parameter | Choice], problems: list[str]) -> None:
+    """Add a problem for each value that no trial could have."""
+    known = {name: spec for parameter in parameters for name, spec in parameter.searched().items()}
+    for index, row in enumerate(values.get('enqueue', ())):
+        for name, value in row.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f'did you mean {near[0]}?' if near else f'they are {", ".join(known)}'
+                problems.append(f'enqueue[{index}] must name parameters, got {name!r}; {hint}')
+                continue
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter('error', UserWarning)  # Optuna's of a number out of the range
+                    known[name](FixedTrial({name: value}))
+            except (ValueError, TypeError, UserWarning) as error:
+                problems.append(f'enqueue[{index}][{name!r}]: {error}')
 
 
 def _duplicate_keys(file: Path) -> list[str]:

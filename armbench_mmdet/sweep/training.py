@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,34 +19,37 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from armbench_mmdet.engine.checkpoints import latest_checkpoint, remove_checkpoint
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.run_folder import INTERRUPTED, read_record
 
-VARIABLE = 'ARMBENCH_SWEEP'  # in the training's environment: the folder, the metric's name, the worker's process id
-LOST = ('killed', 'lost process', 'interrupted')  # reasons that are not the trial's fault: it is tried again
-LOG, RUN = 'train.log', 'run'
+VARIABLE = 'ARMBENCH_SWEEP'  # in the training's environment: the folder, the metrics' names, the worker's process id
+CONFIG, LOG, RUN = 'config.py', 'train.log', 'run'
 _REPORTS = 'reports.jsonl'
 _HOOK = 'default_hooks.sweep.type=armbench_mmdet.sweep.training.SweepReportHook'
 _PATIENCE_S = 30.0  # an iteration, and a checkpoint
 
 
 class Outcome(NamedTuple):
-    """What became of a training that was not stopped: its value, or why there is none.
+    """What became of a training that was not stopped: its values, or why there are none.
 
     Attributes:
-        value: The objective at the last validation.
+        values: The metrics at the last validation, by name.
         reason: Why it failed: as in the run's record, or ``no validation``, ``killed``.
         error: What it said, in one line.
     """
 
-    value: float | None
+    values: dict[str, float] | None
     reason: str = ''
     error: str = ''
 
 
 @HOOKS.register_module()
 class SweepReportHook(Hook):
-    """Writes the sweep's metric into the trial's folder after each validation.
+    """Writes the sweep's metrics into the trial's folder after each validation.
+
+    Besides the validation's own there are ``speed/median_ms``, milliseconds an image at this validation, and
+    ``memory/peak_mb``, the most that the process has taken so far, of the GPU's memory where there is one.
 
     The sweep adds the hook on the command line and says in the environment where to report; without that it does
     nothing, so a dumped config that has it trains anywhere. A training whose worker is gone ends: nobody would take
@@ -69,21 +73,24 @@ class SweepReportHook(Hook):
         """End the process if its worker is gone."""
         self._check_worker()
 
-    def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
-        """Report the metric.
+    def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float | None] | None = None) -> None:
+        """Report the metrics.
 
         Raises:
             InputError: The validation has no metric of that name.
         """
-        if not self._given:
+        if not self._given or not is_main_process():
             return
-        name, values = self._given['objective'], metrics or {}
-        if name not in values:
-            known = ', '.join(values) or 'none'
-            raise InputError(f'objective must be one of the metrics logged at validation, {known}; got {name!r}')
-        if is_main_process():
-            with Path(self._given['folder'], _REPORTS).open('a') as file:
-                file.write(json.dumps(float(values[name])) + '\n')
+        values = {**_costs(runner), **(metrics or {})}
+        for name in self._given['metrics']:
+            if name not in values:
+                raise InputError(
+                    'objective and constraints must be among the metrics of a validation, '
+                    f'{", ".join(values) or "none"}; got {name!r}'
+                )
+        wanted = {name: _number(values[name]) for name in self._given['metrics']}
+        with Path(self._given['folder'], _REPORTS).open('a') as file:
+            file.write(json.dumps({'iteration': runner.iter, 'values': wanted}) + '\n')
 
     def _check_worker(self) -> None:
         try:
@@ -94,35 +101,63 @@ class SweepReportHook(Hook):
             pass
 
 
+def _costs(runner: Runner) -> dict[str, float | None]:
+    """Time and memory, as a metric of the last validation has them."""
+    results = [getattr(metric, 'result', None) for metric in runner.val_loop.evaluator.metrics]
+    speed = next((result.speed for result in results if result is not None and result.speed is not None), None)
+    if speed is None:
+        return {}
+    return {'speed/median_ms': speed.median_ms, 'memory/peak_mb': speed.peak_gpu_memory_mb or speed.peak_memory_mb}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def training_command(command: Sequence[str], config: Path, work_dir: Path, devices: str | None) -> list[str]:
+    """Return the command that trains a config; several devices make it a distributed run."""
+    run, count = [*command, str(config), '--work-dir', str(work_dir)], len((devices or '').split(','))
+    if count > 1:
+        run[1:1] = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(count)]
+        run += ['--launcher', 'pytorch']
+    return run
+
+
 class Training:
     """The training process of a trial, started by the ordinary command.
 
     Args:
-        folder: The trial's folder, with ``config.py``.
+        folder: The trial's folder, with its config.
         command: The interpreter, then ``tools/train.py``.
-        objective: Name of the metric.
+        metrics: Names of the metrics to report.
         devices: The GPUs it sees, by index; several make it a distributed run. None leaves the environment as it is.
         threads: Environment variables that say how many threads it uses.
+        before: The folder of the trial's attempt before; if that left a checkpoint, it is resumed.
     """
 
     def __init__(
-        self, folder: Path, command: Sequence[str], objective: str, devices: str | None, threads: Mapping[str, str]
+        self,
+        folder: Path,
+        command: Sequence[str],
+        metrics: Sequence[str],
+        devices: str | None,
+        threads: Mapping[str, str],
+        before: Path | None = None,
     ) -> None:
         self.folder = folder
-        given = {'folder': str(folder.resolve()), 'objective': objective, 'worker_pid': os.getpid()}
+        given = {'folder': str(folder.resolve()), 'metrics': list(metrics), 'worker_pid': os.getpid()}
         environment = {**os.environ, **threads, VARIABLE: json.dumps(given)}
         if devices is not None:
             environment['CUDA_VISIBLE_DEVICES'] = devices
-        run, count = (
-            [*command, str(folder / 'config.py'), '--work-dir', str(folder / RUN)],
-            len((devices or '').split(',')),
-        )
-        if count > 1:
-            run[1:1] = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(count)]
-            run += ['--launcher', 'pytorch']
+        run = [*training_command(command, folder / CONFIG, folder / RUN, devices), '--cfg-options', _HOOK]
+        checkpoint = latest_checkpoint(before / RUN) if before and _is_same_trial(before, folder) else None
+        if before and checkpoint:
+            run += ['--resume', str(checkpoint)]
+            with suppress(FileNotFoundError):
+                shutil.copy(before / _REPORTS, folder)
         with (folder / LOG).open('wb') as log:
             self._process = subprocess.Popen(
-                [*run, '--cfg-options', _HOOK],
+                run,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -136,28 +171,29 @@ class Training:
             self._process.wait(timeout_s)
         return self._process.returncode is not None
 
-    def values(self) -> list[float]:
-        """Return every value reported so far."""
+    def reports(self) -> list[dict[str, float]]:
+        """Return the metrics of every validation so far; one that a resumed training did again counts once."""
         path = self.folder / _REPORTS
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [float(json.loads(line)) for line in lines if line.endswith('\n')]
+        rows = [json.loads(line) for line in lines if line.endswith('\n')]
+        return list({row['iteration']: row['values'] for row in rows}.values())
 
     def end(self) -> None:
-        """End the process and everything it started: it may finish its iteration, then it is killed."""
+        """End the process and all that it started: it may finish its iteration and a checkpoint, then it is killed."""
         if not self.has_ended(0):
             self._signal(signal.SIGTERM)
-            if self.has_ended(_PATIENCE_S):
-                (self.folder / RUN / INTERRUPTED).unlink(missing_ok=True)  # nobody resumes a trial
+            self.has_ended(_PATIENCE_S)
         self._signal(signal.SIGKILL)  # what it left behind
         self._process.wait()
 
     def outcome(self) -> Outcome:
         """Return what became of it, once it has ended."""
-        status, values = self._process.returncode, self.values()
-        if values and not math.isfinite(values[-1]):
-            return Outcome(None, 'nan', f'the metric was {values[-1]}')
+        status, reports = self._process.returncode, self.reports()
+        for name, value in reports[-1].items() if reports else ():
+            if not math.isfinite(value):
+                return Outcome(None, 'nan', f'{name} was {value}')
         if status == 0:
-            return Outcome(values[-1]) if values else Outcome(None, 'no validation', 'it ended without one')
+            return Outcome(reports[-1]) if reports else Outcome(None, 'no validation', 'it ended without one')
         if status < 0:
             return Outcome(None, 'killed', f'by {signal.Signals(-status).name}')
         try:
@@ -184,12 +220,28 @@ class Training:
             print_log(f'could not end process group {self._process.pid}: {error}', logger='current')
 
 
+def trial_folder(study_folder: Path, number: int) -> Path:
+    """Where the files of a trial go."""
+    return study_folder / f'trial_{number:04d}'
+
+
 def fresh_folder(study_folder: Path, number: int) -> Path:
     """Make a trial's folder; one that another study of the same name left there is moved aside."""
-    folder = study_folder / f'trial_{number:04d}'
+    folder = trial_folder(study_folder, number)
     if folder.exists():
         aside = next(path for n in range(1, 10_000) if not (path := folder.with_name(f'{folder.name}.old{n}')).exists())
         folder.rename(aside)
         print_log(f'{folder} was there already; moved to {aside.name}', logger='current')
     folder.mkdir(parents=True)
     return folder
+
+
+def drop_interruption(folder: Path) -> None:
+    """Remove the checkpoint of a training that was asked to end, which nobody will resume."""
+    remove_checkpoint(folder / RUN / INTERRUPTED)
+
+
+def _is_same_trial(*folders: Path) -> bool:
+    """Whether the configs are the same, but for the first line, which names the trial."""
+    texts = [(folder / CONFIG).read_text() if (folder / CONFIG).exists() else '' for folder in folders]
+    return len({text.partition('\n')[2] for text in texts}) == 1

@@ -27,21 +27,22 @@ def test_summary_by_density():
     assert speed_summary([{'img_id': 1}], {}) is None
 
 
-def test_the_hook_times_batches_after_the_warm_up(monkeypatch):
+@pytest.mark.parametrize('mode', ['test', 'val'])
+def test_the_hook_times_batches_after_the_warm_up(mode, monkeypatch):
     truth, detections = random_dataset(1)
     samples = as_samples(truth, detections)
     metric = ArmbenchMetric(ground_truth=truth)
     metric.dataset_meta = META
     loop = types.SimpleNamespace(evaluator=types.SimpleNamespace(metrics=[metric]))
-    runner = types.SimpleNamespace(test_loop=loop)
+    runner = types.SimpleNamespace(**{f'{mode}_loop': loop})
     clock = iter([0.0, 9.0, 10.0, 10.4])
     monkeypatch.setattr(speed.time, 'perf_counter', lambda: next(clock))
     hook = SpeedHook(warmup=1)
     hook.before_test_epoch(runner)
     for number, batch in enumerate((samples[:2], samples[2:])):
-        hook.before_test_iter(runner, number)
+        getattr(hook, f'before_{mode}_iter')(runner, number)
         metric.process({}, batch)
-        hook.after_test_iter(runner, number, outputs=batch)
+        getattr(hook, f'after_{mode}_iter')(runner, number, outputs=batch)
     metric.evaluate(len(samples))
     result = metric.result.speed
     assert result.images == 2

@@ -39,13 +39,13 @@ def _swept(folder: Path, where: str) -> Iterator[SweepUnderTest]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Iterator[SweepUnderTest]:
-    """A sweep on a SQLite file."""
-    yield from _swept(tmp_path, str(tmp_path / 'storage/study.db'))
+    """A sweep on a journal file."""
+    yield from _swept(tmp_path, str(tmp_path / 'storage/journal.log'))
 
 
-@pytest.fixture(params=['sqlite', 'postgres'])
+@pytest.fixture(params=['journal', 'postgres'])
 def any_sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SweepUnderTest]:
     """A sweep on each kind of storage."""
-    is_file = request.param == 'sqlite'
-    where = str(tmp_path / 'storage/study.db') if is_file else request.getfixturevalue('postgres').database()
+    is_file = request.param == 'journal'
+    where = str(tmp_path / 'storage/journal.log') if is_file else request.getfixturevalue('postgres').database()
     yield from _swept(tmp_path, where)

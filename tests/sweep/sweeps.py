@@ -25,12 +25,12 @@ STAND_IN = (sys.executable, str(Path(__file__).with_name('stand_in.py')))
 BASE = "model = dict(behaviour='good', x=0.5, steps=3, step_s=0.0)\ntrain_cfg = dict(max_iters=3)\n"
 SPACE = """
 base = 'base_config.py'
-objective = 'score'
 n_trials = {n_trials}
 heartbeat_s = {heartbeat_s}
 sampler = dict(type={sampler})
 pruner = dict(type={pruner})
 fixed = {fixed!r}
+{more}
 parameters = {{
     'model.x': dict(type='float', low=0.0, high=1.0),
     'train_cfg.max_iters': dict(type='int', low=1, high=9),
@@ -95,20 +95,23 @@ class SweepUnderTest:
         heartbeat_s: int = 10,
         sampler: str = "'RandomSampler'",
         pruner: str = "'NopPruner'",
+        more: str = "objective = 'score'",
         **model: object,
     ) -> None:
         """Write the search space; ``model`` is what every trial sets."""
-        self.n_trials = n_trials
         fixed = {f'model.{key}': value for key, value in model.items()}
-        text = SPACE.format(n_trials=n_trials, heartbeat_s=heartbeat_s, sampler=sampler, pruner=pruner, fixed=fixed)
+        named = {'n_trials': n_trials, 'heartbeat_s': heartbeat_s, 'sampler': sampler, 'pruner': pruner}
+        text = SPACE.format(**named, more=more, fixed=fixed)
         (self.folder / 'space.py').write_text(text)
 
-    def run(self, workers: int = 2, n_trials: int | None = None, study: str = 'study') -> bool:
+    def make(self, workers: int = 2, n_trials: int | None = None, study: str = 'study') -> Sweep:
         space = load_space(self.folder / 'space.py')
-        sweep = Sweep(
+        return Sweep(
             space, study, self.where, self.work_dir, STAND_IN, n_trials or space.given.n_trials, [None] * workers
         )
-        return sweep.run()
+
+    def run(self, workers: int = 2, n_trials: int | None = None, study: str = 'study') -> bool:
+        return self.make(workers, n_trials, study).run()
 
     def start(self, workers: int = 2) -> BaseProcess:
         """Start the command in a process of its own."""
@@ -119,7 +122,7 @@ class SweepUnderTest:
 
     def study(self) -> optuna.Study:
         space = load_space(self.folder / 'space.py')
-        return open_study(open_storage(self.where, space), 'study', space)
+        return open_study(open_storage(self.where), 'study', space)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study().get_trials(states=states or None)
@@ -141,7 +144,7 @@ class SweepUnderTest:
                 state = (process / 'stat').read_text().rpartition(')')[2].split()[0]
             except OSError:
                 continue
-            if 'stand_in.py' in line and str(self.work_dir) in line and state != 'Z':
+            if f'{self.work_dir}/trial_' in line and '/config.py' in line and state != 'Z':
                 found.append(int(process.name))
         return found
 

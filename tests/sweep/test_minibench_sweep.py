@@ -6,9 +6,12 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from armbench_mmdet.run_folder import read_record
 
 REPO = Path(__file__).resolve().parents[2]
 SPACE = """
@@ -50,22 +53,35 @@ def logged(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_best_trial_retrains_to_the_same_number(minibench_root: Path, tmp_path: Path) -> None:
+def test_interrupted_trial_goes_on_and_the_best_one_can_be_trained_again(minibench_root: Path, tmp_path: Path) -> None:
     base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
     (tmp_path / 'space.py').write_text(SPACE.format(base=str(base), root=str(minibench_root)))
     study = tmp_path / 'study'
-    shown = run('tools/sweep.py', tmp_path / 'space.py', '--work-dir', study, '--workers', '2')
+    command = ['tools/sweep.py', tmp_path / 'space.py', '--work-dir', study]
+    interrupted = subprocess.Popen([sys.executable, *command], cwd=REPO)
+    while not (study / 'trial_0000/reports.jsonl').exists():
+        assert interrupted.poll() is None
+        time.sleep(0.1)
+    interrupted.terminate()
+    assert interrupted.wait(60) == 130
+
+    shown = run(*command, '--workers', '2')
     assert 'threads of each training' in shown.splitlines()[0]
     assert '2/2 trials over' in shown
     assert 'mmengine - INFO' not in shown
     assert 'arning' not in shown
     trials = list(csv.DictReader((study / 'trials.csv').open()))
-    assert len(trials) == 2
-    assert {trial['state'] for trial in trials} <= {'complete', 'pruned'}
+    assert (trials[0]['state'], trials[0]['reason']) == ('fail', 'interrupted')
+    (resumed,) = (trial for trial in trials if trial['retry_of'] == '0')
+    attempt = read_record(study / resumed['folder'] / 'run').attempts[0]
+    assert attempt.resumed_from == str(study / 'trial_0000/run/interrupted.pth')
+    assert attempt.start_iter >= 8
+    assert not Path(attempt.resumed_from).exists()
+    assert {trial['state'] for trial in trials[1:]} <= {'complete', 'pruned'}
     assert (study / 'report.html').stat().st_size > 1_000_000
-    best = max((trial for trial in trials if trial['state'] == 'complete'), key=lambda trial: float(trial['value']))
+    (best,) = (trial for trial in trials if trial['best'])
 
     run('tools/train.py', study / 'best.py', '--work-dir', tmp_path / 'again')
     first, again = logged(study / best['folder'] / 'run'), logged(tmp_path / 'again')
-    assert again == first
+    assert again[-len(first) :] == first
     assert again[-1]['coco/segm_mAP'] == float(best['value'])

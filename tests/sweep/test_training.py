@@ -15,7 +15,7 @@ from armbench_mmdet.sweep.training import VARIABLE, SweepReportHook, Training, f
 
 
 def give(monkeypatch: pytest.MonkeyPatch, folder: Path, pid: int) -> None:
-    monkeypatch.setenv(VARIABLE, json.dumps({'folder': str(folder), 'objective': 'score', 'worker_pid': pid}))
+    monkeypatch.setenv(VARIABLE, json.dumps({'folder': str(folder), 'metrics': ['score'], 'worker_pid': pid}))
 
 
 def test_without_a_sweep_the_hook_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,8 +28,9 @@ def test_without_a_sweep_the_hook_does_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 def test_unknown_metric_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     give(monkeypatch, tmp_path, os.getpid())
-    with pytest.raises(InputError, match=r"objective must be one of .*, coco/bbox_mAP; got 'score'"):
-        SweepReportHook().after_val_epoch(SimpleNamespace(), {'coco/bbox_mAP': 0.5})
+    runner = SimpleNamespace(val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])))
+    with pytest.raises(InputError, match=r"objective and constraints must be among .*, coco/bbox_mAP; got 'score'"):
+        SweepReportHook().after_val_epoch(runner, {'coco/bbox_mAP': 0.5})
 
 
 def test_training_ends_when_its_worker_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -48,6 +49,25 @@ def test_folder_of_an_older_study_is_moved_aside(tmp_path: Path) -> None:
         assert sorted(path.name for path in tmp_path.glob('*.old*')) == expected
 
 
+def test_attempt_goes_on_from_the_checkpoint_of_the_one_before(tmp_path: Path) -> None:
+    before = fresh_folder(tmp_path, 0)
+    (before / 'config.py').write_text('# trial 0\nlr = 0.1\n')
+    (before / 'reports.jsonl').write_text('{"iteration": 5, "values": {"score": 0.5}}\n')
+    (before / 'run').mkdir()
+    for number, text, expected in ((1, 'lr = 0.1', 'no'), (2, 'lr = 0.1', 'yes'), (3, 'lr = 0.2', 'no')):
+        folder = fresh_folder(tmp_path, number)
+        (folder / 'config.py').write_text(f'# trial {number}\n{text}\n')
+        if number == 2:
+            (before / 'run/interrupted.pth').touch()
+        training = Training(folder, ['echo', 'train.py'], ['score'], None, {}, before)
+        assert training.has_ended(30)
+        words = (folder / 'train.log').read_text().split()
+        assert (f'--resume {before}/run/interrupted.pth' in ' '.join(words)) is (expected == 'yes')
+        assert training.reports() == [{'score': 0.5}] * (expected == 'yes')
+    (folder / 'reports.jsonl').write_text((before / 'reports.jsonl').read_text() * 2)
+    assert training.reports() == [{'score': 0.5}], 'a validation that was done again'
+
+
 @pytest.mark.parametrize('devices', [None, '3', '0,1'])
 def test_command_devices_and_threads(devices: str | None, tmp_path: Path) -> None:
     script = tmp_path / 'show.sh'
@@ -56,7 +76,7 @@ def test_command_devices_and_threads(devices: str | None, tmp_path: Path) -> Non
     python.write_text(f'#!/bin/sh\nexec sh {script} "$@"\n')
     python.chmod(0o755)
     training = Training(
-        fresh_folder(tmp_path, 0), [str(python), 'train.py'], 'score', devices, {'OMP_NUM_THREADS': '5'}
+        fresh_folder(tmp_path, 0), [str(python), 'train.py'], ['score'], devices, {'OMP_NUM_THREADS': '5'}
     )
     assert training.has_ended(30)
     seen, threads, *words = (training.folder / 'train.log').read_text().split()

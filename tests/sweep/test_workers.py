@@ -6,19 +6,20 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from optuna.trial import TrialState
-from sweeps import Postgres, SweepUnderTest, wait_until
+from sweeps import STAND_IN, Postgres, SweepUnderTest, wait_until
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.sweep.outputs import write_best, write_report, write_table
 from armbench_mmdet.sweep.overrides import resolved
 from armbench_mmdet.sweep.space import load_space
-from armbench_mmdet.sweep.study import Progress, open_storage
+from armbench_mmdet.sweep.study import default_storage, open_storage
 from armbench_mmdet.sweep.workers import thread_budget
 from armbench_mmdet.system import usable_cores
 
@@ -43,7 +44,7 @@ def reasons(sweep: SweepUnderTest) -> list[str]:
     [
         ('nan', 'nan', 'It was nan.'),
         ('out of memory', 'out of memory', 'It was out of memory.'),
-        ('metric', 'nan', 'the metric was nan'),
+        ('metric', 'nan', 'score was nan'),
         ('crash', 'crash', 'ValueError: the stand-in crashes'),
         ('silent', 'no validation', 'it ended without one'),
     ],
@@ -91,10 +92,64 @@ def test_what_comes_out(any_sweep: SweepUnderTest) -> None:
     assert '<link' not in page
 
 
+def test_pareto_front_of_several_objectives(sweep: SweepUnderTest) -> None:
+    sweep.configure(n_trials=12, more="objective = ['score', 'cost']\ndirection = ['maximize', 'minimize']")
+    assert sweep.run()
+    sweep.check(complete=12)
+    rows = list(csv.DictReader((sweep.work_dir / 'trials.csv').open()))
+    # score = .02 - |x - .3| and cost = x²: whatever is below .3 is better in one than anything else
+    below = [row for row in rows if float(row['model.x']) <= 0.3]
+    assert below
+    front = [row for row in rows if row['best']]
+    assert all(row in front for row in below)
+    assert all(float(row['cost']) == pytest.approx(float(row['model.x']) ** 2) for row in rows)
+    assert not (sweep.work_dir / 'best.py').exists()
+    assert set(json.loads((sweep.work_dir / 'importances.json').read_text())) == {'score', 'cost'}
+    page = (sweep.work_dir / 'report.html').read_text()
+    assert '<h2>Pareto front</h2>' in page
+    assert '<h2>Slice of cost</h2>' in page
+
+
+def test_best_trial_keeps_the_constraint(sweep: SweepUnderTest) -> None:
+    sweep.configure(n_trials=12, more="objective = 'score'\nconstraints = dict(cost=0.04)")  # x at most .2
+    assert sweep.run()
+    rows = list(csv.DictReader((sweep.work_dir / 'trials.csv').open()))
+    (best,) = (row for row in rows if row['best'])
+    kept = [row for row in rows if float(row['model.x']) <= 0.2]
+    assert len(kept) < len(rows)
+    assert best == max(kept, key=lambda row: float(row['value']))
+    assert float(best['cost']) == pytest.approx(float(best['model.x']) ** 2)
+
+
+def test_known_settings_are_tried_first(sweep: SweepUnderTest) -> None:
+    rows = "enqueue = [{'model.x': 0.25, 'train_cfg.max_iters': 2}, {'model.x': 0.75}]"
+    sweep.configure(n_trials=3, more=f"objective = 'score'\n{rows}")
+    assert sweep.run()
+    tried = [trial.params for trial in sweep.trials()]
+    assert tried[0] == {'model.x': 0.25, 'train_cfg.max_iters': 2}
+    assert tried[1]['model.x'] == 0.75
+    assert tried[2]['model.x'] not in (0.25, 0.75)
+    with pytest.raises(InputError, match='n_trials must be at least the 2 of enqueue, got 1'):
+        sweep.run(n_trials=1)
+
+
+def test_best_trial_is_trained_at_full_length(sweep: SweepUnderTest) -> None:
+    sweep.configure(n_trials=2, steps=5)
+    with pytest.raises(InputError, match='got no --trial: none is complete yet'):
+        sweep.make().retrain(None)
+    assert sweep.run()
+    assert sweep.make().retrain(None) == 1, 'the stand-in wants the folder of a trial'
+    best = sweep.study().best_trial
+    config = resolved(sweep.work_dir / f'retrained_{best.number:04d}/config.py')
+    assert config['model'] == {'behaviour': 'good', 'x': best.params['model.x'], 'steps': 3, 'step_s': 0.0}
+    with pytest.raises(InputError, match="one complete trial of study 'study', got trial 7: "):
+        sweep.make().retrain(7)
+
+
 def test_page_of_a_study_without_results(sweep: SweepUnderTest) -> None:
     space = load_space(sweep.folder / 'space.py')
-    write_best(sweep.folder, Progress([]), space)
-    write_table(sweep.folder, [])
+    write_best(sweep.folder, [], space)
+    write_table(sweep.folder, sweep.study(), space)
     write_report(sweep.folder, sweep.study(), space)
     assert not (sweep.folder / 'best.py').exists()
     assert '0 done' in (sweep.folder / 'report.html').read_text()
@@ -165,17 +220,19 @@ def test_study_name_must_be_a_folder_name(name: str, sweep: SweepUnderTest) -> N
     ('where', 'message'),
     [
         ('postgresql://me:secret@127.0.0.1:1/study', r'must be reachable, got .*me:\*\*\*@127.*refused'),
-        ('oracle://host/study', "must be PostgreSQL, MySQL or the path of a SQLite file, got 'oracle'"),
+        ('oracle://host/study', "must be PostgreSQL, MySQL or the path of a journal file, got 'oracle'"),
         ('://', 'must be a path or dialect'),
-        ('{tmp}/journal.log/study.db', 'must be a file that can be written'),
-        ('{tmp}/journal.log', 'must be a SQLite file, .* the journal of an earlier version is not read'),
+        ('{tmp}/notes.txt/journal.log', 'must be a file that can be written'),
+        ('{tmp}/notes.txt', 'must be a journal file of Optuna'),
+        ('{tmp}/study.db', 'must be a journal file, got the database .*study.db.; .* sqlite:////'),
         ('mysql+nothing://me@127.0.0.1/study', 'needs a driver'),
     ],
 )
 def test_storage_that_is_not_there_is_a_clear_error(where: str, message: str, sweep: SweepUnderTest) -> None:
-    (sweep.folder / 'journal.log').write_text('{"op_code":0}\n')
+    (sweep.folder / 'notes.txt').write_text('Notes\n')
+    (sweep.folder / 'study.db').write_text('SQLite format 3\0')
     with pytest.raises(InputError, match=message) as caught:
-        open_storage(where.format(tmp=sweep.folder), load_space(sweep.folder / 'space.py'))
+        open_storage(where.format(tmp=sweep.folder))
     assert 'secret' not in str(caught.value)
 
 
@@ -216,6 +273,64 @@ def test_interrupted_sweep_gives_its_trials_back(number: signal.Signals, sweep: 
     assert retried(sweep) == [0, 1]
 
 
+def test_study_of_an_earlier_version_is_refused_with_the_way_on(sweep: SweepUnderTest) -> None:
+    (sweep.folder / 'study.db').touch()
+    with pytest.raises(InputError, match=r'earlier version; go on with --storage sqlite:////.*study\.db'):
+        default_storage(sweep.folder)
+    sweep.where = f'sqlite:///{sweep.folder}/study.db'
+    study = sweep.study()
+    content = study.user_attrs['search space, version 2']
+    del content['space']['constraints'], content['space']['enqueue']  # as that version wrote it
+    study.set_user_attr('search space, version 2', content)
+    assert sweep.run()
+    sweep.check(complete=6)
+
+
+@pytest.mark.parametrize('ending', ['time', pytest.param('pre-emption', marks=pytest.mark.slow)])
+def test_slurm_task_is_started_anew_and_finishes(ending: str, sweep: SweepUnderTest) -> None:
+    """A stand-in for sbatch: it runs tasks as processes, takes one down as SLURM does, and starts it again."""
+    repo, tools, programs = Path(__file__).parents[2], sweep.folder / 'tools', sweep.folder / 'bin'
+    for folder in (tools, programs):
+        folder.mkdir()
+    (tools / 'sweep.py').symlink_to(repo / 'tools/sweep.py')
+    (tools / 'train.py').symlink_to(STAND_IN[1])
+    for name, line in {'srun': 'exec "$@"', 'scontrol': f'echo "$@" >> {sweep.folder}/requeued'}.items():
+        (programs / name).write_text(f'#!/bin/sh\n{line}\n')
+        (programs / name).chmod(0o755)
+    sweep.configure(n_trials=3, behaviour='hang')
+    environment = {**os.environ, 'PATH': f'{programs}:{os.environ["PATH"]}', 'PYTHON': STAND_IN[0]}
+    words = [repo / 'tools/slurm_sweep.sh', 'space.py', '--study', 'study', '--work-dir', sweep.work_dir]
+
+    def start(task: int) -> subprocess.Popen[bytes]:
+        ids = {'SLURM_JOB_ID': str(7 + task), 'SLURM_ARRAY_JOB_ID': '7', 'SLURM_ARRAY_TASK_ID': str(task)}
+        return subprocess.Popen(['bash', *words, '--storage', sweep.where], cwd=sweep.folder, env=environment | ids)
+
+    tasks = [start(0), start(1)]
+    sweep.wait_for_trainings(2)
+    if ending == 'time':
+        tasks[0].send_signal(signal.SIGUSR1)  # to the script alone, as --signal=B: says
+    else:
+        children = Path(f'/proc/{tasks[0].pid}/task/{tasks[0].pid}/children').read_text().split()
+        os.kill(int(children[0]), signal.SIGTERM)  # to the step
+    assert tasks[0].wait(60) == 130
+    assert (sweep.folder / 'requeued').exists() is (ending == 'time')
+    sweep.go()
+    tasks[0] = start(0)
+    assert [task.wait(60) for task in tasks] == [0, 0]
+    sweep.check(complete=3, fail=1)
+    assert len(retried(sweep)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sixteen_workers_and_five_hundred_trials(postgres: Postgres, tmp_path: Path) -> None:
+    sweep = SweepUnderTest(tmp_path, postgres.database())
+    sweep.configure(n_trials=500, steps=1)
+    assert sweep.run(workers=16)
+    sweep.check(complete=500)
+    assert [trial.number for trial in sweep.trials()] == list(range(500))
+
+
 @pytest.mark.slow
 def test_killed_command_leaves_nothing_running_and_its_trials_are_tried_again(any_sweep: SweepUnderTest) -> None:
     sweep = any_sweep
@@ -239,10 +354,9 @@ def test_two_commands_fill_one_study(any_sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=12, step_s=0.1)
     for command in [sweep.start(), sweep.start()]:
         sweep.finish(command)
-    trials = sweep.trials()
-    assert 12 <= len(trials) <= 15
-    sweep.check(complete=len(trials))
-    assert len({trial.params['model.x'] for trial in trials}) == len(trials)
+    trials = sweep.trials(TrialState.COMPLETE)
+    assert len({trial.params['model.x'] for trial in trials}) == 12
+    assert len(list(csv.DictReader((sweep.work_dir / 'trials.csv').open()))) == 12
     assert len({trial.user_attrs['worker'] for trial in trials}) == 2, 'both took part'
 
 
