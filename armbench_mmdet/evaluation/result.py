@@ -15,6 +15,8 @@ from armbench_mmdet.files import sha256_of, write_atomically
 SCHEMA_VERSION = 1
 MISSING = '–'
 MEAN = 'mean'
+PREDICTIONS, FLAGS = 'predictions', 'flags'
+"""Keys of ``identity.extra`` where another model was evaluated: the file, and what should be known beside the score."""
 Number = float | None
 
 

@@ -21,7 +21,7 @@ from armbench_mmdet.engine.checkpoints import checkpoint_digests
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
-from armbench_mmdet.evaluation.result import MISSING, Result, TypeScores, matches_path, read_result
+from armbench_mmdet.evaluation.result import FLAGS, MISSING, PREDICTIONS, Result, TypeScores, matches_path, read_result
 
 Row = dict[str, Any]
 AGAIN = 'evaluate again with tools/test.py'
@@ -186,6 +186,7 @@ def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) 
     if result.images.not_seen:
         of = f'{result.images.not_seen} of {result.images.ground_truth}'
         problems.append(f'{of} images were not predicted (in {path})')
+    problems += [f'{flag} (in {path})' for flag in identity.extra.get(FLAGS, ())]
     return Evaluation(path, subset, split, result, tables, is_of_run)
 
 
@@ -231,7 +232,15 @@ class Run:
     @property
     def status(self) -> str:
         """Whether it ended well."""
-        return f'unknown: no {run_folder.RECORD}' if self.record is None else ending(self.record)
+        if self.record is None:
+            return 'predictions of another model' if self.is_another_models else f'unknown: no {run_folder.RECORD}'
+        return ending(self.record)
+
+    @property
+    def is_another_models(self) -> bool:
+        """Whether it is no run but predictions from elsewhere, which have no log and no config."""
+        every = [PREDICTIONS in evaluation.result.identity.extra for evaluation in self.evaluations]
+        return self.record is None and bool(every) and all(every)
 
     @property
     def trained_on(self) -> str | None:
@@ -296,6 +305,8 @@ def _read_run(folder: Path, name: str) -> Run:
     log, log_problems = read_log(folder)
     evaluations, result_problems = read_evaluations(folder / run_folder.RESULTS, checkpoint_digests(folder))
     run = Run(name, folder, record, None, log, evaluations)
+    if run.is_another_models:
+        return dataclasses.replace(run, problems=tuple(problems + result_problems))
     config, config_problems = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
     problems = problems + log_problems + result_problems + config_problems
     if record and record.status != 'finished':

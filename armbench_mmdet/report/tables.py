@@ -18,6 +18,7 @@ from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals
 from armbench_mmdet.evaluation.result import (
     MEAN,
     MISSING,
+    PREDICTIONS,
     SUMMARY_KEYS,
     Result,
     SegmentationErrors,
@@ -357,10 +358,11 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     for name, digest in record.data.items() if record else ():
         yield f'data: {name}', digest
     for evaluation, identity in zip(run.evaluations, identities, strict=True):
-        sha256 = identity.extra.get('checkpoint_sha256')
+        kind = PREDICTIONS if PREDICTIONS in identity.extra else 'checkpoint'
+        sha256 = identity.extra.get(f'{kind}_sha256')
         yield f'tested: {evaluation.subset} {evaluation.split}', evaluation.fingerprint or MISSING
-        checkpoint = (identity.checkpoint or MISSING) + (f', sha256:{sha256}' if sha256 else '')
-        yield f'checkpoint for {evaluation.subset} {evaluation.split}', checkpoint
+        measured = identity.extra.get(PREDICTIONS) or identity.checkpoint or MISSING
+        yield f'{kind} for {evaluation.subset} {evaluation.split}', measured + (f', sha256:{sha256}' if sha256 else '')
 
 
 def _duration(attempt: Attempt) -> timedelta | None:

@@ -1,0 +1,409 @@
+"""COCO results of any model: their file, its images and categories found in the ground truth, and their evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from pycocotools import mask as mask_api
+from tabulate import tabulate
+
+from armbench_mmdet.datasets.coco import CocoCategory, CocoRle
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.datasets.index import FARTHEST_POLYGON, open_index
+from armbench_mmdet.datasets.release import CLASSES, IGNORED, CategoryMap, assign_categories, require_existing
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.flags import flags_of_samples, score_samples
+from armbench_mmdet.evaluation.metric import ArmbenchMetric
+from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE, run_lengths
+from armbench_mmdet.evaluation.result import FLAGS, PREDICTIONS, Result, file_fingerprint
+from armbench_mmdet.files import sha256_of
+from armbench_mmdet.jit import compiled
+
+IMAGE_KEYS = ('auto', 'number', 'name')
+_SHOWN = 5
+_BEYOND = 1.05
+"""A polygon that reaches farther, in image sizes, was made for a larger image."""
+_SELFTEST_IMAGES = 4
+
+Key = int | str
+
+
+class CocoResult(msgspec.Struct, gc=False):
+    """One prediction; ``image_id`` is a number, a file name or its stem, ``category_id`` a number or a name."""
+
+    image_id: Key
+    category_id: Key
+    score: float | None = None
+    bbox: Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)] | None = None
+    segmentation: list[list[float]] | CocoRle | None = None
+    file_name: str | None = None
+
+
+class _NamedImage(msgspec.Struct, gc=False):
+    id: Key
+    file_name: str
+
+
+class CocoResults(msgspec.Struct):
+    """A file of predictions; in COCO's format a bare list, else with tables of its own as a data set has them.
+
+    ``info`` may name the fingerprint of the annotation file that was predicted, ``data_fingerprint``.
+    """
+
+    annotations: list[CocoResult]
+    images: list[_NamedImage] = []
+    categories: list[CocoCategory] = []
+    info: dict[str, Any] = {}
+
+
+def read_results(path: Path) -> CocoResults:
+    """Read a file of predictions.
+
+    Raises:
+        InputError: It cannot be read, is no JSON, or holds something else; or some predictions have scores or masks
+            and some have none.
+    """
+    try:
+        content = path.read_bytes()
+        if content.lstrip()[:1] == b'[':
+            found = CocoResults(msgspec.json.decode(content, type=list[CocoResult]))
+        else:
+            found = msgspec.json.decode(content, type=CocoResults)
+    except OSError as error:
+        raise InputError(f'predictions must be a readable file, got {error.strerror!r} (in {path})') from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f'predictions must be COCO results, a JSON list of image_id, category_id, score and segmentation: {error} '
+            f'(in {path})'
+        ) from error
+    rows = found.annotations
+    if not rows:
+        raise InputError(f'predictions must be given, got none (in {path})')
+    maskless = sum(not row.segmentation for row in rows)
+    if maskless:
+        raise InputError(
+            f'predictions must have masks, got {maskless} of {len(rows)} without a segmentation (in {path}): a box is '
+            'no mask, and is not made one; write the masks of the model, as polygons or RLE'
+        )
+    scoreless = sum(row.score is None for row in rows)
+    if 0 < scoreless < len(rows):
+        raise InputError(f'predictions must have a score, got {scoreless} of {len(rows)} without one (in {path})')
+    outlines = [ring for row in rows if isinstance(row.segmentation, list) for ring in row.segmentation if ring]
+    if outlines and max(map(max, outlines)) <= 1:
+        raise InputError(f'polygons must be in pixels, got none beyond 1 (in {path}); multiply by width and height')
+    return found
+
+
+@dataclass(frozen=True)
+class MatchedResults:
+    """Predictions as data samples of the ground truth's images and classes.
+
+    Attributes:
+        samples: One dict for each image with predictions, as :meth:`ArmbenchMetric.process` takes them.
+        notes: What was assumed or left out, a line each.
+    """
+
+    samples: list[dict[str, Any]]
+    notes: list[str]
+
+
+def matched_results(
+    path: Path,
+    results: CocoResults,
+    ground_truth: Mapping[str, Any],
+    category_labels: Mapping[int, int],
+    category_map: CategoryMap | None = None,
+    image_key: str = 'auto',
+) -> MatchedResults:
+    """Find the image and the class of each prediction, and bring its mask into compressed run lengths.
+
+    Args:
+        path: The file of the predictions, for messages.
+        results: Its content.
+        ground_truth: As :func:`~armbench_mmdet.datasets.ground_truth.load_ground_truth` gives it.
+        category_labels: The label of each category id in the file of the ground truth.
+        category_map: What the predictions' categories are, by number or by name: ``tote``, ``object``, or None to
+            leave its predictions out. If it has numbers, those of the ground truth do not count.
+        image_key: What the image ids are: ``number``, ``name``, or ``auto`` for what fits.
+
+    Raises:
+        InputError: An image or a category is unknown or ambiguous, or a mask is not of its image's size.
+    """
+    images = {image['id']: image for image in ground_truth['images']}
+    image_of = _image_lookup(path, results, list(images.values()), image_key)
+    labels = _labels(path, results, category_labels, category_map or {})
+    is_scored = results.annotations[0].score is not None
+    groups: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    ignored = thin = boxless = 0
+    for number, row in enumerate(results.annotations):
+        image_id, label = image_of(row), labels[row.category_id]
+        if label == IGNORED:
+            ignored += 1
+            continue
+        size = images[image_id]['height'], images[image_id]['width']
+        rle, dropped = _checked_mask(row.segmentation, size, f'(image {row.image_id!r}, entry {number} of {path})')
+        box = row.bbox or mask_api.toBbox(rle).tolist()
+        thin, boxless = thin + dropped, boxless + (row.bbox is None)
+        groups[image_id].append((box, 1.0 if row.score is None else row.score, label, rle))
+    samples = []
+    for image_id, rows in groups.items():
+        boxes, scores, own_labels, masks = zip(*rows, strict=True)
+        corners = np.array(boxes, np.float64)
+        corners[:, 2:] += corners[:, :2]
+        instances = {'bboxes': corners, 'scores': np.array(scores, np.float64), 'labels': np.array(own_labels)}
+        size = images[image_id]['height'], images[image_id]['width']
+        samples.append({'img_id': image_id, 'ori_shape': size, 'pred_instances': {**instances, 'masks': list(masks)}})
+    notes = {
+        f'{ignored} predictions of categories that are ignored were left out': ignored,
+        f'{thin} polygons of fewer than three points were left out': thin,
+        f'{boxless} predictions have no box: those of their masks are scored as boxes': boxless,
+        'no prediction has a score: each counts as 1': not is_scored,
+    }
+    return MatchedResults(samples, [note for note, holds in notes.items() if holds])
+
+
+def _image_lookup(
+    path: Path, results: CocoResults, images: Sequence[Mapping[str, Any]], image_key: str
+) -> Callable[[CocoResult], int]:
+    """What gives the ground truth's image id of a prediction.
+
+    Where the file has names, in a table of its own or in each prediction, they decide. Else ids are numbers, or names
+    with or without folders and suffix, of which a number stands for a stem of digits, as Ultralytics writes it.
+    """
+    names: dict[Key, set[int]] = defaultdict(set)
+    for image in images:
+        name = Path(image['file_name'])
+        digits = [int(name.stem)] if name.stem.isdecimal() else []
+        for key in (image['file_name'], name.name, name.stem, *digits):
+            names[key].add(image['id'])
+    by_name = {key: ids.copy().pop() for key, ids in names.items() if len(ids) == 1}
+    by_number = {image['id']: image['id'] for image in images}
+    table = {image.id: image.file_name for image in results.images}
+
+    def named(key: Key | None) -> int | None:
+        parts = [key, Path(key).name, Path(key).stem] if isinstance(key, str) else [key]
+        return next((by_name[part] for part in parts if part in by_name), None)
+
+    has_names = bool(table) or any(row.file_name for row in results.annotations)
+    tried = {'auto': ['own'] if has_names else ['number', 'name']}.get(image_key, [image_key])
+    readings: dict[str, Callable[[CocoResult], int | None]] = {
+        'own': lambda row: named(table.get(row.image_id, row.file_name)),
+        'number': lambda row: by_number.get(row.image_id),
+        'name': lambda row: named(row.image_id),
+    }
+    keys = {(row.image_id, row.file_name): row for row in results.annotations}
+    unknown = {reading: [row for row in keys.values() if readings[reading](row) is None] for reading in tried}
+    fitting = [reading for reading, rows in unknown.items() if not rows]
+    if len(fitting) > 1:
+        twice = next((row for row in keys.values() if readings['number'](row) != readings['name'](row)), None)
+        if twice is not None:
+            raise InputError(
+                f'image_id must be unambiguous, got {twice.image_id}, the number of one image of the ground truth and '
+                f'the name of another (in {path}); say which with --image-ids number or --image-ids name'
+            )
+    if not fitting:
+        best = min(unknown.values(), key=len)
+        shown = ', '.join(repr(row.file_name or table.get(row.image_id, row.image_id)) for row in best[:_SHOWN])
+        some = ', '.join(f'{image["id"]} ({image["file_name"]})' for image in images[:2])
+        raise InputError(
+            f'image_id must be an image of the ground truth, by number or by file name, such as {some}; got {shown}'
+            f'{" …" if len(best) > _SHOWN else ""} ({len(best)} of {len(keys)} images, in {path}); is it another split?'
+        )
+    found = {key: readings[fitting[0]](row) for key, row in keys.items()}
+    return lambda row: int(found[row.image_id, row.file_name] or 0)
+
+
+def _labels(
+    path: Path, results: CocoResults, category_labels: Mapping[int, int], category_map: CategoryMap
+) -> dict[Key, int]:
+    """The label of each category of the predictions, or ``IGNORED``."""
+    wrong = {key: target for key, target in category_map.items() if target not in (*CLASSES, None)}
+    if wrong:
+        raise InputError(f'--category-map must name {" or ".join(CLASSES)}, or None to leave out, got {wrong}')
+    numbers = {key: target for key, target in category_map.items() if isinstance(key, int)}
+    names = {_plain(key): target for key, target in category_map.items() if isinstance(key, str)}
+    own_names: dict[Key, str] = {category.id: category.name for category in results.categories}
+
+    def label(key: Key) -> int | None:
+        name = own_names.get(key, key if isinstance(key, str) else None)
+        if key in numbers:
+            target = numbers[key]
+        elif name is not None:
+            target = names.get(_plain(name), _plain(name))
+        else:
+            return None if numbers else category_labels.get(int(key))
+        if target is None:
+            return IGNORED
+        return CLASSES.index(target) if target in CLASSES else None
+
+    counts = Counter(row.category_id for row in results.annotations)
+    labels = {key: label(key) for key in counts}
+    unknown = [key for key in counts if labels[key] is None]
+    if unknown:
+        known = ', '.join(f'{key} = {CLASSES[value]}' for key, value in category_labels.items() if value != IGNORED)
+        shown = ', '.join(f'{own_names.get(key, key)!r} ({counts[key]} predictions)' for key in unknown[:_SHOWN])
+        remedy = {**category_map, **dict.fromkeys(counts if not category_map else unknown, 'object')}
+        raise InputError(
+            f"category_id must be one of the ground truth's ({known}) or be named {' or '.join(CLASSES)}, got {shown} "
+            f'(in {path}); say what each is with, for example, --category-map "{remedy}", None to leave one out'
+        )
+    return {key: value for key, value in labels.items() if value is not None}
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
+@compiled
+def _pixels_of_code(code: np.ndarray) -> int:
+    """The pixels that COCO's compressed run lengths, ``(C,) uint8``, add up to; -1 if they are no whole code."""
+    total = count = shift = before = last = number = 0
+    for character in code:
+        bits = int(character) - 48
+        if bits < 0 or bits > 63 or shift > 30:
+            return -1
+        count |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            count -= 1 << shift
+        if number > 2:
+            count += before
+        if count < 0:
+            return -1
+        total, number, before, last, count, shift = total + count, number + 1, last, count, 0, 0
+    return total if shift == 0 else -1
+
+
+def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple[dict[str, Any], int]:
+    """A mask as compressed run lengths, and how many of its polygons were left out for want of points."""
+    if isinstance(segmentation, CocoRle):
+        counts = segmentation.counts
+        if segmentation.size != size:
+            raise InputError(
+                f'mask size must be that of the image, {list(size)} (height, width), got {list(segmentation.size)} '
+                f'{where}; scale the masks to the image before they are encoded'
+            )
+        if isinstance(counts, str):
+            pixels = _pixels_of_code(np.frombuffer(counts.encode(), np.uint8))
+        else:
+            pixels = -1 if min(counts, default=-1) < 0 else sum(counts)
+        if pixels != size[0] * size[1]:
+            raise InputError(
+                f'run lengths must add up to the {size[0] * size[1]} pixels of the image, got {pixels} {where}'
+            )
+        return run_lengths({'size': list(size), 'counts': counts}, *size), 0
+    rings = [
+        ring for ring in segmentation if len(ring) >= 6 and len(ring) % 2 == 0
+    ]  # COCO takes four numbers for a box
+    if not rings:
+        raise InputError(f'a mask must have a polygon of three points, got {segmentation} {where}')
+    values = np.concatenate([np.reshape(ring, (-1, 2)) for ring in rings])
+    reach = values.max(0) / (size[1], size[0])
+    if reach.max() > _BEYOND or abs(values).max() > FARTHEST_POLYGON * max(size):
+        x, y = values.max(0).tolist()
+        raise InputError(
+            f'polygons must lie in the image, {size[1]} px wide and {size[0]} px high, got x up to {x:g} and y up to '
+            f'{y:g} {where}; scale them to the image'
+        )
+    return run_lengths(rings, *size), len(segmentation) - len(rings)
+
+
+def selftest(ground_truth: Mapping[str, Any]) -> None:
+    """Send the ground truth of a few images through all this as predictions; it must score 1.0.
+
+    Raises:
+        InputError: It scores less.
+    """
+    truth: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in ground_truth['annotations']:
+        if not annotation['iscrowd']:
+            truth[annotation['image_id']].append(annotation)
+    chosen = [image for image, own in truth.items() if len(own) <= MAX_PER_IMAGE][:_SELFTEST_IMAGES]
+    part = {
+        **ground_truth,
+        'images': [image for image in ground_truth['images'] if image['id'] in chosen],
+        'annotations': [one for one in ground_truth['annotations'] if one['image_id'] in chosen],
+    }
+    fields = ('image_id', 'category_id', 'bbox', 'segmentation')
+    rows = [{**{key: one[key] for key in fields}, 'score': 1.0} for image in chosen for one in truth[image]]
+    if not rows:
+        return
+    labels = {category['id']: label for label, category in enumerate(ground_truth['categories'])}
+    results = CocoResults(msgspec.convert(rows, list[CocoResult]))
+    samples = matched_results(Path('the ground truth'), results, part, labels).samples
+    score = score_samples(part, samples)
+    if score is None or score < 1 - 1e-9:
+        raise InputError(
+            f'ground truth must score 1.0 as predictions, got a mAP of {score} on images {chosen}: no result can be '
+            'trusted'
+        )
+
+
+def evaluate_results(
+    path: Path,
+    source: GroundTruthSource,
+    out_dir: Path | None = None,
+    category_map: CategoryMap | None = None,
+    image_key: str = 'auto',
+    fingerprint: str | None = None,
+) -> Result:
+    """Evaluate a file of predictions as :class:`~armbench_mmdet.evaluation.metric.ArmbenchMetric` does a model's.
+
+    Args:
+        path: The file.
+        source: The ground truth.
+        out_dir: Where the result file, match tables and COCO results go; None writes nothing.
+        category_map: See :func:`matched_results`. Its names count for the ground truth's categories, too.
+        image_key: See :func:`matched_results`.
+        fingerprint: What the digest of the annotation file must be, with or without ``sha256:``.
+
+    Returns:
+        The result; what may be honest but should be known stands in ``identity.extra['flags']``.
+
+    Raises:
+        InputError: The predictions cannot be scored as they are, or are of other data.
+    """
+    results = read_results(path)
+    require_existing(Path(source.ann_file), 'annotation file')
+    known = file_fingerprint(source.ann_file)
+    for named, by in ((fingerprint, '--data-fingerprint'), (results.info.get('data_fingerprint'), path)):
+        if named and str(named).removeprefix('sha256:') != str(known).removeprefix('sha256:'):
+            raise InputError(
+                f'data fingerprint must be that of the annotation file, {known}, got {named!r} (in {by}): the '
+                f'predictions are of other data than {source.ann_file}'
+            )
+    names: CategoryMap = {key: target for key, target in (category_map or {}).items() if isinstance(key, str)}
+    source = replace(source, category_map=names or None)
+    ground_truth = source.load()
+    selftest(ground_truth)
+    labels = assign_categories(open_index(source.ann_file, source.cache_dir), names).labels
+    matched = matched_results(path, results, ground_truth, labels, category_map, image_key)
+    flags = [*matched.notes, *flags_of_samples(matched.samples, ground_truth)]
+    extra = {PREDICTIONS: str(path.absolute()), 'predictions_sha256': sha256_of(path), FLAGS: flags}
+    metric = ArmbenchMetric(ground_truth=ground_truth, identity={'extra': extra}, log_table=False)
+    metric.dataset_meta = {'classes': CLASSES, **source.as_metainfo()}
+    if out_dir is not None:
+        metric.write_to(out_dir, {})
+    metric.process(None, matched.samples)
+    metric.evaluate(len(ground_truth['images']))
+    assert metric.result is not None
+    return metric.result
+
+
+def drift_table(result: Result, other: Result) -> str:
+    """What differs between two results on the same data: each number of both, and the difference."""
+    rows = []
+    for iou_type, scores in result.scores.items():
+        for key, value in scores.numbers().items():
+            peer = other.scores[iou_type].numbers()[key]
+            if value is not None and peer is not None:
+                rows.append([iou_type, key, f'{value:.6f}', f'{peer:.6f}', f'{value - peer:+.6f}'])
+    return tabulate(rows, ['', '', 'this', 'other', 'drift'], tablefmt='plain', disable_numparse=True)

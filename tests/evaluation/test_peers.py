@@ -1,0 +1,213 @@
+"""Predictions of other models: the same numbers as pycocotools, what is refused, and what is flagged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from peer_results import Row, numbers_of, predictions_near, read_truth, reference, write_rows
+from pycocotools import mask as mask_api
+
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.coco_results import drift_table, evaluate_results
+from armbench_mmdet.evaluation.result import Result, file_fingerprint, read_result
+
+
+@pytest.fixture(scope='module')
+def truth(minibench_root: Path) -> Row:
+    return read_truth(minibench_root)
+
+
+@pytest.fixture
+def rows(truth: Row) -> list[Row]:
+    return predictions_near(truth)
+
+
+@pytest.fixture
+def score(minibench_root: Path, tmp_path: Path) -> Callable[..., Result]:
+    """Writes predictions to a file and evaluates it."""
+    folder = minibench_root / 'mix-object-tote'
+    source = GroundTruthSource(str(folder / 'test.json'), str(folder / 'images'))
+    return lambda rows, **options: evaluate_results(write_rows(tmp_path, rows), source, **options)
+
+
+def uncompressed(rle: Row) -> Row:
+    switches = np.flatnonzero(np.diff(mask_api.decode(rle).ravel('F'), prepend=0, append=2))
+    return {'size': rle['size'], 'counts': np.diff(switches, prepend=0).tolist()}
+
+
+def polygons(rle: Row) -> list[list[float]]:
+    found, _ = cv2.findContours(mask_api.decode(rle), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return [outline.ravel().tolist() for outline in found if len(outline) > 2]
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+@pytest.mark.parametrize('shape', ['compressed', 'uncompressed', 'polygons', 'rounded'])
+def test_twelve_numbers_are_those_of_pycocotools_on_the_same_file(
+    shape: str, iou_type: str, truth: Row, rows: list[Row], score: Callable[..., Result]
+) -> None:
+    sent = json.loads(json.dumps(rows))
+    for row in sent:
+        if shape == 'uncompressed':
+            row['segmentation'] = uncompressed(row['segmentation'])
+        elif shape == 'polygons':
+            row['segmentation'] = polygons(row['segmentation'])
+        elif shape == 'rounded':
+            row['score'] = round(row['score'], 1)
+    sent = [row for row in sent if row['segmentation']]
+    result = score(sent)
+    numbers = numbers_of(result, iou_type)
+    assert 0.05 < numbers[0] < 0.95
+    np.testing.assert_allclose(numbers, reference(truth, sent, iou_type), atol=1e-9)
+    lossless = reference(truth, rows, iou_type)
+    if shape == 'uncompressed':
+        np.testing.assert_allclose(numbers, lossless, atol=1e-9)
+    if shape == 'rounded':
+        assert f'{numbers[0] - lossless[0]:+.6f}' in drift_table(result, score(rows))
+
+
+@pytest.mark.parametrize('key', ['stem', 'name', 'path', 'own table', 'beside'])
+def test_images_by_name(key: str, truth: Row, rows: list[Row], score: Callable[..., Result]) -> None:
+    names = {image['id']: image['file_name'] for image in truth['images']}
+    spelled = {'stem': '{0.stem}', 'name': '{0.name}', 'path': '/data/images/{0.stem}.png'}
+    expected = numbers_of(score(rows), 'segm')
+    sent: Any = [{**row, 'image_id': 1000 + row['image_id']} for row in rows]
+    if key == 'own table':
+        images = [{'id': 1000 + number, 'file_name': name} for number, name in names.items()]
+        sent = {'images': images, 'annotations': sent}
+    else:
+        for row in sent:
+            name = names[row['image_id'] - 1000]
+            beside = {'file_name': name, 'image_id': 7}
+            row |= beside if key == 'beside' else {'image_id': spelled[key].format(Path(name))}
+    np.testing.assert_array_equal(numbers_of(score(sent), 'segm'), expected)
+
+
+def test_numbers_may_be_stems_and_must_not_be_both(minibench_root: Path, truth: Row, tmp_path: Path) -> None:
+    """Ultralytics writes a stem of digits as a number."""
+    renamed = {**truth, 'images': [{**one, 'file_name': f'0{one["id"] + 1}.jpg'} for one in truth['images']]}
+    (tmp_path / 'own').mkdir()
+    source = GroundTruthSource(str(write_rows(tmp_path / 'own', renamed, 'test.json')))
+    rows = predictions_near(truth)
+    right = numbers_of(evaluate_results(write_rows(tmp_path, rows), source), 'segm')
+    stems = write_rows(tmp_path, [{**row, 'image_id': row['image_id'] + 1} for row in rows])
+    np.testing.assert_array_equal(numbers_of(evaluate_results(stems, source), 'segm'), right)
+    some = write_rows(tmp_path, [{**row, 'image_id': row['image_id'] + 1} for row in rows if row['image_id'] < 4])
+    with pytest.raises(InputError, match='image_id must be unambiguous, got 2'):
+        evaluate_results(some, source)
+    results = [evaluate_results(some, source, image_key=key) for key in ('number', 'name')]
+    assert results[0].segm != results[1].segm
+
+
+def test_categories_by_map_and_by_name(rows: list[Row], score: Callable[..., Result]) -> None:
+    expected = numbers_of(score(rows), 'segm')
+    shifted = [{**row, 'category_id': row['category_id'] - 1} for row in rows]
+    by_map = score(shifted, category_map={0: 'tote', 1: 'object'})
+    named = [{**row, 'category_id': ('', 'bin', 'Object ')[row['category_id']]} for row in rows]
+    by_name = score(named, category_map={'bin': 'tote'})
+    table = [{'id': 0, 'name': 'tote'}, {'id': 1, 'name': 'Item'}]
+    by_table = score({'annotations': shifted, 'categories': table}, category_map={'item': 'object'})
+    for result in (by_map, by_name, by_table):
+        np.testing.assert_array_equal(numbers_of(result, 'segm'), expected)
+    ignored = score(rows, category_map={1: 'tote', 2: None})
+    assert ignored.segm.per_class['object'].mAP == 0
+    assert 'categories that are ignored' in ignored.identity.extra['flags'][0]
+
+
+def changed(**fields: Any) -> Callable[[list[Row]], Any]:
+    return lambda rows: [{**rows[0], **fields}, *rows[1:]]
+
+
+def with_mask(mask: Callable[[Row], Any]) -> Callable[[list[Row]], Any]:
+    return lambda rows: [{**row, 'segmentation': mask(row['segmentation'])} for row in rows]
+
+
+def scaled(rle: Row, factor: float) -> Any:
+    return [[factor * value for value in ring] for ring in polygons(rle)] or [[0, 0, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda rows: [], 'predictions must be given, got none'),
+        (lambda rows: {'results': rows}, 'missing required field `annotations`'),
+        (lambda rows: [{**row, 'segmentation': []} for row in rows], r'must have masks, got (\d+) of \1 without'),
+        (lambda rows: [{k: v for k, v in row.items() if k != 'segmentation'} for row in rows], 'a box is no mask'),
+        (changed(segmentation=[[10, 10, 50, 50]]), 'must have a polygon of three points'),
+        (changed(segmentation={'size': [128, 160], 'counts': [5, 7]}), 'must add up to the 20480 pixels'),
+        (changed(segmentation={'size': [128, 160], 'counts': 'nonsense~'}), 'must add up to the 20480 pixels'),
+        (with_mask(lambda rle: {**rle, 'size': rle['size'][::-1]}), r'must be that of the image, \[128, 160\]'),
+        (with_mask(lambda rle: scaled(rle, 4)), 'polygons must lie in the image, 160 px wide'),
+        (with_mask(lambda rle: scaled(rle, 1 / 160)), 'polygons must be in pixels'),
+        (changed(image_id=99), 'must be an image of the ground truth, .* got 99 .1 of'),
+        (changed(image_id='other.jpg'), "got 'other.jpg'"),
+        (changed(category_id=0), '1 = tote, 2 = object.*got 0 .1 predictions'),
+        (changed(category_id='box'), "got 'box' "),
+        (changed(score=None), 'must have a score, got 1 of'),
+        (changed(score='high'), r'got `str` - at `\$\[0\].score`'),
+        (changed(bbox=[1, 2, 3]), r'at `\$\[0\].bbox`'),
+        (lambda rows: {'annotations': rows, 'info': {'data_fingerprint': 'sha256:feed'}}, 'are of other data'),
+    ],
+)
+def test_refused(change: Callable[[list[Row]], Any], message: str, rows: list[Row], score: Callable) -> None:
+    with pytest.raises(InputError, match=message):
+        score(change(rows))
+
+
+def test_an_option_names_the_data(rows: list[Row], score: Callable[..., Result], minibench_root: Path) -> None:
+    known = file_fingerprint(minibench_root / 'mix-object-tote/test.json')
+    assert score(rows, fingerprint=known).identity.data_fingerprint is None  # nothing is written, nothing digested
+    assert score(rows, fingerprint=known.removeprefix('sha256:'))
+    with pytest.raises(InputError, match='data fingerprint must be that of the annotation file, sha256:'):
+        score(rows, fingerprint='0123')
+
+
+def boxed(rle: Row) -> list[list[float]]:
+    x, y, w, h = mask_api.toBbox(rle).tolist()
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+@pytest.mark.parametrize(
+    ('change', 'flag'),
+    [
+        (with_mask(boxed), '100% of the masks are rectangles'),
+        (lambda rows: [{**row, 'category_id': 3 - row['category_id']} for row in rows], 'tote and object swapped'),
+        (lambda rows: [row for row in rows if row['score'] > 0.3], 'no score is below 0.3'),
+        (lambda rows: [{**row, 'score': row['score'] > 0.5} for row in rows], 'only 2 distinct scores'),
+        (lambda rows: [{**row, 'score': 0.7} for row in rows], 'every score is 0.7'),
+        (lambda rows: [{**row, 'score': None} for row in rows], 'no prediction has a score'),
+        (lambda rows: [{**row, 'score': 100 * row['score']} for row in rows], 'are no probabilities'),
+        (lambda rows: rows[:1] * 101 + rows[1:], '1 images have more than 100 predictions, up to 1'),
+        (lambda rows: [row for row in rows if row['image_id'] > 1], '1 of 4 images have no prediction'),
+        (lambda rows: [{**row, 'bbox': None} for row in rows], 'have no box: those of their masks'),
+        (
+            lambda rows: [{**row, 'bbox': [1, 1, *np.add(row['bbox'][:2], row['bbox'][2:]).tolist()]} for row in rows],
+            'boxes do not fit their masks',
+        ),
+        (changed(segmentation=[[9, 9, 30, 9, 9, 30], [1, 2]]), '1 polygons of fewer than three points'),
+    ],
+)
+def test_flagged(change: Callable[[list[Row]], Any], flag: str, rows: list[Row], score: Callable) -> None:
+    sent = json.loads(json.dumps(change(rows)))
+    for row in sent:
+        row['score'] = row['score'] if row['score'] is None else float(row['score'])
+    flags = score(sent).identity.extra['flags']
+    assert [one for one in flags if flag in one], flags
+    assert len(flags) <= 2
+
+
+def test_honest_predictions_have_no_flags_and_leave_a_result(
+    rows: list[Row], score: Callable[..., Result], tmp_path: Path
+) -> None:
+    score(rows, out_dir=tmp_path / 'results')
+    result = read_result(tmp_path / 'results/mix-object-tote_test.json')
+    assert result.identity.extra['flags'] == []
+    assert result.identity.extra['predictions'] == str(tmp_path / 'predictions.json')
+    assert result.segm.confidence['mean'].low < result.segm.mAP < result.segm.confidence['mean'].high
+    assert len(json.loads((tmp_path / 'results/mix-object-tote_test.segm.json').read_text())) == len(rows)
