@@ -27,7 +27,6 @@ from armbench_mmdet.datasets.index import ColumnIndex
 from armbench_mmdet.datasets.records import select_annotations
 from armbench_mmdet.datasets.release import CLASSES, CategoryMap, assign_categories
 from armbench_mmdet.errors import InputError, UnreadableImageError
-from armbench_mmdet.masks.encode import mask_area
 
 _EDGE_PX, _ROUNDING_PX = 1.0, 0.01
 _BOX_PX, _BOX_FRAC = 2.0, 0.02
@@ -127,9 +126,7 @@ def _check_areas(index: ColumnIndex) -> Iterator[Found]:
     slack_px2 = (x2 - x1) + (y2 - y1) + _AREA_PX2
     suspect = index.usable_masks & ~((np.abs(index.areas - measured_px2) <= slack_px2) & (measured_px2 > 0.5))
     for row in np.flatnonzero(suspect).tolist():
-        image, segmentation = index.image_rows[row], index.segmentation(row)
-        if segmentation is not None:
-            measured_px2[row] = mask_area(segmentation, int(index.heights[image]), int(index.widths[image]))
+        measured_px2[row] = index.mask_area(row)
     allowed_px2 = np.maximum(_AREA_PX2, _AREA_FRAC * measured_px2)
     differs = suspect & index.area_given & (index.areas > 0) & (np.abs(index.areas - measured_px2) > allowed_px2)
     yield 'area-missing', ~index.area_given, '', None

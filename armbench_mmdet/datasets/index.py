@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from armbench_mmdet.datasets import coco, patterns
 from armbench_mmdet.datasets.cache import Columns, Content, open_cached, read_columns
 from armbench_mmdet.datasets.coco import CocoAnnotation, CocoCategory, CocoImage, CocoRle, Problem
-from armbench_mmdet.masks import encode as decode
+from armbench_mmdet.masks import encode
 
 FARTHEST_POLYGON = 10
 """Polygons that reach farther than this many image sizes are broken; rasterising one can take all memory."""
@@ -52,57 +52,36 @@ class SegmentationKind(enum.IntEnum):
 class ColumnIndex:
     """The content of a COCO file in the file's own terms; every array is read-only and mapped from the cache.
 
-    Images keep the file's order; annotations are grouped by image, in file order within each.
-
-    Attributes:
-        ann_file: The annotation file.
-        path: The folder of the mapped columns, None if they lie in memory.
-        categories: The file's categories, or None when it has no such key.
-        notes: What is odd about the file as a whole, and how it was read.
-        image_ids: ``(I,) int64``; ``widths`` and ``heights`` are ``(I,) int32``, in px.
-        name_starts: ``(I + 1,) int64``, offsets of the file names in ``name_bytes``, which are UTF-8.
-        annotation_starts: ``(I + 1,) int64``; image ``i`` has the annotation rows ``[starts[i], starts[i + 1])``.
-        annotation_ids: ``(A,) int64``; ``category_ids`` likewise, both the file's.
-        image_rows: ``(A,) int32``, row of each annotation's image.
-        boxes: ``(A, 4) float64``, x, y, width, height in px, taken from the mask where the file gives none (see
-            ``box_given``), NaN where there is no mask either.
-        areas: ``(A,) float64`` in px², likewise with ``area_given``.
-        crowds: ``(A,) bool``; ``ignores`` likewise (the non-standard key ``ignore``).
-        segmentation_kinds: ``(A,) uint8``, see :class:`SegmentationKind`.
-        extents: ``(A, 4) float64``, the box x1, y1, x2, y2 around the mask; NaN without a mask.
-        dropped_rings: ``(A,) int32``, polygons left out for having under three points or half a point.
-        ring_ranges: ``(A, 2) int64``, first and last + 1 of each annotation's polygons in ``ring_starts``.
-        ring_starts: ``(R + 1,) int64``, offsets of the polygons in ``coordinates``.
-        coordinates: ``(C,) float64``, x, y, x, y, … of all polygons.
-        rle_ranges: ``(A, 2) int64``, first and last + 1 of each annotation's run lengths in ``rle_bytes``.
+    Images keep the file's order; annotations are grouped by image, in file order within each. There are I images, A
+    annotations, R polygons and C coordinates.
     """
 
     ann_file: Path
-    path: Path | None
-    categories: list[CocoCategory] | None
-    notes: list[Problem]
-    image_ids: NDArray[np.int64]
-    widths: NDArray[np.int32]
+    path: Path | None  # the folder of the mapped columns, None if they lie in memory
+    categories: list[CocoCategory] | None  # None when the file has no such key
+    notes: list[Problem]  # what is odd about the file as a whole, and how it was read
+    image_ids: NDArray[np.int64]  # (I,)
+    widths: NDArray[np.int32]  # (I,), in px
     heights: NDArray[np.int32]
-    name_starts: NDArray[np.int64]
-    name_bytes: NDArray[np.uint8]
-    annotation_starts: NDArray[np.int64]
-    annotation_ids: NDArray[np.int64]
-    image_rows: NDArray[np.int32]
-    category_ids: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    box_given: NDArray[np.bool_]
-    areas: NDArray[np.float64]
-    area_given: NDArray[np.bool_]
-    crowds: NDArray[np.bool_]
-    ignores: NDArray[np.bool_]
-    segmentation_kinds: NDArray[np.uint8]
-    extents: NDArray[np.float64]
-    dropped_rings: NDArray[np.int32]
-    ring_ranges: NDArray[np.int64]
-    ring_starts: NDArray[np.int64]
-    coordinates: NDArray[np.float64]
-    rle_ranges: NDArray[np.int64]
+    name_starts: NDArray[np.int64]  # (I + 1,), offsets of the file names in name_bytes
+    name_bytes: NDArray[np.uint8]  # UTF-8
+    annotation_starts: NDArray[np.int64]  # (I + 1,); image i has the annotation rows [starts[i], starts[i + 1])
+    annotation_ids: NDArray[np.int64]  # (A,), the file's
+    image_rows: NDArray[np.int32]  # (A,), row of each annotation's image
+    category_ids: NDArray[np.int64]  # (A,), the file's
+    boxes: NDArray[np.float64]  # (A, 4), x, y, width, height in px; the mask's where not given, NaN without a mask
+    box_given: NDArray[np.bool_]  # (A,)
+    areas: NDArray[np.float64]  # (A,), in px²; the mask's where not given
+    area_given: NDArray[np.bool_]  # (A,)
+    crowds: NDArray[np.bool_]  # (A,)
+    ignores: NDArray[np.bool_]  # (A,), the non-standard key "ignore"
+    segmentation_kinds: NDArray[np.uint8]  # (A,), see SegmentationKind
+    extents: NDArray[np.float64]  # (A, 4), the box x1, y1, x2, y2 around the mask; NaN without a mask
+    dropped_rings: NDArray[np.int32]  # (A,), polygons left out for having under three points or half a point
+    ring_ranges: NDArray[np.int64]  # (A, 2), first and last + 1 of each annotation's polygons in ring_starts
+    ring_starts: NDArray[np.int64]  # (R + 1,), offsets of the polygons in coordinates
+    coordinates: NDArray[np.float64]  # (C,), x, y, x, y, … of all polygons
+    rle_ranges: NDArray[np.int64]  # (A, 2), first and last + 1 of each annotation's run lengths in rle_bytes
     rle_bytes: NDArray[np.uint8]
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -157,6 +136,11 @@ class ColumnIndex:
         if kind == SegmentationKind.COMPRESSED_RLE:
             return {'size': size, 'counts': content.decode('ascii')}
         return {'size': size, 'counts': np.frombuffer(content, '<i8').tolist()}
+
+    def mask_area(self, row: int) -> float:
+        """The pixels of an annotation's mask, as pycocotools counts them; 0 without a mask."""
+        mask, image = self.segmentation(row), self.image_rows[row]
+        return encode.mask_area(mask, int(self.heights[image]), int(self.widths[image])) if mask else 0.0
 
 
 def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> ColumnIndex:
@@ -359,10 +343,10 @@ def _read_oddly(mask: msgspec.Raw) -> Any:
 
 def _read_runs(rle: CocoRle, image: CocoImage) -> tuple[SegmentationKind, bytes, tuple[float, float, float, float]]:
     """Kind, bytes as kept in the index, and the box x1, y1, x2, y2 of run lengths."""
-    counts = decode.decode_counts(rle.counts) if isinstance(rle.counts, str) else rle.counts
-    if counts is None or not decode.fits_image(counts, rle.size, image.height, image.width):
+    counts = encode.decode_counts(rle.counts) if isinstance(rle.counts, str) else rle.counts
+    if not encode.fits_image(counts, rle.size, image.height, image.width):
         return SegmentationKind.BROKEN, b'', _NO_BOX
-    x, y, w, h = decode.bounding_box(counts, image.height, image.width)
+    x, y, w, h = encode.bounding_box(counts, image.height, image.width)
     box = (x, y, x + w, y + h)
     if isinstance(rle.counts, str):
         return SegmentationKind.COMPRESSED_RLE, rle.counts.encode('ascii'), box
@@ -394,10 +378,7 @@ def _fill_from_masks(columns: Columns) -> None:
     columns['boxes'][boxless, 2:] -= extents[boxless, :2]
     index = ColumnIndex(Path(), None, None, [], **columns)
     for row in np.flatnonzero(usable & ~columns['area_given']).tolist():
-        size = int(index.heights[image_rows[row]]), int(index.widths[image_rows[row]])
-        mask = index.segmentation(row)
-        if mask is not None:
-            columns['areas'][row] = decode.mask_area(mask, *size)
+        columns['areas'][row] = index.mask_area(row)
 
 
 def _starts(lengths: NDArray[Any]) -> NDArray[np.int64]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from armbench_mmdet.datasets import coco
 from armbench_mmdet.datasets.coco import Problem
-from armbench_mmdet.masks.encode import mask_area
 
 if TYPE_CHECKING:
     from armbench_mmdet.datasets.index import ColumnIndex
@@ -66,7 +65,7 @@ def odd_areas(index: ColumnIndex) -> list[Problem]:
         if same.mean() <= _MOST:
             continue
         some = given[:: -(-len(given) // _MEASURED)].tolist()
-        ratios = [index.areas[row] / max(_mask_area(index, row), 1) for row in some]
+        ratios = [index.areas[row] / max(index.mask_area(row), 1) for row in some]
         if np.median(ratios) > 1.05:  # masks may be rectangles
             about = (
                 f'{int(same.sum())} of {len(given)} areas are those of the {name}, {np.median(ratios):.1f} times the'
@@ -103,8 +102,3 @@ def _is_nested(rings: list[np.ndarray]) -> bool:
         for inner in rings
         if inner is not outer and (inner.min(0) >= outer.min(0)).all() and (inner.max(0) <= outer.max(0)).all()
     )
-
-
-def _mask_area(index: ColumnIndex, row: int) -> float:
-    image, mask = index.image_rows[row], index.segmentation(row)
-    return mask_area(mask, int(index.heights[image]), int(index.widths[image])) if mask is not None else 0

@@ -14,42 +14,17 @@ from torch.nn.functional import pad
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import map_threads
-from armbench_mmdet.masks.kernels import fill_runs, pasted_axis, scan_mask
+from armbench_mmdet.masks.kernels import fill_runs, pasted_axis, run_lengths, scan_mask
 
 
-def decode_counts(text: str) -> list[int] | None:
-    """Decode COCO's compressed run lengths.
-
-    Five bits a character, least significant first, from character code 48; bit 6 means more follow, the last
-    bit of the last one is the sign; from the third on, counts are differences to the count before the last one
-    (``rleFrString`` in pycocotools' ``maskApi.c``, which reads past the end of a broken string).
-
-    Args:
-        text: The ``counts`` string.
-
-    Returns:
-        The run lengths, or None when the string is not a whole code.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64:
-            return None
-        value |= (code & 0x1F) << shift
-        shift += 5
-        if code & 0x20:
-            continue
-        if code & 0x10:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    return None if shift else counts
+def decode_counts(text: str) -> list[int]:
+    """The run lengths of a ``counts`` string; none when it is not a whole code."""
+    return run_lengths(np.frombuffer(text.encode(), np.uint8)).tolist()
 
 
-def fits_image(counts: list[int] | None, size: tuple[int, int], height: int, width: int) -> bool:
+def fits_image(counts: list[int], size: tuple[int, int], height: int, width: int) -> bool:
     """Whether run lengths describe a whole mask of exactly this image."""
-    return counts is not None and size == (height, width) and sum(counts) == height * width and min(counts) >= 0
+    return size == (height, width) and sum(counts) == height * width and min(counts) >= 0
 
 
 def bounding_box(counts: list[int], height: int, width: int) -> tuple[float, float, float, float]:
@@ -73,9 +48,7 @@ def mask_area(segmentation: list[list[float]] | dict[str, Any], height: int, wid
     if isinstance(segmentation, list):
         return float(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))))
     counts = segmentation['counts']
-    if isinstance(counts, str):
-        counts = decode_counts(counts) or []
-    return float(sum(counts[1::2]))
+    return float(sum((decode_counts(counts) if isinstance(counts, str) else counts)[1::2]))
 
 
 def decode_mask(rle: dict[str, Any]) -> np.ndarray:
@@ -83,7 +56,7 @@ def decode_mask(rle: dict[str, Any]) -> np.ndarray:
     height, width = rle['size']
     counts = rle['counts'].encode() if isinstance(rle['counts'], str) else rle['counts']
     columns = np.zeros((width, height), np.uint8)
-    fill_runs(np.frombuffer(counts, np.uint8), columns.reshape(-1))
+    fill_runs(run_lengths(np.frombuffer(counts, np.uint8)), columns.reshape(-1))
     return cv2.transpose(columns)
 
 

@@ -164,24 +164,40 @@ def extent(switches: np.ndarray, height: int, width: int) -> tuple[tuple[int, in
 
 
 @compiled
-def fill_runs(code: np.ndarray, pixels: np.ndarray) -> None:
-    """Set the pixels of COCO's compressed run lengths, see :func:`~armbench_mmdet.masks.encode.decode_counts`.
+def run_lengths(code: np.ndarray) -> np.ndarray:
+    """Decode COCO's compressed run lengths.
+
+    Five bits a character, least significant first, from character code 48; bit 6 means more follow, the last
+    bit of the last one is the sign; from the third on, counts are differences to the count before the last one
+    (``rleFrString`` in pycocotools' ``maskApi.c``, which reads past the end of a broken string).
 
     Args:
         code: ``(C,) uint8``, the characters.
-        pixels: ``(W * H,) uint8``, zeros, down the columns; changed in place.
+
+    Returns:
+        ``(N,) int64``; nothing when the string is not a whole code.
     """
-    start = count = shift = before = last = number = 0
+    counts, number, value, shift = np.empty(len(code), np.int64), 0, 0, 0
     for character in code:
         bits = int(character) - 48
-        count |= (bits & 0x1F) << shift
+        if not 0 <= bits < 64 or shift > 35:
+            return counts[:0]
+        value |= (bits & 0x1F) << shift
         shift += 5
         if bits & 0x20:
             continue
         if bits & 0x10:
-            count -= 1 << shift
-        if number > 2:
-            count += before
+            value -= 1 << shift
+        counts[number] = value + counts[number - 2] if number > 2 else value
+        number, value, shift = number + 1, 0, 0
+    return counts[: 0 if shift else number]
+
+
+@compiled
+def fill_runs(counts: np.ndarray, pixels: np.ndarray) -> None:
+    """Set the pixels ``(W * H,) uint8``, zeros before, of every second run; they go down the columns."""
+    start = 0
+    for number in range(len(counts)):
         if number % 2:
-            pixels[start : start + count] = 1
-        start, number, before, last, count, shift = start + count, number + 1, last, count, 0, 0
+            pixels[start : start + counts[number]] = 1
+        start += counts[number]

@@ -135,9 +135,9 @@ def roi_align_forward(
         arguments = (bins.spatial_scale, bins.aligned_height, bins.aligned_width, bins.sampling_ratio, bins.aligned)
         output.copy_(torch.ops.torchvision.roi_align(features, boxes, *arguments))
         return
-    forward = _forward_numba if backend == 'numba' else _forward_torch
+    pool = _pool_numba if backend == 'numba' else _pool_torch
     with _wide_target(output) as target, torch.autocast(features.device.type, enabled=False):
-        forward(features, boxes, bins, target)
+        pool(features, target, boxes, bins, backward=False)
 
 
 def roi_align_backward(
@@ -166,9 +166,9 @@ def roi_align_backward(
             torch.ops.torchvision._roi_align_backward(gradient, boxes, *scale_and_bins, *grad_input.shape, *sampling)
         )
         return
-    backward = _backward_numba if backend == 'numba' else _backward_torch
+    pool = _pool_numba if backend == 'numba' else _pool_torch
     with _wide_target(grad_input) as target, torch.autocast(gradient.device.type, enabled=False):
-        backward(gradient, boxes, bins, target)
+        pool(target, gradient, boxes, bins, backward=True)
 
 
 def _interpolation(boxes: Tensor, axis: int, bins: Bins, extent: int) -> Tensor:
@@ -193,28 +193,23 @@ def _chunks(boxes: Tensor, images: int, row_elements: int) -> Iterator[tuple[int
                 yield image, chunk
 
 
-def _forward_torch(features: Tensor, boxes: Tensor, bins: Bins, output: Tensor) -> None:
-    """Fill in the mean of each bin, ``(N, C, P, Q)``, of features ``(B, C, H, W)`` for RoIs ``(N, 5)``."""
-    images, channels, height, width = features.shape
-    for image, chunk in _chunks(boxes, images, bins.aligned_height * channels * width):
-        vertical = _interpolation(boxes[chunk], 1, bins, height)
-        horizontal = _interpolation(boxes[chunk], 0, bins, width)
-        rows = vertical.flatten(0, 1) @ features[image].transpose(0, 1).flatten(1)
-        rows = rows.view(len(chunk), bins.aligned_height * channels, width)
-        pooled = rows @ horizontal.transpose(1, 2)
-        output[chunk] = pooled.view(len(chunk), bins.aligned_height, channels, bins.aligned_width).transpose(1, 2)
+def _pool_torch(maps: Tensor, pooled: Tensor, boxes: Tensor, bins: Bins, backward: bool) -> None:
+    """Fill ``pooled (N, C, P, Q)`` with the mean of each bin of ``maps (B, C, H, W)`` for RoIs ``(N, 5)``.
 
-
-def _backward_torch(gradient: Tensor, boxes: Tensor, bins: Bins, result: Tensor) -> None:
-    """Add to ``(B, C, H, W)`` the gradient at the features, for ``(N, C, P, Q)`` at the output."""
-    images, channels, height, width = result.shape
+    ``backward``, ``pooled`` is the gradient there, and what it makes of the maps' is added to ``maps``.
+    """
+    images, channels, height, width = maps.shape
     for image, chunk in _chunks(boxes, images, bins.aligned_height * channels * width):
-        vertical = _interpolation(boxes[chunk], 1, bins, height)
+        vertical = _interpolation(boxes[chunk], 1, bins, height).flatten(0, 1)
         horizontal = _interpolation(boxes[chunk], 0, bins, width)
-        rows = gradient[chunk].transpose(1, 2).flatten(1, 2) @ horizontal
-        rows = rows.view(len(chunk) * bins.aligned_height, channels * width)
-        cells = vertical.flatten(0, 1).T @ rows
-        result[image] += cells.view(height, channels, width).transpose(0, 1)
+        if backward:
+            rows = pooled[chunk].transpose(1, 2).flatten(1, 2) @ horizontal
+            cells = vertical.T @ rows.view(len(vertical), channels * width)
+            maps[image] += cells.view(height, channels, width).transpose(0, 1)
+        else:
+            rows = vertical @ maps[image].transpose(0, 1).flatten(1)
+            means = rows.view(len(chunk), -1, width) @ horizontal.transpose(1, 2)
+            pooled[chunk] = means.view(len(chunk), bins.aligned_height, channels, -1).transpose(1, 2)
 
 
 @compiled
@@ -253,76 +248,47 @@ def _span(ranges: Array, members: Array) -> tuple[int, int]:
 
 @compiled
 def _pool_block(
-    features: Array, image: int, first: int, members: Array, rows: Axis, columns: Axis, output: Array
+    maps: Array, pooled: Array, backward: bool, image: int, first: int, members: Array, rows: Axis, columns: Axis
 ) -> None:
-    """Fill in ``output (N, C, P, Q)`` for the RoIs ``members`` of an image and the block of channels at ``first``."""
-    _, channels, height, width = features.shape
-    _, _, bin_rows, bin_columns = output.shape
-    block = min(CHANNEL_BLOCK, channels - first)
-    plane = np.empty((height, width, block), features.dtype)
+    """Do what :func:`_pool_torch` does, for the RoIs ``members`` of an image and the block of channels at ``first``."""
+    block = min(CHANNEL_BLOCK, maps.shape[1] - first)
+    plane = np.empty((maps.shape[2], maps.shape[3], block), maps.dtype)
+    means = np.empty((pooled.shape[2], pooled.shape[3], block), maps.dtype)
     (top, bottom), (left, right) = _span(rows[1], members), _span(columns[1], members)
-    for c in range(block):
+    if backward:
+        plane[:] = 0
+    for c in range(0 if backward else block):
         for y in range(top, bottom):
             for x in range(left, right):
-                plane[y, x, c] = features[image, first + c, y, x]
-    pooled = np.empty((bin_rows, bin_columns, block), features.dtype)
+                plane[y, x, c] = maps[image, first + c, y, x]
     for box in members:
-        pooled[:] = 0
-        for p in range(bin_rows):
-            for q in range(bin_columns):
-                total = pooled[p, q]
+        if backward:
+            means[:] = pooled[box, first : first + block].transpose(1, 2, 0)
+        else:
+            means[:] = 0
+        for p in range(means.shape[0]):
+            for q in range(means.shape[1]):
+                mean = means[p, q]
                 for y in range(rows[1][box, p, 0], rows[1][box, p, 1]):
                     for x in range(columns[1][box, q, 0], columns[1][box, q, 1]):
                         weight = rows[0][box, p, y] * columns[0][box, q, x]
                         cell = plane[y, x]
+                        source, target = (mean, cell) if backward else (cell, mean)
                         for c in range(block):
-                            total[c] += weight * cell[c]
-        output[box, first : first + block] = pooled.transpose(2, 0, 1)
-
-
-@compiled
-def _spread_block(
-    gradient: Array, image: int, first: int, members: Array, rows: Axis, columns: Axis, result: Array
-) -> None:
-    """Add to ``result (B, C, H, W)`` what ``gradient (N, C, P, Q)`` makes of it; see :func:`_pool_block`."""
-    _, channels, height, width = result.shape
-    _, _, bin_rows, bin_columns = gradient.shape
-    block = min(CHANNEL_BLOCK, channels - first)
-    plane = np.zeros((height, width, block), gradient.dtype)
-    pooled = np.empty((bin_rows, bin_columns, block), gradient.dtype)
-    for box in members:
-        pooled[:] = gradient[box, first : first + block].transpose(1, 2, 0)
-        for p in range(bin_rows):
-            for q in range(bin_columns):
-                share = pooled[p, q]
-                for y in range(rows[1][box, p, 0], rows[1][box, p, 1]):
-                    for x in range(columns[1][box, q, 0], columns[1][box, q, 1]):
-                        weight = rows[0][box, p, y] * columns[0][box, q, x]
-                        cell = plane[y, x]
-                        for c in range(block):
-                            cell[c] += weight * share[c]
-    (top, bottom), (left, right) = _span(rows[1], members), _span(columns[1], members)
-    for c in range(block):
+                            target[c] += weight * source[c]
+        if not backward:
+            pooled[box, first : first + block] = means.transpose(2, 0, 1)
+    for c in range(block if backward else 0):
         for y in range(top, bottom):
             for x in range(left, right):
-                result[image, first + c, y, x] += plane[y, x, c]
+                maps[image, first + c, y, x] += plane[y, x, c]
 
 
-def _run_blocks(kernel: Any, source: Tensor, boxes: Tensor, bins: Bins, map_shape: torch.Size, target: Tensor) -> None:
-    """Run a kernel for each image and block of channels, on features ``(B, C, H, W) = map_shape``."""
-    images, channels, *extents = map_shape
+def _pool_numba(maps: Tensor, pooled: Tensor, boxes: Tensor, bins: Bins, backward: bool) -> None:
+    """Do what :func:`_pool_torch` does, each image and block of channels on a thread."""
+    images, channels, *extents = maps.shape
     axes = [_axis(sample_positions(boxes, 1 - i, bins)[0].numpy(), extents[i]) for i in range(2)]
     members = [np.flatnonzero(boxes[:, 0].long().numpy() == image) for image in range(images)]
     blocks = product(range(images), range(0, channels, CHANNEL_BLOCK))
-    arguments = ((image, first, members[image], *axes) for image, first in blocks if members[image].size)
-    run_tasks(kernel, ((source.numpy(), *some, target.numpy()) for some in arguments))
-
-
-def _forward_numba(features: Tensor, boxes: Tensor, bins: Bins, output: Tensor) -> None:
-    """Fill in the mean of each bin, as :func:`_forward_torch` does."""
-    _run_blocks(_pool_block, features, boxes, bins, features.shape, output)
-
-
-def _backward_numba(gradient: Tensor, boxes: Tensor, bins: Bins, result: Tensor) -> None:
-    """Add the gradient at the features, as :func:`_backward_torch` does."""
-    _run_blocks(_spread_block, gradient, boxes, bins, result.shape, result)
+    some = ((image, first, members[image], *axes) for image, first in blocks if members[image].size)
+    run_tasks(_pool_block, ((maps.numpy(), pooled.numpy(), backward, *block) for block in some))
