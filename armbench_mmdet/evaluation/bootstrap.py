@@ -8,14 +8,15 @@ draws, so their difference has a much narrower interval than either score: most 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
-import numba
 import numpy as np
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import FOUND, IGNORED, ClassMatches, MatchTable
+from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, interpolate
 from armbench_mmdet.evaluation.protocol import RECALL_THRESHOLDS
 from armbench_mmdet.evaluation.result import MEAN
+from armbench_mmdet.jit import compiled, map_threads
 
 RESAMPLES = 1000
 DRAWS_AT_ONCE = 64
@@ -72,14 +73,12 @@ def _scores(table: MatchTable, resamples: int, seed: int) -> tuple[dict[str, flo
     if not images:
         raise InputError('a match table must have images, got none')
     rng = np.random.default_rng(seed)
-    observed = {name: _class_scores(one, np.ones((1, images), np.int32))[0] for name, one in table.classes.items()}
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in table.classes}
-    for start in range(0, resamples, DRAWS_AT_ONCE):
-        draws = min(DRAWS_AT_ONCE, resamples - start)
-        weights = rng.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.int32)
-        for name, one in table.classes.items():
-            parts[name].append(_class_scores(one, weights))
-    drawn = {name: np.concatenate(part) if part else np.empty(0) for name, part in parts.items()}
+    blocks = [min(DRAWS_AT_ONCE, resamples - start) for start in range(0, resamples, DRAWS_AT_ONCE)]
+    weights = [rng.multinomial(images, np.full(images, 1 / images), size=block).astype(np.int32) for block in blocks]
+    observed, drawn = {}, {}
+    for name, one in table.classes.items():
+        observed[name] = float(_class_scores(one, np.ones((1, images), np.int32))[0])
+        drawn[name] = np.concatenate([np.empty(0), *map_threads(functools.partial(_class_scores, one), weights)])
     columns = np.array(list(drawn.values())).reshape(len(drawn), -1)
     return (
         {MEAN: float(_mean_of_defined(np.array([list(observed.values())]).T)[0]), **observed},
@@ -96,88 +95,41 @@ def _mean_of_defined(scores: np.ndarray) -> np.ndarray:
 
 def _class_scores(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
     """The class's mAP under each row of image weights ``(B, I)`` int32; ``(B,)`` float64, NaN without instances."""
-    outcome = matches.outcome
-    found, ignored = (np.nonzero(outcome == kind) for kind in (FOUND, IGNORED))
-    bounds = np.arange(len(outcome) + 1)
-    return _mean_average_precision(
-        matches.image[: found[1].max(initial=-1) + 1],
-        found[1],
-        np.searchsorted(found[0], bounds),
-        ignored[1],
-        np.searchsorted(ignored[0], bounds),
-        weights,
-        weights @ matches.instances,
-        RECALL_THRESHOLDS,
-    )
+    scores = np.full(len(weights), np.nan)
+    _average_precisions(matches.image, *matches.events, weights, weights @ matches.instances, RECALL_THRESHOLDS, scores)
+    return scores
 
 
-@numba.njit(cache=True, nogil=True)
-def _interpolated_area(recall: np.ndarray, precision: np.ndarray, recall_points: np.ndarray) -> float:
-    """The sum over the recall points of the best precision at that recall or above, points ``(K,)`` rising."""
-    best, area, point = 0.0, 0.0, recall_points.size - 1
-    for k in range(recall.size - 1, -1, -1):
-        best = max(best, precision[k])
-        before = recall[k - 1] if k else -1.0
-        while point >= 0 and recall_points[point] > before:
-            if recall_points[point] <= recall[k]:
-                area += best
-            point -= 1
-    return area
-
-
-@numba.njit(cache=True, nogil=True)
-def _mean_average_precision(
+@compiled
+def _average_precisions(
     image: np.ndarray,
     found: np.ndarray,
-    found_start: np.ndarray,
+    found_image: np.ndarray,
+    found_starts: np.ndarray,
     ignored: np.ndarray,
-    ignored_start: np.ndarray,
+    ignored_image: np.ndarray,
+    ignored_starts: np.ndarray,
     weights: np.ndarray,
     totals: np.ndarray,
-    recall_points: np.ndarray,
-) -> np.ndarray:
-    """COCO's interpolated average precision, averaged over the IoU thresholds, for every draw of images.
-
-    Precision is highest just after a detection that found something, so the curve is followed from one such to the
-    next. An image drawn k times counts k times.
-
-    Args:
-        image: ``(D,)`` int32, image of each detection, best score first.
-        found: Rising indices of the detections that found an instance, one threshold after another.
-        found_start: ``(T + 1,)``, where each threshold's part of ``found`` begins.
-        ignored: The same for detections that do not count.
-        ignored_start: ``(T + 1,)``.
-        weights: ``(B, I)`` int32, how often each image was drawn.
-        totals: ``(B,)``, instances in each draw.
-        recall_points: ``(R,)`` float64, rising.
-
-    Returns:
-        ``(B,)`` float64, NaN for a draw without instances.
-    """
-    thresholds = found_start.size - 1
-    result = np.full(weights.shape[0], np.nan)
-    seen = np.empty(image.size, np.int64)
-    recall, precision = np.empty(found.size), np.empty(found.size)
-    for b in range(weights.shape[0]):
-        if totals[b] == 0:
-            continue
-        drawn = 0
-        for d in range(image.size):
-            drawn += weights[b, image[d]]
-            seen[d] = drawn
-        area = 0.0
-        for t in range(thresholds):
-            first, stop, skip = found_start[t], found_start[t + 1], ignored_start[t]
-            hits, uncounted = 0, 0
-            for k in range(first, stop):
-                d = found[k]
-                while skip < ignored_start[t + 1] and ignored[skip] < d:
-                    uncounted += weights[b, image[ignored[skip]]]
-                    skip += 1
-                hits += weights[b, image[d]]
-                counted = seen[d] - uncounted
-                recall[k] = hits / totals[b]
-                precision[k] = hits / counted if counted else 0.0
-            area += _interpolated_area(recall[first:stop], precision[first:stop], recall_points)
-        result[b] = area / (recall_points.size * thresholds)
-    return result
+    recalls: np.ndarray,
+    scores: np.ndarray,
+) -> None:
+    """Write the mean of the interpolated precision of every draw, see ``interpolate``."""
+    curves = np.empty((found_starts.size - 1, recalls.size))
+    for b in range(scores.size):
+        if totals[b]:
+            own, total = weights[b], totals[b]
+            interpolate(
+                image,
+                found,
+                found_image,
+                found_starts,
+                ignored,
+                ignored_image,
+                ignored_starts,
+                own,
+                total,
+                recalls,
+                curves,
+            )
+            scores[b] = curves.mean()

@@ -6,11 +6,10 @@ import dataclasses
 import functools
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from armbench_mmdet.errors import InputError
@@ -22,8 +21,29 @@ from armbench_mmdet.evaluation.protocol import (
     Matching,
 )
 from armbench_mmdet.files import draft_of
+from armbench_mmdet.jit import compiled
 
 MISSED, FOUND, IGNORED = 0, 1, 2
+
+
+class Events(NamedTuple):
+    """The detections that matter for precision and recall, one IoU threshold after another.
+
+    Attributes:
+        found: ``(K,) int64``, those that found an instance, rising.
+        found_image: ``(K,) int32``, their images.
+        found_starts: ``(T + 1,) int64``, where each threshold's part begins.
+        ignored: ``(L,) int64``, those that do not count, rising.
+        ignored_image: ``(L,) int32``.
+        ignored_starts: ``(T + 1,) int64``.
+    """
+
+    found: np.ndarray
+    found_image: np.ndarray
+    found_starts: np.ndarray
+    ignored: np.ndarray
+    ignored_image: np.ndarray
+    ignored_starts: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +59,33 @@ class ClassMatches:
     image: np.ndarray
     outcome: np.ndarray
     instances: np.ndarray
+
+    @functools.cached_property
+    def events(self) -> Events:
+        """What found an instance and what does not count."""
+        parts: list[np.ndarray] = []
+        for kind in (FOUND, IGNORED):
+            threshold, detection = np.nonzero(self.outcome == kind)
+            starts = np.searchsorted(threshold, np.arange(len(self.outcome) + 1))
+            parts += [detection, self.image[detection], starts]
+        return Events(*parts)
+
+    def found_within(self, limit: int) -> np.ndarray:
+        """``(T,) int64``, how many of the best detections of each image, so many at most, found an instance."""
+        is_within = np.concatenate([[0], np.cumsum(self._found_ranks < limit)])
+        return np.diff(is_within[self.events.found_starts])
+
+    @functools.cached_property
+    def _found_ranks(self) -> np.ndarray:
+        """``(K,)``, the place of what found an instance among the detections of its image, from 0."""
+        return _ranks(self.image, len(self.instances))[self.events.found]
+
+    def of_images(self, rows: np.ndarray) -> ClassMatches:
+        """The matches in some images, rising rows."""
+        row_of = np.full(len(self.instances), -1, np.int32)
+        row_of[rows] = np.arange(len(rows))
+        kept = row_of[self.image] >= 0
+        return ClassMatches(row_of[self.image[kept]], self.outcome[:, kept], self.instances[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +113,11 @@ class MatchTable:
     def ar(self, limit: int = MAX_PER_IMAGE, class_name: str | None = None) -> float | None:
         """Average recall with so many detections an image, over all classes unless one is named."""
         chosen = [one for name, one in self.classes.items() if class_name in (None, name) and one.instances.any()]
-        found = [(one.outcome[:, _ranks(one.image) < limit] == FOUND).sum(1) for one in chosen]
-        return _mean([hits / one.instances.sum() for hits, one in zip(found, chosen, strict=True)])
+        return _mean([one.found_within(limit) / one.instances.sum() for one in chosen])
+
+    def of_images(self, rows: np.ndarray) -> MatchTable:
+        """The matches in some images, rising rows."""
+        return MatchTable(self.image_ids[rows], {name: one.of_images(rows) for name, one in self.classes.items()})
 
     def save(self, path: str | Path) -> Path:
         """Write the table as a compressed ``.npz``."""
@@ -103,10 +153,7 @@ class MatchTable:
 
 
 def match_table(
-    matching: Matching,
-    areas: tuple[float, float] = (0.0, np.inf),
-    is_relative: bool = False,
-    image_ids: Iterable[int] | None = None,
+    matching: Matching, areas: tuple[float, float] = (0.0, np.inf), is_relative: bool = False
 ) -> MatchTable:
     """Match the detections of every image and class as ``COCOeval.evaluateImg`` does.
 
@@ -114,65 +161,81 @@ def match_table(
         matching: Detections and ground truth.
         areas: Ground truth outside is ignored, and so are detections outside that found nothing; px² of area.
         is_relative: Whether ``areas`` are for images of COCO's size, and scale with the images.
-        image_ids: The images; all by default.
     """
-    chosen = sorted(matching.images if image_ids is None else image_ids)
+    pixels = np.prod(np.array(matching.sizes, np.float64).reshape(-1, 2), axis=1)
+    units = pixels / COCO_IMAGE_AREA_PX if is_relative else np.ones(len(pixels))
+    is_inside, is_counted = (
+        (areas[0] <= own) & (own <= areas[1])
+        for own in (
+            matching.common.found_sizes / units[matching.found.image],
+            matching.areas / units[matching.truth.image],
+        )
+    )
+    ignored = matching.crowd | ~is_counted
+    outcome = matched(matching, ignored)[0]
+    outcome[(outcome == MISSED) & ~is_inside] = IGNORED
     classes = {}
-    for name, category in zip(matching.classes, matching.category_ids, strict=True):
-        image, score = [np.empty(0, np.int32)], [np.empty(0)]
-        outcome: list[np.ndarray] = [np.empty((len(IOU_THRESHOLDS), 0), np.int8)]
-        instances = np.zeros(len(chosen), np.int32)
-        for row, image_id in enumerate(chosen):
-            pair = matching.overlaps.get((image_id, category))
-            if pair is None:
-                continue
-            size = matching.images[image_id]
-            unit = size['height'] * size['width'] / COCO_IMAGE_AREA_PX if is_relative else 1.0
-            is_inside, is_counted = (
-                (areas[0] <= own / unit) & (own / unit <= areas[1]) for own in (pair.areas, pair.truth_areas)
-            )
-            ignored = pair.crowd | ~is_counted
-            found = match_image(pair.ious, pair.crowd, ignored, IOU_THRESHOLDS)[0]
-            image.append(np.full(len(pair.scores), row, np.int32))
-            score.append(pair.scores)
-            outcome.append(np.where((found == MISSED) & ~is_inside, IGNORED, found).astype(np.int8))
-            instances[row] = (~ignored).sum()
-        order = np.argsort(-np.concatenate(score), kind='stable')
-        classes[name] = ClassMatches(np.concatenate(image)[order], np.concatenate(outcome, axis=1)[:, order], instances)
-    return MatchTable(np.array(chosen, np.int64), classes)
+    for kind, (name, order) in enumerate(zip(matching.classes, matching.orders, strict=True)):
+        counted = matching.truth.image[~ignored & (matching.truth.kind == kind)]
+        instances = np.bincount(counted, minlength=len(pixels)).astype(np.int32)
+        classes[name] = ClassMatches(matching.found.image[order], outcome[:, order], instances)
+    return MatchTable(matching.image_ids, classes)
 
 
-@numba.njit(cache=True, nogil=True)
-def match_image(
-    ious: np.ndarray, crowd: np.ndarray, ignored: np.ndarray, thresholds: np.ndarray
+def matched(
+    matching: Matching, ignored: np.ndarray, thresholds: np.ndarray = IOU_THRESHOLDS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give each detection, best score first, the free instance it overlaps most, an ignored one only for want of one.
 
     Args:
-        ious: ``(D, G)`` float64, detections by falling score.
-        crowd: ``(G,)`` bool, what any number of detections may be given.
-        ignored: ``(G,)`` bool, what does not count: crowds and more.
-        thresholds: ``(T,)`` float64.
+        matching: Detections and ground truth.
+        ignored: ``(G,) bool``, what does not count: crowds, which any number of detections may be given, and more.
+        thresholds: ``(T,) float64``, above 0.
 
     Returns:
-        ``(T, D)`` int8 outcomes, and ``(T, G)`` bool, the instances that were found.
+        ``(T, D) int8`` outcomes, and ``(T, G) bool``, the instances that were found.
     """
-    outcome = np.zeros((thresholds.size, ious.shape[0]), np.int8)
-    found = np.zeros((thresholds.size, crowd.size), np.bool_)
-    for t in range(thresholds.size):
-        for d in range(ious.shape[0]):
-            best, chosen = min(thresholds[t], 1 - 1e-10), -1
-            for is_ignored in (False, True):
-                # Of equal overlaps COCO takes the last one.
-                for g in range(crowd.size):
-                    is_free = crowd[g] or not found[t, g]
-                    if ignored[g] == is_ignored and is_free and ious[d, g] >= best:
-                        best, chosen = ious[d, g], g
-                if chosen >= 0:
-                    found[t, chosen] = True
-                    outcome[t, d] = IGNORED if is_ignored else FOUND
-                    break
-    return outcome, found
+    return _matched(*matching.common, matching.crowd, ignored, np.minimum(thresholds, 1 - 1e-10))
+
+
+@compiled
+def _matched(
+    found_starts: np.ndarray,
+    truth_starts: np.ndarray,
+    starts: np.ndarray,
+    common: np.ndarray,
+    found_sizes: np.ndarray,
+    truth_sizes: np.ndarray,
+    crowd: np.ndarray,
+    ignored: np.ndarray,
+    thresholds: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    outcome = np.zeros((thresholds.size, found_sizes.size), np.int8)
+    taken = np.zeros((thresholds.size, truth_sizes.size), np.bool_)
+    near, ious, lowest = np.empty(truth_sizes.size, np.int64), np.empty(truth_sizes.size), thresholds.min()
+    for group in range(starts.size - 1):
+        at = starts[group]
+        for d in range(found_starts[group], found_starts[group + 1]):
+            count = 0
+            for g in range(truth_starts[group], truth_starts[group + 1]):
+                if common[at] > 0:
+                    whole = found_sizes[d] if crowd[g] else found_sizes[d] + truth_sizes[g] - common[at]
+                    near[count], ious[count] = g, common[at] / whole
+                    count += ious[count] >= lowest
+                at += 1
+            for t in range(thresholds.size if count else 0):
+                best, chosen = thresholds[t], -1
+                for is_ignored in (False, True):
+                    # Of equal overlaps COCO takes the last one.
+                    for k in range(count):
+                        g = near[k]
+                        if ignored[g] == is_ignored and (crowd[g] or not taken[t, g]) and ious[k] >= best:
+                            best, chosen = ious[k], g
+                    if chosen >= 0:
+                        taken[t, chosen] = True
+                        outcome[t, d] = IGNORED if is_ignored else FOUND
+                        break
+    return outcome, taken
 
 
 def precision_at_recall(matches: ClassMatches) -> np.ndarray:
@@ -185,25 +248,81 @@ def precision_at_recall(matches: ClassMatches) -> np.ndarray:
         ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
     """
     curves = np.full((len(matches.outcome), len(RECALL_THRESHOLDS)), np.nan)
-    instances = int(matches.instances.sum())
-    if not instances:
-        return curves
-    for curve, outcome in zip(curves, matches.outcome, strict=True):
-        hits, misses = np.cumsum(outcome == FOUND), np.cumsum(outcome == MISSED)
-        precision = hits / np.maximum(hits + misses, 1)
-        best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-        first = np.searchsorted(hits / instances, RECALL_THRESHOLDS, side='left')
-        reached = first < len(outcome)
-        curve[:] = 0
-        curve[reached] = best_from_here[first[reached]]
+    once = np.ones(len(matches.instances), np.int32)
+    total = int(matches.instances.sum())
+    if total:
+        interpolate(matches.image, *matches.events, once, total, RECALL_THRESHOLDS, curves)
     return curves
 
 
-def _ranks(image: np.ndarray) -> np.ndarray:
+@compiled
+def interpolate(
+    image: np.ndarray,
+    found: np.ndarray,
+    found_image: np.ndarray,
+    found_starts: np.ndarray,
+    ignored: np.ndarray,
+    ignored_image: np.ndarray,
+    ignored_starts: np.ndarray,
+    weights: np.ndarray,
+    total: int,
+    recalls: np.ndarray,
+    curves: np.ndarray,
+) -> None:
+    """Write COCO's interpolated precision, an image of weight k counting k times.
+
+    Precision is highest just after a detection that found something, so the curve is followed from one such to the
+    one before, from the lowest score up.
+
+    Args:
+        image: ``(D,) int32``, image of each detection, best score first.
+        found: See :class:`Events`, and so for the next five.
+        found_image: ``(K,) int32``.
+        found_starts: ``(T + 1,) int64``.
+        ignored: ``(L,) int64``.
+        ignored_image: ``(L,) int32``.
+        ignored_starts: ``(T + 1,) int64``.
+        weights: ``(I,) int32``.
+        total: Instances, weighted; at least 1.
+        recalls: ``(R,) float64``, rising from 0.
+        curves: ``(T, R) float64``, changed in place.
+    """
+    seen, so_far = np.empty(image.size, np.int64), 0
+    for d in range(image.size):
+        so_far += weights[image[d]]
+        seen[d] = so_far
+    needed = np.empty(recalls.size, np.int64)  # hits at which a recall is reached
+    for r in range(recalls.size):
+        needed[r] = int(recalls[r] * total)
+        while needed[r] / total < recalls[r]:
+            needed[r] += 1
+        while needed[r] > 0 and (needed[r] - 1) / total >= recalls[r]:
+            needed[r] -= 1
+    for t in range(found_starts.size - 1):
+        hits, uncounted, skip, best, r = 0, 0, ignored_starts[t + 1] - 1, 0.0, recalls.size - 1
+        for k in range(found_starts[t], found_starts[t + 1]):
+            hits += weights[found_image[k]]
+        for k in range(ignored_starts[t], ignored_starts[t + 1]):
+            uncounted += weights[ignored_image[k]]
+        for k in range(found_starts[t + 1] - 1, found_starts[t] - 1, -1):
+            while r >= 0 and needed[r] > hits:
+                curves[t, r] = best
+                r -= 1
+            while skip >= ignored_starts[t] and ignored[skip] > found[k]:
+                uncounted -= weights[ignored_image[skip]]
+                skip -= 1
+            best = max(best, hits / max(seen[found[k]] - uncounted, 1))
+            hits -= weights[found_image[k]]
+        curves[t, : r + 1] = best
+
+
+@compiled
+def _ranks(image: np.ndarray, images: int) -> np.ndarray:
     """``(D,)``, the place of each detection among those of its image, from 0."""
-    by_image = np.argsort(image, kind='stable')
-    ranks = np.empty(len(image), np.int64)
-    ranks[by_image] = np.arange(len(image)) - np.searchsorted(image[by_image], image[by_image])
+    ranks, seen = np.empty(image.size, np.int64), np.zeros(images, np.int64)
+    for d in range(image.size):
+        ranks[d] = seen[image[d]]
+        seen[image[d]] += 1
     return ranks
 
 

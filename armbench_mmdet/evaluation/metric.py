@@ -24,7 +24,7 @@ from armbench_mmdet.evaluation.predictions import (
     without_detections,
     write_coco_results,
 )
-from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching, with_run_lengths
+from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching
 from armbench_mmdet.evaluation.result import (
     SCHEMA_VERSION,
     SUMMARY_KEYS,
@@ -101,14 +101,13 @@ class ArmbenchMetric(BaseMetric):
 
     @property
     def ground_truth(self) -> dict[str, Any]:
-        """The ground truth of the data set's classes; loaded, and its masks made run lengths, at first use."""
+        """The ground truth of the data set's classes; loaded at first use."""
         if self._ground_truth is None:
             self._ground_truth = self.source.load()
         if self._evaluated is None:
             classes = (self.dataset_meta or {}).get('classes')
             truth = self._ground_truth
-            evaluated = only_classes(truth, classes or [category['name'] for category in truth['categories']])
-            self._evaluated = with_run_lengths(evaluated) if 'segm' in self.iou_types else evaluated
+            self._evaluated = only_classes(truth, classes or [category['name'] for category in truth['categories']])
         return self._evaluated
 
     @property

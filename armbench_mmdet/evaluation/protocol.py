@@ -1,86 +1,19 @@
-"""COCO's protocol: its thresholds, limits and sizes, and the overlaps of detections with ground truth."""
+"""COCO's protocol: its thresholds, limits and sizes, and detections held against ground truth as columns."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, pairwise, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as mask_api
+
+from armbench_mmdet.jit import compiled, map_threads
+from armbench_mmdet.masks.runs import common_pixels, runs_of
 
 MAX_PER_IMAGE = 100
-
-Shape = Mapping[str, Any]
-Pair = tuple[int, int]
-
-
-def run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Compressed RLE of polygons, uncompressed or compressed run lengths."""
-    if isinstance(segmentation, list):
-        return mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation['counts'], list):
-        return mask_api.frPyObjects(segmentation, height, width)
-    return segmentation
-
-
-def with_run_lengths(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of COCO-format ground truth, its masks as compressed RLE."""
-    sizes = {image['id']: (image['height'], image['width']) for image in ground_truth['images']}
-    annotations = [
-        {**one, 'segmentation': run_lengths(one['segmentation'], *sizes[one['image_id']])}
-        for one in ground_truth['annotations']
-    ]
-    return {**ground_truth, 'annotations': annotations}
-
-
-def by_image_and_class(shapes: Sequence[Shape]) -> dict[Pair, list[Shape]]:
-    """Annotations or detections in their order, by image and category id."""
-    groups: dict[Pair, list[Shape]] = defaultdict(list)
-    for shape in shapes:
-        groups[shape['image_id'], shape['category_id']].append(shape)
-    return groups
-
-
-def best_first(detections: Sequence[Shape]) -> list[Shape]:
-    """Detections of an image and class by falling score, at most 100, equal scores in their order."""
-    return sorted(detections, key=lambda detection: -detection['score'])[:MAX_PER_IMAGE]
-
-
-class Overlaps(NamedTuple):
-    """One class in one image: detections as :func:`best_first` orders them, against annotations in their order.
-
-    Attributes:
-        ious: ``(D, G)`` float64; with crowds over the detection alone.
-        scores: ``(D,)`` float64.
-        areas: ``(D,)`` float64, px².
-        crowd: ``(G,)`` bool.
-        truth_areas: ``(G,)`` float64, px².
-    """
-
-    ious: np.ndarray
-    scores: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-    truth_areas: np.ndarray
-
-
-def _overlaps(truth: Sequence[Shape], found: Sequence[Shape], iou_type: str) -> Overlaps:
-    crowd = np.array([bool(annotation.get('iscrowd')) for annotation in truth], bool)
-    ious = np.zeros((len(found), len(truth)))
-    if ious.size and iou_type == 'bbox':
-        boxes = [np.array([shape['bbox'] for shape in part], np.float64) for part in (found, truth)]
-        ious = mask_api.iou(*boxes, crowd.tolist())
-    elif ious.size:
-        masks = [shape['segmentation'] for shape in found], [shape['mask'] for shape in truth]
-        ious = mask_api.iou(*masks, crowd.tolist())
-    scores, areas, truth_areas = (
-        np.array([shape[key] for shape in part], np.float64)
-        for key, part in (('score', found), ('area', found), ('area', truth))
-    )
-    return Overlaps(ious, scores, areas, crowd, truth_areas)
-
-
 MAX_DETS = (1, 10, MAX_PER_IMAGE)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
@@ -94,6 +27,52 @@ COCO_IMAGE_AREA_PX = 640 * 480
 image, up to 1/300, 3/100 and more of its area, they keep what the words meant, whatever the camera's resolution.
 """
 
+SHAPES_AT_ONCE = 4096
+"""Masks in memory as runs, so that a large data set needs no more of it than a small one."""
+
+Shape = Mapping[str, Any]
+
+
+class Columns(NamedTuple):
+    """Detections or annotations by image and class; those of one image and class are a *group*.
+
+    Attributes:
+        place: ``(N,) int64``, where each stands in the list that was given.
+        image: ``(N,) int32``, row of its image among the rising image ids.
+        kind: ``(N,) int32``, number of its class among the rising category ids.
+        starts: ``(I * C + 1,) int64``, where the groups begin.
+    """
+
+    place: np.ndarray
+    image: np.ndarray
+    kind: np.ndarray
+    starts: np.ndarray
+
+
+class Common(NamedTuple):
+    """The area that each detection has in common with each annotation of its group, px².
+
+    Attributes:
+        found_starts: ``(K + 1,) int64``, where the detections of the groups begin.
+        truth_starts: ``(K + 1,) int64``, where the annotations of the groups begin.
+        starts: ``(K + 1,) int64``, where the values of the groups begin, a row of annotations for each detection.
+        values: ``(V,) float64``.
+        found_sizes: ``(D,) float64``, area of each detection's box or mask.
+        truth_sizes: ``(G,) float64``, the same of annotations.
+    """
+
+    found_starts: np.ndarray
+    truth_starts: np.ndarray
+    starts: np.ndarray
+    values: np.ndarray
+    found_sizes: np.ndarray
+    truth_sizes: np.ndarray
+
+    def block(self, group: int) -> np.ndarray:
+        """The values of a group, ``(D, G)``."""
+        shape = [starts[group + 1] - starts[group] for starts in (self.found_starts, self.truth_starts)]
+        return self.values[self.starts[group] : self.starts[group + 1]].reshape(shape)
+
 
 class Matching:
     """Detections held against ground truth under one IoU type.
@@ -102,31 +81,155 @@ class Matching:
         ground_truth: COCO-format dict with ``images``, ``annotations`` and ``categories``; ``area`` is filled.
             It is not changed.
         detections: COCO results: ``image_id``, ``category_id``, ``score`` and ``bbox`` (xywh) for boxes or
-            ``segmentation`` (RLE) for masks. They are not changed.
+            ``segmentation`` for masks. They are not changed.
         iou_type: ``bbox`` or ``segm``.
 
     Attributes:
-        annotations: The ground truth, for masks with each ``mask`` as RLE.
-        detections: The detections with their ``area``.
-        overlaps: By image and category id; nothing where there are neither annotations nor detections.
+        images: By id.
+        image_ids: ``(I,) int64``, rising.
+        sizes: Height and width of each, px.
+        classes: The names of the C classes, by rising category id.
+        annotations: As given.
+        detections: As given.
+        truth: The annotations as columns, those of a group in their order.
+        found: The detections as columns, those of a group by falling score, equal scores in their order, at most 100.
+        scores: ``(D,) float64``, of ``found``.
+        crowd: ``(G,) bool``, of ``truth``.
+        areas: ``(G,) float64``, the annotations' own, px².
+
+    Raises:
+        InputError: A mask is of another size than its image.
     """
 
-    def __init__(self, ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str) -> None:
+    def __init__(self, ground_truth: Mapping[str, Any], detections: Sequence[Shape], iou_type: str) -> None:
         self.iou_type = iou_type
         self.images: dict[int, dict[str, Any]] = {image['id']: image for image in ground_truth['images']}
+        self.image_ids = np.array(sorted(self.images), np.int64)
+        by_row = map(self.images.__getitem__, self.image_ids.tolist())
+        self.sizes = [(image['height'], image['width']) for image in by_row]
         categories = sorted(ground_truth['categories'], key=lambda category: category['id'])
         self.classes = tuple(category['name'] for category in categories)
         self.category_ids = [category['id'] for category in categories]
-        self.annotations = [dict(annotation) for annotation in ground_truth['annotations']]
-        if iou_type == 'bbox':
-            self.detections = [{**d, 'area': d['bbox'][2] * d['bbox'][3]} for d in detections]
+        self.annotations: Sequence[Shape] = ground_truth['annotations']
+        self.detections = detections
+        self.truth = self._columns(self.annotations, np.zeros(len(self.annotations)), len(self.annotations))
+        scores = np.fromiter(_values(detections, 'score'), np.float64, len(detections))
+        self.found = self._columns(detections, -scores, MAX_PER_IMAGE)
+        self.scores = scores[self.found.place]
+        self.crowd = np.array([bool(one.get('iscrowd')) for one in self.annotations], bool)[self.truth.place]
+        areas = np.fromiter(_values(self.annotations, 'area'), np.float64, len(self.annotations))
+        self.areas = areas[self.truth.place]
+
+    def _columns(self, shapes: Sequence[Shape], order: np.ndarray, most: int) -> Columns:
+        rows = {image_id: row for row, image_id in enumerate(self.image_ids.tolist())}
+        kinds = {category: kind for kind, category in enumerate(self.category_ids)}
+        image = np.fromiter(map(rows.get, _values(shapes, 'image_id'), repeat(-1)), np.int32, len(shapes))
+        kind = np.fromiter(map(kinds.get, _values(shapes, 'category_id'), repeat(-1)), np.int32, len(shapes))
+        place = np.lexsort((order, kind, image))
+        place = place[(image[place] >= 0) & (kind[place] >= 0)]
+        group = image[place].astype(np.int64) * len(kinds) + kind[place]
+        is_kept = np.arange(len(place)) - np.searchsorted(group, group) < most
+        starts = np.searchsorted(group[is_kept], np.arange(len(rows) * len(kinds) + 1))
+        place = place[is_kept]
+        return Columns(place, image[place], kind[place], starts)
+
+    def group(self, image_id: int, category_id: int) -> int:
+        """The number of an image's and class's group."""
+        row = int(np.searchsorted(self.image_ids, image_id))
+        return row * len(self.classes) + self.category_ids.index(category_id)
+
+    @functools.cached_property
+    def orders(self) -> list[np.ndarray]:
+        """For each class its rows of ``found``, by falling score; equal scores by image."""
+        own = [np.flatnonzero(self.found.kind == kind) for kind in range(len(self.classes))]
+        return [rows[np.argsort(-self.scores[rows], kind='stable')] for rows in own]
+
+    @functools.cached_property
+    def common(self) -> Common:
+        """What detections have in common with annotations of their image and class."""
+        return self.common_by(1)
+
+    def common_by(self, classes: int) -> Common:
+        """What detections have in common with annotations in groups of so many classes: of one, or of all."""
+        found_starts, truth_starts = self.found.starts[::classes], self.truth.starts[::classes]
+        blocks = np.diff(found_starts) * np.diff(truth_starts)
+        starts = np.concatenate([[0], np.cumsum(blocks)])
+        sizes = np.zeros(len(self.found.place)), np.zeros(len(self.truth.place))
+        common = Common(found_starts, truth_starts, starts, np.zeros(starts[-1]), *sizes)
+        if self.iou_type == 'bbox':
+            self._fill_boxes(common)
         else:
-            self.detections = [{**d, 'area': float(mask_api.area(d['segmentation']))} for d in detections]
-            for annotation in self.annotations:
-                image = self.images[annotation['image_id']]
-                annotation['mask'] = run_lengths(annotation['segmentation'], image['height'], image['width'])
-        truth, found = by_image_and_class(self.annotations), by_image_and_class(self.detections)
-        self.overlaps = {
-            pair: _overlaps(truth.get(pair, ()), best_first(found.get(pair, ())), iou_type)
-            for pair in truth.keys() | found.keys()
-        }
+            shapes = found_starts + truth_starts
+            firsts = np.searchsorted(shapes, np.arange(0, shapes[-1], SHAPES_AT_ONCE)).tolist()
+            map_threads(lambda ends: self._fill_masks(common, *ends), pairwise([*firsts, len(blocks)]))
+        return common
+
+    def _fill_boxes(self, common: Common) -> None:
+        both = []
+        for shapes, columns in ((self.detections, self.found), (self.annotations, self.truth)):
+            sides = np.fromiter(chain.from_iterable(_values(shapes, 'bbox')), np.float64, 4 * len(shapes))
+            both.append(sides.reshape(-1, 4)[columns.place])
+        for sizes, boxes in zip((common.found_sizes, common.truth_sizes), both, strict=True):
+            sizes[:] = boxes[:, 2] * boxes[:, 3]
+        _common_boxes(*both, common.found_starts, common.truth_starts, common.values)
+
+    def _fill_masks(self, common: Common, first: int, last: int) -> None:
+        """Find the common pixels of the groups from ``first`` on, up to ``last``."""
+        values = common.values[common.starts[first] : common.starts[last]]
+        both, starts = [], []
+        for shapes, columns, bounds, sizes in (
+            (self.detections, self.found, common.found_starts[first : last + 1], common.found_sizes),
+            (self.annotations, self.truth, common.truth_starts[first : last + 1], common.truth_sizes),
+        ):
+            own = slice(bounds[0], bounds[-1])
+            segmentations = [shapes[place]['segmentation'] for place in columns.place[own].tolist()]
+            both.append(runs_of(segmentations, [self.sizes[row] for row in columns.image[own].tolist()]))
+            sizes[own] = both[-1].areas
+            starts.append(bounds - bounds[0])
+        found, truth = both
+        _common_masks(*found[:2], found.boxes, *truth[:2], truth.boxes, *starts, values)
+
+
+def _values(shapes: Sequence[Shape], key: str) -> Iterator[Any]:
+    return map(itemgetter(key), shapes)
+
+
+@compiled
+def _common_boxes(
+    found: np.ndarray, truth: np.ndarray, found_starts: np.ndarray, truth_starts: np.ndarray, values: np.ndarray
+) -> None:
+    """Write the common areas of boxes xywh, ``(D, 4)`` and ``(G, 4)`` float64, group after group."""
+    at = 0
+    for group in range(len(found_starts) - 1):
+        for d in range(found_starts[group], found_starts[group + 1]):
+            for g in range(truth_starts[group], truth_starts[group + 1]):
+                wide = min(found[d, 0] + found[d, 2], truth[g, 0] + truth[g, 2]) - max(found[d, 0], truth[g, 0])
+                high = min(found[d, 1] + found[d, 3], truth[g, 1] + truth[g, 3]) - max(found[d, 1], truth[g, 1])
+                if wide > 0 and high > 0:
+                    values[at] = wide * high
+                at += 1
+
+
+@compiled
+def _common_masks(
+    found: np.ndarray,
+    found_runs: np.ndarray,
+    found_boxes: np.ndarray,
+    truth: np.ndarray,
+    truth_runs: np.ndarray,
+    truth_boxes: np.ndarray,
+    found_starts: np.ndarray,
+    truth_starts: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """Write the common pixels of masks whose boxes meet, see :class:`~armbench_mmdet.masks.runs.Runs`."""
+    at = 0
+    for group in range(len(found_starts) - 1):
+        for d in range(found_starts[group], found_starts[group + 1]):
+            left, top, right, bottom = found_boxes[d, 0], found_boxes[d, 1], found_boxes[d, 2], found_boxes[d, 3]
+            for g in range(truth_starts[group], truth_starts[group + 1]):
+                meets_along = left < truth_boxes[g, 2] and truth_boxes[g, 0] < right
+                if meets_along and top < truth_boxes[g, 3] and truth_boxes[g, 1] < bottom:
+                    own = found[found_runs[d] : found_runs[d + 1]]
+                    values[at] = common_pixels(own, truth[truth_runs[g] : truth_runs[g + 1]])
+                at += 1

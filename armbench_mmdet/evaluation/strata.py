@@ -13,7 +13,7 @@ In a size bin, as in COCO, ground truth outside the bin is ignored, and so are u
 
 Every instance gets exactly one verdict, after Hoover et al., "An experimental comparison of range image segmentation
 algorithms", PAMI 1996, with tolerance 0.5. Only predictions of the instance's class with a score of at least 0.5
-count: what a robot would act on. With |·| the number of pixels, the first that holds:
+count, at most 100 an image: what a robot would act on. With |·| the number of pixels, the first that holds:
 
 - **detected**: some prediction P has IoU(P, G) > 0.5.
 - **over-segmented**: at least two predictions lie mostly inside G, |P ∩ G| > 0.5 |P| each, and together cover most of
@@ -37,7 +37,7 @@ import torch
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.matches import MatchTable, match_table
-from armbench_mmdet.evaluation.protocol import MAX_DETS, SIZES, Matching, by_image_and_class
+from armbench_mmdet.evaluation.protocol import MAX_DETS, SIZES, Matching
 from armbench_mmdet.evaluation.result import (
     ClassScores,
     Interval,
@@ -47,6 +47,7 @@ from armbench_mmdet.evaluation.result import (
     Times,
     TypeScores,
 )
+from armbench_mmdet.masks.runs import run_lengths
 
 try:
     import resource
@@ -72,7 +73,7 @@ def scores_of_type(matching: Matching, confidence: dict[str, Interval] | None = 
     whole = match_table(matching)
     by_size = {'coco': sized_tables(matching), 'relative': sized_tables(matching, is_relative=True)}
     density = density_of_images({'images': matching.images.values(), 'annotations': matching.annotations})
-    by_density = {name: [i for i, own in density.items() if own == name] for name in DENSITY_NAMES}
+    density_of_rows = np.array([density[image_id] or '' for image_id in whole.image_ids.tolist()])
     return TypeScores(
         **summary(whole, by_size['coco']),
         per_class={
@@ -81,7 +82,7 @@ def scores_of_type(matching: Matching, confidence: dict[str, Interval] | None = 
         },
         per_size={unit: {size: _stratum(one) for size, one in tables.items()} for unit, tables in by_size.items()},
         per_density={
-            name: _stratum(match_table(matching, image_ids=image_ids)) for name, image_ids in by_density.items()
+            name: _stratum(whole.of_images(np.flatnonzero(density_of_rows == name))) for name in DENSITY_NAMES
         },
         confidence=confidence,
     )
@@ -163,50 +164,50 @@ def segmentation_errors(matching: Matching) -> dict[str, SegmentationErrors]:
     Args:
         matching: Of masks.
     """
-    instances = by_image_and_class([a for a in matching.annotations if not a.get('iscrowd')])
-    predictions = by_image_and_class([d for d in matching.detections if d['score'] >= SCORE_THRESHOLD])
-    counts: dict[int, Counter[str]] = {category: Counter() for category in matching.category_ids}
-    for pair, shapes in instances.items():
-        masks = [shape['mask'] for shape in shapes]
-        counts[pair[1]].update(verdicts(masks, [p['segmentation'] for p in predictions.get(pair, ())]))
+    counts: dict[str, Counter[str]] = {name: Counter() for name in matching.classes}
+    for group in np.flatnonzero(np.diff(matching.truth.starts)).tolist():
+        counts[matching.classes[group % len(counts)]].update(verdicts(matching, group))
     rates = {}
-    for name, category in zip(matching.classes, matching.category_ids, strict=True):
-        total = sum(counts[category].values())
-        shares = {verdict: counts[category][verdict] / total if total else None for verdict in VERDICTS}
+    for name, own in counts.items():
+        total = own.total()
+        shares = {verdict: own[verdict] / total if total else None for verdict in VERDICTS}
         rates[name] = SegmentationErrors(**shares, instances=total)
     return rates
 
 
-def verdicts(instances: Sequence[Any], predictions: Sequence[Any]) -> list[str]:
-    """One verdict for each instance of a class in an image; both are compressed RLE dicts."""
-    if not instances:
-        return []
-    if not predictions:
+def verdicts(matching: Matching, group: int) -> list[str]:
+    """One verdict for each instance of a class in an image, see :class:`~.protocol.Columns` for groups."""
+    found, truth = (slice(*columns.starts[group : group + 2]) for columns in (matching.found, matching.truth))
+    instances = np.flatnonzero(~matching.crowd[truth])
+    sure = np.flatnonzero(matching.scores[found] >= SCORE_THRESHOLD)
+    if not len(sure):
         return ['missed'] * len(instances)
-    # (P, G) overlaps: over the union, and over the prediction (pycocotools' rule for crowds).
-    ious = mask_api.iou(list(predictions), list(instances), [0] * len(instances))
-    inside = mask_api.iou(list(predictions), list(instances), [1] * len(instances))
-    prediction_areas, instance_areas = (
-        # One by one: pycocotools 2.0.11 overflows on a list of 256 masks.
-        np.array([mask_api.area(mask) for mask in masks], np.float64)
-        for masks in (predictions, instances)
-    )
-    covered = inside * prediction_areas[:, None] / np.maximum(instance_areas, 1)[None]
-    merging = (covered > OVERLAP).sum(1) > 1
-    found = []
-    for g, instance in enumerate(instances):
-        parts = [predictions[p] for p in np.flatnonzero(inside[:, g] > OVERLAP)]
-        if ious[:, g].max() > OVERLAP:
-            found.append('detected')
-        elif len(parts) > 1 and _share_covered(instance, parts) > OVERLAP:
-            found.append('over_segmented')
-        elif (merging & (covered[:, g] > OVERLAP)).any():
-            found.append('under_segmented')
+    common = matching.common.block(group)[np.ix_(sure, instances)]
+    found_sizes = matching.common.found_sizes[found][sure, None]
+    truth_sizes = matching.common.truth_sizes[truth][None, instances]
+    overlapping = common > 0.5 * (found_sizes + truth_sizes - common)
+    inside = common > OVERLAP * found_sizes
+    covered = common > OVERLAP * truth_sizes
+    merging = covered.sum(1) > 1
+    decided = []
+    for g, instance in enumerate(instances.tolist()):
+        parts = matching.found.place[found][sure[inside[:, g]]]
+        if overlapping[:, g].any():
+            decided.append('detected')
+        elif len(parts) > 1 and _share_covered(matching, matching.truth.place[truth][instance], parts) > OVERLAP:
+            decided.append('over_segmented')
+        elif (merging & covered[:, g]).any():
+            decided.append('under_segmented')
         else:
-            found.append('missed')
-    return found
+            decided.append('missed')
+    return decided
 
 
-def _share_covered(instance: Any, parts: Sequence[Any]) -> float:
-    common = mask_api.merge([mask_api.merge(list(parts)), instance], intersect=True)
-    return float(mask_api.area(common)) / max(float(mask_api.area(instance)), 1.0)
+def _share_covered(matching: Matching, instance: int, parts: np.ndarray) -> float:
+    """The share of an annotation that some detections cover together."""
+    whole = matching.annotations[instance]
+    image = matching.images[whole['image_id']]
+    shapes = [whole, *(matching.detections[place] for place in parts.tolist())]
+    target, *rest = (run_lengths(shape['segmentation'], image['height'], image['width']) for shape in shapes)
+    common = mask_api.merge([mask_api.merge(rest), target], intersect=True)
+    return float(mask_api.area(common)) / max(float(mask_api.area(target)), 1.0)

@@ -24,8 +24,9 @@ from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
-from armbench_mmdet.evaluation.protocol import MAX_DETS, run_lengths
+from armbench_mmdet.evaluation.protocol import MAX_DETS
 from armbench_mmdet.masks.encode import RleMasks, encode_masks
+from armbench_mmdet.masks.runs import run_lengths
 
 LOAD_ANNOTATIONS = {'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': True}
 CANDIDATES = 200

@@ -16,9 +16,10 @@ import numpy as np
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import matches
-from armbench_mmdet.evaluation.protocol import Matching, best_first, by_image_and_class
+from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.result import file_fingerprint
 from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
+from armbench_mmdet.masks.runs import run_lengths
 from armbench_mmdet.report.collect import Evaluation, Run
 from armbench_mmdet.visualization import instances
 
@@ -207,19 +208,19 @@ def judge(
 ) -> tuple[list[instances.Instance], list[instances.Instance]]:
     """Ground truth and predictions of an image with their verdicts; of the classes named, by category id."""
     truth, predictions = [], []
-    annotations, detections = by_image_and_class(matching.annotations), by_image_and_class(matching.detections)
+    size = matching.images[image_id]['height'], matching.images[image_id]['width']
+    outcome, found = matches.matched(matching, matching.crowd, np.array([MATCH_IOU]))
     for category, name in class_names.items():
-        pair = (image_id, category)
-        real, guessed = annotations.get(pair, []), best_first(detections.get(pair, []))
-        crowd = np.array([bool(a.get('iscrowd')) for a in real], bool)
-        ious = matching.overlaps[pair].ious if pair in matching.overlaps else np.zeros((0, 0))
-        outcome, found = matches.match_image(ious, crowd, crowd, np.array([MATCH_IOU]))
-        for annotation, is_found, is_crowd in zip(real, found[0], crowd, strict=True):
+        group = matching.group(image_id, category)
+        for g in range(*matching.truth.starts[group : group + 2]):
+            is_crowd, is_found = matching.crowd[g], found[0, g]
             verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_found else instances.MISSED
-            truth.append(instances.Instance(annotation['mask'], name, verdict=verdict))
-        for detection, own in zip(guessed, outcome[0].tolist(), strict=True):
-            mask, score = detection['segmentation'], detection['score']
-            predictions.append(instances.Instance(mask, name, score, OF_OUTCOME[own]))
+            mask = run_lengths(matching.annotations[matching.truth.place[g]]['segmentation'], *size)
+            truth.append(instances.Instance(mask, name, verdict=verdict))
+        for d in range(*matching.found.starts[group : group + 2]):
+            detection = matching.detections[matching.found.place[d]]
+            verdict = OF_OUTCOME[int(outcome[0, d])]
+            predictions.append(instances.Instance(detection['segmentation'], name, detection['score'], verdict))
     return truth, predictions
 
 

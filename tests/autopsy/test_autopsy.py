@@ -29,8 +29,8 @@ from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
-from armbench_mmdet.evaluation.protocol import run_lengths
 from armbench_mmdet.hooks.self_test import run_selftest
+from armbench_mmdet.masks.runs import run_lengths
 
 README = Path(__file__).resolve().parents[2] / 'configs/mask2former/README.md'
 NETWORK_SCALE = 0.75

@@ -13,6 +13,8 @@ from coco_reference import pycocotools_evaluate, twelve_numbers
 from pycocotools import mask as mask_api
 from pycocotools.cocoeval import COCOeval, Params
 
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation import protocol
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.strata import sized_tables, summary
@@ -102,3 +104,49 @@ def test_the_inputs_are_left_as_they_were():
     before = copy.deepcopy((truth, detections))
     our_twelve(Matching(truth, detections, 'segm'))
     assert (truth, detections) == before
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_equal_scores_crowds_and_empty_images_equal_pycocotools(iou_type):
+    """Everything at once: one score for all, half of the truth crowds, the first with id 0, images with nothing."""
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        truth, detections = random_dataset(seed, images=6)
+        truth['images'] += [{'id': 90 + i, 'height': 50, 'width': 60} for i in range(3)]
+        for annotation in truth['annotations']:
+            annotation['iscrowd'] = int(rng.random() < 0.5)
+        for detection in detections:
+            detection['score'] = 0.5
+        reference = twelve_numbers(truth, only(detections, iou_type), iou_type)
+        from_zero = [{**one, 'id': one['id'] - 1} for one in truth['annotations']]
+        ours = our_twelve(Matching({**truth, 'annotations': from_zero}, only(detections, iou_type), iou_type))
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-9, err_msg=f'seed {seed}')
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused():
+    truth, detections = random_dataset(1)
+    detections[0]['segmentation'] = encode(np.ones((7, 9), bool))
+    with pytest.raises(InputError, match=r'got \[7, 9\]'):
+        our_twelve(Matching(truth, only(detections, 'segm'), 'segm'))
+
+
+def test_common_pixels_in_parts_are_those_of_the_whole(monkeypatch):
+    truth, detections = random_dataset(2, images=9)
+    whole = Matching(truth, only(detections, 'segm'), 'segm').common
+    monkeypatch.setattr(protocol, 'SHAPES_AT_ONCE', 3)
+    parts = Matching(truth, only(detections, 'segm'), 'segm').common
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_common_areas_across_classes_hold_those_within(iou_type):
+    truth, detections = random_dataset(4, images=6)
+    matching = Matching(truth, only(detections, iou_type), iou_type)
+    across = matching.common_by(len(matching.classes))
+    for row in range(len(matching.image_ids)):
+        found, real = (columns.kind[slice(*starts[row : row + 2])] for columns, starts in (
+            (matching.found, across.found_starts), (matching.truth, across.truth_starts)))  # fmt: skip
+        for kind in range(len(matching.classes)):
+            own = across.block(row)[np.ix_(found == kind, real == kind)]
+            np.testing.assert_array_equal(own, matching.common.block(row * len(matching.classes) + kind))

@@ -1,0 +1,85 @@
+"""Masks as runs against pycocotools, pixel by pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pycocotools import mask as mask_api
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.masks.runs import Runs, common_pixels, runs_of
+
+
+def bitmap(runs: Runs, index: int, height: int, width: int) -> np.ndarray:
+    pixels = np.zeros(height * width, np.uint8)
+    for start, end in runs.switches[runs.starts[index] : runs.starts[index + 1]].reshape(-1, 2):
+        pixels[start:end] = 1
+    return pixels.reshape(width, height).T
+
+
+def check(runs: Runs, index: int, rle: dict) -> None:
+    expected = mask_api.decode(rle)
+    np.testing.assert_array_equal(bitmap(runs, index, *rle['size']), expected)
+    assert runs.areas[index] == expected.sum()
+    y, x = expected.nonzero()
+    box = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 0, 0]
+    assert runs.boxes[index].tolist() == box
+
+
+def random_polygon(rng: np.random.Generator, kind: int, height: int, width: int) -> list[float]:
+    corners = int(rng.integers(3, 9))
+    points = [
+        rng.uniform(0, 1, (corners, 2)) * [width, height],
+        rng.uniform(-10, 70, (corners, 2)),
+        rng.integers(-3, 60, (corners, 2)),
+        rng.integers(0, 4, (corners, 2)) * rng.choice([0.5, 1, 5]),  # corners and edges that lie on each other
+    ][kind]
+    return [float(value) for value in points.ravel()]
+
+
+def test_polygons_are_drawn_as_pycocotools_draws_them():
+    rng = np.random.default_rng(0)
+    for i in range(3000):
+        height, width = (int(side) for side in rng.integers(3, 60, 2))
+        polygon = random_polygon(rng, i % 4, height, width)
+        rle = mask_api.frPyObjects([polygon], height, width)[0]
+        check(runs_of([[polygon]], [(height, width)]), 0, rle)
+
+
+def test_every_form_of_segmentation_is_read():
+    square = np.zeros((10, 12), np.uint8, order='F')
+    square[2:5, 3:8] = 1
+    rle = mask_api.encode(square)
+    counts = [3 * 10 + 2, 3, 7, 3, 7, 3, 7, 3, 7, 3, 10 * 12 - 75]
+    whole, left, right = ([[x0, 2, x1, 2, x1, 5, x0, 5]] for x0, x1 in ((3, 8), (3, 6), (5, 8)))
+    uncompressed, text = {'size': [10, 12], 'counts': counts}, {**rle, 'counts': rle['counts'].decode()}
+    forms = [whole, left + right, uncompressed, rle, text]
+    runs = runs_of(forms, [(10, 12)] * len(forms))
+    for i in range(len(forms)):
+        check(runs, i, rle)
+
+
+@pytest.mark.parametrize(
+    'counts', [[60], [0, 60], [0, 6, 54], [54, 6], [5, 2, 47, 6], [6, 12, 42], [5, 2, 9, 0, 20, 24], [0, 60, 0]]
+)
+def test_runs_at_the_edges_of_columns_and_image(counts):
+    rle = mask_api.frPyObjects({'size': [6, 10], 'counts': counts}, 6, 10)
+    check(runs_of([rle], [(6, 10)]), 0, rle)
+
+
+def test_nothing_is_no_mask():
+    assert [len(part) for part in runs_of([], [])] == [0, 1, 0, 0]
+
+
+def test_common_pixels_are_those_in_both():
+    rng = np.random.default_rng(0)
+    for density in rng.uniform(0, 1, 300):
+        pair = [np.asfortranarray(rng.random((9, 14)) < share, np.uint8) for share in (density, rng.random())]
+        runs = runs_of([mask_api.encode(one) for one in pair], [(9, 14)] * 2)
+        first, second = (runs.switches[slice(*runs.starts[i : i + 2])] for i in range(2))
+        assert common_pixels(first, second) == (pair[0] & pair[1]).sum()
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(InputError, match=r'\[4, 5\] \(height, width\), got \[5, 4\]'):
+        runs_of([{'size': [5, 4], 'counts': [20]}], [(4, 5)])
