@@ -20,10 +20,11 @@ from armbench_mmdet.datasets.release import CLASSES, IGNORED, CategoryMap, assig
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.flags import flags_of_samples, score_samples
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
-from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE, run_lengths
+from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE
 from armbench_mmdet.evaluation.result import FLAGS, PREDICTIONS, Result, file_fingerprint
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.jit import compiled
+from armbench_mmdet.masks.runs import run_lengths
 
 IMAGE_KEYS = ('auto', 'number', 'name')
 _SHOWN = 5
