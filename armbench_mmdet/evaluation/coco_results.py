@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +26,6 @@ from armbench_mmdet.files import sha256_of
 from armbench_mmdet.jit import compiled
 from armbench_mmdet.masks.runs import run_lengths
 
-IMAGE_KEYS = ('auto', 'number', 'name')
 _SHOWN = 5
 _BEYOND = 1.05
 """A polygon that reaches farther, in image sizes, was made for a larger image."""
@@ -101,19 +100,6 @@ def read_results(path: Path) -> CocoResults:
     return found
 
 
-@dataclass(frozen=True)
-class MatchedResults:
-    """Predictions as data samples of the ground truth's images and classes.
-
-    Attributes:
-        samples: One dict for each image with predictions, as :meth:`ArmbenchMetric.process` takes them.
-        notes: What was assumed or left out, a line each.
-    """
-
-    samples: list[dict[str, Any]]
-    notes: list[str]
-
-
 def matched_results(
     path: Path,
     results: CocoResults,
@@ -121,7 +107,7 @@ def matched_results(
     category_labels: Mapping[int, int],
     category_map: CategoryMap | None = None,
     image_key: str = 'auto',
-) -> MatchedResults:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Find the image and the class of each prediction, and bring its mask into compressed run lengths.
 
     Args:
@@ -133,22 +119,26 @@ def matched_results(
             leave its predictions out. If it has numbers, those of the ground truth do not count.
         image_key: What the image ids are: ``number``, ``name``, or ``auto`` for what fits.
 
+    Returns:
+        One data sample for each image with predictions, as :meth:`ArmbenchMetric.process` takes them; and what was
+        assumed or left out, a line each.
+
     Raises:
         InputError: An image or a category is unknown or ambiguous, or a mask is not of its image's size.
     """
     images = {image['id']: image for image in ground_truth['images']}
-    image_of = _image_lookup(path, results, list(images.values()), image_key)
+    keys, ids = _image_ids(path, results, ground_truth['images'], image_key)
     labels = _labels(path, results, category_labels, category_map or {})
     is_scored = results.annotations[0].score is not None
     groups: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     ignored = thin = boxless = 0
-    for number, row in enumerate(results.annotations):
-        image_id, label = image_of(row), labels[row.category_id]
+    for number, (key, row) in enumerate(zip(keys, results.annotations, strict=True)):
+        image_id, label = ids[key], labels[row.category_id]
         if label == IGNORED:
             ignored += 1
             continue
         size = images[image_id]['height'], images[image_id]['width']
-        rle, dropped = _checked_mask(row.segmentation, size, f'(image {row.image_id!r}, entry {number} of {path})')
+        rle, dropped = _checked_mask(row.segmentation, size, f'(image {key!r}, entry {number} of {path})')
         box = row.bbox or mask_api.toBbox(rle).tolist()
         thin, boxless = thin + dropped, boxless + (row.bbox is None)
         groups[image_id].append((box, 1.0 if row.score is None else row.score, label, rle))
@@ -166,58 +156,59 @@ def matched_results(
         f'{boxless} predictions have no box: those of their masks are scored as boxes': boxless,
         'no prediction has a score: each counts as 1': not is_scored,
     }
-    return MatchedResults(samples, [note for note, holds in notes.items() if holds])
+    return samples, [note for note, holds in notes.items() if holds]
 
 
-def _image_lookup(
+def _image_ids(
     path: Path, results: CocoResults, images: Sequence[Mapping[str, Any]], image_key: str
-) -> Callable[[CocoResult], int]:
-    """What gives the ground truth's image id of a prediction.
+) -> tuple[list[Key], dict[Key, int]]:
+    """What each prediction calls its image, and the ground truth's id of each of these.
 
     Where the file has names, in a table of its own or in each prediction, they decide. Else ids are numbers, or names
     with or without folders and suffix, of which a number stands for a stem of digits, as Ultralytics writes it.
     """
-    names: dict[Key, set[int]] = defaultdict(set)
+    ids_of: dict[Key, set[int]] = defaultdict(set)
     for image in images:
         name = Path(image['file_name'])
         digits = [int(name.stem)] if name.stem.isdecimal() else []
         for key in (image['file_name'], name.name, name.stem, *digits):
-            names[key].add(image['id'])
-    by_name = {key: ids.copy().pop() for key, ids in names.items() if len(ids) == 1}
-    by_number = {image['id']: image['id'] for image in images}
-    table = {image.id: image.file_name for image in results.images}
+            ids_of[key].add(image['id'])
+    by_name = {key: min(ids) for key, ids in ids_of.items() if len(ids) == 1}
+    by_number: dict[Key, int] = {image['id']: image['id'] for image in images}
 
-    def named(key: Key | None) -> int | None:
+    def named(key: Key) -> int | None:
         parts = [key, Path(key).name, Path(key).stem] if isinstance(key, str) else [key]
         return next((by_name[part] for part in parts if part in by_name), None)
 
-    has_names = bool(table) or any(row.file_name for row in results.annotations)
-    tried = {'auto': ['own'] if has_names else ['number', 'name']}.get(image_key, [image_key])
-    readings: dict[str, Callable[[CocoResult], int | None]] = {
-        'own': lambda row: named(table.get(row.image_id, row.file_name)),
-        'number': lambda row: by_number.get(row.image_id),
-        'name': lambda row: named(row.image_id),
+    keys = [row.image_id for row in results.annotations]
+    if results.images and image_key == 'auto':
+        table = {image.id: image.file_name for image in results.images}
+        keys = [table.get(key, f'{key}, which its own images do not have') for key in keys]
+    elif image_key == 'auto':
+        keys = [row.file_name or row.image_id for row in results.annotations]
+    distinct = list(dict.fromkeys(keys))
+    readings = {'number': by_number.get, 'name': named}
+    found = {
+        reading: {key: known for key in distinct if (known := find(key)) is not None}
+        for reading, find in readings.items()
+        if image_key in ('auto', reading)
     }
-    keys = {(row.image_id, row.file_name): row for row in results.annotations}
-    unknown = {reading: [row for row in keys.values() if readings[reading](row) is None] for reading in tried}
-    fitting = [reading for reading, rows in unknown.items() if not rows]
-    if len(fitting) > 1:
-        twice = next((row for row in keys.values() if readings['number'](row) != readings['name'](row)), None)
-        if twice is not None:
-            raise InputError(
-                f'image_id must be unambiguous, got {twice.image_id}, the number of one image of the ground truth and '
-                f'the name of another (in {path}); say which with --image-ids number or --image-ids name'
-            )
-    if not fitting:
-        best = min(unknown.values(), key=len)
-        shown = ', '.join(repr(row.file_name or table.get(row.image_id, row.image_id)) for row in best[:_SHOWN])
+    whole = [ids for ids in found.values() if len(ids) == len(distinct)]
+    if len(whole) > 1 and whole[0] != whole[1]:
+        twice = next(key for key in distinct if whole[0][key] != whole[1][key])
+        raise InputError(
+            f'image_id must be unambiguous, got {twice}, the number of one image of the ground truth and the name of '
+            f'another (in {path}); say which with --image-ids number or --image-ids name'
+        )
+    if not whole:
+        unknown = min(([key for key in distinct if key not in ids] for ids in found.values()), key=len)
+        shown = ', '.join(map(repr, unknown[:_SHOWN])) + (' …' if len(unknown) > _SHOWN else '')
         some = ', '.join(f'{image["id"]} ({image["file_name"]})' for image in images[:2])
         raise InputError(
-            f'image_id must be an image of the ground truth, by number or by file name, such as {some}; got {shown}'
-            f'{" …" if len(best) > _SHOWN else ""} ({len(best)} of {len(keys)} images, in {path}); is it another split?'
+            f'image_id must be an image of the ground truth, by number or by file name, such as {some}; got {shown} '
+            f'({len(unknown)} of {len(distinct)} images, in {path}); is it another split?'
         )
-    found = {key: readings[fitting[0]](row) for key, row in keys.items()}
-    return lambda row: int(found[row.image_id, row.file_name] or 0)
+    return keys, whole[0]
 
 
 def _labels(
@@ -339,7 +330,7 @@ def selftest(ground_truth: Mapping[str, Any]) -> None:
         return
     labels = {category['id']: label for label, category in enumerate(ground_truth['categories'])}
     results = CocoResults(msgspec.convert(rows, list[CocoResult]))
-    samples = matched_results(Path('the ground truth'), results, part, labels).samples
+    samples, _ = matched_results(Path('the ground truth'), results, part, labels)
     score = score_samples(part, samples)
     if score is None or score < 1 - 1e-9:
         raise InputError(
@@ -386,14 +377,14 @@ def evaluate_results(
     ground_truth = source.load()
     selftest(ground_truth)
     labels = assign_categories(open_index(source.ann_file, source.cache_dir), names).labels
-    matched = matched_results(path, results, ground_truth, labels, category_map, image_key)
-    flags = [*matched.notes, *flags_of_samples(matched.samples, ground_truth)]
+    samples, notes = matched_results(path, results, ground_truth, labels, category_map, image_key)
+    flags = [*notes, *flags_of_samples(samples, ground_truth)]
     extra = {PREDICTIONS: str(path.absolute()), 'predictions_sha256': sha256_of(path), FLAGS: flags}
     metric = ArmbenchMetric(ground_truth=ground_truth, identity={'extra': extra}, log_table=False)
     metric.dataset_meta = {'classes': CLASSES, **source.as_metainfo()}
     if out_dir is not None:
         metric.write_to(out_dir, {})
-    metric.process(None, matched.samples)
+    metric.process(None, samples)
     metric.evaluate(len(ground_truth['images']))
     assert metric.result is not None
     return metric.result
