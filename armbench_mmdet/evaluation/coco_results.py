@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE
 from armbench_mmdet.evaluation.result import FLAGS, PREDICTIONS, Result, file_fingerprint
 from armbench_mmdet.files import sha256_of
-from armbench_mmdet.jit import compiled
+from armbench_mmdet.masks.encode import decode_counts, fits_image
 from armbench_mmdet.masks.runs import run_lengths
 
 _SHOWN = 5
@@ -187,7 +187,7 @@ def _image_ids(
     elif image_key == 'auto':
         keys = [row.file_name or row.image_id for row in results.annotations]
     distinct = list(dict.fromkeys(keys))
-    readings = {'number': by_number.get, 'name': named}
+    readings: dict[str, Callable[[Key], int | None]] = {'number': by_number.get, 'name': named}
     found = {
         reading: {key: known for key in distinct if (known := find(key)) is not None}
         for reading, find in readings.items()
@@ -252,28 +252,6 @@ def _plain(name: str) -> str:
     return name.strip().casefold()
 
 
-@compiled
-def _pixels_of_code(code: np.ndarray) -> int:
-    """The pixels that COCO's compressed run lengths, ``(C,) uint8``, add up to; -1 if they are no whole code."""
-    total = count = shift = before = last = number = 0
-    for character in code:
-        bits = int(character) - 48
-        if bits < 0 or bits > 63 or shift > 30:
-            return -1
-        count |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            count -= 1 << shift
-        if number > 2:
-            count += before
-        if count < 0:
-            return -1
-        total, number, before, last, count, shift = total + count, number + 1, last, count, 0, 0
-    return total if shift == 0 else -1
-
-
 def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple[dict[str, Any], int]:
     """A mask as compressed run lengths, and how many of its polygons were left out for want of points."""
     if isinstance(segmentation, CocoRle):
@@ -283,18 +261,12 @@ def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple
                 f'mask size must be that of the image, {list(size)} (height, width), got {list(segmentation.size)} '
                 f'{where}; scale the masks to the image before they are encoded'
             )
-        if isinstance(counts, str):
-            pixels = _pixels_of_code(np.frombuffer(counts.encode(), np.uint8))
-        else:
-            pixels = -1 if min(counts, default=-1) < 0 else sum(counts)
-        if pixels != size[0] * size[1]:
-            raise InputError(
-                f'run lengths must add up to the {size[0] * size[1]} pixels of the image, got {pixels} {where}'
-            )
+        lengths = decode_counts(counts) if isinstance(counts, str) else counts
+        if not fits_image(lengths, size, *size):
+            raise InputError(f'run lengths must add up to the {size[0] * size[1]} pixels of the image {where}')
         return run_lengths({'size': list(size), 'counts': counts}, *size), 0
-    rings = [
-        ring for ring in segmentation if len(ring) >= 6 and len(ring) % 2 == 0
-    ]  # COCO takes four numbers for a box
+    # COCO's code would take four numbers for a box.
+    rings = [ring for ring in segmentation if len(ring) >= 6 and len(ring) % 2 == 0]
     if not rings:
         raise InputError(f'a mask must have a polygon of three points, got {segmentation} {where}')
     values = np.concatenate([np.reshape(ring, (-1, 2)) for ring in rings])
@@ -306,6 +278,11 @@ def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple
             f'{y:g} {where}; scale them to the image'
         )
     return run_lengths(rings, *size), len(segmentation) - len(rings)
+
+
+def _as_rle(segmentation: Any, size: tuple[int, int]) -> CocoRle:
+    counts = run_lengths(segmentation, *size)['counts']
+    return CocoRle(size, counts.decode() if isinstance(counts, bytes) else counts)
 
 
 def selftest(ground_truth: Mapping[str, Any]) -> None:
@@ -324,13 +301,16 @@ def selftest(ground_truth: Mapping[str, Any]) -> None:
         'images': [image for image in ground_truth['images'] if image['id'] in chosen],
         'annotations': [one for one in ground_truth['annotations'] if one['image_id'] in chosen],
     }
-    fields = ('image_id', 'category_id', 'bbox', 'segmentation')
-    rows = [{**{key: one[key] for key in fields}, 'score': 1.0} for image in chosen for one in truth[image]]
+    sizes = {image['id']: (image['height'], image['width']) for image in part['images']}
+    rows = [
+        CocoResult(one['image_id'], one['category_id'], 1.0, one['bbox'], _as_rle(one['segmentation'], sizes[image]))
+        for image in chosen
+        for one in truth[image]
+    ]
     if not rows:
         return
     labels = {category['id']: label for label, category in enumerate(ground_truth['categories'])}
-    results = CocoResults(msgspec.convert(rows, list[CocoResult]))
-    samples, _ = matched_results(Path('the ground truth'), results, part, labels)
+    samples, _ = matched_results(Path('the ground truth'), CocoResults(rows), part, labels)
     score = score_samples(part, samples)
     if score is None or score < 1 - 1e-9:
         raise InputError(
