@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -12,6 +13,15 @@ import pytest
 import armbench_mmdet  # noqa: F401 - registers everything, and must come before mmdet
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An index cache of the tests' own, and no ARMBench."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('ARMBENCH_CACHE', str(tmp_path_factory.mktemp('cache')))
+        patch.delenv('ARMBENCH_ROOT', raising=False)
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -23,11 +23,6 @@ REPO = Path(__file__).resolve().parents[2]
 MIX, ZOOMED, SAME = SUBSETS
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
-
-
 def split_document(prefix: str) -> dict:
     document = coco_files.document()
     for image in document['images']:

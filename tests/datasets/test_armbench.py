@@ -22,12 +22,6 @@ from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.delenv('ARMBENCH_ROOT', raising=False)
-
-
 @pytest.fixture
 def logged(monkeypatch) -> list[tuple[str, int]]:
     lines: list[tuple[str, int]] = []

@@ -12,11 +12,6 @@ from armbench_mmdet.report.collect import read_evaluations
 from armbench_mmdet.report.pictures import choices_of, draw
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
-
-
 def test_it_holds_what_the_file_holds(tmp_path):
     document = coco_files.random_document(0)
     truth = load_ground_truth(coco_files.write_json(tmp_path / 'a.json', document))
