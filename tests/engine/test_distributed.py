@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from guarded_run import AtIteration, Points, guarded_runner, weights
 from mmengine.model import MMDistributedDataParallel
 from processes import in_processes
+from toy_run import AtIteration, Points, guarded_runner, weights
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.engine.distributed import gathered, largest, total

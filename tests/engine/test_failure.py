@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from guarded_run import Fit, Points, guarded_runner
+from toy_run import Fit, Points, guarded_runner
 
 from armbench_mmdet.datasets.worker_notes import image_in_work, note_image, share_notes
 from armbench_mmdet.engine.failure import explained_failures

@@ -1,26 +1,29 @@
-"""A run that takes milliseconds and draws random numbers everywhere: samples, dropout, validation."""
+"""Runs that take milliseconds: one draws random numbers everywhere, another can be followed by hand."""
 
 from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS
+from mmdet.registry import DATASETS, METRICS, MODELS
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from armbench_mmdet.engine import ArmbenchRunner
 from armbench_mmdet.launch import set_resume
 
-IMAGES = 8
+GUARDS = ('LossGuardHook', 'InterruptionHook', 'RunRecordHook', 'ResumeHook')
 _runs = itertools.count()
 
 
@@ -34,7 +37,7 @@ class ToyData:
 
     metainfo: ClassVar = {'classes': ('one',)}
 
-    def __init__(self, images: int = IMAGES) -> None:
+    def __init__(self, images: int = 8) -> None:
         self.images = images
         self.loaded: list[int] = []
 
@@ -50,6 +53,26 @@ class ToyData:
         return {'x': torch.tensor([index, *noise])}
 
 
+class Points(torch.utils.data.Dataset):
+    """Points on a plane, of images that exist in name only; ``changed`` replaces some by index."""
+
+    def __init__(self, count: int = 8, changed: dict[int, Any] | None = None, on_load: Callable | None = None) -> None:
+        self.points = torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
+        for index, point in (changed or {}).items():
+            self.points[index] = torch.tensor(point)
+        self.on_load = on_load
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self.on_load is not None:
+            self.on_load(index)
+        sample = DetDataSample(metainfo={'img_path': f'images/{index}.jpg', 'img_shape': (20, 30)})
+        sample.gt_instances = InstanceData(labels=torch.zeros(index))
+        return {'inputs': self.points[index], 'data_samples': sample}
+
+
 @MODELS.register_module()
 class ToyModel(BaseModel):
     """Two layers with batch norm and dropout."""
@@ -61,6 +84,24 @@ class ToyModel(BaseModel):
     def forward(self, x: list[Tensor], mode: str = 'tensor') -> Any:
         out = self.net(torch.stack(x))
         return {'loss': (out - 1).square().mean()} if mode == 'loss' else list(out)
+
+
+class Fit(BaseModel):
+    """A linear fit of points with two losses, both means over the images."""
+
+    def __init__(self, on_forward: Callable | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+        nn.init.constant_(self.linear.weight, 0.5)
+        nn.init.constant_(self.linear.bias, 0.0)
+        self.on_forward = on_forward
+
+    def forward(self, inputs: Sequence[Tensor], data_samples: Any = None, mode: str = 'tensor') -> dict[str, Tensor]:
+        if self.on_forward is not None:
+            self.on_forward()
+        points = torch.stack(list(inputs))
+        residual = self.linear(points[:, :2])[:, 0] - points[:, 2]
+        return {'loss_fit': residual.square().mean(), 'loss_size': 0.1 * self.linear.weight.square().sum()}
 
 
 @METRICS.register_module()
@@ -79,23 +120,19 @@ class ToyMetric(BaseMetric):
         return {'score': float(np.mean(results))}
 
 
-@HOOKS.register_module()
-class DyingHook(Hook):
-    """Ends the run after an iteration, or in the middle of the validation after it."""
+class AtIteration(Hook):
+    """Calls a function once an iteration is trained, counted from 1, or in the middle of the validation after it."""
 
-    priority = 'LOWEST'
+    def __init__(self, iteration: int, action: Callable, in_validation: bool = False, priority: str = 'HIGH') -> None:
+        self.iteration, self.action, self.in_validation, self.priority = iteration, action, in_validation, priority
 
-    def __init__(self, iteration: int, in_validation: bool = False) -> None:
-        self.iteration = iteration
-        self.in_validation = in_validation
-
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         if not self.in_validation and runner.iter + 1 == self.iteration:
-            raise Died
+            self.action()
 
-    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         if self.in_validation and runner.iter == self.iteration:
-            raise Died
+            self.action()
 
 
 def toy_config(work_dir: Path, **changes: Any) -> Config:
@@ -106,12 +143,13 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
         dataset=dict(type='ToyData'),
         sampler=dict(type='InfiniteSampler', shuffle=True),
     )
+    checkpoint = dict(interval=2, by_epoch=False, max_keep_ckpts=2, save_best='toy/score', rule='greater')
     config = Config(
         dict(
             default_scope='mmdet',
             work_dir=str(work_dir),
-            experiment_name=f'toy-{next(_runs)}',
             model=dict(type='ToyModel'),
+            model_wrapper_cfg=dict(device_ids=None),
             train_dataloader=loader,
             val_dataloader={**loader, 'sampler': dict(type='DefaultSampler', shuffle=False)},
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=12, val_interval=3),
@@ -121,20 +159,15 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
             param_scheduler=[dict(type='CosineAnnealingLR', by_epoch=False, T_max=12)],
             default_hooks=dict(
                 logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
-                checkpoint=dict(
-                    type='AtomicCheckpointHook',
-                    interval=2,
-                    by_epoch=False,
-                    max_keep_ckpts=2,
-                    save_best='toy/score',
-                    rule='greater',
-                ),
+                checkpoint=dict(type='AtomicCheckpointHook', **checkpoint),
             ),
             custom_hooks=[dict(type='PretrainedReportHook'), dict(type='SeedingHook'), dict(type='ResumeHook')],
             visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
             log_processor=dict(by_epoch=False),
             randomness=dict(seed=3),
         ),
+        cfg_text='written by hand',
+        filename=str(work_dir / 'toy.py'),
         format_python_code=False,  # a run writes it with every checkpoint
     )
     config.merge_from_dict(changes)
@@ -150,20 +183,59 @@ def by_epoch(config: Config) -> Config:
     return config
 
 
+def built(config: Config) -> ArmbenchRunner:
+    """The run, which has not begun."""
+    config.experiment_name = f'toy-{next(_runs)}'  # two of one name in one second would share a visualizer
+    with mock.patch.object(ArmbenchRunner, '_log_env'):  # it starts compilers to ask for their versions
+        return ArmbenchRunner.from_cfg(config)
+
+
+def die() -> None:
+    raise Died
+
+
 def run(config: Config, resume: str | None = None, dies: dict[str, Any] | None = None) -> ArmbenchRunner:
     """Train; where the run is to die, it has done so."""
-    config.experiment_name = f'toy-{next(_runs)}'
     if resume is not None:
         set_resume(config, resume)
     if dies is not None:
-        config.custom_hooks.append(dict(type='DyingHook', **dies))
-    with mock.patch.object(ArmbenchRunner, '_log_env'):  # it starts compilers to ask for their versions
-        runner = ArmbenchRunner.from_cfg(config)
+        config.custom_hooks.append(AtIteration(action=die, priority='LOWEST', **dies))
+    runner = built(config)
     try:
         runner.train()
     except Died:
         assert dies is not None
     return runner
+
+
+def guarded_runner(
+    work_dir: Path,
+    iterations: int = 6,
+    data: Points | None = None,
+    model: Fit | None = None,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    hooks: Sequence[Hook] = (),
+    loss_guard: dict[str, Any] | None = None,
+    **changes: Any,
+) -> ArmbenchRunner:
+    """A fit of points in their order under the hooks that guard a run, without validation; it has not begun."""
+    config = toy_config(work_dir, train_cfg=dict(max_iters=iterations), log_processor=dict(window_size=1), **changes)
+    config.model = model or Fit()
+    config.train_dataloader.update(dataset=data or Points(), batch_size=batch_size, num_workers=num_workers)
+    config.train_dataloader.sampler.shuffle = False
+    config.val_dataloader = config.val_cfg = config.val_evaluator = config.param_scheduler = None
+    config.optim_wrapper.optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
+    config.default_hooks.checkpoint = dict(type='AtomicCheckpointHook', by_epoch=False, interval=1000)
+    guards = [dict(type=name, **((loss_guard or {}) if name == 'LossGuardHook' else {})) for name in GUARDS]
+    config.custom_hooks = [*guards, *hooks]
+    return built(config)
+
+
+def weights(runner: ArmbenchRunner) -> dict[str, Tensor]:
+    """A copy of the model's weights."""
+    model = getattr(runner.model, 'module', runner.model)
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def state_of(runner: ArmbenchRunner) -> dict[str, Any]:
@@ -172,7 +244,7 @@ def state_of(runner: ArmbenchRunner) -> dict[str, Any]:
         name: buffer.data[0].tolist() for name, buffer in runner.message_hub.log_scalars.items() if 'time' not in name
     }
     return {
-        'weights': {name: value.clone() for name, value in runner.model.state_dict().items()},
+        'weights': weights(runner),
         'optimizer': runner.optim_wrapper.state_dict(),
         'schedulers': [scheduler.state_dict() for scheduler in runner.param_schedulers],
         'history': history,

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import HOOKS
-from mmengine.hooks import Hook
-from toy_run import assert_equal, by_epoch, run, state_of, toy_config
+from mmengine.config import Config
+from toy_run import AtIteration, assert_equal, by_epoch, run, state_of, toy_config
 
-from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.hooks import AtomicCheckpointHook
 
@@ -37,51 +36,34 @@ def test_epochs_are_counted_too(tmp_path: Path) -> None:
     assert names(tmp_path, 'epoch_*.pth') == ['epoch_3.pth', 'epoch_4.pth']
 
 
-@HOOKS.register_module()
-class FillDisk(Hook):
-    """Leaves no room for checkpoints from an iteration on."""
-
-    patch: pytest.MonkeyPatch
-
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        if runner.iter == self.iteration:
-            self.patch.setattr(torch, 'save', full)
-
-
 def full(content: Any, file: Any) -> None:
     file.write(b'half')
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def run_on_a_disk_that_fills(config: Config, file: str) -> None:
+    """Nothing can be written after the fifth iteration, and the run ends at a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        config.custom_hooks.append(AtIteration(5, lambda: patch.setattr(torch, 'save', full)))
+        with pytest.raises(InputError, match=rf'No space left on device \(in .*{file}\.pth\)'):
+            run(config)
+
+
 def test_a_full_disk_ends_the_run_and_leaves_what_was(tmp_path: Path) -> None:
     whole = state_of(run(toy_config(tmp_path / 'whole', **LATE)))
-    with pytest.MonkeyPatch.context() as patch:
-        FillDisk.patch = patch
-        config = toy_config(tmp_path / 'full', **LATE)
-        config.custom_hooks.append(dict(type='FillDisk', iteration=5))
-        with pytest.raises(InputError, match=r'No space left on device \(in .*iter_6\.pth\)'):
-            run(config)
+    run_on_a_disk_that_fills(toy_config(tmp_path / 'full', **LATE), 'iter_6')
     assert names(tmp_path / 'full', 'iter_*.pth') == ['iter_2.pth', 'iter_4.pth']
     assert_equal(state_of(run(toy_config(tmp_path / 'full', **LATE), 'auto')), whole)
 
 
 def test_the_best_until_now_stays_when_a_better_one_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        FillDisk.patch = patch
-        config = toy_config(tmp_path)
-        config.default_hooks.checkpoint.update(rule='less', interval=-1)  # the score falls
-        config.custom_hooks.append(dict(type='FillDisk', iteration=5))
-        with pytest.raises(InputError, match=r'No space left on device \(in .*best_toy_score_iter_6\.pth\)'):
-            run(config)
+    config = toy_config(tmp_path)
+    config.default_hooks.checkpoint.update(rule='less', interval=-1)  # the score falls
+    run_on_a_disk_that_fills(config, 'best_toy_score_iter_6')
     assert 'best_toy_score_iter_3.pth' in names(tmp_path)
 
 
-def test_a_damaged_checkpoint_costs_two_iterations_and_nothing_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_damaged_checkpoint_costs_two_iterations_and_nothing_else(tmp_path: Path, capsys) -> None:
     whole = state_of(run(toy_config(tmp_path / 'whole', **LATE)))
     run(toy_config(tmp_path / 'damaged', **LATE), dies=dict(iteration=7))
     with (tmp_path / 'damaged/iter_6.pth').open('r+b') as file:
@@ -115,35 +97,6 @@ def killed_at_the_third(hook: AtomicCheckpointHook, kept: list[int]) -> None:
     if len(kept) > 2:
         raise KeyboardInterrupt
     hook.keep_ckpt_ids = kept
-
-
-@HOOKS.register_module()
-class StoppingHook(Hook):
-    """Saves and ends the run after an iteration, as a signal would make it."""
-
-    priority = 'LOWEST'
-
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.iter + 1 == self.iteration:
-            hook = next(hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook))
-            hook.save_now(runner, self.iteration)
-            raise SystemExit
-
-
-@pytest.mark.parametrize('kind', [toy_config, lambda folder: by_epoch(toy_config(folder))], ids=['iter', 'epoch'])
-def test_a_run_asked_to_stop_goes_on_where_it_was(kind: Any, tmp_path: Path) -> None:
-    whole = state_of(run(kind(tmp_path / 'whole')))
-    config = kind(tmp_path / 'stopped')
-    config.custom_hooks.append(dict(type='StoppingHook', iteration=5))
-    with pytest.raises(SystemExit):
-        run(config)
-    assert (tmp_path / 'stopped/last_checkpoint').read_text().endswith('interrupted.pth')
-    assert read_checkpoint(tmp_path / 'stopped/interrupted.pth')['meta']['iter'] == 5
-    assert_equal(state_of(run(kind(tmp_path / 'stopped'), 'auto')), whole)
-    assert 'interrupted.pth' not in names(tmp_path / 'stopped')
 
 
 @pytest.mark.parametrize('name', ['backend_args', 'file_client_args'])

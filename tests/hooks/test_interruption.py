@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from guarded_run import AtIteration, guarded_runner
-from mmengine.hooks import Hook
-from toy_run import assert_equal, by_epoch, run, state_of, toy_config
+from toy_run import AtIteration, assert_equal, by_epoch, guarded_runner, run, state_of, toy_config
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
+from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.hooks.interruption import InterruptionHook
 from armbench_mmdet.system import resume_command
 
@@ -24,9 +23,7 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize(('name', 'status'), [('SIGTERM', 143), ('SIGINT', 130), ('SIGUSR1', 138)])
-def test_signal_finishes_the_iteration_saves_and_tells_how_to_go_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str, status: int
-) -> None:
+def test_signal_finishes_the_iteration_saves_and_tells_how_to_go_on(tmp_path, capfd, monkeypatch, name, status) -> None:
     command = ['python', 'tools/train.py', 'configs/a b.py', '--resume', 'old.pth', '--amp']
     monkeypatch.setattr(sys, 'orig_argv', command)
     number = getattr(signal, name)
@@ -47,42 +44,19 @@ def test_signal_finishes_the_iteration_saves_and_tells_how_to_go_on(
     assert record['attempts'][0]['end_iter'] == 3
 
 
-class SignalAt(Hook):
-    """Sends SIGTERM in an iteration, or in the validation after it."""
-
-    priority = 'HIGH'
-
-    def __init__(self, iteration: int, in_validation: bool = False) -> None:
-        self.iteration, self.in_validation = iteration, in_validation
-
-    def after_train_iter(self, runner, *args, **kwargs) -> None:
-        if not self.in_validation and runner.iter + 1 == self.iteration:
-            send(signal.SIGTERM)
-
-    def after_val_iter(self, runner, *args, **kwargs) -> None:
-        if self.in_validation and runner.iter == self.iteration:
-            send(signal.SIGTERM)
-
-
 @pytest.mark.parametrize('counted', [lambda config: config, by_epoch], ids=['iterations', 'epochs'])
 @pytest.mark.parametrize(('iteration', 'in_validation'), [(5, False), (8, False), (12, False), (12, True)])
-def test_run_that_was_stopped_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, counted, iteration: int, in_validation: bool
-) -> None:
+def test_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, counted, iteration, in_validation) -> None:
     whole = run(counted(toy_config(tmp_path / 'whole')))
     config = counted(toy_config(tmp_path / 'stopped'))
-    config.custom_hooks += [dict(type='InterruptionHook')]
-    stopped = run_with(config, SignalAt(iteration, in_validation))
-    assert stopped.code == 143
-    assert_equal(state_of(run(config, resume='auto')), state_of(whole))
-
-
-def run_with(config, hook: Hook) -> SystemExit:
-    config = config.copy()
-    config.custom_hooks = [*config.custom_hooks, hook]
+    signals = AtIteration(iteration, lambda: send(signal.SIGTERM), in_validation)
+    config.custom_hooks += [dict(type='InterruptionHook'), signals]
     with pytest.raises(SystemExit) as caught:
         run(config)
-    return caught.value
+    assert caught.value.code == 143
+    config.custom_hooks.pop()
+    assert_equal(state_of(run(config, resume='auto')), state_of(whole))
+    assert iteration == 12 or not (tmp_path / 'stopped/interrupted.pth').exists(), 'gone with the next checkpoint'
 
 
 def test_second_ctrl_c_quits_at_once_but_one_key_heard_twice_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +87,6 @@ def test_signals_to_the_group_do_not_reach_data_loading_processes(tmp_path: Path
 
 
 def test_ctrl_c_twice_ends_the_record_as_stopped(tmp_path: Path) -> None:
-    from armbench_mmdet.engine.failure import explained_failures
-
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -124,37 +96,32 @@ def test_ctrl_c_twice_ends_the_record_as_stopped(tmp_path: Path) -> None:
     assert json.loads((tmp_path / 'record.json').read_text())['status'] == 'stopped'
 
 
+TRAIN, TORCHRUN = 'python tools/train.py c.py', 'torchrun --standalone --nproc-per-node 2'
+
+
 @pytest.mark.parametrize(
-    ('environment', 'words', 'expected'),
+    ('is_torchrun', 'words', 'expected'),
     [
-        ({}, ['python', 'tools/train.py', 'c.py'], 'python tools/train.py c.py --resume'),
-        ({}, ['python', 'tools/train.py', 'c.py', '--resume'], 'python tools/train.py c.py --resume'),
-        ({}, ['python', 'tools/train.py', '--resume=a.pth', 'c.py'], 'python tools/train.py c.py --resume'),
-        ({}, ['python', 'bin/armbench', 'train', 'c', '--resume'], 'armbench train c --resume'),
-        ({}, ['python', '-m', 'pytest'], 'armbench train {config} --work-dir {work_dir} --resume'),
-        (
-            {'TORCHELASTIC_RUN_ID': 'none', 'LOCAL_WORLD_SIZE': '2'},
-            ['python', '-u', 'tools/train.py', 'c.py', '--launcher', 'pytorch'],
-            'torchrun --standalone --nproc-per-node 2 tools/train.py c.py --launcher pytorch --resume',
-        ),
-        (
-            {'TORCHELASTIC_RUN_ID': 'none', 'LOCAL_WORLD_SIZE': '2'},
-            ['python', '-u', '-m', 'armbench_cli', 'train', 'c', '--launcher', 'pytorch'],
-            'torchrun --standalone --nproc-per-node 2 -m armbench_cli train c --launcher pytorch --resume',
-        ),
+        (False, TRAIN, f'{TRAIN} --resume'),
+        (False, f'{TRAIN} --resume', f'{TRAIN} --resume'),
+        (False, 'python tools/train.py --resume=a.pth c.py', f'{TRAIN} --resume'),
+        (False, 'python bin/armbench train c --resume', 'armbench train c --resume'),
+        (False, 'python -m pytest', 'armbench train {folder}/toy.py --work-dir {folder} --resume'),
+        (True, f'{TRAIN} --launcher pytorch', f'{TORCHRUN} tools/train.py c.py --launcher pytorch --resume'),
+        (True, 'python -m armbench_cli train c', f'{TORCHRUN} -m armbench_cli train c --resume'),
     ],
 )
-def test_command_that_resumes(tmp_path: Path, monkeypatch, environment, words, expected) -> None:
+def test_command_that_resumes(tmp_path, monkeypatch, is_torchrun: bool, words: str, expected: str) -> None:
     monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, 'orig_argv', words)
-    is_subcommand = 'train' in words  # armbench_cli says so in argv[0]
-    monkeypatch.setattr(
-        sys, 'argv', ['armbench train', *words[words.index('train') + 1 :]] if is_subcommand else words[2:]
-    )
-    runner = guarded_runner(tmp_path)
-    assert resume_command(runner) == expected.format(config=tmp_path / 'guarded.py', work_dir=tmp_path)
+    if is_torchrun:
+        monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+        monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    typed = words.split()
+    monkeypatch.setattr(sys, 'orig_argv', typed)
+    is_subcommand = 'train' in typed  # armbench_cli says so in argv[0]
+    own = ['armbench train', *typed[typed.index('train') + 1 :]] if is_subcommand else typed[1:]
+    monkeypatch.setattr(sys, 'argv', own)
+    assert resume_command(guarded_runner(tmp_path)) == expected.format(folder=tmp_path)
 
 
 DYING_PARENT = """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from guarded_run import Fit, Points, guarded_runner, same, weights
 from mmengine.hooks import Hook
+from toy_run import Fit, Points, assert_equal, guarded_runner, weights
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.hooks.loss_guard import LossGuardHook
@@ -27,7 +27,7 @@ def test_bad_loss_stops_before_the_weights_change_and_names_what_it_came_from(tm
     for part in (f'at iteration 3: loss {value}, loss_fit {value}', 'loss_size 0.', 'images/2.jpg (30×20 px, 2 inst'):
         assert part in message
     assert 'default_hooks.loss_guard.on_bad_loss=skip' in message
-    assert same(weights(runner), weights(clean))
+    assert_equal(weights(runner), weights(clean))
 
 
 def test_a_step_left_out_is_as_if_its_image_were_not_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -39,7 +39,7 @@ def test_a_step_left_out_is_as_if_its_image_were_not_there(tmp_path: Path, capsy
     without.points = torch.cat([without.points[:3], without.points[4:]])
     clean = guarded_runner(tmp_path / 'clean', iterations=7, data=without)
     clean.train()
-    assert same(weights(runner), weights(clean))
+    assert_equal(weights(runner), weights(clean))
     printed = capsys.readouterr().out
     assert 'at iteration 4' in printed
     assert 'images/3.jpg' in printed
@@ -70,14 +70,14 @@ def test_other_hooks_see_the_losses_of_a_step_left_out(tmp_path: Path) -> None:
 
 
 def test_accumulated_gradient_is_dropped_with_a_bad_loss(tmp_path: Path) -> None:
-    options = {'optimizer': {'accumulative_counts': 2}, 'loss_guard': {'on_bad_loss': 'skip'}}
+    options = {'optim_wrapper': {'accumulative_counts': 2}, 'loss_guard': {'on_bad_loss': 'skip'}}
     runner = guarded_runner(tmp_path / 'skip', iterations=6, data=Points(changed={3: NAN}), **options)
     runner.train()
     without = Points()
     without.points = torch.cat([without.points[:2], without.points[4:]])
     clean = guarded_runner(tmp_path / 'clean', iterations=4, data=without, **options)
     clean.train()
-    assert same(weights(runner), weights(clean))
+    assert_equal(weights(runner), weights(clean))
 
 
 def test_gradients_that_overflow_are_left_to_the_loss_scaler(tmp_path: Path) -> None:

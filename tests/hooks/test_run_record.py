@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from guarded_run import AtIteration, Points, guarded_runner
 from mmengine.dataset import ConcatDataset, RepeatDataset
+from toy_run import AtIteration, Points, guarded_runner
 
 from armbench_mmdet import system
 from armbench_mmdet.datasets import ArmbenchDataset
@@ -24,8 +24,8 @@ def test_finished_run_says_what_it_was(tmp_path: Path) -> None:
     guarded_runner(tmp_path, iterations=2).train()
     written = record(tmp_path)
     assert written['schema_version'] == 1
-    assert (written['seed'], written['status'], written['message']) == (0, 'finished', None)
-    assert written['config'].endswith('guarded.py')
+    assert (written['seed'], written['status'], written['message']) == (3, 'finished', None)
+    assert written['config'].endswith('toy.py')
     (attempt,) = written['attempts']
     assert (attempt['start_iter'], attempt['end_iter'], attempt['world_size']) == (0, 2, 1)
     assert attempt['started'] <= attempt['ended']
