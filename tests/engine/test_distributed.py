@@ -59,17 +59,18 @@ def stop_by_signal(count: int, folder: Path) -> None:
     assert read_checkpoint(folder / 'signal/interrupted.pth')['meta']['iter'] == 2
 
 
-def everything(count: int, folder: str) -> None:
-    own = Path(folder) / str(count)
+def everything(count: int, folder: Path) -> None:
+    torch.distributed.init_process_group('gloo')
     agree(count)
-    train(count, own)
-    stop_by_loss(count, own)
-    stop_by_signal(count, own)
+    train(count, folder)
+    stop_by_loss(count, folder)
+    stop_by_signal(count, folder)
 
 
 @pytest.mark.slow
 def test_processes_agree_and_together_train_what_one_does(tmp_path: Path) -> None:
-    in_processes([1, 2, 4], __file__, 'everything', tmp_path)
+    for count in (1, 2, 4):
+        assert in_processes(count, tmp_path / str(count), everything, count, tmp_path / str(count))
     alone = torch.load(tmp_path / '1/weights_0.pth')
     for rank in range(2):
         shared = torch.load(tmp_path / f'2/weights_{rank}.pth')

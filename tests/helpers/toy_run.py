@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -238,18 +239,30 @@ def weights(runner: ArmbenchRunner) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def history_of(log_scalars: dict[str, Any]) -> dict[str, list[float]]:
+    """Every value that a message hub has logged, but for times."""
+    return {name: buffer.data[0].tolist() for name, buffer in log_scalars.items() if 'time' not in name}
+
+
 def state_of(runner: ArmbenchRunner) -> dict[str, Any]:
     """All that must be equal in two runs that are the same."""
-    history = {
-        name: buffer.data[0].tolist() for name, buffer in runner.message_hub.log_scalars.items() if 'time' not in name
-    }
     return {
         'weights': weights(runner),
         'optimizer': runner.optim_wrapper.state_dict(),
         'schedulers': [scheduler.state_dict() for scheduler in runner.param_schedulers],
-        'history': history,
+        'history': history_of(runner.message_hub.log_scalars),
         'best': runner.message_hub.get_info('best_score', None),
     }
+
+
+def logged(work_dir: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Rows of the log by kind and step; later ones win, and times and memory are left out."""
+    rows = {}
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for row in map(json.loads, file.read_text().splitlines()):
+            kind = 'val' if any('/' in key for key in row) else 'train'
+            rows[kind, row['step']] = {k: v for k, v in row.items() if 'time' not in k and 'memory' not in k}
+    return rows
 
 
 def assert_equal(first: Any, second: Any, where: str = '') -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mmengine.config import Config
-from toy_run import assert_equal, by_epoch, run, state_of, toy_config
+from toy_run import assert_equal, by_epoch, logged, run, state_of, toy_config
 
 from armbench_mmdet.engine.checkpoints import load_weights, read_checkpoint
 from armbench_mmdet.errors import InputError
@@ -44,17 +43,6 @@ KINDS: dict[str, Callable[[Config], Config]] = {
     'epochs': by_epoch,
     'within epochs': saved_within_epochs,
 }
-
-
-def logged(work_dir: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Rows of the log by kind and step; later ones win, and times are left out."""
-    rows = {}
-    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            row = json.loads(line)
-            kind = 'val' if 'toy/score' in row else 'train'
-            rows[kind, row['step']] = {key: value for key, value in row.items() if 'time' not in key}
-    return rows
 
 
 def validations(runner: Any) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from untrained_models import untrained
+from small_models import untrained
 
 
 @pytest.fixture(scope='session')

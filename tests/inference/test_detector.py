@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as mask_api
-from untrained_models import untrained
+from small_models import untrained
 
 import armbench_mmdet
 from armbench_mmdet.errors import InputError

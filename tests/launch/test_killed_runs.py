@@ -2,40 +2,110 @@
 
 from __future__ import annotations
 
-import json
+import io
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from killed_run import ITERATIONS, live
-from toy_run import assert_equal
+import torch
+from mmengine.config import Config
+from processes import in_processes
+from small_models import tiny_config
+from toy_run import assert_equal, history_of, logged
 
-from armbench_mmdet.engine.checkpoints import read_checkpoint
+from armbench_mmdet.engine import ArmbenchRunner
+from armbench_mmdet.engine.checkpoints import latest_checkpoint, read_checkpoint
+from armbench_mmdet.engine.distributed import joined_processes
+from armbench_mmdet.launch import set_resume, train
 
+HOOKS = ('before_train_epoch', 'before_train_iter', 'after_train_iter', 'before_val', 'after_val_iter')
+ITERATIONS, SAVE_EVERY, VALIDATE_EVERY = 12, 3, 6
 DEATHS = 5
+
+
+def config_of(root: Path, work_dir: Path, workers: int, processes: int) -> Config:
+    """The minibench Mask R-CNN on small images, with everything random in it."""
+    config = tiny_config(root, work_dir, ITERATIONS)
+    config.train_cfg.val_interval = VALIDATE_EVERY
+    config.default_hooks.checkpoint.interval = SAVE_EVERY
+    config.default_hooks.logger.interval = 1
+    if processes == 1:
+        config.optim_wrapper.accumulative_counts = 2  # checkpoints at odd iterations hold half a step
+    config.model.backbone.base_channels = 8
+    config.model.backbone.init_cfg = None
+    config.model.neck.in_channels = [8, 16, 32, 64]
+    config.train_dataloader.update(num_workers=workers)
+    for loader in (config.train_dataloader, config.val_dataloader):
+        next(step for step in loader.dataset.pipeline if step.type == 'LazyResize').scale = (128, 104)
+    return config
+
+
+class Moments:
+    """Counts what a run does, and ends its process at one of these moments."""
+
+    def __init__(self, last: int, diary: Path) -> None:
+        self.left = last
+        self.diary = diary
+
+    def pass_by(self, what: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            with self.diary.open('a') as file:
+                file.write(what + '\n')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self) -> None:
+        """Stand beside hooks, and inside and between the steps of writing a file."""
+        call_hook, fsync, replace, save = ArmbenchRunner.call_hook, os.fsync, os.replace, torch.save
+
+        def hooked(runner: Any, fn_name: str, **kwargs: Any) -> None:
+            call_hook(runner, fn_name, **kwargs)
+            if fn_name in HOOKS:
+                self.pass_by(fn_name)
+
+        def synced(descriptor: int) -> None:
+            self.pass_by('before a sync')
+            fsync(descriptor)
+
+        def replaced(source: Path, target: Path) -> None:
+            self.pass_by(f'before a rename to {Path(target).suffix}')
+            replace(source, target)
+            self.pass_by(f'after a rename to {Path(target).suffix}')
+
+        def saved(content: Any, stream: Any) -> None:
+            whole = io.BytesIO()
+            save(content, whole)
+            half = len(whole.getvalue()) // 2
+            stream.write(whole.getvalue()[:half])
+            stream.flush()
+            self.pass_by('half-way through a file')
+            stream.write(whole.getvalue()[half:])
+
+        ArmbenchRunner.call_hook = hooked  # type: ignore[method-assign]
+        os.fsync, os.replace, torch.save = synced, replaced, saved
+
+
+def live(root: Path, work_dir: Path, workers: int, processes: int, moment: int | None) -> None:
+    """Train in each of the processes, or go on where a run was killed; the first may kill itself at a moment."""
+    if moment is not None and os.environ['RANK'] == '0':
+        Moments(moment, work_dir / 'deaths.txt').watch()
+    config = config_of(root, work_dir, workers, processes)
+    if latest_checkpoint(work_dir) is not None:
+        set_resume(config, 'auto')
+    with joined_processes(config, 'pytorch' if processes > 1 else 'none'):
+        train(config)
 
 
 def outcome(work_dir: Path) -> dict[str, Any]:
     """All that a finished run leaves behind, but for times."""
     checkpoint = read_checkpoint(work_dir / f'iter_{ITERATIONS}.pth')
-    history = {
-        name: buffer.data[0].tolist()
-        for name, buffer in checkpoint['message_hub']['log_scalars'].items()
-        if 'time' not in name
-    }
-    rows = {}
-    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            row = json.loads(line)
-            kind = 'val' if 'coco/segm_mAP' in row else 'train'
-            rows[kind, row['step']] = {
-                key: value for key, value in row.items() if 'time' not in key and 'memory' not in key
-            }
     return {
         **{key: checkpoint[key] for key in ('state_dict', 'optimizer', 'param_schedulers')},
-        'history': history,
-        'rows': rows,
+        'history': history_of(checkpoint['message_hub']['log_scalars']),
+        'rows': logged(work_dir),
         'best': {path.name: read_checkpoint(path)['state_dict'] for path in work_dir.glob('best_*.pth')},
         'files': sorted(path.name for path in work_dir.iterdir() if path.name.endswith(('.pth', '.sha256', '.draft'))),
     }
@@ -47,7 +117,7 @@ def uninterrupted(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory
     outcomes = {}
     for processes in (1, 2):
         work_dir = tmp_path_factory.mktemp(f'whole_{processes}')
-        assert live(minibench_root, work_dir, processes=processes)
+        assert in_processes(processes, work_dir, live, minibench_root, work_dir, 0, processes, None)
         outcomes[processes] = outcome(work_dir)
     return outcomes
 
@@ -57,10 +127,11 @@ def uninterrupted(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory
 def test_killed_and_resumed_is_never_killed(
     workers: int, processes: int, seed: int, uninterrupted: dict, minibench_root: Path, tmp_path: Path
 ) -> None:
-    draw = random.Random(seed)
-    deaths = 0
-    while not live(minibench_root, tmp_path, workers, processes, draw.randint(8, 50) if deaths < DEATHS else None):
-        deaths += 1
+    draw, deaths, is_finished = random.Random(seed), 0, False
+    while not is_finished:
+        moment = draw.randint(8, 50) if deaths < DEATHS else None
+        is_finished = in_processes(processes, tmp_path, live, minibench_root, tmp_path, workers, processes, moment)
+        deaths += not is_finished
     diary = (tmp_path / 'deaths.txt').read_text().splitlines()
     assert len(diary) == deaths == DEATHS, diary
     assert any('file' in moment or 'sync' in moment or 'rename' in moment for moment in diary), diary

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from small_models import tiny_config
 
 from armbench_mmdet import configs
 from armbench_mmdet.datasets import SUBSETS
@@ -16,27 +16,6 @@ from armbench_mmdet.engine.checkpoints import find_checkpoint, load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.launch import chosen_subsets, evaluate, on_data, selftest, train
-from armbench_mmdet.transforms import LoadPolygons
-
-REPO = Path(__file__).resolve().parents[2]
-LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
-
-
-_runs = itertools.count()
-
-
-def tiny_config(root: Path, work_dir: Path, iterations: int = 2) -> Config:
-    """The minibench Mask R-CNN, cut down to a couple of iterations without data-loading processes."""
-    config = configs.load_config(LEAF)
-    configs.set_data_root(config, root)
-    configs.set_work_dir(config, work_dir)
-    config.experiment_name = f'run-{next(_runs)}'  # two of one name in one second would share a visualizer
-    config.train_cfg.update(max_iters=iterations, val_interval=iterations)
-    config.default_hooks.checkpoint.interval = iterations
-    config.param_scheduler = config.param_scheduler[:1]
-    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
-    return config
 
 
 @pytest.fixture(scope='module')
@@ -45,11 +24,6 @@ def run(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     config = tiny_config(minibench_root, work_dir)
     train(config)
     return config, work_dir
-
-
-def test_checkpoint_is_found_in_its_run_folder(run: tuple[Config, Path]) -> None:
-    _, work_dir = run
-    assert find_checkpoint(work_dir).name == 'iter_2.pth'
 
 
 def test_same_seed_gives_the_same_weights(run: tuple[Config, Path], minibench_root: Path, tmp_path: Path) -> None:
@@ -86,20 +60,13 @@ OWN_FILES = [
     ({'subset': SUBSETS[2]}, None, 'test', ''),
     ({'ann_file': f'{SUBSETS[1]}/val.json'}, SUBSETS[0], None, 'its own ann_file'),
     ({'ann_file': f'{SUBSETS[1]}/val.json'}, None, 'test', 'its own ann_file'),
-    (
-        {'type': 'RepeatDataset', 'times': 1, 'dataset': {'type': 'ArmbenchDataset'}},
-        SUBSETS[0],
-        None,
-        'its own dataset',
-    ),
+    ({'type': 'RepeatDataset', 'dataset': {'type': 'ArmbenchDataset'}}, SUBSETS[0], None, 'its own dataset'),
     ({'type': 'ConcatDataset', 'datasets': [{}]}, None, 'val', 'its own datasets'),
 ]
 
 
 @pytest.mark.parametrize(('settings', 'subset', 'split', 'message'), OWN_FILES)
-def test_a_config_with_files_of_its_own_is_tested_on_these(
-    run: tuple[Config, Path], tmp_path: Path, settings: dict, subset: str | None, split: str | None, message: str
-) -> None:
+def test_a_config_with_files_of_its_own_is_tested_on_these(run, tmp_path, settings, subset, split, message) -> None:
     config = copy.deepcopy(run[0])
     dataset = config.test_dataloader.dataset
     dataset.update(settings)
@@ -114,10 +81,8 @@ def test_a_config_with_files_of_its_own_is_tested_on_these(
     assert read_result(tmp_path / f'{name.parent}_{name.stem}.json') == results[str(name.parent)]
 
 
-def test_missing_subset_is_reported_and_left_out(
-    run: tuple[Config, Path], minibench_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    config, work_dir = run
+def test_missing_subset_is_reported_and_left_out(run, minibench_root: Path, tmp_path: Path, capsys) -> None:
+    work_dir = run[1]
     partial = tmp_path / 'partial'
     partial.mkdir()
     (partial / SUBSETS[0]).symlink_to(minibench_root / SUBSETS[0])
@@ -141,9 +106,7 @@ def test_checkpoint_of_another_model_is_refused(run: tuple[Config, Path], tmp_pa
         evaluate(config, tmp_path / 'coco.pth', SUBSETS[:1], 'test', tmp_path)
 
 
-def test_console_has_no_noise_and_the_log_file_has_everything(
-    minibench_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
+def test_console_has_no_noise_and_the_log_file_has_everything(minibench_root: Path, tmp_path: Path, capfd) -> None:
     train(tiny_config(minibench_root, tmp_path, iterations=1))
     printed = ''.join(capfd.readouterr())
     for noise in ('mmengine - INFO', 'Hooks will be executed', 'paramwise_options', 'OneDL', 'Warning', 'warning:'):
@@ -153,19 +116,7 @@ def test_console_has_no_noise_and_the_log_file_has_everything(
     assert 'System environment' in log
 
 
-def test_selftest_passes_on_every_subset_and_catches_a_shifted_label(
-    minibench_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_selftest_passes_on_every_subset(minibench_root: Path, tmp_path: Path) -> None:
     config = tiny_config(minibench_root, tmp_path)
     for subset in SUBSETS:
         assert selftest(config, subset, 'test').startswith(f'{subset} test: the ground truth of ')
-    original = LoadPolygons.transform
-
-    def shifted(self: LoadPolygons, results: dict) -> dict:
-        results = original(self, results)
-        results['gt_bboxes_labels'] = results['gt_bboxes_labels'] - 1
-        return results
-
-    monkeypatch.setattr(LoadPolygons, 'transform', shifted)
-    with pytest.raises(InputError, match='lost at labels'):
-        selftest(config, SUBSETS[0], 'test')

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_runs import tiny_config
+from small_models import tiny_config
 
 from armbench_mmdet.engine.checkpoints import find_checkpoint
 from armbench_mmdet.errors import InputError
@@ -63,9 +63,7 @@ def test_wrapped_data_is_trained_recorded_and_resumed(name: str, minibench_root:
     assert [attempt.start_iter for attempt in record.attempts] == [0, 1]
 
 
-def test_a_validation_set_in_a_wrapper_is_rehearsed(
-    minibench_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_validation_set_in_a_wrapper_is_rehearsed(minibench_root: Path, tmp_path: Path, capsys) -> None:
     config = tiny_config(minibench_root, tmp_path, 1)
     config.val_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=config.val_dataloader.dataset)
     train(config)
