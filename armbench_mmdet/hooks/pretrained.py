@@ -29,16 +29,24 @@ class LoadingPlan:
     Attributes:
         loaded: Number of tensors taken from the checkpoint.
         class_head: Tensors that start afresh, having a row for every class: their shape and ours.
-        their_classes: The number of classes of the checkpoint, None where no tensor tells.
         allowed: Further tensors that differ as the user has allowed, and how they do.
         refused: The tensors that differ and must not.
     """
 
     loaded: int = 0
     class_head: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
-    their_classes: int | None = None
     allowed: dict[str, str] = field(default_factory=dict)
     refused: WeightComparison = field(default_factory=WeightComparison)
+
+    def table(self, source: str) -> str:
+        """The plan as a few lines of text."""
+        rows = [('loaded', f'{self.loaded} tensors', '')]
+        for name, (theirs, ours) in self.class_head.items():
+            rows.append(('starts afresh', name, f'{_shape(theirs)} → {_shape(ours)}, one row a class'))
+        rows += [('differs, allowed', name, why) for name, why in self.allowed.items()]
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        lines = [f'  {state:{widths[0]}}  {name:{widths[1]}}  {why}'.rstrip() for state, name, why in rows]
+        return '\n'.join([f'weights from {source}', *lines])
 
 
 def plan_loading(
@@ -62,13 +70,11 @@ def plan_loading(
     }
     shared = [counts for counts in candidates.values() if counts]
     common = set.intersection(*shared) if shared else set()
-    plan.their_classes = min(common) if common else None
 
     def is_allowed(name: str, what: str) -> bool:
-        if any(re.search(pattern, name) for pattern in allow):
+        if is_it := any(re.search(pattern, name) for pattern in allow):
             plan.allowed[name] = what
-            return True
-        return False
+        return is_it
 
     for name, (theirs, ours) in comparison.mismatched.items():
         if candidates[name] & common:
@@ -109,17 +115,6 @@ def _shape(shape: tuple[int, ...]) -> str:
     return '×'.join(map(str, shape)) or 'scalar'
 
 
-def loading_table(plan: LoadingPlan, source: str) -> str:
-    """The plan as a few lines of text."""
-    rows = [('loaded', f'{plan.loaded} tensors', '')]
-    for name, (theirs, ours) in plan.class_head.items():
-        rows.append(('starts afresh', name, f'{_shape(theirs)} → {_shape(ours)}, one row a class'))
-    rows += [('differs, allowed', name, why) for name, why in plan.allowed.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    lines = [f'  {state:{widths[0]}}  {name:{widths[1]}}  {why}'.rstrip() for state, name, why in rows]
-    return '\n'.join([f'weights from {source}', *lines])
-
-
 @HOOKS.register_module()
 class PretrainedReportHook(Hook):
     """Prints what ``load_from`` gives the model, and stops if it is not what fine-tuning should give.
@@ -153,7 +148,7 @@ class PretrainedReportHook(Hook):
         if runner._resume:
             plan.refused.mismatched |= plan.class_head
         elif plan.refused.is_exact:
-            runner.logger.info(loading_table(plan, source))
+            runner.logger.info(plan.table(source))
         if not plan.refused.is_exact:
             remedy = 'Resume with the config the run was started with.' if runner._resume else self._remedy(plan)
             raise InputError(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from processes import in_processes
 from toy_run import AtIteration, Points, guarded_runner, weights
 
+from armbench_mmdet.engine import ArmbenchRunner
 from armbench_mmdet.engine.checkpoints import read_checkpoint
-from armbench_mmdet.engine.distributed import gathered, largest, total
+from armbench_mmdet.engine.distributed import gathered, joined_processes, largest, total
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError
 
@@ -30,41 +33,35 @@ def agree(count: int) -> None:
         assert gathered(list(dealt)[rank::count], 7) == ([] if rank else list(range(7)))
 
 
-def train(count: int, folder: Path) -> None:
-    options = dict(batch_size=IMAGES_A_STEP // count, launcher='pytorch', data=Points(count=24, changed=BAD))
-    runner = guarded_runner(folder / 'skip', 5, loss_guard={'on_bad_loss': 'skip'}, **options)
-    assert isinstance(runner.model, MMDistributedDataParallel)
-    runner.train()
-    torch.save(weights(runner), folder / f'weights_{torch.distributed.get_rank()}.pth')
-
-
-def stop_by_loss(count: int, folder: Path) -> None:
-    options = dict(batch_size=IMAGES_A_STEP // count, launcher='pytorch', data=Points(count=24, changed=BAD))
-    runner = guarded_runner(folder / 'stop', 5, **options)
-    with pytest.raises(InputError) as caught, explained_failures(runner):
-        runner.train()
-    (folder / f'message_{torch.distributed.get_rank()}').write_text(str(caught.value))
-
-
-def stop_by_signal(count: int, folder: Path) -> None:
-    def signal_last() -> None:
-        if torch.distributed.get_rank() == count - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    runner = guarded_runner(folder / 'signal', 5, launcher='pytorch', hooks=[AtIteration(2, signal_last)])
-    with pytest.raises(SystemExit) as caught:
-        runner.train()
-    assert caught.value.code == 143
-    torch.distributed.barrier()
-    assert read_checkpoint(folder / 'signal/interrupted.pth')['meta']['iter'] == 2
+def share(count: int, folder: Path, **options: Any) -> ArmbenchRunner:
+    """The run of this process: four images a step in all."""
+    images = Points(count=24, changed=BAD)
+    return guarded_runner(folder, 5, data=images, batch_size=IMAGES_A_STEP // count, launcher='pytorch', **options)
 
 
 def everything(count: int, folder: Path) -> None:
-    torch.distributed.init_process_group('gloo')
-    agree(count)
-    train(count, folder)
-    stop_by_loss(count, folder)
-    stop_by_signal(count, folder)
+    """Runs in every process."""
+    config = Config()
+    with joined_processes(config, 'pytorch'):
+        agree(count)
+        wrapper = {'model_wrapper_cfg': config.model_wrapper_cfg}
+        runner = share(count, folder / 'skip', loss_guard={'on_bad_loss': 'skip'}, **wrapper)
+        assert isinstance(runner.model, MMDistributedDataParallel)
+        runner.train()
+        torch.save(weights(runner), folder / f'weights_{runner.rank}.pth')
+
+        runner = share(count, folder / 'stop', **wrapper)
+        with pytest.raises(InputError) as failed, explained_failures(runner):
+            runner.train()
+        (folder / f'message_{runner.rank}').write_text(str(failed.value))
+
+        signal_last = AtIteration(2, lambda: runner.rank == count - 1 and os.kill(os.getpid(), signal.SIGTERM))
+        runner = share(count, folder / 'signal', hooks=[signal_last], **wrapper)
+        with pytest.raises(SystemExit) as stopped:
+            runner.train()
+        assert stopped.value.code == 143
+        torch.distributed.barrier()
+        assert read_checkpoint(folder / 'signal/interrupted.pth')['meta']['iter'] == 2
 
 
 @pytest.mark.slow

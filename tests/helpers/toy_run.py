@@ -150,7 +150,6 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
             default_scope='mmdet',
             work_dir=str(work_dir),
             model=dict(type='ToyModel'),
-            model_wrapper_cfg=dict(device_ids=None),
             train_dataloader=loader,
             val_dataloader={**loader, 'sampler': dict(type='DefaultSampler', shuffle=False)},
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=12, val_interval=3),

@@ -43,19 +43,22 @@ def runner_of(folder: Path) -> Any:
     return types.SimpleNamespace(test_loop=types.SimpleNamespace(dataloader=types.SimpleNamespace(dataset=dataset)))
 
 
+def draw(tmp_path: Path, *samples: DetDataSample, draw: bool = True) -> Path:
+    """Draw a batch of test images; returns the folder of the pictures."""
+    hook = PicturesHook(draw=draw, test_out_dir=str(tmp_path / 'shown'))
+    hook.after_test_iter(runner_of(tmp_path), 0, None, samples)
+    hook.after_test_epoch(None)
+    return tmp_path / 'shown'
+
+
 @pytest.mark.parametrize('masks', ['tensor', 'runs'])
 @pytest.mark.parametrize(
     ('size', 'truth_size'),
     [((800, 1000), (400, 500)), ((128, 160), (256, 320)), ((900, 50), None), ((77, 801), (40, 416))],
 )
-def test_a_photo_of_any_size_gets_its_picture(
-    tmp_path: Path, size: tuple[int, int], truth_size: tuple[int, int] | None, masks: str
-) -> None:
-    sample = sample_of(tmp_path / 'images/a.jpg', size, masks, truth_size)
-    PicturesHook(draw=True, test_out_dir=str(tmp_path / 'shown')).after_test_iter(
-        runner_of(tmp_path), 0, None, [sample]
-    )
-    picture = cv2.imread(str(tmp_path / 'shown/a.jpg'))
+def test_a_photo_of_any_size_gets_its_picture(tmp_path: Path, size, truth_size, masks: str) -> None:
+    shown = draw(tmp_path, sample_of(tmp_path / 'images/a.jpg', size, masks, truth_size))
+    picture = cv2.imread(str(shown / 'a.jpg'))
     panels = 2 if truth_size else 1
     assert picture.shape[0] / (picture.shape[1] / panels) == pytest.approx(size[0] / size[1], rel=0.05)
     guessed = picture[:, -picture.shape[1] // panels :]
@@ -75,31 +78,26 @@ PLACES = [
 @pytest.mark.parametrize(('images', 'places'), PLACES)
 def test_every_image_has_a_place_of_its_own(tmp_path: Path, images: list[str], places: list[str]) -> None:
     (tmp_path / 'images').mkdir()
-    samples = [sample_of(tmp_path / image, (40, 60)) for image in images]
-    hook = PicturesHook(draw=True, test_out_dir=str(tmp_path / 'shown'))
-    hook.after_test_iter(runner_of(tmp_path), 0, None, samples)
-    written = [path.relative_to(tmp_path / 'shown').as_posix() for path in (tmp_path / 'shown').rglob('*.*')]
-    assert sorted(written) == places
+    shown = draw(tmp_path, *(sample_of(tmp_path / image, (40, 60)) for image in images))
+    assert sorted(path.relative_to(shown).as_posix() for path in shown.rglob('*.*')) == places
 
 
-def test_the_place_is_printed_and_nothing_is_drawn_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_place_is_printed_and_nothing_is_drawn_unasked(tmp_path: Path, monkeypatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(prediction_pictures, 'print_log', lambda text, *_, **__: said.append(text))
     sample = sample_of(tmp_path / 'images/a.jpg', (40, 60))
-    for draw in (False, True):
-        hook = PicturesHook(draw=draw, test_out_dir=str(tmp_path / 'shown'))
-        hook.after_test_iter(runner_of(tmp_path), 0, None, [sample])
-        hook.after_test_epoch(None)
-        assert (tmp_path / 'shown').exists() is draw
-        assert said == ([f'pictures: {tmp_path / "shown"}'] if draw else [])
+    assert not draw(tmp_path, sample, draw=False).exists()
+    assert said == []
+    shown = draw(tmp_path, sample)
+    assert shown.exists()
+    assert said == [f'pictures: {shown}']
 
 
 def test_validation_shows_every_so_many_iterations(tmp_path: Path) -> None:
     shown: list[tuple[int, tuple[int, ...]]] = []
     runner = runner_of(tmp_path)
     runner.iter, runner.val_loop = 4, runner.test_loop
-    add_image = lambda name, image, step: shown.append((step, image.shape))  # noqa: E731
-    runner.visualizer = types.SimpleNamespace(add_image=add_image)
+    runner.visualizer = types.SimpleNamespace(add_image=lambda _, image, step: shown.append((step, image.shape)))
     hook = PicturesHook(draw=True, interval=3)
     sample = sample_of(tmp_path / 'images/a.jpg', (800, 900), truth_size=(80, 90))
     for batch in range(6):

@@ -97,61 +97,53 @@ def test_images_of_more_instances_than_count_score_what_is_attainable(
     assert ('no prediction of this set can score more' in str(done)) == (attainable < 1)
 
 
-def each_instance(change):
-    def fault(dataset):
-        for record in dataset.records:
-            for instance in record['instances']:
-                change(instance)
-
-    return fault
-
-
-def shift_label(instance):
+def shift_label(record: dict, instance: dict) -> None:
     instance['bbox_label'] = (instance['bbox_label'] + 1) % 2
 
 
-def rectangle(instance):
+def rectangle(record: dict, instance: dict) -> None:
     x0, y0, x1, y1 = instance['bbox']
     instance['mask'] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
 
 
-def swap_mask_axes(instance):
-    polygon = instance['mask'][0]
-    instance['mask'] = [[c for x, y in zip(polygon[::2], polygon[1::2], strict=True) for c in (y, x)]]
+def swap_mask_axes(record: dict, instance: dict) -> None:
+    instance['mask'] = [np.array(instance['mask'][0]).reshape(-1, 2)[:, ::-1].ravel().tolist()]
 
 
-def swap_box_axes(instance):
+def swap_box_axes(record: dict, instance: dict) -> None:
     x0, y0, x1, y1 = instance['bbox']
     instance['bbox'] = [y0, x0, y1, x1]
 
 
-def wrong_size(dataset):
-    for record in dataset.records:
-        record['loaded_shape'] = (WIDTH, HEIGHT)
+def wrong_size(record: dict, instance: dict) -> None:
+    record['loaded_shape'] = (WIDTH, HEIGHT)
 
 
-def lost_instances(dataset):
-    for record in dataset.records:
-        del record['instances'][0]
+def lost_instances(record: dict, instance: dict) -> None:
+    record['instances'] = record['instances'][1:]
 
 
 FAULTS = {
-    'label shift': (each_instance(shift_label), 'lost at labels'),
-    'rectangles': (each_instance(rectangle), 'lost at masks'),
-    'wrong size': (wrong_size, r'lost at image size: \(140, 90\)'),
-    'swapped mask axes': (each_instance(swap_mask_axes), 'lost at masks'),
-    'swapped box axes': (each_instance(swap_box_axes), 'lost at boxes'),
-    'lost instances': (lost_instances, 'the data set must give every instance'),
+    shift_label: 'lost at labels',
+    rectangle: 'lost at masks',
+    wrong_size: r'lost at image size: \(140, 90\)',
+    swap_mask_axes: 'lost at masks',
+    swap_box_axes: 'lost at boxes',
+    lost_instances: 'the data set must give every instance',
 }
 
 
-@pytest.mark.parametrize('name', FAULTS)
-def test_each_injected_fault_is_caught_at_its_step(sound, name):
-    dataset, truth = sound
-    fault, message = FAULTS[name]
-    fault(dataset)
+def inject(fault, dataset: FewImages) -> None:
+    for record in dataset.records:
+        for instance in record['instances']:
+            fault(record, instance)
+
+
+@pytest.mark.parametrize(('fault', 'message'), FAULTS.items(), ids=lambda value: getattr(value, '__name__', ''))
+def test_each_injected_fault_is_caught_at_its_step(sound, fault, message):
+    inject(fault, sound[0])
     with pytest.raises(InputError, match=message):
-        run_selftest(dataset, truth)
+        run_selftest(*sound)
 
 
 def test_a_fault_behind_all_checked_steps_is_caught_by_the_score(sound, monkeypatch):
@@ -167,17 +159,13 @@ def test_an_image_of_which_the_data_set_left_something_out_is_not_used(sound):
     assert run_selftest(dataset, truth).images == 2
 
 
-def runner_with(dataset, truth):
-    metric = ArmbenchMetric(ground_truth=truth)
-    loader = types.SimpleNamespace(dataset=dataset)
-    loop = types.SimpleNamespace(dataloader=loader, evaluator=types.SimpleNamespace(metrics=[metric]))
-    return types.SimpleNamespace(val_loop=loop)
-
-
 def test_the_hook_stops_training(sound):
     dataset, truth = sound
-    MetricSelfTestHook().before_train(runner_with(dataset, truth))
-    each_instance(shift_label)(dataset)
+    evaluator = types.SimpleNamespace(metrics=[ArmbenchMetric(ground_truth=truth)])
+    loop = types.SimpleNamespace(dataloader=types.SimpleNamespace(dataset=dataset), evaluator=evaluator)
+    runner = types.SimpleNamespace(val_loop=loop)
+    MetricSelfTestHook().before_train(runner)
+    inject(shift_label, dataset)
     with pytest.raises(InputError, match='lost at labels'):
-        MetricSelfTestHook().before_train(runner_with(dataset, truth))
+        MetricSelfTestHook().before_train(runner)
     MetricSelfTestHook().before_train(types.SimpleNamespace(val_loop=None))

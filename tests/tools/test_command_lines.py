@@ -1,7 +1,8 @@
-"""The command lines as users start them: their exit status and their one message."""
+"""The command lines as users start them: their exit status, what they print and what they leave."""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -9,6 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_models import write_weights
+from synthetic_runs import record
+
+import armbench_cli
+from armbench_mmdet.configs import load_config
 
 REPO = Path(__file__).resolve().parents[2]
 LEAF = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
@@ -88,6 +94,11 @@ def test_wrong_usage_is_one_message_and_status_2(tool: str, arguments: list[str]
     assert 'Traceback' not in done.stderr
 
 
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(load_config(REPO / LEAF), tmp_path_factory.mktemp('weights') / 'random.pth')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'message'),
@@ -102,10 +113,14 @@ def test_wrong_usage_is_one_message_and_status_2(tool: str, arguments: list[str]
         ('sweep', [SPACE, '--study', 'a/b'], '--study must be letters'),
         ('sweep', ['configs/_base_/schedules/1x.py'], 'search space must be free of problems'),
         ('report', ['nowhere'], 'work dir must be an existing folder'),
+        ('infer', [LEAF, '{weights}', 'nowhere.jpg'], 'nowhere.jpg: no such file or folder'),
+        ('infer', [LEAF, '{weights}', 'pyproject.toml'], 'got none of 1 that is: pyproject.toml'),
+        ('infer', [LEAF, '{weights}', 'docs', '--device', 'cuda:99'], 'device must be'),
     ],
 )
-def test_bad_input_is_one_message_and_status_2(tool: str, arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = start(tool, *arguments, '--out' if tool == 'report' else '--work-dir', tmp_path / 'run')
+def test_bad_input_is_one_message_and_status_2(tool: str, arguments, message: str, weights: Path, tmp_path) -> None:
+    words = [word.format(weights=weights) for word in arguments]
+    done = start(tool, *words, '--out' if tool in ('report', 'infer') else '--work-dir', tmp_path / 'run')
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert 'Traceback' not in done.stderr
@@ -114,9 +129,36 @@ def test_bad_input_is_one_message_and_status_2(tool: str, arguments: list[str], 
     assert tool != 'report' or not (tmp_path / 'run').exists()
 
 
-def test_waiting_threads_sleep_unless_the_user_wants_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    import armbench_cli
+@pytest.mark.slow
+def test_infer_predicts_a_folder_and_names_a_broken_image(weights: Path, minibench_root: Path, tmp_path: Path) -> None:
+    (tmp_path / 'broken.jpg').touch()
+    folder = minibench_root / 'zoomed-out-tote-transfer-set/images'
+    options = ('--out', tmp_path / 'out', '--score-threshold', '0.3', '--batch-size', '2', '--device', 'cpu')
+    done = start('infer', LEAF, weights, folder, tmp_path / 'broken.jpg', *options)
+    assert done.returncode == 0, done.stderr
+    images = len(list(folder.iterdir()))
+    assert f'{images} images predicted, 1 left out' in done.stdout
+    assert 'broken.jpg: image must be readable, got an empty file' in done.stderr
+    assert f'{images + 1}/{images + 1}' in done.stderr
+    for noise in ('Warning', 'warning', 'OneDL', 'mmengine - '):
+        assert noise not in done.stderr + done.stdout
+    index = json.loads((tmp_path / 'out/images.json').read_text())
+    assert all((tmp_path / 'out' / image['overlay']).is_file() for image in index['images'])
 
+
+@pytest.mark.slow
+def test_an_unfinished_run_is_reported_and_the_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/record.json').write_text(json.dumps(record('configs/gone.py', 'running')))
+    done = start('report', tmp_path / 'run', tmp_path / 'nowhere', '--out', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    assert "note: work dir must be an existing folder, got '" in done.stdout
+    assert "note: run: the run did not finish; its record says 'unfinished'" in done.stdout
+    assert f'report: {tmp_path / "out" / "report.html"}' in done.stdout.splitlines()
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'report.html', 'results.md', 'results.csv'}
+
+
+def test_waiting_threads_sleep_unless_the_user_wants_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     armbench_cli.set_environment()
     assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'
