@@ -38,20 +38,9 @@ def seed_generators(*key: int) -> None:
         torch.cuda.manual_seed(int(words[2]))
 
 
-def seed_sample(seed: int, epoch: int, position: int) -> None:
-    """Seed what the transforms of one sample draw.
-
-    Args:
-        seed: Of the run.
-        epoch: How often the sampler started anew.
-        position: Of the sample in what the sampler has drawn since then, for all processes together.
-    """
-    seed_generators(seed, SAMPLE, epoch, position)
-
-
 class Draw(NamedTuple):
-    """A sample that a sampler drew, by its index, and where in its stream; see
-    :func:`~armbench_mmdet.engine.loops.seed_sample`.
+    """A sample that a sampler drew, by its index; how often the sampler had started anew, and how many it had drawn
+    since then, for all processes together.
     """
 
     sample: int
@@ -73,7 +62,7 @@ class SeededSamples(Dataset):
         """The sample of a draw, or of an index."""
         if not isinstance(item, Draw):
             return self._dataset[item]
-        seed_sample(self._seed, item.epoch, item.position)
+        seed_generators(self._seed, SAMPLE, item.epoch, item.position)
         return self._dataset[item.sample]
 
     def __len__(self) -> int:

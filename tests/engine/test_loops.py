@@ -3,15 +3,19 @@ from __future__ import annotations
 import pickle
 import random
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import BatchSampler
 
 from armbench_mmdet.engine.loops import Draw, PositionedBatches, SeededSamples, resumable
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.hooks.consistency import SeedingHook
 
 
 class Numbers:
@@ -73,9 +77,28 @@ def test_a_sample_depends_on_its_draw_alone() -> None:
     random.random()
     assert samples[Draw(2, 0, 5)] == first
     assert pickle.loads(pickle.dumps(samples))[Draw(2, 0, 5)] == first
-    others = {samples[Draw(2, 0, 6)], samples[Draw(2, 1, 5)], SeededSamples(Numbers(), seed=4)[Draw(2, 0, 5)]}
-    assert first not in others
-    assert len(others) == 3
+    others = [samples[Draw(2, 0, 6)], samples[Draw(2, 1, 5)], SeededSamples(Numbers(), seed=4)[Draw(2, 0, 5)]]
+    assert len({first, *others}) == 4
+
+
+def test_samples_iterations_validations_and_processes_draw_differently() -> None:
+    def runner(rank: int = 0, iteration: int = 0) -> Any:
+        return SimpleNamespace(rank=rank, seed=5 + rank, iter=iteration, _randomness_cfg={'diff_rank_seed': True})
+
+    samples, hook = SeededSamples(Numbers(), seed=5), SeedingHook()
+    actions = [
+        lambda: samples[Draw(0, 0, 0)],
+        lambda: hook.before_train_iter(runner(), 0),
+        lambda: hook.before_train_iter(runner(iteration=1), 0),
+        lambda: hook.before_train_iter(runner(rank=1), 0),
+        lambda: hook.before_val(runner()),
+    ]
+    drawn = []
+    for seed in [*actions, *actions]:
+        seed()
+        drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))  # noqa: NPY002
+    assert drawn[:5] == drawn[5:]
+    assert len({number for numbers in drawn for number in numbers}) == 15, 'nor do the generators repeat one another'
 
 
 def test_it_is_the_data_set_in_all_else() -> None:

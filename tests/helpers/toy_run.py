@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import random
@@ -25,6 +26,12 @@ from armbench_mmdet.engine import ArmbenchRunner
 from armbench_mmdet.launch import set_resume
 
 GUARDS = ('LossGuardHook', 'InterruptionHook', 'RunRecordHook', 'ResumeHook')
+EPOCHS = {  # changes that count a run in epochs, of batches of images of one orientation
+    'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=1, _delete_=True),
+    'train_dataloader.sampler.type': 'DefaultSampler',
+    'train_dataloader.batch_sampler': dict(type='AspectRatioBatchSampler'),
+    'default_hooks.checkpoint': dict(interval=1, by_epoch=True),
+}
 _runs = itertools.count()
 
 
@@ -170,16 +177,7 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
         filename=str(work_dir / 'toy.py'),
         format_python_code=False,  # a run writes it with every checkpoint
     )
-    config.merge_from_dict(changes)
-    return config
-
-
-def by_epoch(config: Config) -> Config:
-    """The same run counted in epochs, of batches of images of one orientation."""
-    config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=1)
-    config.train_dataloader.sampler.type = 'DefaultSampler'
-    config.train_dataloader.batch_sampler = dict(type='AspectRatioBatchSampler')
-    config.default_hooks.checkpoint.update(interval=1, by_epoch=True)
+    config.merge_from_dict(copy.deepcopy(changes))
     return config
 
 

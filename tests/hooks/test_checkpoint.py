@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmdet.registry import HOOKS
 from mmengine.config import Config
-from toy_run import AtIteration, assert_equal, by_epoch, run, state_of, toy_config
+from toy_run import EPOCHS, AtIteration, assert_equal, run, state_of, toy_config
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.hooks import AtomicCheckpointHook
@@ -32,7 +32,7 @@ def test_the_latest_the_one_before_and_the_best_are_kept(tmp_path: Path) -> None
 
 
 def test_epochs_are_counted_too(tmp_path: Path) -> None:
-    run(by_epoch(toy_config(tmp_path)))
+    run(toy_config(tmp_path, **EPOCHS))
     assert names(tmp_path, 'epoch_*.pth') == ['epoch_3.pth', 'epoch_4.pth']
 
 

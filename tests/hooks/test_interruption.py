@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_run import AtIteration, assert_equal, by_epoch, guarded_runner, run, state_of, toy_config
+from toy_run import EPOCHS, AtIteration, assert_equal, guarded_runner, run, state_of, toy_config
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.engine.failure import explained_failures
@@ -44,11 +44,11 @@ def test_signal_finishes_the_iteration_saves_and_tells_how_to_go_on(tmp_path, ca
     assert record['attempts'][0]['end_iter'] == 3
 
 
-@pytest.mark.parametrize('counted', [lambda config: config, by_epoch], ids=['iterations', 'epochs'])
+@pytest.mark.parametrize('counted', [{}, EPOCHS], ids=['iterations', 'epochs'])
 @pytest.mark.parametrize(('iteration', 'in_validation'), [(5, False), (8, False), (12, False), (12, True)])
 def test_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, counted, iteration, in_validation) -> None:
-    whole = run(counted(toy_config(tmp_path / 'whole')))
-    config = counted(toy_config(tmp_path / 'stopped'))
+    whole = run(toy_config(tmp_path / 'whole', **counted))
+    config = toy_config(tmp_path / 'stopped', **counted)
     signals = AtIteration(iteration, lambda: send(signal.SIGTERM), in_validation)
     config.custom_hooks += [dict(type='InterruptionHook'), signals]
     with pytest.raises(SystemExit) as caught:

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mmengine.config import Config
-from toy_run import assert_equal, by_epoch, logged, run, state_of, toy_config
+from toy_run import EPOCHS, assert_equal, logged, run, state_of, toy_config
 
 from armbench_mmdet.engine.checkpoints import load_weights, read_checkpoint
 from armbench_mmdet.errors import InputError
 
-
-def as_is(config: Config) -> Config:
-    return config
-
-
-def finite_sampler(config: Config) -> Config:
-    """An iteration loop over a sampler that ends after every epoch."""
-    config.train_dataloader.sampler.type = 'DefaultSampler'
-    return config
-
-
-def accumulating(config: Config) -> Config:
-    """A step every three batches, so that checkpoints fall between the batches of a step."""
-    config.optim_wrapper.accumulative_counts = 3
-    return config
-
-
-def saved_within_epochs(config: Config) -> Config:
-    config = by_epoch(config)
-    config.default_hooks.checkpoint.update(interval=1, by_epoch=False)
-    return config
-
-
-KINDS: dict[str, Callable[[Config], Config]] = {
-    'iterations': as_is,
-    'finite sampler': finite_sampler,
-    'accumulating': accumulating,
-    'epochs': by_epoch,
-    'within epochs': saved_within_epochs,
+WITHIN_EPOCHS = {**EPOCHS, 'default_hooks.checkpoint': dict(interval=1, by_epoch=False)}
+ACCUMULATING = {'optim_wrapper.accumulative_counts': 3}  # checkpoints fall between the batches of a step
+KINDS: dict[str, dict[str, Any]] = {
+    'iterations': {},
+    'finite sampler': {'train_dataloader.sampler.type': 'DefaultSampler'},  # an iteration loop over epochs
+    'accumulating': ACCUMULATING,
+    'epochs': EPOCHS,
+    'within epochs': WITHIN_EPOCHS,
 }
 
 
@@ -53,7 +30,7 @@ def validations(runner: Any) -> int:
 @pytest.fixture(scope='module', params=KINDS)
 def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict, dict]:
     work_dir = tmp_path_factory.mktemp('whole')
-    runner = run(KINDS[request.param](toy_config(work_dir)))
+    runner = run(toy_config(work_dir, **KINDS[request.param]))
     return request.param, state_of(runner), logged(work_dir)
 
 
@@ -63,27 +40,27 @@ def test_a_resumed_run_is_the_uninterrupted_one(uninterrupted: Any, deaths: list
     resume = None
     for death in deaths:
         dies = dict(iteration=int(death.split()[-1]), in_validation='val' in death)
-        run(KINDS[kind](toy_config(tmp_path)), resume, dies)
+        run(toy_config(tmp_path, **KINDS[kind]), resume, dies)
         resume = 'auto'
-    runner = run(KINDS[kind](toy_config(tmp_path)), resume)
+    runner = run(toy_config(tmp_path, **KINDS[kind]), resume)
     assert_equal(state_of(runner), state)
     assert_equal(logged(tmp_path), rows)
 
 
 def test_the_number_of_workers_changes_nothing(uninterrupted: Any, tmp_path: Path) -> None:
     kind, state, _ = uninterrupted
-    config = KINDS[kind](toy_config(tmp_path))
+    config = toy_config(tmp_path, **KINDS[kind])
     config.train_dataloader.update(num_workers=2)
     run(config, dies=dict(iteration=7))
-    config = KINDS[kind](toy_config(tmp_path))
+    config = toy_config(tmp_path, **KINDS[kind])
     config.train_dataloader.update(num_workers=1)
     assert_equal(state_of(run(config, 'auto')), state)
 
 
 @pytest.mark.parametrize('kind', ['iterations', 'finite sampler', 'within epochs'])
 def test_resuming_loads_no_sample_of_the_past(kind: str, tmp_path: Path) -> None:
-    run(KINDS[kind](toy_config(tmp_path)), dies=dict(iteration=11))
-    runner = run(KINDS[kind](toy_config(tmp_path)), 'auto')
+    run(toy_config(tmp_path, **KINDS[kind]), dies=dict(iteration=11))
+    runner = run(toy_config(tmp_path, **KINDS[kind]), 'auto')
     left = {'iterations': [3, 3], 'finite sampler': [3, 2], 'within epochs': [2]}  # from 10, or 11, to 12
     assert len(runner.train_dataloader.dataset.loaded) == sum(left[kind])
 
@@ -109,31 +86,22 @@ def test_a_validation_is_made_up_for_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (
-            {'randomness.seed': 4},
-            r'randomness\.seed must be .*started with, 3, got 4 .*--cfg-options randomness\.seed=3',
-        ),
+        ({'randomness.seed': 4}, r'randomness\.seed must be .*, 3, got 4 .*--cfg-options randomness\.seed=3'),
         ({'model.width': 6}, r'net\.0\.weight \(5, 4\) ≠ \(6, 4\).*Resume with the config'),
-        (
-            {'train_dataloader.batch_size': 2},
-            r'2 batch size instead of 3, 4 batches an epoch instead of 3.*iter_7\.pth',
-        ),
+        ({'train_dataloader.batch_size': 2}, r'2 batch size instead of 3, 4 batches an epoch .*iter_7\.pth'),
         ({'optim_wrapper.optimizer.lr': 0.1}, r'optim_wrapper\.optimizer\.lr: 0\.05 → 0\.1.*load_from=.*iter_7\.pth'),
         ({'optim_wrapper.optimizer.weight_decay': 0.1}, r'optimizer\.weight_decay: – → 0\.1'),
         ({'optim_wrapper.optimizer.type': 'Adam'}, r"optimizer\.type: 'AdamW' → 'Adam'"),
         ({'optim_wrapper.paramwise_cfg': dict(bias_lr_mult=2.0)}, r'paramwise_cfg\.bias_lr_mult: – → 2\.0'),
         ({'param_scheduler.0.T_max': 24}, r'param_scheduler\.0\.T_max: 12 → 24'),
-        (
-            {'param_scheduler': [dict(type='ConstantLR')]},
-            r"param_scheduler\.0\.type: 'CosineAnnealingLR' → 'ConstantLR'",
-        ),
+        ({'param_scheduler': [dict(type='ConstantLR')]}, r"0\.type: 'CosineAnnealingLR' → 'ConstantLR'"),
         ({'auto_scale_lr': dict(enable=True, base_batch_size=6)}, r'auto_scale_lr\.enable: – → True'),
     ],
     ids=lambda value: '' if isinstance(value, str) else str(value),
 )
 def test_what_cannot_be_resumed_exactly_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    run(saved_within_epochs(toy_config(tmp_path)), dies=dict(iteration=7))
-    config = saved_within_epochs(toy_config(tmp_path))
+    run(toy_config(tmp_path, **WITHIN_EPOCHS), dies=dict(iteration=7))
+    config = toy_config(tmp_path, **WITHIN_EPOCHS)
     config.merge_from_dict(changes)
     resolved = config.pretty_text
     with pytest.raises(InputError, match=f'(?s){message}'):
@@ -148,19 +116,14 @@ def test_what_cannot_be_resumed_exactly_is_refused(changes: dict[str, Any], mess
         ({'optim_wrapper.accumulative_counts': 2}, 'optim_wrapper.accumulative_counts: – → 2'),
         ({'optim_wrapper.clip_grad': dict(max_norm=0.1)}, 'optim_wrapper.clip_grad.max_norm: – → 0.1'),
         ({'train_dataloader.sampler.shuffle': False}, 'train_dataloader.sampler.shuffle: True → False'),
-        (
-            {'train_dataloader.dataset.images': 11},
-            'resumed with 11 images instead of 8, 4 batches an epoch instead of 3',
-        ),
+        ({'train_dataloader.dataset.images': 11}, '11 images instead of 8, 4 batches an epoch instead of 3'),
         ({'train_dataloader.num_workers': 1, 'train_dataloader.pin_memory': True}, None),
     ],
     ids=str,
 )
-def test_what_is_followed_from_here_on_is_said(
-    changes: dict[str, Any], message: str | None, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    run(by_epoch(toy_config(tmp_path)), dies=dict(iteration=5))
-    config = by_epoch(toy_config(tmp_path))
+def test_what_is_followed_from_here_on_is_said(changes: dict[str, Any], message, tmp_path: Path, capsys) -> None:
+    run(toy_config(tmp_path, **EPOCHS), dies=dict(iteration=5))
+    config = toy_config(tmp_path, **EPOCHS)
     config.merge_from_dict(changes)
     capsys.readouterr()
     run(config, 'auto')
@@ -177,8 +140,8 @@ def test_a_best_checkpoint_is_none_to_resume_from(tmp_path: Path) -> None:
 
 
 def test_a_gradient_that_waits_for_its_step_is_kept(tmp_path: Path) -> None:
-    run(accumulating(toy_config(tmp_path)), dies=dict(iteration=7))
-    runner = run(accumulating(toy_config(tmp_path)), dies=dict(iteration=4))
+    run(toy_config(tmp_path, **ACCUMULATING), dies=dict(iteration=7))
+    runner = run(toy_config(tmp_path, **ACCUMULATING), dies=dict(iteration=4))
     waiting = {name: p.grad for name, p in runner.model.named_parameters()}
     assert_equal(dict(read_checkpoint(tmp_path / 'iter_4.pth')['gradients']), waiting)
     assert 'gradients' not in read_checkpoint(tmp_path / 'iter_6.pth'), 'its step was made'

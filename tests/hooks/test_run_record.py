@@ -4,25 +4,30 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from mmengine.dataset import ConcatDataset, RepeatDataset
 from toy_run import AtIteration, Points, guarded_runner
 
 from armbench_mmdet import system
-from armbench_mmdet.datasets import ArmbenchDataset
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.engine.failure import explained_failures
-from armbench_mmdet.hooks.run_record import leaf_datasets
 
 
 def record(work_dir: Path) -> dict:
     return json.loads((work_dir / 'record.json').read_text())
 
 
+def run(work_dir: Path, iterations: int, **options: Any) -> dict:
+    """The record after a run, which goes on where there is an earlier one."""
+    earlier = work_dir / f'iter_{iterations - 1}.pth'
+    resume = {'resume': True, 'load_from': str(earlier)} if earlier.exists() else {}
+    guarded_runner(work_dir, iterations, **resume, **options).train()
+    return record(work_dir)
+
+
 def test_finished_run_says_what_it_was(tmp_path: Path) -> None:
-    guarded_runner(tmp_path, iterations=2).train()
-    written = record(tmp_path)
+    written = run(tmp_path, 2)
     assert written['schema_version'] == 1
     assert (written['seed'], written['status'], written['message']) == (3, 'finished', None)
     assert written['config'].endswith('toy.py')
@@ -44,14 +49,11 @@ def test_resumed_run_adds_an_attempt(tmp_path: Path) -> None:
         runner.train()
     assert record(tmp_path)['status'] == 'failed'
     assert record(tmp_path)['message'] == 'division by zero'
-    first = guarded_runner(tmp_path, iterations=2)
-    first.train()
-    checkpoint = str(tmp_path / 'iter_2.pth')
-    guarded_runner(tmp_path, iterations=3, resume=True, load_from=checkpoint).train()
-    written = record(tmp_path)
+    run(tmp_path, 2)
+    written = run(tmp_path, 3)
     assert written['status'] == 'finished'
     assert [attempt['start_iter'] for attempt in written['attempts']] == [0, 2]
-    assert [attempt['resumed_from'] for attempt in written['attempts']] == [None, checkpoint]
+    assert [attempt['resumed_from'] for attempt in written['attempts']] == [None, str(tmp_path / 'iter_2.pth')]
 
 
 def test_data_are_fingerprinted_and_unreadable_images_listed(tmp_path: Path) -> None:
@@ -64,8 +66,7 @@ def test_data_are_fingerprinted_and_unreadable_images_listed(tmp_path: Path) -> 
         def unreadable_images(self) -> list[str]:
             return ['images/3.jpg']
 
-    guarded_runner(tmp_path, iterations=1, data=Listed()).train()
-    written = record(tmp_path)
+    written = run(tmp_path, 1, data=Listed())
     assert written['data'] == {str(annotations): f'sha256:{hashlib.sha256(b"{}").hexdigest()}'}
     assert written['attempts'][0]['unreadable_images'] == ['images/3.jpg']
 
@@ -74,15 +75,12 @@ def test_data_are_fingerprinted_and_unreadable_images_listed(tmp_path: Path) -> 
     ('name', 'content', 'is_said'),
     [('train.json', '{}', False), ('moved.json', '{}', False), ('train.json', '[]', True), ('other.json', '[]', True)],
 )
-def test_a_run_resumed_on_other_annotations_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture, name: str, content: str, is_said: bool
-) -> None:
+def test_a_run_resumed_on_other_annotations_says_so(tmp_path: Path, capsys, name, content, is_said) -> None:
     for file, text, iterations in (('train.json', '{}', 1), (name, content, 2)):
         (tmp_path / file).write_text(text)
         data = Points()
         data.metainfo = GroundTruthSource(str(tmp_path / file)).as_metainfo()
-        resume = {'resume': True, 'load_from': str(tmp_path / 'run/iter_1.pth')} if iterations == 2 else {}
-        guarded_runner(tmp_path / 'run', iterations=iterations, data=data, **resume).train()
+        run(tmp_path / 'run', iterations, data=data)
     warning = f'resumed on other annotations than before: {tmp_path / name}'
     assert (warning in capsys.readouterr().out) is is_said
 
@@ -93,18 +91,17 @@ def test_killed_run_stays_running(tmp_path: Path) -> None:
     assert (seen[0]['status'], seen[0]['attempts'][0]['ended']) == ('running', None)
 
 
-def test_record_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog, capsys) -> None:
+def test_record_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys) -> None:
     (tmp_path / 'record.json').mkdir()
     guarded_runner(tmp_path, iterations=1).train()
     assert 'warning: no record of this run' in capsys.readouterr().out
 
 
 def test_record_that_cannot_be_read_is_kept_aside(tmp_path: Path, capsys) -> None:
-    guarded_runner(tmp_path, iterations=1).train()
+    run(tmp_path, 1)
     (tmp_path / 'record.json').write_text('{"attempts": ')
-    guarded_runner(tmp_path, iterations=2, resume=True, load_from=str(tmp_path / 'iter_1.pth')).train()
+    assert len(run(tmp_path, 2)['attempts']) == 1
     assert (tmp_path / 'record.broken.json').read_text() == '{"attempts": '
-    assert len(record(tmp_path)['attempts']) == 1
     assert 'record.broken.json' in capsys.readouterr().out
 
 
@@ -126,8 +123,7 @@ def test_changes_of_a_checkout_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     (checkout / 'package/a.py').write_text('a = 2\n')
     (checkout / 'new.py').write_text('b = 3\n')
     monkeypatch.setattr('armbench_mmdet.hooks.run_record.git_state', lambda: system.git_state(checkout / 'package'))
-    guarded_runner(work_dir, iterations=1).train()
-    assert record(work_dir)['attempts'][0]['git'] == {'revision': state[0], 'diff': 'git.diff'}
+    assert run(work_dir, 1)['attempts'][0]['git'] == {'revision': state[0], 'diff': 'git.diff'}
     git(checkout, 'stash')
     (checkout / 'new.py').unlink()
     git(checkout, 'apply', str(work_dir / 'git.diff'))
@@ -140,10 +136,3 @@ def test_without_git_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.Mo
     if path is not None:
         monkeypatch.setenv('PATH', path)
     assert system.git_state(tmp_path) == (None, '')
-
-
-def test_annotation_files_inside_wrappers_are_found(minibench_root: Path) -> None:
-    part = ArmbenchDataset(split='val', data_root=minibench_root)
-    assert list(leaf_datasets(RepeatDataset(part, 2))) == [part]
-    assert list(leaf_datasets(ConcatDataset([part, part]))) == [part, part]
-    assert not list(leaf_datasets(object()))
