@@ -15,7 +15,6 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from processes import in_processes
@@ -145,21 +144,20 @@ def test_training_is_the_same_with_and_without(model: str, minibench_root: Path,
 
 
 @pytest.mark.slow
-def test_an_epoch_loop_logs_each_loss_as_it_is(minibench_root: Path, tmp_path: Path) -> None:
+def test_an_epoch_loop_logs_each_loss_as_it_is(minibench_root: Path, tmp_path: Path, monkeypatch) -> None:
     config = validating_config('mask2former', minibench_root, tmp_path)
     config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1)
     config.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
     config.log_processor.by_epoch = config.default_hooks.logger.log_metric_by_epoch = True
     config.default_hooks.checkpoint.update(by_epoch=True, interval=1)
     seen: list[float] = []
+    original = ValidationLossHook.after_val_epoch
 
-    class Look(Hook):
-        priority = 'VERY_LOW'
+    def recorded(self: ValidationLossHook, runner: Runner, metrics: dict[str, float]) -> None:
+        original(self, runner, metrics)
+        seen.append(metrics['val_loss/loss'])
 
-        def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
-            seen.append(metrics['val_loss/loss'])
-
-    config.custom_hooks = [Look()]
+    monkeypatch.setattr(ValidationLossHook, 'after_val_epoch', recorded)
     train(config)
     rows = logged(tmp_path)
     assert [rows['val', epoch]['val_loss/loss'] for epoch in (1, 2)] == seen, 'not averaged over validations'
