@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,20 +44,57 @@ def confidence_intervals(table: MatchTable, resamples: int = RESAMPLES, seed: in
     return {name: _interval(observed[name], drawn[name]) for name in observed}
 
 
-def difference_intervals(
-    first: MatchTable, second: MatchTable, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Estimate]:
-    """Intervals of ``first - second``, each draw of images scored under both.
+def group_intervals(tables: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
+    """Intervals of the mean of runs that differ by their seed alone: images are drawn anew, and seeds, as clusters.
 
     Raises:
         InputError: The tables are not about the same images and classes.
     """
-    if not np.array_equal(first.image_ids, second.image_ids) or first.classes.keys() != second.classes.keys():
-        got = ' and '.join(f'{len(table.image_ids)} images of {list(table.classes)}' for table in (first, second))
-        raise InputError(f'two runs must be evaluated on the same images and classes to be compared, got {got}')
-    observed_a, drawn_a = _scores(first, resamples, seed)
-    observed_b, drawn_b = _scores(second, resamples, seed)
+    observed, drawn = _group_scores(tables, resamples, seed, 0)
+    return {name: _interval(observed[name], drawn[name]) for name in observed}
+
+
+def difference_intervals(
+    first: Sequence[MatchTable], second: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Estimate]:
+    """Intervals of ``first - second``, each draw of images scored under both.
+
+    Args:
+        first: A run's table, or one for each of the runs that differ by their seed alone; their mean counts.
+        second: The same.
+        resamples: How many draws.
+        seed: Of the draws.
+
+    Raises:
+        InputError: The tables are not about the same images and classes.
+    """
+    _check_alike([*first, *second])
+    observed_a, drawn_a = _group_scores(first, resamples, seed, 0)
+    observed_b, drawn_b = _group_scores(second, resamples, seed, 1)
     return {name: _interval(observed_a[name] - observed_b[name], drawn_a[name] - drawn_b[name]) for name in observed_a}
+
+
+def _check_alike(tables: Sequence[MatchTable]) -> None:
+    first = tables[0]
+    for other in tables[1:]:
+        if not np.array_equal(first.image_ids, other.image_ids) or first.classes.keys() != other.classes.keys():
+            got = ' and '.join(f'{len(table.image_ids)} images of {list(table.classes)}' for table in (first, other))
+            raise InputError(f'two runs must be evaluated on the same images and classes to be compared, got {got}')
+
+
+def _group_scores(
+    tables: Sequence[MatchTable], resamples: int, seed: int, number: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """As :func:`_scores`, of the mean over runs; in each draw, as many runs are drawn with replacement."""
+    _check_alike(tables)
+    every = [_scores(table, resamples, seed) for table in tables]
+    chosen = np.random.default_rng([seed, number]).integers(len(tables), size=(len(tables), resamples))
+    observed = {name: float(np.mean([one[name] for one, _ in every])) for name in every[0][0]}
+    drawn = {
+        name: np.take_along_axis(np.array([one[name] for _, one in every]), chosen, axis=0).mean(0)
+        for name in every[0][1]
+    }
+    return observed, drawn
 
 
 def _interval(observed: float, drawn: np.ndarray) -> Estimate:

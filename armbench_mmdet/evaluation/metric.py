@@ -13,10 +13,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
+from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import confidence_intervals
 from armbench_mmdet.evaluation.matches import match_table
+from armbench_mmdet.evaluation.operating import operations
+from armbench_mmdet.evaluation.picks import pick_scores
 from armbench_mmdet.evaluation.predictions import (
     check_mask_sizes,
     checked_prediction,
@@ -36,6 +39,7 @@ from armbench_mmdet.evaluation.result import (
     checked_identity,
     file_fingerprint,
     matches_path,
+    read_result,
     result_table,
     write_result,
 )
@@ -194,7 +198,7 @@ class ArmbenchMetric(BaseMetric):
         category_ids = [category['id'] for category in truth['categories']]
         images = self._count_images(predictions, repeated=len(results) - len(predictions))
         scores: dict[str, TypeScores] = {}
-        errors = None
+        errors = picks = operation = None
         for iou_type in self.iou_types:
             detections = coco_detections(predictions, category_ids, iou_type)
             if self.coco_json_prefix:
@@ -202,6 +206,9 @@ class ArmbenchMetric(BaseMetric):
             matching = Matching(truth, detections, iou_type)
             if iou_type == 'segm':
                 errors = segmentation_errors(matching)
+                picks = pick_scores(matching, CLASSES[-1], self._val_thresholds().get(CLASSES[-1]))
+            if iou_type == ('segm' if 'segm' in self.iou_types else 'bbox'):
+                operation = operations(matching, self._val_thresholds())
             confidence = self._keep_matches(matching) if self.result_file else None
             scores[iou_type] = scores_of_type(matching, confidence)
         self.result = Result(
@@ -211,6 +218,8 @@ class ArmbenchMetric(BaseMetric):
             images=images,
             detections=sum(len(prediction['labels']) for prediction in predictions),
             segmentation_errors=errors,
+            operation=operation,
+            picks=picks,
             speed=speed_summary(predictions, density_of_images(truth)),
             **scores,
         )
@@ -252,6 +261,17 @@ class ArmbenchMetric(BaseMetric):
         table = match_table(matching)
         table.save(matches_path(str(self.result_file), matching.iou_type))
         return {name: Interval(low=one.low, high=one.high) for name, one in confidence_intervals(table).items()}
+
+    def _val_thresholds(self) -> dict[str, float]:
+        """The best threshold of each class in the result on ``val`` that lies beside, if it is of this checkpoint."""
+        sha256 = self.identity.get('extra', {}).get('checkpoint_sha256')
+        if not self.result_file or not sha256 or self.result_file.endswith('_val.json'):
+            return {}
+        for path in sorted(Path(self.result_file).parent.glob('*_val.json')):
+            result = read_result(path)
+            if result.identity.extra.get('checkpoint_sha256') == sha256:
+                return {name: one.best.threshold for name, one in (result.operation or {}).items() if one.best}
+        return {}
 
     def _full_identity(self) -> Identity:
         known: dict[str, Any] = {}

@@ -116,6 +116,50 @@ class SegmentationErrors(msgspec.Struct, kw_only=True, frozen=True):
     instances: int
 
 
+class OperatingPoint(msgspec.Struct, kw_only=True, frozen=True):
+    """What detections with at least this score would do; no ``precision`` where there is none."""
+
+    threshold: float
+    precision: Number
+    recall: float
+    f1: float
+
+
+class ReliabilityBin(msgspec.Struct, kw_only=True, frozen=True):
+    """Detections of like score: their mean score, and the share that is right."""
+
+    score: float
+    precision: float
+    detections: int
+
+
+class Operation(msgspec.Struct, kw_only=True, frozen=True):
+    """A class at single score thresholds, IoU 0.5; see :mod:`armbench_mmdet.evaluation.operating`.
+
+    ``best`` is chosen on this very data, ``of_val`` with the threshold that was best on ``val``.
+    """
+
+    best: OperatingPoint | None
+    of_val: OperatingPoint | None
+    curve: list[OperatingPoint]
+    calibration_error: Number
+    reliability: list[ReliabilityBin]
+
+
+class PickScores(msgspec.Struct, kw_only=True, frozen=True):
+    """Success of the first picks, 0 to 1, and objects miscounted an image; see :mod:`armbench_mmdet.evaluation.picks`.
+
+    ``count_score`` is the score above which predictions are counted, ``images`` the images with objects.
+    """
+
+    success_1: float
+    success_3: float
+    success_5: float
+    count_error: float
+    count_score: float
+    images: int
+
+
 class Images(msgspec.Struct, kw_only=True, frozen=True):
     """How many images there were, how many the metric never saw, and how many it saw twice (counted once).
 
@@ -157,6 +201,8 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     segm: TypeScores | None = None
     boundary: TypeScores | None = None  # of files written until 0.1; nothing computes it any more
     segmentation_errors: dict[str, SegmentationErrors] | None = None
+    operation: dict[str, Operation] | None = None
+    picks: PickScores | None = None
     speed: Speed | None = None
 
     @property
@@ -251,4 +297,21 @@ def result_table(result: Result) -> str:
     align = ['left', 'left', *['right'] * (len(SUMMARY_KEYS) + 1)]
     header = ['', 'class', *SUMMARY_KEYS, 'instances']
     table = tabulate(rows, header, tablefmt='plain', colalign=align, disable_numparse=True)
-    return f'{title}: {about}\n{table}' if title else f'{about}\n{table}'
+    lines = [f'{title}: {about}' if title else about, table, *_operating_lines(result)]
+    return '\n'.join(lines)
+
+
+def _operating_lines(result: Result) -> list[str]:
+    """A line for each class at its threshold: the one of val, else the one that suits this data best."""
+    lines = []
+    for name, one in (result.operation or {}).items():
+        point, of = (one.of_val, 'best on val') if one.of_val else (one.best, 'best on this very data')
+        if point:
+            numbers = f'precision {shown(point.precision)}, recall {shown(point.recall)}, F1 {shown(point.f1)}'
+            lines.append(f'{name} at score {shown(point.threshold)} ({of}): {numbers}')
+    if result.picks:
+        success = f'{shown(result.picks.success_1)}, of the first five {shown(result.picks.success_5)}'
+        lines.append(
+            f'picks: success of the first {success}; objects miscounted {result.picks.count_error:.2f} an image'
+        )
+    return lines

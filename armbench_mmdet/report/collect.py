@@ -248,6 +248,15 @@ class Run:
         return None if self.config is None else training_subsets(self.config)
 
     @property
+    def recipe(self) -> str:
+        """What it has in common with runs that differ from it by their seed alone."""
+        if self.config is None:
+            return str(self.work_dir)
+        config = {key: value for key, value in self.config.to_dict().items() if key not in ('work_dir', 'launcher')}
+        config['randomness'] = {**config.get('randomness', {}), 'seed': None}
+        return json.dumps(config, sort_keys=True, default=repr)
+
+    @property
     def is_procedural(self) -> bool:
         """Whether any of its data is minibench's."""
         loaders = [] if self.config is None else list(datasets(self.config))
@@ -294,7 +303,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
     depth = 1
     while len({part[-depth:] for part in parts}) < len(set(parts)):
         depth += 1
-    return ['/'.join(part[-depth:]) for part in parts]
+    return shortened(['/'.join(part[-depth:]) for part in parts])
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names without the words, between underscores, that all of them have: tables have little room."""
+    words = [name.split('_') for name in names]
+    common = set(words[0]).intersection(*words[1:]) if len(words) > 1 else set()
+    short = ['_'.join(word for word in own if word not in common) for own in words]
+    return short if all(short) and len(set(short)) == len(names) else [*names]
 
 
 def _read_run(folder: Path, name: str) -> Run:

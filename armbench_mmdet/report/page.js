@@ -4,18 +4,31 @@ document.documentElement.classList.add('js');
 
 const PRINT_WIDTH_PX = 680;
 const canvases = [...document.querySelectorAll('figure.plot .canvas')];
+const folds = [...document.querySelectorAll('details.fold')];
 
-for (const canvas of canvases) {
-  const figure = JSON.parse(canvas.parentElement.querySelector('script').textContent);
-  Plotly.newPlot(canvas, figure.data, figure.layout, {
-    responsive: true,
-    displaylogo: false,
-    modeBarButtonsToRemove: ['lasso2d', 'select2d'],
-    toImageButtonOptions: { format: 'svg' },
-  });
+function draw(parent) {
+  for (const canvas of parent.querySelectorAll('figure.plot .canvas')) {
+    if (canvas.classList.contains('js-plotly-plot') || canvas.closest('details:not([open])')) continue;
+    const figure = JSON.parse(canvas.parentElement.querySelector('script').textContent);
+    Plotly.newPlot(canvas, figure.data, figure.layout, {
+      responsive: true,
+      displaylogo: false,
+      modeBarButtonsToRemove: ['lasso2d', 'select2d'],
+      toImageButtonOptions: { format: 'svg' },
+    });
+  }
 }
 
+// A folded part is drawn when it is opened, which a link to it does.
+const open = () => document.querySelector(`${location.hash || '#answer'} > details.fold`)?.setAttribute('open', '');
+window.addEventListener('hashchange', open);
+for (const fold of folds) fold.addEventListener('toggle', () => draw(fold));
+open();
+draw(document);
+
 window.addEventListener('beforeprint', () => {
+  for (const fold of folds) fold.open = true;
+  draw(document);
   for (const canvas of canvases) Plotly.relayout(canvas, { width: PRINT_WIDTH_PX });
 });
 window.addEventListener('afterprint', () => {

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 from armbench_mmdet.evaluation.result import MISSING, SUMMARY_KEYS
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.report import plots, tables
+from armbench_mmdet.report.answer import Answer, answer_plot, answers, headline, seeds_table
 from armbench_mmdet.report.collect import Comparison, Run, collect_runs, comparisons
 from armbench_mmdet.report.pictures import Picture, gallery
 from armbench_mmdet.report.plots import Plot
@@ -32,6 +33,7 @@ ELSEWHERE = (
 )
 PARTS: dict[str, tuple[Callable[[Comparison], Plot | None], Callable[[Comparison], Table] | None]] = {
     'curves': (plots.precision_recall_plot, None),
+    'operating': (plots.operating_plot, tables.operating_table),
     'size': (plots.size_plot, tables.size_table),
     'density': (plots.density_plot, tables.density_table),
     'speed': (plots.speed_plot, tables.speed_table),
@@ -47,6 +49,7 @@ class Report:
     Attributes:
         problems: What is missing, broken or unfinished, a line each.
         compared: The results by subset and split.
+        answers: What they say, by subset and split.
         scores: By subset and IoU type: scores, then differences where there are two runs.
         matrices: Training subset against test subset, for each split.
     """
@@ -54,6 +57,7 @@ class Report:
     runs: list[Run]
     problems: list[str]
     compared: list[Comparison]
+    answers: list[Answer]
     scores: list[Table]
     matrices: list[Table]
     pictures: list[Picture]
@@ -96,6 +100,8 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
     compared, unlike = comparisons(runs)
     scores = []
     for comparison in compared:
+        seeds = seeds_table(comparison)
+        scores += [seeds] if seeds else []
         for iou_type in tables.TYPE_NAMES:
             if comparison.scored(iou_type):
                 scores.append(tables.score_table(comparison, iou_type))
@@ -107,6 +113,7 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
         runs=runs,
         problems=problems + unlike + missing,
         compared=compared,
+        answers=answers(compared),
         scores=scores,
         matrices=[tables.matrix_table(compared, split) for split in splits],
         pictures=pictures,
@@ -141,6 +148,8 @@ def html(report: Report) -> str:
         version=metadata.version('armbench-mmdet'),
         procedural=PROCEDURAL,
         elsewhere=ELSEWHERE,
+        headline=headline(report.answers),
+        answer_plot=answer_plot(report.answers),
         published=tables.published_table(),
         training=[plot for plot in training if plot],
         parts={
@@ -159,6 +168,8 @@ def markdown(report: Report) -> str:
     filled = [table(comparison) for comparison in report.compared for _, table in PARTS.values() if table]
     parts = ['# Results', f'Made {report.made}.']
     parts += [f'> **{PROCEDURAL}**'] if report.is_procedural else []
+    parts += ['## Answer', headline(report.answers)] if headline(report.answers) else []
+    parts += [f'- **{answer.title}**: {answer.sentence}' for answer in report.answers]
     parts += ['## Runs', report.run_table().markdown()]
     parts += ['## Missing, broken or unfinished', *(f'- {line}' for line in report.problems)] if report.problems else []
     parts += ['## Scores', *(table.markdown() for table in [*report.scores, *report.matrices])]

@@ -47,7 +47,7 @@ def loss_plot(run: Run) -> Plot | None:
     note = 'The log has no validation loss.'
     for number, name in enumerate(run.log.losses()):
         own: dict[str, Any] = {'legendgroup': name, 'visible': HIDDEN if '.' in name else True}
-        paint = {'color': _colour(number), 'width': 3 if name == 'loss' else 1.5}
+        paint = {'color': colour(number), 'width': 3 if name == 'loss' else 1.5}
         label = f'{name} (total)' if name == 'loss' else name
         trained, validated = run.log.curve(name), run.log.curve(VALIDATION_LOSS_PREFIX + name)
         if trained.steps:
@@ -65,15 +65,15 @@ def loss_plot(run: Run) -> Plot | None:
     if len(run.log.train) > MAX_POINTS:
         note += ' Each point is the mean over its stretch.'
     aside = {'orientation': 'v', 'x': 1.01, 'y': 1}  # it scrolls there: thirty components do not fit below
-    layout = _layout('iteration', 'loss', height_px=440, legend=aside)
+    layout = plot_layout('iteration', 'loss', height_px=440, legend=aside)
     return Plot(f'Losses of {run.name}', traces, layout, note) if traces else None
 
 
 def learning_rate_plot(runs: Sequence[Run]) -> Plot | None:
     """The learning rate of every run."""
     curves = [(run, run.log.curve('lr')) for run in runs]
-    traces = [_line(one, name=run.name, line={'color': _colour(run.number)}) for run, one in curves if one.steps]
-    layout = _layout('iteration', 'learning rate')
+    traces = [_line(one, name=run.name, line={'color': colour(run.number)}) for run, one in curves if one.steps]
+    layout = plot_layout('iteration', 'learning rate')
     layout['yaxis'] |= {'type': 'log', 'exponentformat': 'power'}
     return Plot('Learning rate', traces, layout) if traces else None
 
@@ -87,7 +87,7 @@ def score_plot(runs: Sequence[Run]) -> Plot | None:
             if series.steps:
                 points = _line(series, mode='lines+markers')
                 traces.append(points | _of_run(run.name, what, dash, run.number))
-    layout = _layout('iteration', 'mask mAP')
+    layout = plot_layout('iteration', 'mask mAP')
     layout['yaxis']['rangemode'] = 'tozero'
     note = f'Solid: mean of both classes; dashed: {OBJECT} class alone.'
     return Plot('Mask mAP on the validation data over training', traces, layout, note) if traces else None
@@ -111,7 +111,7 @@ def precision_recall_plot(comparison: Comparison) -> Plot | None:
                 named = _of_run(entry.label, what, dash, entry.run.number) | {'showlegend': not is_named}
                 traces.append({'type': 'scatter', 'mode': 'lines', **points, **named, **_axes(number)})
                 is_named = True
-    layout = _layout('recall', 'precision', height_px=420)
+    layout = plot_layout('recall', 'precision', height_px=420)
     for axis in (layout['xaxis'], layout['yaxis']):
         axis['range'] = [0, 1.02]
     note = (
@@ -149,7 +149,7 @@ def speed_plot(comparison: Comparison) -> Plot | None:
             points = {'x': names, 'y': [_rounded(getattr(binned[name], key)) for name in names]}
             named = _of_run(entry.label, what, dash, entry.run.number)
             traces.append({'type': 'scatter', 'mode': 'lines+markers', **points, **named})
-    layout = _layout('instances in the image', 'ms per image')
+    layout = plot_layout('instances in the image', 'ms per image')
     layout['xaxis'] |= {'type': 'category', 'categoryorder': 'array', 'categoryarray': list(DENSITY_NAMES)}
     layout['yaxis']['rangemode'] = 'tozero'
     note = 'Solid: median; dashed: 95th percentile.'
@@ -165,10 +165,25 @@ def error_plot(comparison: Comparison) -> Plot | None:
         | {'y': [label for label, _ in found], 'x': [_rounded(getattr(errors, verdict)) for _, errors in found]}
         for verdict, paint in zip(VERDICTS, VERDICT_COLOURS, strict=True)
     ]
-    layout = _layout(f'share of the {OBJECT} instances', '', height_px=170 + 40 * len(found), barmode='stack')
+    layout = plot_layout(f'share of the {OBJECT} instances', '', height_px=170 + 40 * len(found), barmode='stack')
     layout['xaxis']['range'] = [0, 1]
     layout['legend'] = {'orientation': 'h', 'y': 1.02, 'yanchor': 'bottom', 'x': 0, 'traceorder': 'normal'}
     return _plot(f'Objects found, split, merged and missed: {comparison.title}', traces, layout)
+
+
+def operating_plot(comparison: Comparison) -> Plot | None:
+    """Precision and recall of objects over the score threshold."""
+    traces: list[dict[str, Any]] = []
+    for entry in comparison.entries:
+        one = (entry.result.operation or {}).get(OBJECT)
+        for what, dash in (('precision', 'solid'), ('recall', 'dash')) if one else ():
+            paint = {'color': colour(entry.run.number), 'dash': dash}
+            trace = {'type': 'scatter', 'mode': 'lines', 'name': f'{entry.label}, {what}', 'line': paint}
+            points = one.curve if one else []
+            heights = [_rounded(getattr(point, what)) for point in points]
+            traces.append({**trace, 'x': [_rounded(point.threshold) for point in points], 'y': heights})
+    layout = plot_layout('score threshold', 'at IoU 0.5')
+    return _plot(f'{OBJECT.capitalize()}s at one threshold: {comparison.title}', traces, layout)
 
 
 def _plot(title: str, traces: list[dict[str, Any]], layout: dict[str, Any], note: str = '') -> Plot | None:
@@ -177,7 +192,7 @@ def _plot(title: str, traces: list[dict[str, Any]], layout: dict[str, Any], note
     return Plot(title, traces, layout, note) if any(value is not None for value in values) else None
 
 
-def _layout(x_title: str, y_title: str, height_px: int = 380, **more: Any) -> dict[str, Any]:
+def plot_layout(x_title: str, y_title: str, height_px: int = 380, **more: Any) -> dict[str, Any]:
     """A light, plain layout; ``more`` goes on top."""
     axis = {'gridcolor': GRID, 'linecolor': '#8a929c', 'ticks': 'outside', 'zeroline': False, 'automargin': True}
     return {
@@ -195,7 +210,7 @@ def _layout(x_title: str, y_title: str, height_px: int = 380, **more: Any) -> di
 
 
 def _bar_layout(x_title: str) -> dict[str, Any]:
-    layout = _layout(x_title, f'{OBJECT} mask mAP', barmode='group')
+    layout = plot_layout(x_title, f'{OBJECT} mask mAP', barmode='group')
     layout['xaxis'] |= {'type': 'category', 'gridcolor': '#ffffff'}
     layout['yaxis']['rangemode'] = 'tozero'
     return layout
@@ -220,7 +235,7 @@ def _side_by_side(plain: dict[str, Any], titles: tuple[str, str]) -> dict[str, A
 
 def _of_run(label: str, what: str, dash: str, number: int) -> dict[str, Any]:
     """A run's colour and name for one of its curves; in the legend stands the one that needs no further name."""
-    paint = {'color': _colour(number), 'dash': dash}
+    paint = {'color': colour(number), 'dash': dash}
     return {'name': label + what, 'legendgroup': label, 'showlegend': not what, 'line': paint}
 
 
@@ -231,7 +246,7 @@ def _axes(number: int) -> dict[str, str]:
 
 def _bar(entry: Entry, names: list[str], strata: Sequence[StratumScores], axes: int = 1) -> dict[str, Any]:
     heights = [_rounded(one.per_class.get(OBJECT)) for one in strata]
-    own = {'name': entry.label, 'legendgroup': entry.label, 'marker': {'color': _colour(entry.run.number)}}
+    own = {'name': entry.label, 'legendgroup': entry.label, 'marker': {'color': colour(entry.run.number)}}
     return {'type': 'bar', 'x': names, 'y': heights, **own, 'showlegend': axes == 1, **_axes(axes)}
 
 
@@ -252,7 +267,7 @@ def thinned(series: Series, points: int = MAX_POINTS) -> tuple[list[float], list
     return steps, values
 
 
-def _colour(number: int) -> str:
+def colour(number: int) -> str:
     """The colour of a run or a component by its place; they repeat."""
     return PALETTE[number % len(PALETTE)]
 

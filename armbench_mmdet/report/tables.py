@@ -154,7 +154,7 @@ def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
     best, best_table = tables[0]
     for entry, table in tables[1:]:
         try:
-            intervals = difference_intervals(best_table, table)
+            intervals = difference_intervals([best_table], [table])
         except InputError as error:
             notes.append(f'{best.label} − {entry.label}: {error}.')
             continue
@@ -274,6 +274,29 @@ def error_table(comparison: Comparison) -> Table:
             'Predictions with a score of 0.5 or more. Over-segmented: several predictions on one instance; '
             'under-segmented: one prediction over several instances.',
             *(f'{label}: no such shares in its result file.' for label in without),
+        ],
+    )
+
+
+def operating_table(comparison: Comparison) -> Table:
+    """Precision, recall and F1 at the threshold of ``val``, or at the one that suits the data best; calibration."""
+    rows = []
+    for name in CLASSES:
+        for entry in comparison.entries:
+            one = (entry.result.operation or {}).get(name)
+            point = one and (one.of_val or one.best)
+            if one and point:
+                of = 'val' if one.of_val else 'this data'
+                numbers = (point.threshold, point.precision, point.recall, point.f1, one.calibration_error)
+                rows.append(cells(name, entry.label, of, *map(shown, numbers)))
+    return Table(
+        caption=f'{comparison.title}: at one threshold, IoU 0.5',
+        header=['class', 'run', 'threshold chosen on', 'threshold', 'precision', 'recall', 'F1', 'calibration error'],
+        rows=rows,
+        text_columns=3,
+        notes=[
+            'The threshold of the highest F1. One that was chosen on the data itself flatters: test on val first, and '
+            'the threshold of val is taken.'
         ],
     )
 

@@ -10,7 +10,7 @@ from coco_random import only, random_dataset
 from coco_reference import twelve_numbers
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.bootstrap import confidence_intervals, difference_intervals
+from armbench_mmdet.evaluation.bootstrap import confidence_intervals, difference_intervals, group_intervals
 from armbench_mmdet.evaluation.matches import MatchTable, match_table
 from armbench_mmdet.evaluation.protocol import Matching
 
@@ -76,18 +76,29 @@ def test_one_seed_gives_one_interval_around_the_score(runs):
 
 
 def test_a_paired_difference_is_surer_than_either_score(runs):
-    difference = difference_intervals(*runs, resamples=300)['mean']
+    difference = difference_intervals(runs[:1], runs[1:], resamples=300)['mean']
     single = confidence_intervals(runs[0], resamples=300)['mean']
     assert 0 < difference.low < difference.value < difference.high
     assert difference.high - difference.low < single.high - single.low
-    same = difference_intervals(runs[0], runs[0], resamples=20)['mean']
+    same = difference_intervals(runs[:1], runs[:1], resamples=20)['mean']
     assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_seeds_are_drawn_as_clusters(runs):
+    alone, twice = group_intervals(runs[:1], resamples=300), group_intervals([runs[0]] * 2, resamples=300)
+    assert alone == twice == confidence_intervals(runs[0], resamples=300)
+    both, (first, second) = group_intervals(runs, resamples=300)['object'], runs
+    scores = [confidence_intervals(run, resamples=300)['object'] for run in (first, second)]
+    assert both.value == pytest.approx((scores[0].value + scores[1].value) / 2)
+    # A quarter of the draws holds the better run twice, a quarter the worse one: the spread between them is in it.
+    assert both.low < both.value - (scores[0].value - scores[1].value) / 3
+    assert scores[1].low - 0.01 < both.low < both.high < scores[0].high + 0.01
 
 
 def test_runs_on_other_images_are_refused(runs):
     truth, detections = random_dataset(2, images=40)
     with pytest.raises(InputError, match='same images'):
-        difference_intervals(runs[0], table_of(truth, detections))
+        difference_intervals(runs[:1], [table_of(truth, detections)])
 
 
 def test_a_class_without_ground_truth_has_no_interval():

@@ -45,6 +45,7 @@ def opened(browser: Any, page: Path) -> Any:
     """The browser with the page just loaded, its logs from before taken away."""
     for kind in ('browser', 'performance'):
         browser.get_log(kind)
+    browser.get('about:blank')  # or an address with another #part would not be loaded anew
     browser.get(page.as_uri())
     return browser
 
@@ -72,6 +73,13 @@ def choose(browser: Any, **values: str) -> None:
         Select(browser.find_element('css selector', f'#filters [name="{name}"]')).select_by_value(value)
 
 
+def wait_for(browser: Any, script: str) -> None:
+    """Wait until a script returns true."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 30).until(lambda one: one.execute_script(script))
+
+
 def test_the_page_opens_without_a_request_or_a_word_on_the_console(opened: Any, page: Path) -> None:
     assert requests_of(opened) == [page.as_uri()]
     assert opened.get_log('browser') == []
@@ -90,12 +98,18 @@ def test_a_request_would_be_noticed(browser: Any, tmp_path: Path) -> None:
 
 
 def test_every_plot_is_drawn(opened: Any, page: Path) -> None:
+    shown = "return document.querySelectorAll('.js-plotly-plot').length"
+    assert opened.execute_script(shown) == 1, 'the answer; the others lie folded'
+    opened.execute_script('document.querySelector(\'nav a[href="#size"]\').click()')
+    wait_for(opened, f'{shown} == 4')
+    opened.execute_script("document.querySelectorAll('details.fold').forEach((fold) => { fold.open = true })")
+    wait_for(opened, f'{shown} == {1 + 4 + 3 * 6}')
     plots = opened.execute_script(
         "return [...document.querySelectorAll('figure.plot .canvas')].map((canvas) => ({"
         "width: canvas.querySelector('svg.main-svg')?.getBoundingClientRect().width ?? 0,"
         "marks: canvas.querySelectorAll('.trace path, .points path, .bars path').length}))"
     )
-    assert len(plots) == 4 + 3 * 5
+    assert len(plots) == 1 + 4 + 3 * 6
     assert all(plot['width'] > 800 and plot['marks'] for plot in plots)
     assert opened.get_log('browser') == []
     SCREENSHOT.parent.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ from armbench_mmdet.report.page import PROCEDURAL, Report, comma_separated, gath
 from armbench_mmdet.report.tables import (
     density_table,
     error_table,
+    operating_table,
     published_table,
     size_table,
     speed_table,
@@ -63,7 +64,7 @@ def test_differences_are_paired_and_the_better_run_comes_first(report: Report, w
     table = report.scores[1]
     assert table.rows[0][0].text == 'first − second'
     loaded = [MatchTable.load(folder / f'results/{SUBSETS[0]}_test.segm.matches.npz') for folder in work_dirs]
-    for cell, interval in zip(table.rows[0][1:], difference_intervals(*loaded).values(), strict=True):
+    for cell, interval in zip(table.rows[0][1:], difference_intervals(loaded[:1], loaded[1:]).values(), strict=True):
         sure = ' *' if interval.low > 0 or interval.high < 0 else ''
         assert cell.text == f'{interval.value:+.3f} ({interval.low:+.3f}…{interval.high:+.3f}){sure}'
     assert [row[-1].text.endswith(' *') for row in table.rows] == [True]
@@ -92,6 +93,9 @@ def test_parts_are_the_result_files(report: Report, work_dirs: list[Path]) -> No
     assert '11-15' in densities.notes[0]
     speed = texts(speed_table(comparison).rows)[0]
     assert speed[1:4] == ['cpu', '6', f'{result.speed.median_ms:.0f} / {result.speed.p95_ms:.0f}']
+    (row,) = (row for row in texts(operating_table(comparison).rows) if row[:2] == ['object', 'first'])
+    best = result.operation['object'].best
+    assert row[2:5] == ['this data', f'{best.threshold:.3f}', f'{best.precision:.3f}']
     for row in texts(error_table(comparison).rows):
         assert sum(map(float, row[2:-1])) == pytest.approx(1, abs=0.002)
 
@@ -147,7 +151,19 @@ def test_results_of_one_class_are_shown_beside_those_of_two(data: Path, work_dir
 
 
 SECTIONS = (
-    *('runs', 'results', 'published', 'training', 'precision-recall', 'size', 'density', 'speed', 'errors'),
+    *(
+        'answer',
+        'runs',
+        'results',
+        'published',
+        'training',
+        'precision-recall',
+        'operating',
+        'size',
+        'density',
+        'speed',
+        'errors',
+    ),
     *('pictures', 'provenance'),
 )
 

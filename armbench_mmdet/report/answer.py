@@ -1,0 +1,172 @@
+"""The answer that a report opens with: which run is better on what, by how much, and how sure that is.
+
+Runs that differ by their seed alone are one *contender*: the mean of their scores, and its standard deviation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals, group_intervals
+from armbench_mmdet.evaluation.matches import MatchTable
+from armbench_mmdet.evaluation.result import MEAN, MISSING, shown
+from armbench_mmdet.report.collect import Comparison, Entry, shortened
+from armbench_mmdet.report.plots import Plot, colour, plot_layout
+from armbench_mmdet.report.tables import OBJECT, Table, cells
+
+_OFFSET = 0.16
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """The results of a run on one subset and split, or of runs that differ by their seed alone."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def tables(self) -> list[MatchTable]:
+        """The match tables of masks."""
+        return [entry.evaluation.tables['segm'] for entry in self.entries]
+
+    def intervals(self) -> dict[str, Estimate]:
+        """Mask mAP by class, and under ``mean``."""
+        return group_intervals(self.tables)
+
+
+def contenders(comparison: Comparison) -> list[Contender]:
+    """Those with comparable masks, in the report's order."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in comparison.entries:
+        if entry.is_comparable and 'segm' in entry.evaluation.tables:
+            groups.setdefault(entry.run.recipe, []).append(entry)
+    names = [
+        group[0].run.name if len(group) == 1 else Path(group[0].run.config_path or group[0].run.name).stem
+        for group in groups.values()
+    ]
+    short = shortened(names) if len(set(names)) == len(names) else [group[0].run.name for group in groups.values()]
+    return [
+        Contender(name if len(group) == 1 else f'{name} ({len(group)} seeds)', tuple(group))
+        for name, group in zip(short, groups.values(), strict=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a comparison says of the object class, or of the mean where objects are not annotated.
+
+    Attributes:
+        scored: Each contender with its mask mAP, the best first.
+        winner: The name of the one that is better than the next with certainty; None where that cannot be told.
+        sentence: Who is better, by how much, how sure.
+    """
+
+    title: str
+    scored: list[tuple[Contender, Estimate]]
+    winner: str | None
+    sentence: str
+
+
+def answers(compared: Sequence[Comparison]) -> list[Answer]:
+    """An answer for each subset and split on which there is anything to compare or to say."""
+    return [answer for comparison in compared if (answer := _answer(comparison))]
+
+
+def _answer(comparison: Comparison) -> Answer | None:
+    every = [(one, one.intervals()) for one in contenders(comparison)]
+    name = OBJECT if any(OBJECT in intervals for _, intervals in every) else MEAN
+    found = [(one, intervals[name]) for one, intervals in every if name in intervals]
+    scored = sorted(
+        ((one, estimate) for one, estimate in found if estimate.value is not None),
+        key=lambda pair: -(pair[1].value or 0),
+    )
+    if not scored:
+        return None
+    best, estimate = scored[0]
+    about = f'{name} masks, AP {shown(estimate.value)}'
+    if len(scored) == 1:
+        return Answer(comparison.title, scored, None, f'{best.name}: {about} ({_ends(estimate)}).')
+    other, theirs = scored[1]
+    try:
+        gap = difference_intervals(best.tables, other.tables)[name]
+    except InputError as error:
+        return Answer(comparison.title, scored, None, f'{best.name} and {other.name} cannot be compared: {error}.')
+    by = f'{about} against {shown(theirs.value)}: {gap.value or 0:+.3f} ({_ends(gap)})'
+    if gap.low is not None and gap.low > 0:
+        of = f', the best of {len(scored)},' if len(scored) > 2 else ''
+        return Answer(comparison.title, scored, best.name, f'{best.name}{of} is better than {other.name} at {by}.')
+    sentence = f'{best.name} and {other.name} cannot be told apart by {by}.'
+    return Answer(comparison.title, scored, None, sentence)
+
+
+def _ends(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return 'no interval'
+    return f'95 % interval {estimate.low:.3f}…{estimate.high:.3f}'
+
+
+def headline(found: Sequence[Answer]) -> str:
+    """The answer in a sentence, where there is one to all subsets."""
+    winners = {answer.winner for answer in found}
+    where = 'on every subset' if len(found) > 1 else f'on {found[0].title}' if found else ''
+    if len(winners) == 1 and None not in winners:
+        return f'{winners.pop()} is better {where}.'
+    return ''
+
+
+def answer_plot(found: Sequence[Answer]) -> Plot | None:
+    """Mask mAP of every contender with its interval, on each subset."""
+    names = list(dict.fromkeys(one.name for answer in found for one, _ in answer.scored))
+    traces: list[dict[str, Any]] = []
+    for number, name in enumerate(names):
+        points = [
+            (estimate, row + (number - (len(names) - 1) / 2) * _OFFSET)
+            for row, answer in enumerate(found)
+            for one, estimate in answer.scored
+            if one.name == name
+        ]
+        values = [estimate.value or 0.0 for estimate, _ in points]
+        above = [(estimate.high or value) - value for (estimate, _), value in zip(points, values, strict=True)]
+        below = [value - (estimate.low or value) for (estimate, _), value in zip(points, values, strict=True)]
+        error = {'type': 'data', 'symmetric': False, 'array': above, 'arrayminus': below, 'thickness': 2, 'width': 0}
+        marker = {'color': colour(number), 'size': 11}
+        trace = {'type': 'scatter', 'mode': 'markers', 'name': name, 'marker': marker, 'error_x': error}
+        traces.append({**trace, 'x': values, 'y': [place for _, place in points]})
+    layout = plot_layout(f'{OBJECT} mask AP, with 95 % interval', '', height_px=150 + 70 * len(found))
+    titles = [answer.title.replace('-transfer-set', '').replace(', ', '<br>') for answer in found]
+    rows = [*range(len(found))]
+    layout['yaxis'] |= {'tickvals': rows, 'ticktext': titles, 'range': [len(found) - 0.5, -0.5], 'zeroline': False}
+    return Plot('Which run finds objects better', traces, layout) if traces else None
+
+
+def seeds_table(comparison: Comparison) -> Table | None:
+    """Mean and standard deviation over seeds; None where no two runs differ by their seed alone."""
+    rows = []
+    for one in contenders(comparison):
+        if len(one.entries) < 2:
+            continue
+        for name, estimate in one.intervals().items():
+            scores = [entry.result.scores['segm'].by_class.get(name) for entry in one.entries]
+            columns = [[getattr(own, key) for own in scores if own is not None] for key in ('mAP', 'mAP_50', 'mAP_75')]
+            rows.append(cells(name, one.name, *map(_spread, columns), _ends(estimate).removeprefix('95 % interval ')))
+    return (
+        Table(
+            f'{comparison.title}: masks, mean ± standard deviation over seeds',
+            ['class', 'runs', 'mAP', 'mAP_50', 'mAP_75', '95 % interval of the mAP'],
+            rows,
+            2,
+            ['The interval is of the mean: images are drawn anew, and runs too.'],
+        )
+        if rows
+        else None
+    )
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f'{fmean(known):.3f} ± {stdev(known):.3f}' if len(known) > 1 else MISSING

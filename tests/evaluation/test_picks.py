@@ -1,0 +1,89 @@
+"""Scores of picks, against a reference that looks at every pixel."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from coco_random import encode, only, random_dataset
+from pycocotools import mask as mask_api
+
+from armbench_mmdet.evaluation.picks import most_interior, pick_scores
+from armbench_mmdet.evaluation.protocol import Matching
+
+
+def by_hand(truth, detections, threshold: float = 0.5) -> dict[str, float] | None:
+    """The definitions, pixel by pixel."""
+    shares, errors = {1: [], 3: [], 5: []}, []
+    for image in truth['images']:
+        own = [a for a in truth['annotations'] if a['image_id'] == image['id'] and a['category_id'] == 2]
+        objects = [mask_api.decode(a['segmentation']).astype(bool) for a in own if not a['iscrowd']]
+        found = [d for d in detections if d['image_id'] == image['id'] and d['category_id'] == 2]
+        found.sort(key=lambda one: -one['score'])
+        errors.append(abs(sum(one['score'] >= threshold for one in found) - len(objects)))
+        picked: set[int] = set()
+        successes = []
+        for one in found:
+            mask = mask_api.decode(one['segmentation']).astype(bool)
+            y, x = np.nonzero(mask)
+            outside = np.argwhere(~np.pad(mask, 1)) - 1
+            distances = [np.min(np.hypot(*(outside - point).T)) for point in zip(y, x, strict=True)]
+            order = sorted(range(len(x)), key=lambda i: (-round(distances[i], 3), x[i], y[i]))
+            free = [n for n, g in enumerate(objects) if order and g[y[order[0]], x[order[0]]] and n not in picked]
+            target = free[0] if free else None
+            covers = [n for n, g in enumerate(objects) if n != target and (mask & g).sum() > g.sum() / 4]
+            successes.append(target is not None and not covers)
+            if successes[-1]:
+                picked.add(target)
+        for k in shares if objects else ():
+            wanted = min(k, len(objects))
+            shares[k].append(sum(successes[:wanted]) / wanted)
+    if not shares[1]:
+        return None
+    return {**{f'success_{k}': np.mean(each) for k, each in shares.items()}, 'count_error': np.mean(errors)}
+
+
+def test_picks_are_the_definitions() -> None:
+    seen = set()
+    for seed in range(12):
+        truth, detections = random_dataset(seed, images=4)
+        detections = only(detections, 'segm')
+        found, expected = pick_scores(Matching(truth, detections, 'segm'), 'object'), by_hand(truth, detections)
+        if expected is None:
+            assert found is None
+            continue
+        for name, value in expected.items():
+            assert getattr(found, name) == pytest.approx(value), (seed, name)
+        seen.add(round(found.success_1, 3))
+    assert len(seen) > 4
+
+
+def test_a_mask_over_two_objects_fails_and_each_object_is_picked_once() -> None:
+    left, right = np.zeros((2, 40, 60), bool)
+    left[5:30, 5:25], right[5:30, 26:50] = True, True
+    both = left | right
+    truth = {'images': [{'id': 1, 'height': 40, 'width': 60}], 'categories': [{'id': 2, 'name': 'object'}]}
+    truth['annotations'] = [
+        {'id': n, 'image_id': 1, 'category_id': 2, 'segmentation': encode(m), 'area': m.sum(), 'iscrowd': 0}
+        for n, m in enumerate((left, right), 1)
+    ]
+
+    def first_two(*masks) -> float:
+        rows = [
+            {'image_id': 1, 'category_id': 2, 'score': 0.9 - n / 10, 'segmentation': encode(m)}
+            for n, m in enumerate(masks)
+        ]
+        return pick_scores(Matching(truth, rows, 'segm'), 'object').success_3
+
+    assert first_two(left, right) == 1
+    assert first_two(both, right) == 0.5
+    assert first_two(left, left) == 0.5
+    assert first_two(left) == 0.5
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_most_interior_pixel_has_the_largest_distance(seed: int) -> None:
+    mask = (np.random.default_rng(seed).random((30, 40)) < 0.9).astype(np.uint8)
+    x, y = divmod(most_interior(mask), 30)
+    distance = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    assert distance[y, x] == distance.max()
