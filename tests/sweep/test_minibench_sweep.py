@@ -53,7 +53,11 @@ def logged(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_interrupted_trial_goes_on_and_the_best_one_can_be_trained_again(minibench_root: Path, tmp_path: Path) -> None:
+def test_interrupted_trial_goes_on_and_the_best_one_can_be_trained_again(
+    minibench_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS'):
+        monkeypatch.setenv(name, '1')  # another number of threads adds in another order
     base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
     (tmp_path / 'space.py').write_text(SPACE.format(base=str(base), root=str(minibench_root)))
     study = tmp_path / 'study'
