@@ -49,8 +49,8 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
                 raise InputError(
                     f'what hooks and metrics store must be plain data, or no run could resume from it: {error}'
                 ) from error
-            _checksum_of(path).unlink(missing_ok=True)  # of the earlier file: better none than one that is wrong
-        write_atomically(_checksum_of(path), f'{digest}  {path.name}\n')
+            _beside(path, 'sha256').unlink(missing_ok=True)  # of the earlier file: better none than one that is wrong
+        write_atomically(_beside(path, 'sha256'), f'{digest}  {path.name}\n')
     except OSError as error:
         raise InputError(
             f'The checkpoint could not be written: {error.strerror or error} (in {path}). Earlier checkpoints are '
@@ -68,8 +68,8 @@ def _save(content: Mapping[str, Any], file: Path) -> None:
             raise
 
 
-def _checksum_of(path: Path) -> Path:
-    return path.with_name(f'{path.name}.sha256')
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f'{path.name}.{kind}')
 
 
 def check_checksum(path: Path) -> None:
@@ -78,7 +78,7 @@ def check_checksum(path: Path) -> None:
     Raises:
         InputError: They differ: the file was damaged or changed.
     """
-    expected = _checksum_of(path)
+    expected = _beside(path, 'sha256')
     if expected.is_file() and expected.read_text(errors='replace').split(' ')[0] != sha256_of(path):
         raise InputError(
             f'The checkpoint is damaged: it differs from its checksum {expected.name} (in {path}). Take another one, '
@@ -89,14 +89,47 @@ def check_checksum(path: Path) -> None:
 def checkpoint_digests(work_dir: Path) -> set[str]:
     """The SHA-256 of each checkpoint in a run's folder: as written beside it, else computed."""
     checkpoints = [path for path in work_dir.glob('*.pth') if path.is_file()]
-    written = {path: _checksum_of(path) for path in checkpoints}
+    written = {path: _beside(path, 'sha256') for path in checkpoints}
     return {file.read_text().split(' ')[0] if file.is_file() else sha256_of(path) for path, file in written.items()}
 
 
+def mark_validated(path: Path, state: Mapping[str, Any]) -> None:
+    """Keep, in a small file beside a checkpoint, what the validation of its moment has changed.
+
+    A run resumed from the checkpoint takes it from there and does not validate twice; where it is lost, it does.
+
+    Args:
+        path: The checkpoint.
+        state: Replaces what the checkpoint has under these keys; dictionaries one level deeper.
+    """
+    try:
+        with draft_of(_beside(path, 'validated')) as draft:
+            _save({**state, 'checksum': _beside(path, 'sha256').read_text()}, draft)
+    except OSError as error:
+        print_log(f'a run resumed from {path} will validate once more: {error}', 'current', WARNING)
+
+
+def add_validation(path: Path, checkpoint: dict[str, Any]) -> bool:
+    """Add what :func:`mark_validated` has kept to a checkpoint that was read; whether there was any for it."""
+    beside = _beside(path, 'validated')
+    if not beside.is_file():
+        return False
+    try:
+        state = read_checkpoint(beside)
+        if state.pop('checksum') != _beside(path, 'sha256').read_text():  # of an earlier file of that name
+            return False
+    except (InputError, OSError, KeyError) as error:
+        print_log(f'the checkpoint is validated once more: {error} (in {beside})', 'current', WARNING)
+        return False
+    for key, value in state.items():
+        checkpoint[key] = {**checkpoint[key], **value} if isinstance(value, dict) else value
+    return True
+
+
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint and its checksum, if they are there."""
-    path.unlink(missing_ok=True)
-    _checksum_of(path).unlink(missing_ok=True)
+    """Remove a checkpoint and what lies beside it, if they are there."""
+    for one in (path, _beside(path, 'sha256'), _beside(path, 'validated')):
+        one.unlink(missing_ok=True)
 
 
 def mark_latest(work_dir: Path, checkpoint: Path) -> None:

@@ -140,15 +140,24 @@ class ArmbenchRunner(Runner):
             'mmengine_version': mmengine.__version__,
             **({'dataset_meta': data.metainfo} if hasattr(data, 'metainfo') else {}),
         }
-        state = {'meta': facts, 'message_hub': self.message_hub.state_dict()}
+        checkpoint = {'meta': facts, 'state_dict': weights_to_cpu(model.state_dict()), **self.progress_state()}
+        if not save_param_scheduler:
+            checkpoint.pop('param_schedulers', None)
         if save_optimizer:
-            state['optimizer'] = self.optim_wrapper.state_dict()
-        if save_param_scheduler and isinstance(self.param_schedulers, dict):
-            named = self.param_schedulers.items()
-            state['param_schedulers'] = {name: [one.state_dict() for one in several] for name, several in named}
-        elif save_param_scheduler and self.param_schedulers is not None:
-            state['param_schedulers'] = [one.state_dict() for one in self.param_schedulers]
-        checkpoint = apply_to(state, lambda value: hasattr(value, 'cpu'), lambda value: value.cpu())
-        checkpoint['state_dict'] = weights_to_cpu(model.state_dict())
+            checkpoint['optimizer'] = _on_cpu(self.optim_wrapper.state_dict())
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         write_checkpoint(Path(out_dir, filename), checkpoint)
+
+    def progress_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of logs and schedulers; it is small."""
+        state = {'message_hub': self.message_hub.state_dict()}
+        if isinstance(self.param_schedulers, dict):
+            named = self.param_schedulers.items()
+            state['param_schedulers'] = {name: [one.state_dict() for one in several] for name, several in named}
+        elif self.param_schedulers is not None:
+            state['param_schedulers'] = [one.state_dict() for one in self.param_schedulers]
+        return _on_cpu(state)
+
+
+def _on_cpu(state: Any) -> Any:
+    return apply_to(state, lambda value: hasattr(value, 'cpu'), lambda value: value.cpu())

@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 
-from armbench_mmdet.engine.checkpoints import mark_latest, remove_checkpoint
+from armbench_mmdet.engine.checkpoints import mark_latest, mark_validated, remove_checkpoint
 from armbench_mmdet.engine.runner import ArmbenchRunner
 from armbench_mmdet.errors import InputError, nearest
 from armbench_mmdet.files import remove_drafts
@@ -56,8 +56,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Every checkpoint is written aside, read back, synced and renamed, with a checksum beside it; ``last_checkpoint``
     likewise. An older checkpoint, or the best until now, is removed only after that. A full disk ends the run with
-    everything earlier intact. The checkpoint of the moment of a validation is written again after it, so that a run
-    resumed from it has the best score and does not validate twice.
+    everything earlier intact. What a validation changes is kept in a small file beside the checkpoint of that moment,
+    so that a run resumed from it does not validate twice.
 
     Args:
         **kwargs: As for ``CheckpointHook``, but for ``backend_args`` and ``file_client_args``: files are local.
@@ -106,16 +106,17 @@ class AtomicCheckpointHook(CheckpointHook):
             remove_drafts(Path(runner.work_dir))
 
     def after_val_epoch(self, runner: ArmbenchRunner, metrics: dict[str, float]) -> None:
-        """Write the best checkpoint, then remove the one it beats; write this moment's again, as validated."""
+        """Write the best checkpoint, then remove the one it beats; mark this moment's checkpoint as validated."""
         if not hasattr(self, 'file_backend'):  # a validation without training: nothing to save
             return
         super().after_val_epoch(runner, metrics)
         step = runner.epoch if self.by_epoch else runner.iter
         if is_main_process():
             self.file_backend.remove_now()
-        if self._written_step == step:
-            meta = {'epoch': runner.epoch, 'iter': runner.iter, 'validated': True}
-            self._save(runner, self._path(step), meta, by_epoch=self.by_epoch, **self.args)
+            if self._written_step == step:
+                optimizer = runner.optim_wrapper.state_dict()
+                rates = {key: value for key, value in optimizer.items() if key != 'state'}  # that is large
+                mark_validated(self._path(step), {**runner.progress_state(), 'optimizer': rates})
 
     def save_now(self, runner: ArmbenchRunner, iterations: int) -> Path:
         """Save everything at once; for a run that has to stop.
@@ -147,7 +148,7 @@ class AtomicCheckpointHook(CheckpointHook):
             mark_latest(Path(runner.work_dir), path)
 
     def _save_checkpoint_with_step(self, runner: ArmbenchRunner, step: int, meta: dict[str, Any]) -> None:
-        if self._written_step == step:  # mmengine writes it again, only after the best validation and before the rest
+        if self._written_step == step:  # mmengine writes it again after a validation that was the best
             return
         kept = [*(earlier for earlier in self.keep_ckpt_ids if earlier != step), step]
         if self.max_keep_ckpts > 0:

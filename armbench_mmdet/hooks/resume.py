@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from logging import WARNING
+from pathlib import Path
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -14,6 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from armbench_mmdet.configs import ABSENT, leaves
+from armbench_mmdet.engine.checkpoints import add_validation
 from armbench_mmdet.engine.loops import ResumableEpochLoop, ResumableIterLoop, run_seed
 from armbench_mmdet.errors import InputError
 
@@ -73,6 +75,8 @@ class ResumeHook(Hook):
                 f'(in {runner._load_from}); resume with --cfg-options randomness.seed={seed}'
             )
         _compare_settings(runner, checkpoint['meta'].get('settings'))
+        if add_validation(Path(str(runner._load_from)), checkpoint):
+            checkpoint['meta']['validated'] = True
         self._checkpoint = {name: checkpoint.get(name, {}) for name in ('meta', 'gradients')}
 
     def before_train(self, runner: Runner) -> None:

@@ -16,10 +16,13 @@ import pytest
 import torch
 
 from armbench_mmdet.engine.checkpoints import (
+    add_validation,
     checkpoint_digests,
     latest_checkpoint,
     mark_latest,
+    mark_validated,
     read_checkpoint,
+    remove_checkpoint,
     write_checkpoint,
 )
 from armbench_mmdet.errors import InputError
@@ -144,3 +147,21 @@ def test_a_file_without_a_checksum_is_taken_as_it_is(tmp_path: Path) -> None:
     torch.save(holding(1), tmp_path / 'a.pth')
     assert value_in(tmp_path / 'a.pth') == 1
     assert latest_checkpoint(tmp_path) == tmp_path / 'a.pth'
+
+
+def test_what_a_validation_changed_is_added_to_its_own_checkpoint_only(tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / 'iter_1.pth'
+    write_checkpoint(path, {**holding(1), 'optimizer': {'state': 5, 'lr': 1}, 'hub': 1})
+    checkpoint = read_checkpoint(path)
+    assert not add_validation(path, checkpoint)
+    mark_validated(path, {'optimizer': {'lr': 2}, 'hub': 3})
+    assert add_validation(path, checkpoint)
+    assert checkpoint['optimizer'] == {'state': 5, 'lr': 2}
+    assert checkpoint['hub'] == 3
+    (tmp_path / 'iter_1.pth.validated').write_bytes(b'damaged')
+    assert not add_validation(path, checkpoint)
+    mark_validated(path, {'hub': 3})
+    write_checkpoint(path, holding(2))
+    assert not add_validation(path, checkpoint)
+    remove_checkpoint(path)
+    assert not list(tmp_path.iterdir())

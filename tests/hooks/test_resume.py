@@ -81,6 +81,8 @@ def test_a_validation_is_made_up_for_once(tmp_path: Path) -> None:
     assert validations(run(toy_config(tmp_path), 'auto', dict(iteration=7))) == 2  # at 3 and 6
     run(toy_config(tmp_path / 'b'), dies=dict(iteration=7))
     assert validations(run(toy_config(tmp_path / 'b'), 'auto', dict(iteration=7))) == 2
+    (tmp_path / 'b/iter_6.pth.validated').unlink()
+    assert validations(run(toy_config(tmp_path / 'b'), 'auto', dict(iteration=7))) == 2
 
 
 @pytest.mark.parametrize(
