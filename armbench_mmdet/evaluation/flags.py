@@ -1,4 +1,4 @@
-"""What may be honest in predictions of another model, and should be known beside their score."""
+"""Flags of foreign predictions: what may be honest, and should be known beside their score."""
 
 from __future__ import annotations
 

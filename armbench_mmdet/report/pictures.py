@@ -34,8 +34,8 @@ OF_OUTCOME = {
 }
 PANEL_PX = 480
 JPEG_QUALITY = 65
-MOST_PICTURES = 120
-"""On a page: with the plots' code they stay below 15 MB."""
+MOST_PICTURES = 108
+"""On a page: with the plots' code they stay below 12 MB."""
 
 
 class Choice(NamedTuple):

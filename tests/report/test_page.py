@@ -199,7 +199,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
     assert set(outline.links) == set(SECTIONS)
     assert outline.outside == []
     assert outline.bare_images == 0
-    assert page.stat().st_size < 15e6
+    assert page.stat().st_size < 12e6
     assert text.count('<script id="plotly">') == 1
     assert 'id="procedural"' in text
     assert PROCEDURAL in text

@@ -45,4 +45,4 @@ def test_a_run_is_reported_without_a_complaint(minibench_root: Path, tmp_path: P
     assert '–' not in dict(found.facts).values()
     assert found.differences is not None
     assert 'train_cfg.max_iters' in [row[0].text for row in found.differences.rows]
-    assert write_report(report, tmp_path / 'report').stat().st_size < 15e6
+    assert write_report(report, tmp_path / 'report').stat().st_size < 12e6
