@@ -199,6 +199,7 @@ class ArmbenchMetric(BaseMetric):
         images = self._count_images(predictions, repeated=len(results) - len(predictions))
         scores: dict[str, TypeScores] = {}
         errors = picks = operation = None
+        thresholds = self._val_thresholds()
         for iou_type in self.iou_types:
             detections = coco_detections(predictions, category_ids, iou_type)
             if self.coco_json_prefix:
@@ -206,9 +207,9 @@ class ArmbenchMetric(BaseMetric):
             matching = Matching(truth, detections, iou_type)
             if iou_type == 'segm':
                 errors = segmentation_errors(matching)
-                picks = pick_scores(matching, CLASSES[-1], self._val_thresholds().get(CLASSES[-1]))
+                picks = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1]))
             if iou_type == ('segm' if 'segm' in self.iou_types else 'bbox'):
-                operation = operations(matching, self._val_thresholds())
+                operation = operations(matching, thresholds)
             confidence = self._keep_matches(matching) if self.result_file else None
             scores[iou_type] = scores_of_type(matching, confidence)
         self.result = Result(

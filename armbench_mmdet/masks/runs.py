@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import compiled
+from armbench_mmdet.masks import kernels
 
 UPSAMPLED = 5
 """COCO rounds the corners of a polygon to fifths of a pixel."""
@@ -92,22 +93,12 @@ def _read(
 
 @compiled
 def _decode(code: np.ndarray, switches: np.ndarray) -> int:
-    """Write the switches of COCO's compressed run lengths, see ``decode_counts``, and return how many."""
-    position = count = shift = before = last = number = 0
-    for character in code:
-        bits = int(character) - 48
-        count |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            count -= 1 << shift
-        if number > 2:
-            count += before
-        position += count
+    """Write the switches of COCO's compressed run lengths and return how many."""
+    counts, position = kernels.run_lengths(code), 0
+    for number in range(len(counts)):
+        position += counts[number]
         switches[number] = position
-        number, before, last, count, shift = number + 1, last, count, 0, 0
-    return number // 2 * 2  # after the last run nothing begins
+    return len(counts) // 2 * 2  # after the last run nothing begins
 
 
 @compiled

@@ -30,7 +30,7 @@ from armbench_mmdet.sweep.study import (
     attribute,
     best_trials,
 )
-from armbench_mmdet.sweep.training import CONFIG
+from armbench_mmdet.sweep.training import CONFIG, trial_folder
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Sweep {{ name }}</title>
@@ -152,7 +152,7 @@ def _rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
             'validations': len(trial.intermediate_values),
             'retry_of': next(iter(attempts_before(trial)), ''),
             **{name: attribute(trial, name) for name in (REASON, ERROR, WORKER)},
-            'folder': f'trial_{trial.number:04d}',
+            'folder': trial_folder(Path(), trial.number).name,
             **{name: trial.params.get(name, '') for name in names},
         }
         for trial in trials

@@ -312,8 +312,9 @@ class Sweep:
         row = Progress(self._trials()).failures_in_a_row(self._forgiven)
         if len(row) >= FAILURES_IN_A_ROW:
             last = row[-1]
+            log = trial_folder(self.folder, last.number) / LOG
             raise InputError(
                 f'{len(row)} trials failed in a row, the last, trial {last.number}, by {attribute(last, REASON)}: '
-                f'{attribute(last, ERROR)} (in {self.folder}/trial_{last.number:04d}/{LOG}). Mend the cause; the same '
+                f'{attribute(last, ERROR)} (in {log}). Mend the cause; the same '
                 'command tries again with new trials.'
             )
