@@ -4,8 +4,6 @@ It lies outside the package and imports only the standard library: ``--help`` an
 set before torch is loaded.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Config files: found, read, overridden, pointed at the data, walked and compared."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import dataclasses

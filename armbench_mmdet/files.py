@@ -1,7 +1,5 @@
 """Files: atomic writing, locks between processes, digests."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

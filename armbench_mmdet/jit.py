@@ -1,7 +1,5 @@
 """Numba kernels and threads."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """From a config to a run: training, testing."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Mapping, Sequence

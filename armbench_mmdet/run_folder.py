@@ -1,7 +1,5 @@
 """A run's folder: its files, its record and the names of its metrics, for those who write them and those who read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

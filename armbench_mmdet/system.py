@@ -1,7 +1,5 @@
 """The software, the code and the machine of a run, and the command that started it."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -3,8 +3,6 @@
 ``python docs/architecture.py`` writes ``docs/architecture.svg``; with ``--check`` it only says whether that is current.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections import defaultdict

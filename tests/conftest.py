@@ -1,7 +1,5 @@
 """What the tests share: a tiny minibench, and a console that is not cluttered."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The rooms of the package: one way for imports, and the picture of them."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every config file: it resolves, it is built on the CPU, and it keeps the rules of the house."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

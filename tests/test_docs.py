@@ -1,7 +1,5 @@
 """The documentation says what the code has: hooks, the schema of the result file, pages, figures."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -1,7 +1,5 @@
 """Atomic writing and locks."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """The Mask2Former configs differ from the zoo's in what was intended, and in nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the package imports stands in pyproject.toml, and what that names has a known version in constraints.txt."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -1,7 +1,5 @@
 """Every command and every piece of code in the README, and the commands of docs/training.md, work."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

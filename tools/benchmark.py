@@ -4,8 +4,6 @@ Each row gives the case, both figures and their ratio (above 1: ours is better),
 Run it on an idle machine, and more than once.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

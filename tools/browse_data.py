@@ -1,7 +1,5 @@
 """Draw what the training pipeline really feeds the model: ``python tools/browse_data.py CONFIG --out sheet.png``."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 from pathlib import Path

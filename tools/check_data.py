@@ -4,8 +4,6 @@ DATA_ROOT has ARMBench's folders, or Roboflow's. Any other COCO file: ``--ann-fi
 Exit status: 0 clean, 1 warnings only and --strict, 2 errors.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

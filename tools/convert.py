@@ -1,7 +1,5 @@
 """Convert data of other formats (LabelMe, label images, YOLO) to COCO files in ARMBench's shape, or cut a COCO file."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

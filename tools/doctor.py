@@ -1,7 +1,5 @@
 """Say what is installed, what works, and what to do about the rest: ``python tools/doctor.py``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform

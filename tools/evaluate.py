@@ -1,7 +1,5 @@
 """Evaluate predictions of any model, given as COCO results: ``python tools/evaluate.py PREDICTIONS …``."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

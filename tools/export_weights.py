@@ -1,7 +1,5 @@
 """Export a checkpoint's weights as safetensors: ``python tools/export_weights.py CHECKPOINT OUT.safetensors``."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -5,8 +5,6 @@ has the format. An image that cannot be read is reported and the others go on. T
 predicted, and 2 if none was.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

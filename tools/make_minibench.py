@@ -1,7 +1,5 @@
 """Make minibench, the procedural data set in ARMBench's folder shape."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Show what runs did: ``python tools/report.py WORK_DIR… --out DIR`` writes report.html, results.md and results.csv."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

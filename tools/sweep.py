@@ -3,8 +3,6 @@
 The same command, on any number of machines with the same ``--storage``, fills one study; given again, it resumes it.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

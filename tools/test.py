@@ -1,7 +1,5 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [--subset NAME|all] [--split val|test] …``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

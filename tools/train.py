@@ -1,7 +1,5 @@
 """Train a model: ``python tools/train.py CONFIG [--work-dir D] [--resume [auto|PATH]] …``, as in mmdet."""
 
-from __future__ import annotations
-
 import argparse
 import os
 

@@ -1,7 +1,5 @@
 """The audit of annotation files and images, and its report."""
 
-from __future__ import annotations
-
 import os
 import textwrap
 from collections.abc import Sequence

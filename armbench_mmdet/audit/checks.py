@@ -1,7 +1,5 @@
 """Checks of annotations and of images; what they find is in :data:`~armbench_mmdet.audit.findings.KINDS`."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor

@@ -1,7 +1,5 @@
 """The kinds of things an audit finds, and a collection that counts them and keeps the first of each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any

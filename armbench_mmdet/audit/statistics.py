@@ -1,7 +1,5 @@
 """Statistics of a data set: images, instances, mask sizes, class balance."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

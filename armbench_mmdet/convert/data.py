@@ -3,8 +3,6 @@
 Annotations go to the file as they are read, so that memory does not grow with the data set.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import Counter

@@ -1,7 +1,5 @@
 """ARMBench's segmentation data, any COCO file of totes and objects, and procedural totes, as mmdet data sets."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import mmap

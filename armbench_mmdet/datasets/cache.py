@@ -1,7 +1,5 @@
 """The cache of built columns: one ``.npy`` file a column, built once by whoever comes first."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

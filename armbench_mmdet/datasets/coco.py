@@ -1,7 +1,5 @@
 """COCO annotation files, parsed with types; their problems record by record."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

@@ -4,8 +4,6 @@ Images are read as training reads them, by OpenCV in colour: turned as their EXI
 three channels, transparency left out, CMYK turned into RGB, the upper 8 of 16 bits, the first frame of several.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import glob

@@ -1,7 +1,5 @@
 """ARMBench's release: its folders, subsets, splits, classes and categories, and what to say when they differ."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Messages of data-loading processes to the main one: the image each is at."""
 
-from __future__ import annotations
-
 import functools
 import mmap
 import os

@@ -1,7 +1,5 @@
 """Checkpoints: written atomically with a checksum, read without running code, compared with the model."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import pickle

@@ -1,7 +1,5 @@
 """The terminal of a run: its own messages and warnings; the log file in the work directory keeps everything."""
 
-from __future__ import annotations
-
 import logging
 import re
 import sys

@@ -1,7 +1,5 @@
 """Processes of one run: joining them, and agreement between them."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

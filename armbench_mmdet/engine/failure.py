@@ -1,7 +1,5 @@
 """Failures of a run in words that name the batch, the image or the process."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import re

@@ -1,7 +1,5 @@
 """Random numbers given by the place in training, batches from any place, and mmengine's loops over them."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple

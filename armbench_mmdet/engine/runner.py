@@ -1,7 +1,5 @@
 """mmengine's runner with a console made for people, safe loading and atomic checkpoints."""
 
-from __future__ import annotations
-
 import re
 import time
 from importlib.util import find_spec

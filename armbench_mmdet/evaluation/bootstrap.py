@@ -5,8 +5,6 @@ Images are drawn with replacement, as many as there are, and the score is comput
 draws, so their difference has a much narrower interval than either score: most of the spread is the images'.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Sequence

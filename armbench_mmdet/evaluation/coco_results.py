@@ -1,7 +1,5 @@
 """COCO results of any model: their file, its images and categories found in the ground truth, and their evaluation."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

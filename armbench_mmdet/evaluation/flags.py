@@ -1,7 +1,5 @@
 """Flags of foreign predictions: what may be honest, and should be known beside their score."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``ArmbenchMetric``: COCO's protocol on ARMBench, with every known way to a silent wrong number refused."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path

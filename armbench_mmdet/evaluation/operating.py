@@ -9,8 +9,6 @@ The calibration error (ECE, Guo et al., ICML 2017) is the mean distance of score
 score, each with the weight of its detections.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -10,8 +10,6 @@ object H by more than a quarter: ``|P ∩ H| ≤ |H| / 4``.
 ``|predictions − objects|``, with the predictions of at least a certain score.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from pycocotools import mask as mask_api

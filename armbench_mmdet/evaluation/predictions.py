@@ -1,7 +1,5 @@
 """Predictions of a model, checked on the way in and turned into COCO results on the way out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

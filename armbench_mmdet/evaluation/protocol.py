@@ -1,7 +1,5 @@
 """COCO's protocol: its thresholds, limits and sizes, and detections held against ground truth as columns."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, pairwise, repeat

@@ -25,8 +25,6 @@ count, at most 100 an image: what a robot would act on. With |·| the number of 
 A rate is the share of a class's instances; the four add up to 1. Crowds are neither counted nor looked at.
 """
 
-from __future__ import annotations
-
 import bisect
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Checkpoints at intervals, of the best validation, and when a run is asked to stop."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from pathlib import Path

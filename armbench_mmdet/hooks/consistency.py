@@ -1,7 +1,5 @@
 """Random numbers and batch-norm statistics that all processes of a run, and a resumed one, share."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmdet.registry import HOOKS

@@ -1,7 +1,5 @@
 """Stopping a run from outside without losing what it has done."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -1,7 +1,5 @@
 """A loss that is NaN or infinite never reaches the weights."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping

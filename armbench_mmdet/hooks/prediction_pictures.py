@@ -1,7 +1,5 @@
 """Pictures of predictions while a model is validated or tested."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Fine-tuning from a checkpoint without guessing: what was taken from it, what starts afresh, and why."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A progress line with an ETA for training, validation and testing."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any, TextIO
 

@@ -1,7 +1,5 @@
 """A resumed run goes on exactly where it was, or says why it cannot."""
 
-from __future__ import annotations
-
 from logging import WARNING
 from pathlib import Path
 from typing import Any

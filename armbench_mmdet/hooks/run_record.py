@@ -1,7 +1,5 @@
 """The record of a run: what a stranger needs to repeat it, and what became of each attempt."""
 
-from __future__ import annotations
-
 import logging
 import shlex
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A few images go the way that predictions go: the data set and its pipeline, the 
 mmdet's data samples, run-length masks, the metric. Whatever is lost on the way would be lost from every result too.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Time and memory of an evaluation, per image."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Losses of the validation data."""
 
-from __future__ import annotations
-
 import math
 import random
 import time

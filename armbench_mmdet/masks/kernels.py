@@ -3,8 +3,6 @@
 A *switch* is a position ``x · H + y``, down the columns, at which a mask changes between off and on.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Masks as runs of pixels, many at once: read from COCO's segmentations, and the pixels that two have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """From painted patches to the picture: who hides whom, shadows, and the camera's own defects."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Printed surfaces: words, small print, barcodes."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

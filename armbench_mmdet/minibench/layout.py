@@ -1,7 +1,5 @@
 """Kinds of objects, and where they lie: in a tote at random, stacked, in contact, at walls; or copies of one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

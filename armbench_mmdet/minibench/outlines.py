@@ -1,7 +1,5 @@
 """From the renderer's id map to COCO annotations with modal polygons."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2

@@ -1,7 +1,5 @@
 """Bags, boxes and cards."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -1,7 +1,5 @@
 """Colours, textures and the brush."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """One picture: sample a tote, fill it, paint it, and say which pixel belongs to what."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Bottles, rolls, tubes, cans, tape, balls: lying and standing solids."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -1,7 +1,5 @@
 """Minibench as a folder in the shape of the release; made on first use."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

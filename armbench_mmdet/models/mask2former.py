@@ -1,7 +1,5 @@
 """Mask2Former heads: stable under mixed precision, bounded in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

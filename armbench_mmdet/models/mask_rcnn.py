@@ -1,7 +1,5 @@
 """Mask R-CNN's mask head with run lengths for its predictions."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 Importing this package puts a stand-in for ``mmcv._ext`` in place when the extension is missing; see :mod:`.extension`.
 """
 
-from __future__ import annotations
-
 from armbench_mmdet.ops.backend import BACKEND_VARIABLE, unavailable_backends
 from armbench_mmdet.ops.extension import STAND_IN_ACTIVE, active_backend
 

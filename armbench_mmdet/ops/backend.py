@@ -1,7 +1,5 @@
 """The choice of an operator's implementation: torchvision's, the numba kernels, or plain torch."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Multi-scale deformable attention with the calling convention of mmcv's extension, on any device."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

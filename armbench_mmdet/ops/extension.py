@@ -5,8 +5,6 @@ such module. The stand-in answers for all of them: it has the operators of Mask 
 names itself and the way to get it for each of the others.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

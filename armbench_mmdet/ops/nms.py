@@ -1,7 +1,5 @@
 """Non-maximum suppression, greedy and soft."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """RoIAlign of bin means: sample positions, the dispatch to a backend, and the backends in torch and in numba."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product

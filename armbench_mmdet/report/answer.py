@@ -3,8 +3,6 @@
 Runs that differ by their seed alone are one *contender*: the mean of their scores, and its standard deviation.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

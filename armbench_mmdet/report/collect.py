@@ -1,7 +1,5 @@
 """Runs, their logs and their results, collected from folders."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """The report as files: HTML, Markdown, CSV."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

@@ -1,7 +1,5 @@
 """Pictures of the best, median and worst images."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 from collections import Counter

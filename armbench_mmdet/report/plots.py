@@ -1,7 +1,5 @@
 """Plots of training and of results."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Tables of scores, strata, differences and published numbers, and the provenance of a run."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta

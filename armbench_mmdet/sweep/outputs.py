@@ -1,7 +1,5 @@
 """The output of a sweep: the best config, a table of the trials, a page."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Trials as override files."""
 
-from __future__ import annotations
-
 import copy
 import difflib
 import inspect

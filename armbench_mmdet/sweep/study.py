@@ -1,7 +1,5 @@
 """The study: its storage, its lost trials, and how far it is."""
 
-from __future__ import annotations
-
 import copy
 import json
 import time

@@ -1,7 +1,5 @@
 """The training process of a trial: started, listened to, ended, judged; and the hook by which it reports."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

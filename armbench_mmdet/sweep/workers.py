@@ -1,7 +1,5 @@
 """The workers of one command: threads that take trials from the study, train them and tell what became of them."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

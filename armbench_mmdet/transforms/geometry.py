@@ -5,8 +5,6 @@ they move boxes and masks, set ``img_shape`` and record the geometry in ``homogr
 pixels); ``RenderImage`` then produces the image in one step. With an image they are the stock transforms.
 """
 
-from __future__ import annotations
-
 import mmcv
 import numpy as np
 from mmdet.datasets.transforms import RandomCrop, RandomFlip, Resize

@@ -1,7 +1,5 @@
 """Loading: polygons first, the image when its size is known."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Instances of one sample, and its random numbers, as the augmentations share them."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

@@ -1,7 +1,5 @@
 """More objects in the tote."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sized

@@ -1,7 +1,5 @@
 """A crop around the tote."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The light of a warehouse, and the camera in it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """The scene from farther away."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import cv2

@@ -1,7 +1,5 @@
 """Contact sheets: training samples, augmentations, procedural totes."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path

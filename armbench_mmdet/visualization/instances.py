@@ -1,7 +1,5 @@
 """Instances drawn on an image, with labels and a legend."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections import Counter

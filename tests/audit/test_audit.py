@@ -1,7 +1,5 @@
 """The audit of folders and images, and its tool; what it says of annotations is in ``datasets/test_malformed.py``."""
 
-from __future__ import annotations
-
 import json
 import re
 import runpy

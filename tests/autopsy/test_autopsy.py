@@ -4,8 +4,6 @@ Each has happened in published ARMBench code, or is what stock tools do by defau
 ``configs/mask2former/README.md`` has the scores on the whole of minibench.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

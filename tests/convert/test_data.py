@@ -1,7 +1,5 @@
 """Conversions: what comes out draws the masks that went in; cuts keep what they should."""
 
-from __future__ import annotations
-
 import json
 import os
 from argparse import Namespace

@@ -1,7 +1,5 @@
 """The index cache, from outside: which files are opened, what lies in its folder, what several processes get."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

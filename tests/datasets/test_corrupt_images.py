@@ -1,7 +1,5 @@
 """Images that cannot be read: an error that names them, or skipped, counted and listed."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

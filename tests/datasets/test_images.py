@@ -1,7 +1,5 @@
 """Which files are taken, and what each image is."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

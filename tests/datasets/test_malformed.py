@@ -1,7 +1,5 @@
 """Malformed files, each through the data set and through the audit: the documented error or count, nothing else."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import tempfile

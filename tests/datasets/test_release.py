@@ -1,7 +1,5 @@
 """The release's categories: a file gets the right labels, or is refused with a map that gives them."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Writing checkpoints with faults: a loadable checkpoint is always left."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """The ways to a checkpoint read it safely, unless told to trust it; tests/launch gives one to the command lines."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the processes of a run agree on, and that together they train what one process does."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

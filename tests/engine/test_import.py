@@ -1,7 +1,5 @@
 """Importing the package leaves the process as it was."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Match tables and bootstrap intervals against pycocotools and against resampling done by hand."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Over- and under-segmentation on drawn cases and against the definition, pixel by pixel."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from coco_random import encode, only, random_dataset, random_mask

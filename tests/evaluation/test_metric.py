@@ -1,7 +1,5 @@
 """The metric as mmengine calls it."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 

@@ -1,7 +1,5 @@
 """The whole way on pictures: data set, predictions, metric, written COCO results, and pycocotools on those."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Operating points and calibration, against counting by hand."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

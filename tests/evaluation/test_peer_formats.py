@@ -1,7 +1,5 @@
 """Files that other models' software wrote, see ``peers/README.md``: scored end to end, by name and by number."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

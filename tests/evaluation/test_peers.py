@@ -1,7 +1,5 @@
 """Predictions of other models: the same numbers as pycocotools, what is refused, and what is flagged."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scores of picks, against a reference that looks at every pixel."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """The protocol against pycocotools, number by number."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -1,7 +1,5 @@
 """The result file: types, schema, older files, errors that name the file."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Size and density bins against pycocotools on the part of the data they stand for."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from coco_random import only, random_dataset

@@ -1,7 +1,5 @@
 """Small COCO files and data set folders for the tests of the data layer."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

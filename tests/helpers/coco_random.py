@@ -1,7 +1,5 @@
 """Small random COCO data sets with everything that has ever tripped an evaluation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """pycocotools, called by the book."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -1,7 +1,5 @@
 """The metric, run on predictions that are given as COCO results."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Predictions as other models would leave them: the ground truth of minibench, moved a little."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Several processes on one machine: forks of a server that has imported everything once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """The small models of minibench: their configs cut down, and random weights, which see instances everywhere."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs as training and testing leave them, made in moments: results through the real metric, logs written by hand."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

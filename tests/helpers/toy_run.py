@@ -1,7 +1,5 @@
 """Runs that take milliseconds: one draws random numbers everywhere, another can be followed by hand."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import json

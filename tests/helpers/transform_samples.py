@@ -1,7 +1,5 @@
 """Annotated pictures for the transform tests: every instance painted in its own colour."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The checkpoint hook in a run that is too small to fail by itself."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

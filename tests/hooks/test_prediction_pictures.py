@@ -1,7 +1,5 @@
 """Pictures of predictions: one for each photo, at its own size, whatever the model and the folders."""
 
-from __future__ import annotations
-
 import types
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Loading pretrained weights: the class head may differ and nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """A run that was interrupted and resumed is the run that was not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The self-test passes on a sound path and names the step of each injected fault."""
 
-from __future__ import annotations
-
 import copy
 import types
 from typing import Any

@@ -1,7 +1,5 @@
 """Timing beside the evaluation."""
 
-from __future__ import annotations
-
 import types
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Every hook of a run has a name, and can be switched off alone."""
 
-from __future__ import annotations
-
 import runpy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The validation loss: the right numbers, and nothing of training disturbed."""
 
-from __future__ import annotations
-
 import json
 import random
 from contextlib import contextmanager

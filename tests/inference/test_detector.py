@@ -1,7 +1,5 @@
 """The detector: the predictions of tools/test.py, whatever the images, and nothing unsafe or unfit loaded."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """What an inference writes."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

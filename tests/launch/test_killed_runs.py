@@ -1,7 +1,5 @@
 """kill −9 at any moment and ``--resume`` give the run that was never killed, bit for bit."""
 
-from __future__ import annotations
-
 import io
 import os
 import random

@@ -1,7 +1,5 @@
 """Several processes through the real path and the real command lines, on CPUs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

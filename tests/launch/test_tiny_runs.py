@@ -1,7 +1,5 @@
 """Training and evaluation through the real path, on a handful of tiny totes."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

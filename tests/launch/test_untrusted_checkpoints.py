@@ -1,7 +1,5 @@
 """A checkpoint that would run code, given to the command lines."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Slips in a config: one message before the first iteration."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

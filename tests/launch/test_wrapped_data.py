@@ -1,7 +1,5 @@
 """Data sets in wrappers: trained, validated, rehearsed, recorded and resumed, or refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

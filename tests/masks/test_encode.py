@@ -1,7 +1,5 @@
 """Run lengths against stock pasting, but for pixels on the threshold, and against pycocotools."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import numpy as np

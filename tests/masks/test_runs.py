@@ -1,7 +1,5 @@
 """Masks as runs against pycocotools, pixel by pixel."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from pycocotools import mask as mask_api

@@ -1,7 +1,5 @@
 """Mask2Former end to end: a step, a prediction, and what the head of this project adds to mmdet's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

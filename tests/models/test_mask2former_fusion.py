@@ -1,7 +1,5 @@
 """The bounded-memory head against mmdet's own: same labels and order, same masks but for pixels on the threshold."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The mask head in mmdet's own prediction path, beside the stock head."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

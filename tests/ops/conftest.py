@@ -1,7 +1,5 @@
 """Run a test once per backend; one that does not import here is skipped, visibly."""
 
-from __future__ import annotations
-
 import pytest
 
 from armbench_mmdet.ops.backend import BACKEND_VARIABLE, BACKENDS, unavailable_backends

@@ -1,7 +1,5 @@
 """The choice of a backend, by operator, device, environment and what imports."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Multi-scale deformable attention against mmcv's own PyTorch path."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch

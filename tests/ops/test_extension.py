@@ -1,7 +1,5 @@
 """The stand-in for mmcv's compiled extension, each case in an interpreter of its own."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess

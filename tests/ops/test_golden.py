@@ -1,7 +1,5 @@
 """Reference values of the compiled operators, on every backend."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

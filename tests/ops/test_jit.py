@@ -1,7 +1,5 @@
 """Compiling and running numba kernels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The zoo's Mask R-CNN, unchanged, on the operators provided."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmdet.registry import MODELS

@@ -1,7 +1,5 @@
 """Non-maximum suppression against the greedy rule and against soft NMS, both spelled out."""
 
-from __future__ import annotations
-
 import math
 
 import mmcv.ops

@@ -1,7 +1,5 @@
 """RoIAlign: gradients, precisions, threads, and refused input."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmcv.ops import roi_align

@@ -1,7 +1,5 @@
 """Two finished runs on the same small data, and the report of both."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What the report opens with: who is better, by how much and how sure; and seeds as one row."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What is broken or unfinished is one clear line each, and the rest is reported."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Precision–recall curves and per-image scores against COCO's own numbers, and the rule by which images are chosen."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

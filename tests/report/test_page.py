@@ -1,7 +1,5 @@
 """What the report says, against the result files it was made from; the page whole, self-contained and small."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """The report's pictures: drawn from a result and its data alone, with the right verdicts."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Curves from mmengine's logs, and plots: every component there, and as few points as a screen can show."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What was run: the config that training had, what it changes, and the facts of the record."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

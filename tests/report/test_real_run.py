@@ -1,7 +1,5 @@
 """A real run, tiny, through training, testing and the report: what the parts write is what the report reads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Fixtures of the sweep's tests."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

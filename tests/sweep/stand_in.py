@@ -3,8 +3,6 @@
 Standard library only: it starts in a few hundredths of a second.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

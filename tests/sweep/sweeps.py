@@ -1,7 +1,5 @@
 """Sweeps under test: a real PostgreSQL, and a sweep over a tiny search space."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import shutil

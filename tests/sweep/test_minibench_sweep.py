@@ -1,7 +1,5 @@
 """A sweep of real trainings, from the command line to the retrained best trial."""
 
-from __future__ import annotations
-
 import csv
 import json
 import subprocess

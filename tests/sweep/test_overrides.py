@@ -1,7 +1,5 @@
 """How settings are named, and a trial's file: the base plus the changed leaves, reloaded and compared."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Search spaces: the ready ones, what trials get, and every way to get one wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import optuna

@@ -1,7 +1,5 @@
 """The training process and the hook inside it."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

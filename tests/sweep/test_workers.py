@@ -1,7 +1,5 @@
 """Sweeps over stand-ins: what becomes of trials, and of everything that can die."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """The command lines as users start them: their exit status, what they print and what they leave."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -1,7 +1,5 @@
 """The doctor on a machine where torch's driver does not answer."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from pathlib import Path

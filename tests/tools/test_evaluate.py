@@ -1,7 +1,5 @@
 """``tools/evaluate.py`` as users start it, and the report of what it leaves."""
 
-from __future__ import annotations
-
 import csv
 import subprocess
 import sys

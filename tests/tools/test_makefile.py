@@ -1,7 +1,5 @@
 """The Makefile with a stand-in for Python, which says how it is called and ends as it is told to."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

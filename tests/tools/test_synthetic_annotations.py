@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 
 from _annotations import write_synthetic_annotations

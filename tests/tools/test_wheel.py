@@ -1,7 +1,5 @@
 """The wheel as its users have it: installed into another environment, run outside any checkout."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The custom augmentations: image, boxes and masks move together, and nothing odd stops them."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """LoadPolygons against mmdet's LoadAnnotations."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Whole training pipelines against stock mmdet's, with the same random draws."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from pathlib import Path

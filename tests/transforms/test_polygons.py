@@ -1,7 +1,5 @@
 """Polygons: where their pixels lie after any move, against the polygon itself and against stock mmdet."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

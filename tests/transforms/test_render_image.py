@@ -1,7 +1,5 @@
 """Decoding and resampling."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

@@ -1,7 +1,5 @@
 """Contact sheets, and the command that draws them."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

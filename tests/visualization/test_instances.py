@@ -1,7 +1,5 @@
 """Overlays: which pixels get which colour, at any size."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from pycocotools import mask as mask_api

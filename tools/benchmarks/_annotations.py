@@ -1,7 +1,5 @@
 """COCO annotation files of any size without images, to measure start-up at ARMBench's full size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Both start from the same mask logits at network size and end with COCO run lengt
 pycocotools, as its metric does.
 """
 
-from __future__ import annotations
-
 import pickle
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """How much memory a call needs on top of what its process holds already (Linux)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

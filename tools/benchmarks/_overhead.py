@@ -5,8 +5,6 @@ process, without validation; then every step takes one fixed batch and the same 
 work is equal. Prints the seconds of each iteration and the last loss as JSON.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -6,8 +6,6 @@ everything that a result file holds but the intervals, which have a row of their
 against, so the peer's time is that of its twelve numbers.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

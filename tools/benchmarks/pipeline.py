@@ -1,7 +1,5 @@
 """The training pipelines: polygons to the end against stock mmdet, on generated JPEGs, on one core."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator

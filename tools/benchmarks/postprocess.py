@@ -4,8 +4,6 @@ Mask R-CNN: run lengths box by box against stock pasting and encoding of the sam
 Mask2Former: see :mod:`benchmarks._mask2former`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Opening a data set: the column index against stock ``CocoDataset``, each in a process of its own."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import resource

@@ -8,8 +8,6 @@ For the workers, eight short trainings on minibench run one after the other with
 time: the same work, for nothing is pruned.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

@@ -6,8 +6,6 @@ mmcv was compiled, whose interpreter ``ARMBENCH_COMPILED_PYTHON`` names (it need
 The sides run in processes of their own, in turn.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import statistics
