@@ -1,4 +1,4 @@
-"""Convert data of other formats (LabelMe, label images, YOLO) to COCO files in ARMBench's shape, or cut a COCO file."""
+"""Convert annotations of other formats to COCO files of ARMBench's shape, cut a COCO file, or convert weights."""
 
 import argparse
 from pathlib import Path
@@ -10,6 +10,8 @@ python tools/convert.py data labelme mix-object-tote/annotations OUT --split tes
 python tools/convert.py data label-images masks OUT --images photos --tote-value 1
 python tools/convert.py data yolo dataset/train OUT --split train
 python tools/convert.py data coco train.json train_1pct.json --fraction 0.01 --seed 0
+python tools/convert.py weights amazon latest.pt amazon.pth
+python tools/convert.py weights torchvision work_dirs/RUN/epoch_12.pth for_torchvision.pth --reverse
 """
 
 
@@ -18,21 +20,34 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('what', choices=['data'], metavar='data')
-    parser.add_argument('format', choices=['labelme', 'label-images', 'yolo', 'coco'])
-    parser.add_argument('source', type=Path, metavar='IN', help='folder of annotations, or the COCO file to cut')
-    parser.add_argument('out', type=Path, metavar='OUT', help='folder for SPLIT.json and images/, or the COCO file')
-    parser.add_argument('--split', default='test', help='name of the file in OUT (default: test)')
-    parser.add_argument('--images', type=Path, metavar='DIR', help='images, if not where the format has them')
-    parser.add_argument('--tote-value', type=int, metavar='V', help='label images: the value that is the tote')
-    parser.add_argument('--fraction', type=float, default=1.0, help='coco: share of the images to keep')
-    parser.add_argument('--seed', type=int, default=0, help='coco: of the share')
-    parser.add_argument('--list', type=Path, metavar='FILE', help='coco: text file of the images to keep, one a line')
+    kinds = parser.add_subparsers(dest='what', required=True)
+    data = kinds.add_parser('data', help='annotations')
+    data.add_argument('format', choices=['labelme', 'label-images', 'yolo', 'coco'])
+    data.add_argument('source', type=Path, metavar='IN', help='folder of annotations, or the COCO file to cut')
+    data.add_argument('out', type=Path, metavar='OUT', help='folder for SPLIT.json and images/, or the COCO file')
+    data.add_argument('--split', default='test', help='name of the file in OUT (default: test)')
+    data.add_argument('--images', type=Path, metavar='DIR', help='images, if not where the format has them')
+    data.add_argument('--tote-value', type=int, metavar='V', help='label images: the value that is the tote')
+    data.add_argument('--fraction', type=float, default=1.0, help='coco: share of the images to keep')
+    data.add_argument('--seed', type=int, default=0, help='coco: of the share')
+    data.add_argument('--list', type=Path, metavar='FILE', help='coco: text file of the images to keep, one a line')
+    weights = kinds.add_parser('weights', help="a model's weights")
+    weights.add_argument('family', choices=['torchvision', 'amazon'])
+    weights.add_argument('source', type=Path, metavar='IN', help='file of weights; nothing in it can run code')
+    weights.add_argument('out', type=Path, metavar='OUT', help='checkpoint to write (.pth)')
+    weights.add_argument('--num-classes', type=int, metavar='N', help='if not tote and object: weights to fine-tune')
+    weights.add_argument('--reverse', action='store_true', help='from ours to theirs')
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> int:
-    """Convert or cut, say what came out, and audit what was converted; its status is the audit's."""
+    """Convert or cut, say what came out, and audit data that was converted; its status is the audit's."""
+    if args.what == 'weights':
+        from armbench_mmdet.convert.weights import convert_weights
+
+        names = convert_weights(args.family, args.source, args.out, args.num_classes, args.reverse)
+        print(f'{args.out}: {len(names)} tensors of {args.source}')
+        return 0
     from armbench_mmdet.audit.audit import audit_own_files, format_audit
     from armbench_mmdet.convert.data import convert, cut
     from armbench_mmdet.datasets.release import IMAGE_FOLDER

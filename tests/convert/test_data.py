@@ -180,9 +180,9 @@ def test_a_list_of_images(many: Path) -> None:
 def test_what_comes_out_is_audited(minibench: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     written(tmp_path / 'in', 'labelme', COCO(str(minibench / 'test.json')))
     options = {'format': 'labelme', 'source': tmp_path / 'in', 'split': 'test', 'images': minibench / 'images'}
-    assert tool.main(Namespace(out=tmp_path / 'out', **options)) == 0
+    assert tool.main(Namespace(what='data', out=tmp_path / 'out', **options)) == 0
     assert '0 errors' in capsys.readouterr().out
     for file in (tmp_path / 'in/labels').glob('*.json'):
         file.write_text(file.read_text().replace('"Object"', '"parcel"'))
-    assert tool.main(Namespace(out=tmp_path / 'other', **options)) == 2
+    assert tool.main(Namespace(what='data', out=tmp_path / 'other', **options)) == 2
     assert "'parcel': 'object'" in capsys.readouterr().out

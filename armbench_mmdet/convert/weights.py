@@ -1,0 +1,123 @@
+"""Weights of other projects' models: to ours and back, tensor by tensor."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from armbench_mmdet.configs import load_config
+from armbench_mmdet.datasets.release import CLASSES
+from armbench_mmdet.engine.checkpoints import compare_weights, read_checkpoint, write_checkpoint
+from armbench_mmdet.errors import InputError
+
+State = dict[str, Tensor]
+
+WRAPPERS = ('model_state_dict', 'state_dict', 'model')
+"""Keys under which projects keep a model's weights, besides what else they save."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model of another project, and ours that computes the same.
+
+    Attributes:
+        config: Name of our config.
+        to_ours: A state dict of theirs, which has exactly their tensors, as ours.
+        from_ours: A state dict of ours as theirs.
+        num_classes: What to override in the config's ``model`` for another number of classes.
+        current: Renames and adds what older versions of theirs write otherwise; it leaves alone what it does not know.
+    """
+
+    config: str
+    to_ours: Callable[[State], State]
+    from_ours: Callable[[State], State]
+    num_classes: Callable[[int], dict[str, Any]]
+    current: Callable[[State], State] = dict
+
+
+FAMILIES = {
+    'torchvision': 'armbench_mmdet.convert.torchvision',
+    'amazon': 'armbench_mmdet.convert.torchvision',
+}
+"""The module of each family, which has its ``FAMILY``."""
+
+
+def convert_weights(
+    family: str, source: Path, out: Path, num_classes: int | None = None, reverse: bool = False
+) -> list[str]:
+    """Convert a file of weights.
+
+    Args:
+        family: One of :data:`FAMILIES`.
+        source: A file of ``torch.save``, or safetensors; only tensors and plain data are read.
+        out: Ours is a checkpoint as mmengine writes it, theirs a bare state dict.
+        num_classes: Classes of the file without the background, if they are not tote and object: weights to fine-tune.
+        reverse: Convert ours to theirs.
+
+    Returns:
+        The names of the tensors written.
+
+    Raises:
+        InputError: The file cannot be read safely, or its tensors are not those of the family with so many classes.
+    """
+    row = family_of(family)
+    ours = our_tensors(row, num_classes)
+    state = bare_state(read_checkpoint(source), source)
+    state = state if reverse else row.current(state)
+    comparison = compare_weights(state, ours if reverse else row.from_ours(ours))
+    if not comparison.is_exact:
+        whose = f'{row.config} of this project' if reverse else family
+        raise InputError(
+            f'weights must be those of {whose} with {num_classes or len(CLASSES)} classes, got other tensors: '
+            f'{comparison.describe()} (in {source}). Is it of another family? For other classes give --num-classes.'
+        )
+    names = CLASSES if num_classes is None else [str(number) for number in range(1, num_classes + 1)]
+    if reverse:
+        content: Mapping[str, Any] = row.from_ours(state)
+        write_checkpoint(out, content)
+        return list(content)
+    converted = row.to_ours(state)
+    write_checkpoint(out, checkpoint_of(converted, names))
+    return list(converted)
+
+
+def family_of(name: str) -> Family:
+    """The family of that name."""
+    return importlib.import_module(FAMILIES[name]).FAMILY
+
+
+def our_tensors(family: Family, num_classes: int | None = None) -> State:
+    """The tensors of our model of a family, freshly made: for their names and shapes."""
+    config = load_config(family.config)
+    if num_classes is not None:
+        config.merge_from_dict({'model': family.num_classes(num_classes)})
+    init_default_scope('mmdet')
+    return dict(MODELS.build(config.model).state_dict())
+
+
+def bare_state(checkpoint: Any, source: Path) -> State:
+    """The tensors by name, out of whatever they are saved in.
+
+    Raises:
+        InputError: There are none, or something else is among them.
+    """
+    for key in WRAPPERS:
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    others = [name for name, value in checkpoint.items() if not isinstance(value, Tensor)] if checkpoint else ['']
+    if others:
+        raise InputError(
+            f'weights must be tensors by name, bare or under one of {", ".join(WRAPPERS)}, got '
+            f'{", ".join(map(str, others[:5])) or "none"} (in {source})'
+        )
+    return {name.removeprefix('module.'): value for name, value in checkpoint.items()}
+
+
+def checkpoint_of(state: State, classes: Sequence[str]) -> dict[str, Any]:
+    """A checkpoint as mmengine writes it, of weights alone."""
+    return {'meta': {'dataset_meta': {'classes': list(classes)}}, 'state_dict': state}
