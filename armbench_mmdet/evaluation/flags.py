@@ -42,7 +42,7 @@ def flags_of_samples(samples: Sequence[Mapping[str, Any]], ground_truth: Mapping
     scores, corners = (np.concatenate([part[key] for part in parts]) for key in ('scores', 'bboxes'))
     masks = [mask for part in parts for mask in part['masks']]
     boxes = np.array(mask_api.toBbox(masks), np.float64).reshape(-1, 4)
-    areas = np.array(mask_api.area(masks), np.float64)
+    areas = np.array([mask_api.area(mask) for mask in masks], np.float64)  # of 256 and more at once it fails
     flags = _mask_flags(boxes, areas, corners) + _score_flags(scores)
     crowded = [len(part['scores']) for part in parts if len(part['scores']) > MAX_PER_IMAGE]
     if crowded:

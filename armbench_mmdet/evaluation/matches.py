@@ -193,7 +193,7 @@ def matched(
         thresholds: ``(T,) float64``, above 0.
 
     Returns:
-        ``(T, D) int8`` outcomes, and ``(T, G) bool``, the instances that were found.
+        ``(T, D) int8`` outcomes, and ``(T, G) int64``, the detection that each instance was given to, or -1.
     """
     return _matched(*matching.common, matching.crowd, ignored, np.minimum(thresholds, 1 - 1e-10))
 
@@ -211,7 +211,7 @@ def _matched(
     thresholds: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     outcome = np.zeros((thresholds.size, found_sizes.size), np.int8)
-    taken = np.zeros((thresholds.size, truth_sizes.size), np.bool_)
+    owner = np.full((thresholds.size, truth_sizes.size), -1)
     near, ious, lowest = np.empty(truth_sizes.size, np.int64), np.empty(truth_sizes.size), thresholds.min()
     for group in range(starts.size - 1):
         at = starts[group]
@@ -229,13 +229,13 @@ def _matched(
                     # Of equal overlaps COCO takes the last one.
                     for k in range(count):
                         g = near[k]
-                        if ignored[g] == is_ignored and (crowd[g] or not taken[t, g]) and ious[k] >= best:
+                        if ignored[g] == is_ignored and (crowd[g] or owner[t, g] < 0) and ious[k] >= best:
                             best, chosen = ious[k], g
                     if chosen >= 0:
-                        taken[t, chosen] = True
+                        owner[t, chosen] = d
                         outcome[t, d] = IGNORED if is_ignored else FOUND
                         break
-    return outcome, taken
+    return outcome, owner
 
 
 def precision_at_recall(matches: ClassMatches) -> np.ndarray:

@@ -14,6 +14,7 @@ from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.anatomy import error_anatomy
 from armbench_mmdet.evaluation.bootstrap import confidence_intervals
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.operating import operations
@@ -196,16 +197,17 @@ class ArmbenchMetric(BaseMetric):
         category_ids = [category['id'] for category in truth['categories']]
         images = self._count_images(predictions, repeated=len(results) - len(predictions))
         scores: dict[str, TypeScores] = {}
-        errors = picks = operation = None
+        errors = picks = anatomy = operation = None
         thresholds = self._val_thresholds()
         for iou_type in self.iou_types:
             detections = coco_detections(predictions, category_ids, iou_type)
             if self.coco_json_prefix:
                 write_coco_results(f'{self.coco_json_prefix}.{iou_type}.json', detections)
-            matching = Matching(truth, detections, iou_type)
+            matching = Matching(truth, detections, iou_type, is_across=iou_type == 'segm' and bool(self.result_file))
             if iou_type == 'segm':
                 errors = segmentation_errors(matching)
                 picks = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1]))
+                anatomy = error_anatomy(matching) if self.result_file else None
             if iou_type == ('segm' if 'segm' in self.iou_types else 'bbox'):
                 operation = operations(matching, thresholds)
             confidence = self._keep_matches(matching) if self.result_file else None
@@ -219,6 +221,7 @@ class ArmbenchMetric(BaseMetric):
             segmentation_errors=errors,
             operation=operation,
             picks=picks,
+            anatomy=anatomy,
             speed=speed_summary(predictions, density_of_images(truth)),
             **scores,
         )

@@ -1,27 +1,26 @@
 """Scores of picks: what a robot that acts on the surest masks, one after the other, would do.
 
 Detections of the object class are picked by falling score; ground truth is its objects without crowds. A pick is aimed
-at the most interior pixel of the predicted mask P: the one farthest from what is not P, of equals the first by column
-and row. It *succeeds* if that pixel lies on an object that no pick before it succeeded on, and P covers no other
-object H by more than a quarter: ``|P ∩ H| ≤ |H| / 4``.
+at the most interior point of the predicted mask P, on a grid of at most 64 points a side over P's box: the one farthest
+from points that are not in P, of equals the first by column and row; P's first pixel where the grid misses P. It
+*succeeds* if that pixel lies on an object that no pick before it succeeded on, and P covers no other object H by more
+than a quarter: ``|P ∩ H| ≤ |H| / 4``.
 
 *Success of the first k* is the mean, over images with objects, of the share of successes among the first
 ``min(k, objects)`` picks; picks that were not made have failed. The *count error* is the mean over all images of
 ``|predictions − objects|``, with the predictions of at least a certain score.
 """
 
-import cv2
 import numpy as np
-from pycocotools import mask as mask_api
 
-from armbench_mmdet.evaluation.protocol import Matching
+from armbench_mmdet.evaluation.protocol import Matching, parts_of
 from armbench_mmdet.evaluation.result import PickScores
-from armbench_mmdet.masks.encode import decode_mask
-from armbench_mmdet.masks.runs import run_lengths
+from armbench_mmdet.jit import compiled, map_threads
 
 FIRST = (1, 3, 5)
 COVERED = 0.25
 DEFAULT_SCORE = 0.5
+GRID = 64
 
 
 def pick_scores(matching: Matching, class_name: str, score: float | None = None) -> PickScores | None:
@@ -34,65 +33,135 @@ def pick_scores(matching: Matching, class_name: str, score: float | None = None)
     """
     if class_name not in matching.classes:
         return None
-    kind = matching.classes.index(class_name)
-    shares: dict[int, list[float]] = {k: [] for k in FIRST}
-    errors, threshold = [], DEFAULT_SCORE if score is None else score
-    for row, image_id in enumerate(matching.image_ids.tolist()):
-        group = row * len(matching.classes) + kind
-        found = slice(*matching.found.starts[group : group + 2])
-        is_object = ~matching.crowd[slice(*matching.truth.starts[group : group + 2])]
-        objects = int(is_object.sum())
-        errors.append(abs(int((matching.scores[found] >= threshold).sum()) - objects))
-        if objects:
-            picks = _picks(matching, image_id, group, min(FIRST[-1], objects))
-            for k in FIRST:
-                wanted = min(k, objects)
-                shares[k].append(sum(picks[:wanted]) / wanted)
-    if not shares[FIRST[0]]:
+    kind, threshold = matching.classes.index(class_name), DEFAULT_SCORE if score is None else score
+    found, truth = matching.found, matching.truth
+    images = len(matching.image_ids)
+    is_object = (truth.kind == kind) & ~matching.crowd
+    objects = np.bincount(truth.image[is_object], minlength=images)
+    is_counted = (found.kind == kind) & (matching.scores >= threshold)
+    predictions = np.bincount(found.image[is_counted], minlength=images)
+    if not objects.any():
         return None
-    success = {f'success_{k}': float(np.mean(shares[k])) for k in FIRST}
+    successes = _successes(matching, kind, is_object, np.minimum(objects, FIRST[-1]))[objects > 0]
+    wanted = objects[objects > 0]
+    shares = {k: (successes[:, :k] & (np.arange(k) < wanted[:, None])).sum(1) / np.minimum(wanted, k) for k in FIRST}
     return PickScores(
-        **success, count_error=float(np.mean(errors)), count_score=threshold, images=len(shares[FIRST[0]])
+        **{f'success_{k}': float(share.mean()) for k, share in shares.items()},
+        count_error=float(abs(predictions - objects).mean()),
+        count_score=threshold,
+        images=len(wanted),
     )
 
 
-def _picks(matching: Matching, image_id: int, group: int, most: int) -> list[bool]:
-    """Whether each of the first picks succeeds."""
-    first, last = matching.found.starts[group : group + 2].tolist()
-    own = slice(*matching.truth.starts[group : group + 2])
-    image = matching.images[image_id]
-    size = image['height'], image['width']
-    truth = [matching.annotations[place]['segmentation'] for place in matching.truth.place[own].tolist()]
-    masks = [run_lengths(one, *size) for one in truth]
-    is_free = ~matching.crowd[own]
-    covered = matching.common.block(group) > COVERED * matching.common.truth_sizes[own]
-    covered[:, matching.crowd[own]] = False
-    result = []
-    for number, place in enumerate(matching.found.place[first : min(last, first + most)].tolist()):
-        bitmap = decode_mask(run_lengths(matching.detections[place]['segmentation'], *size))
-        if not bitmap.any():
-            result.append(False)
-            continue
-        pixel = _pixel(most_interior(bitmap), *size)
-        is_hit = (mask_api.iou([pixel], masks, [1] * len(masks))[0] > 0) & is_free
-        target = int(is_hit.argmax())
-        others = np.delete(covered[number], target)
-        result.append(bool(is_hit.any() and not others.any()))
-        is_free[target] &= not result[-1]
-    return result
+def _successes(matching: Matching, kind: int, is_object: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    """``(I, 5) bool``, whether each of the first picks succeeds; so many are made in each image at most."""
+    groups = np.arange(len(picks)) * len(matching.classes) + kind
+    common, successes = matching.common, np.zeros((len(picks), FIRST[-1]), bool)
+    found, truth = common.found_starts[groups], common.truth_starts[groups]
+    picks = np.minimum(picks, common.found_starts[groups + 1] - found)
+    objects = np.where(picks, common.truth_starts[groups + 1] - truth, 0)
+    heights = np.array([height for height, _ in matching.sizes], np.int64)
+
+    def fill(ends: tuple[int, int]) -> None:
+        own = slice(*ends)
+        rows, instances = _ranges(found[own], picks[own]), _ranges(truth[own], objects[own])
+        _pick(
+            *matching.runs(matching.detections, matching.found, rows),
+            heights[matching.found.image[rows]],
+            *matching.runs(matching.annotations, matching.truth, instances)[:2],
+            is_object[instances],
+            common.truth_sizes[instances],
+            picks[own],
+            objects[own],
+            common.starts[groups[own]],
+            common.values,
+            successes[own],
+        )
+
+    map_threads(fill, parts_of(np.concatenate([[0], np.cumsum(picks + objects)])))
+    return successes
 
 
-def most_interior(bitmap: np.ndarray) -> int:
-    """The position ``x · H + y`` of the pixel farthest from the outside of a mask ``(H, W) uint8``, which has some."""
-    rows, columns = np.flatnonzero(bitmap.any(1)), np.flatnonzero(bitmap.any(0))
-    top, left = int(rows[0]), int(columns[0])
-    inside = np.pad(bitmap[top : rows[-1] + 1, left : columns[-1] + 1], 1)  # beyond the image is outside
-    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    x, y = divmod(int(distance.T.argmax()), distance.shape[0])
-    return (x + left) * bitmap.shape[0] + y + top
+def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The numbers from each start on, so many."""
+    return np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
 
 
-def _pixel(position: int, height: int, width: int) -> dict:
-    """A mask of one pixel."""
-    counts = [position, 1, height * width - position - 1]
-    return mask_api.frPyObjects({'size': [height, width], 'counts': counts}, height, width)
+@compiled
+def _pick(
+    switches: np.ndarray,
+    starts: np.ndarray,
+    areas: np.ndarray,
+    boxes: np.ndarray,
+    heights: np.ndarray,
+    truth_switches: np.ndarray,
+    truth_starts: np.ndarray,
+    is_free: np.ndarray,
+    truth_sizes: np.ndarray,
+    picks: np.ndarray,
+    objects: np.ndarray,
+    common_starts: np.ndarray,
+    common: np.ndarray,
+    successes: np.ndarray,
+) -> None:
+    """Write which picks succeed, image after image; see :class:`~armbench_mmdet.masks.runs.Runs`."""
+    is_object, d, first = is_free.copy(), 0, 0
+    for image in range(picks.size):
+        last = first + objects[image]
+        for number in range(picks[image]):
+            at = common_starts[image] + number * objects[image] - first
+            pixel = _most_interior(switches[starts[d] : starts[d + 1]], heights[d], boxes[d]) if areas[d] else -1
+            target, covers = -1, 0
+            for g in range(first, last):
+                own = truth_switches[truth_starts[g] : truth_starts[g + 1]]
+                is_on = np.searchsorted(own, pixel, side='right') % 2 == 1
+                if target < 0 and is_free[g] and is_on and pixel >= 0:
+                    target = g
+                elif is_object[g] and common[at + g] > COVERED * truth_sizes[g]:
+                    covers += 1
+            if target >= 0 and not covers:
+                successes[image, number], is_free[target] = True, False
+            d += 1
+        first = last
+
+
+@compiled
+def _most_interior(switches: np.ndarray, height: int, box: np.ndarray) -> int:
+    """The position of the most interior point of a mask that has some pixels."""
+    pitch = (max(box[2] - box[0], box[3] - box[1]) + GRID - 1) // GRID
+    inside = np.zeros(((box[2] - box[0] - 1) // pitch + 3, (box[3] - box[1] - 1) // pitch + 3), np.bool_)
+    for i in range(0, switches.size, 2):
+        start = switches[i]
+        while start < switches[i + 1]:
+            x = start // height
+            end = min(switches[i + 1], (x + 1) * height)
+            if (x - box[0]) % pitch == 0:
+                first, last = start - x * height - box[1], end - x * height - box[1]
+                column = inside[(x - box[0]) // pitch + 1]
+                column[(first + pitch - 1) // pitch + 1 : (last + pitch - 1) // pitch + 1] = True
+            start = end
+    place = farthest(inside)
+    x, y = place // inside.shape[1] - 1, place % inside.shape[1] - 1
+    return (x * pitch + box[0]) * height + y * pitch + box[1] if place else switches[0]
+
+
+@compiled
+def farthest(inside: np.ndarray) -> int:
+    """The place of the point farthest from those outside in ``(w, h) bool`` with a border of False; 0 without any."""
+    width, height = inside.shape
+    away = np.zeros(inside.shape, np.int64)  # from the nearest outside of the same column
+    for x in range(width):
+        for y in range(1, height):
+            away[x, y] = away[x, y - 1] + 1 if inside[x, y] else 0
+        for y in range(height - 2, -1, -1):
+            away[x, y] = min(away[x, y], away[x, y + 1] + 1)
+    best, place = 0, 0
+    for x in range(width):
+        for y in range(height):
+            nearest, step = away[x, y] ** 2, 1
+            while nearest > best and step * step < nearest:
+                nearest = min(nearest, step * step + min(away[x - step, y], away[x + step, y]) ** 2)
+                step += 1
+            if nearest > best:
+                best, place = nearest, x * height + y
+    return place

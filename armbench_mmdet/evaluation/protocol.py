@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from armbench_mmdet.jit import compiled, map_threads
-from armbench_mmdet.masks.runs import common_pixels, runs_of
+from armbench_mmdet.masks.runs import Runs, common_pixels, runs_of
 
 MAX_PER_IMAGE = 100
 MAX_DETS = (1, 10, MAX_PER_IMAGE)
@@ -81,6 +81,7 @@ class Matching:
         detections: COCO results: ``image_id``, ``category_id``, ``score`` and ``bbox`` (xywh) for boxes or
             ``segmentation`` for masks. They are not changed.
         iou_type: ``bbox`` or ``segm``.
+        is_across: Whether classes are held against each other, too; :attr:`across` then costs nothing more.
 
     Attributes:
         images: By id.
@@ -99,8 +100,11 @@ class Matching:
         InputError: A mask is of another size than its image.
     """
 
-    def __init__(self, ground_truth: Mapping[str, Any], detections: Sequence[Shape], iou_type: str) -> None:
+    def __init__(
+        self, ground_truth: Mapping[str, Any], detections: Sequence[Shape], iou_type: str, is_across: bool = False
+    ) -> None:
         self.iou_type = iou_type
+        self.is_across = is_across
         self.images: dict[int, dict[str, Any]] = {image['id']: image for image in ground_truth['images']}
         self.image_ids = np.array(sorted(self.images), np.int64)
         by_row = map(self.images.__getitem__, self.image_ids.tolist())
@@ -145,10 +149,20 @@ class Matching:
     @functools.cached_property
     def common(self) -> Common:
         """What detections have in common with annotations of their image and class."""
-        return self.common_by(1)
+        if not self.is_across:
+            return self._common_by(1)
+        wide, found, truth = self.across, self.found.starts, self.truth.starts
+        starts = np.concatenate([[0], np.cumsum(np.diff(found) * np.diff(truth))])
+        common = Common(found, truth, starts, np.empty(starts[-1]), wide.found_sizes, wide.truth_sizes)
+        _take_own(*wide[:4], *common[:4], len(self.classes))
+        return common
 
-    def common_by(self, classes: int) -> Common:
-        """What detections have in common with annotations in groups of so many classes: of one, or of all."""
+    @functools.cached_property
+    def across(self) -> Common:
+        """What detections have in common with annotations of their image, in groups of an image."""
+        return self._common_by(len(self.classes))
+
+    def _common_by(self, classes: int) -> Common:
         found_starts, truth_starts = self.found.starts[::classes], self.truth.starts[::classes]
         blocks = np.diff(found_starts) * np.diff(truth_starts)
         starts = np.concatenate([[0], np.cumsum(blocks)])
@@ -157,9 +171,7 @@ class Matching:
         if self.iou_type == 'bbox':
             self._fill_boxes(common)
         else:
-            shapes = found_starts + truth_starts
-            firsts = np.searchsorted(shapes, np.arange(0, shapes[-1], SHAPES_AT_ONCE)).tolist()
-            map_threads(lambda ends: self._fill_masks(common, *ends), pairwise([*firsts, len(blocks)]))
+            map_threads(lambda ends: self._fill_masks(common, *ends), parts_of(found_starts + truth_starts))
         return common
 
     def _fill_boxes(self, common: Common) -> None:
@@ -180,16 +192,49 @@ class Matching:
             (self.annotations, self.truth, common.truth_starts[first : last + 1], common.truth_sizes),
         ):
             own = slice(bounds[0], bounds[-1])
-            segmentations = [shapes[place]['segmentation'] for place in columns.place[own].tolist()]
-            both.append(runs_of(segmentations, [self.sizes[row] for row in columns.image[own].tolist()]))
+            both.append(self.runs(shapes, columns, own))
             sizes[own] = both[-1].areas
             starts.append(bounds - bounds[0])
         found, truth = both
         _common_masks(*found[:2], found.boxes, *truth[:2], truth.boxes, *starts, values)
 
+    def runs(self, shapes: Sequence[Shape], columns: Columns, rows: np.ndarray | slice) -> Runs:
+        """The masks of some rows of ``found``, which are detections, or of ``truth``, which are annotations."""
+        segmentations = [shapes[place]['segmentation'] for place in columns.place[rows].tolist()]
+        return runs_of(segmentations, [self.sizes[row] for row in columns.image[rows].tolist()])
+
+
+def parts_of(shapes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First and last of the groups that are worked on at once, of shapes that begin in each; ``(K + 1,) int64``."""
+    firsts = np.searchsorted(shapes, np.arange(0, shapes[-1], SHAPES_AT_ONCE)).tolist()
+    return pairwise([*firsts, len(shapes) - 1])
+
 
 def _values(shapes: Sequence[Shape], key: str) -> Iterator[Any]:
     return map(itemgetter(key), shapes)
+
+
+@compiled
+def _take_own(
+    wide_found: np.ndarray,
+    wide_truth: np.ndarray,
+    wide_starts: np.ndarray,
+    wide_values: np.ndarray,
+    found_starts: np.ndarray,
+    truth_starts: np.ndarray,
+    starts: np.ndarray,
+    values: np.ndarray,
+    classes: int,
+) -> None:
+    """Take the blocks of each class from those of the images."""
+    for group in range(len(starts) - 1):
+        image, at = group // classes, starts[group]
+        row_length = wide_truth[image + 1] - wide_truth[image]
+        first, last = truth_starts[group] - wide_truth[image], truth_starts[group + 1] - wide_truth[image]
+        for d in range(found_starts[group], found_starts[group + 1]):
+            row = wide_starts[image] + (d - wide_found[image]) * row_length
+            values[at : at + last - first] = wide_values[row + first : row + last]
+            at += last - first
 
 
 @compiled

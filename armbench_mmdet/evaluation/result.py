@@ -160,6 +160,61 @@ class PickScores(msgspec.Struct, kw_only=True, frozen=True):
     images: int
 
 
+class ErrorCosts(msgspec.Struct, kw_only=True, frozen=True):
+    """AP at IoU 0.5 to be gained by correcting one kind of error, all others left."""
+
+    classification: float
+    localisation: float
+    both: float
+    duplicate: float
+    background: float
+    missed: float
+
+
+class LRP(msgspec.Struct, kw_only=True, frozen=True):
+    """The optimal localisation recall precision error, 0 to 1, less is better, and its parts at its threshold.
+
+    ``localisation`` is the mean of 1 − IoU of what was found, the others 1 − precision and 1 − recall.
+    """
+
+    error: float
+    threshold: Number
+    localisation: Number
+    false_positives: Number
+    false_negatives: float
+
+
+class Suspect(msgspec.Struct, kw_only=True, frozen=True):
+    """A label that a sure detection contradicts; ``box`` is the detection's, x, y, width and height in px.
+
+    ``fault`` is ``not annotated``, ``class`` or ``outline``; ``iou`` that with the annotation, if there is one.
+    """
+
+    fault: str
+    image_id: int
+    image: str | None
+    annotation_id: int | None
+    annotated: str | None
+    predicted: str
+    score: float
+    iou: float
+    box: list[float]
+
+
+class Anatomy(msgspec.Struct, kw_only=True, frozen=True):
+    """The errors of masks; see :mod:`armbench_mmdet.evaluation.anatomy`.
+
+    ``costs`` has each class and their ``mean``, ``confusion`` a row for each class and ``background`` and a column for
+    each class and ``missed``, ``suspects`` the worst of so many ``suspected`` labels.
+    """
+
+    costs: dict[str, ErrorCosts]
+    lrp: dict[str, LRP]
+    confusion: dict[str, dict[str, int]]
+    suspects: list[Suspect]
+    suspected: int
+
+
 class Images(msgspec.Struct, kw_only=True, frozen=True):
     """How many images there were, how many the metric never saw, and how many it saw twice (counted once).
 
@@ -203,6 +258,7 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
     segmentation_errors: dict[str, SegmentationErrors] | None = None
     operation: dict[str, Operation] | None = None
     picks: PickScores | None = None
+    anatomy: Anatomy | None = None
     speed: Speed | None = None
 
     @property

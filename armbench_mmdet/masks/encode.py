@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import cv2
@@ -34,7 +34,7 @@ def bounding_box(counts: list[int], height: int, width: int) -> tuple[float, flo
     return x, y, w, h
 
 
-def mask_area(segmentation: list[list[float]] | dict[str, Any], height: int, width: int) -> float:
+def mask_area(segmentation: list[list[float]] | Mapping[str, Any], height: int, width: int) -> float:
     """The number of pixels of a mask, counted as pycocotools does.
 
     Args:
@@ -51,7 +51,7 @@ def mask_area(segmentation: list[list[float]] | dict[str, Any], height: int, wid
     return float(sum((decode_counts(counts) if isinstance(counts, str) else counts)[1::2]))
 
 
-def decode_mask(rle: dict[str, Any]) -> np.ndarray:
+def decode_mask(rle: Mapping[str, Any]) -> np.ndarray:
     """The bitmap of a compressed run-length mask, ``(H, W) uint8``; five times as fast as pycocotools."""
     height, width = rle['size']
     counts = rle['counts'].encode() if isinstance(rle['counts'], str) else rle['counts']

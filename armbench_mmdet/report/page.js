@@ -37,7 +37,7 @@ window.addEventListener('afterprint', () => {
 
 const filters = document.getElementById('filters');
 if (filters) {
-  const pictures = [...document.querySelectorAll('figure.picture')];
+  const pictures = [...document.querySelectorAll('#pictures figure.picture')];
   const show = () => {
     const wanted = [...new FormData(filters)].filter(([, value]) => value);
     let shown = 0;

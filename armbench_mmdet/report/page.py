@@ -17,7 +17,7 @@ from armbench_mmdet.files import write_atomically
 from armbench_mmdet.report import plots, tables
 from armbench_mmdet.report.answer import Answer, answer_plot, answers, headline, seeds_table
 from armbench_mmdet.report.collect import Comparison, Run, collect_runs, comparisons
-from armbench_mmdet.report.pictures import Picture, gallery
+from armbench_mmdet.report.pictures import SUSPECTED, Picture, gallery
 from armbench_mmdet.report.plots import Plot
 from armbench_mmdet.report.tables import Table, cells
 
@@ -29,14 +29,18 @@ ELSEWHERE = (
     'On ARMBench’s photos, by others, under protocols of their own. Shown for orientation; none of them may be set '
     'against a number of this report without reading its caveat.'
 )
-PARTS: dict[str, tuple[Callable[[Comparison], Plot | None], Callable[[Comparison], Table] | None]] = {
-    'curves': (plots.precision_recall_plot, None),
-    'operating': (plots.operating_plot, tables.operating_table),
-    'size': (plots.size_plot, tables.size_table),
-    'density': (plots.density_plot, tables.density_table),
-    'speed': (plots.speed_plot, tables.speed_table),
-    'errors': (plots.error_plot, tables.error_table),
+PARTS: dict[str, tuple[Callable[[Comparison], Plot | None] | None, Sequence[Callable[[Comparison], Table]]]] = {
+    'curves': (plots.precision_recall_plot, ()),
+    'operating': (plots.operating_plot, [tables.operating_table]),
+    'picks': (None, [tables.pick_table]),
+    'size': (plots.size_plot, [tables.size_table]),
+    'density': (plots.density_plot, [tables.density_table]),
+    'speed': (plots.speed_plot, [tables.speed_table]),
+    'errors': (plots.error_plot, [tables.error_table]),
+    'anatomy': (None, [tables.cost_table, tables.confusion_table]),
+    'suspects': (None, [tables.suspect_table]),
 }
+"""Of each part of the page its plot, if it has one, and its tables."""
 _FOLDER = Path(__file__).parent
 
 
@@ -50,6 +54,8 @@ class Report:
         answers: What they say, by subset and split.
         scores: By subset and IoU type: scores, then differences where there are two runs.
         matrices: Training subset against test subset, for each split.
+        pictures: Of the best, median and worst images.
+        suspects: Pictures of labels that may be wrong.
     """
 
     runs: list[Run]
@@ -59,6 +65,7 @@ class Report:
     scores: list[Table]
     matrices: list[Table]
     pictures: list[Picture]
+    suspects: list[Picture]
     made: str
 
     @property
@@ -114,7 +121,8 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
         answers=answers(compared),
         scores=scores,
         matrices=[tables.matrix_table(compared, split) for split in splits],
-        pictures=pictures,
+        pictures=[one for one in pictures if one.kind != SUSPECTED],
+        suspects=[one for one in pictures if one.kind == SUSPECTED],
         made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
     )
 
@@ -151,8 +159,11 @@ def html(report: Report) -> str:
         published=tables.published_table(),
         training=[plot for plot in training if plot],
         parts={
-            name: [(plot(comparison), table and table(comparison)) for comparison in report.compared]
-            for name, (plot, table) in PARTS.items()
+            name: [
+                (plot and plot(comparison), [table for make in own if (table := make(comparison)).rows])
+                for comparison in report.compared
+            ]
+            for name, (plot, own) in PARTS.items()
         },
         provenances=[tables.provenance(run) for run in report.runs],
         style=Markup((_FOLDER / 'page.css').read_text()),
@@ -163,7 +174,7 @@ def html(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """The tables of a report as Markdown."""
-    filled = [table(comparison) for comparison in report.compared for _, table in PARTS.values() if table]
+    filled = [make(comparison) for comparison in report.compared for _, own in PARTS.values() for make in own]
     parts = ['# Results', f'Made {report.made}.']
     parts += [f'> **{PROCEDURAL}**'] if report.is_procedural else []
     parts += ['## Answer', headline(report.answers)] if headline(report.answers) else []

@@ -1,4 +1,4 @@
-"""Pictures of the best, median and worst images."""
+"""Pictures of the best, median and worst images, and of suspected labels."""
 
 import base64
 import dataclasses
@@ -15,13 +15,15 @@ from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import matches
 from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.evaluation.result import file_fingerprint
+from armbench_mmdet.evaluation.result import Suspect, file_fingerprint
 from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
+from armbench_mmdet.masks.encode import decode_mask, encode_masks, mask_area
 from armbench_mmdet.masks.runs import run_lengths
 from armbench_mmdet.report.collect import Evaluation, Run
 from armbench_mmdet.visualization import instances
 
 ALL = 'all'
+SUSPECTED = 'suspected label'
 KINDS = ('best', 'median', 'worst')
 PER_KIND = 3
 MATCH_IOU = 0.5
@@ -30,9 +32,9 @@ OF_OUTCOME = {
     matches.FOUND: instances.CORRECT,
     matches.IGNORED: instances.NOT_COUNTED,
 }
-PANEL_PX = 480
-JPEG_QUALITY = 65
-MOST_PICTURES = 108
+PANEL_PX, CLOSE_PX = 480, 320
+JPEG_QUALITY = 60
+MOST_PICTURES, MOST_SUSPECTED = 108, 12
 """On a page: with the plots' code they stay below 12 MB."""
 
 
@@ -45,6 +47,7 @@ class Choice(NamedTuple):
         score: From 0 to 1.
         rank: 1 for the best.
         images: How many were ranked.
+        suspect: Where the choice is of a suspected label, that one; the ranks are of labels then.
     """
 
     class_name: str
@@ -54,6 +57,7 @@ class Choice(NamedTuple):
     score: float
     rank: int
     images: int
+    suspect: Suspect | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +95,11 @@ class _Detection(msgspec.Struct):
 
 
 def gallery(runs: Sequence[Run], most: int = MOST_PICTURES) -> tuple[list[Picture], list[str]]:
-    """Draw the best, median and worst images of every result.
+    """Draw the best, median and worst images of every result, and the worst of the labels that it makes suspected.
 
     Args:
         runs: What to draw.
-        most: How many pictures; every result gets the same share of them, and at least one of each kind.
+        most: How many pictures of images; every result gets the same share, and at least one of each kind.
 
     Returns:
         The pictures in the order of the runs, and what is missing, a line each.
@@ -109,7 +113,8 @@ def gallery(runs: Sequence[Run], most: int = MOST_PICTURES) -> tuple[list[Pictur
         try:
             choices = choices_of(evaluation)
             first = sorted(choices, key=lambda choice: choice.place)[:share]
-            drawn += draw(run.name, evaluation, [choice for choice in choices if choice in first])
+            doubtful = suspected(evaluation, max(MOST_SUSPECTED // len(results), 1))
+            drawn += draw(run.name, evaluation, [*(one for one in choices if one in first), *doubtful])
             left_out += len(choices) - len(first)
         except InputError as error:
             notes.append(f'{run.name}: no pictures of {evaluation.subset} {evaluation.split}: {error}')
@@ -176,6 +181,19 @@ def image_scores(table: matches.MatchTable, class_name: str = ALL) -> np.ndarray
     return np.where(classes > 0, scores / np.maximum(classes, 1), np.nan)
 
 
+def suspected(evaluation: Evaluation, most: int) -> list[Choice]:
+    """The labels that a result makes suspected, the worst first."""
+    anatomy = evaluation.result.anatomy
+    return (
+        [
+            Choice(ALL, SUSPECTED, place, one.image_id, one.score, place + 1, anatomy.suspected, one)
+            for place, one in enumerate(anatomy.suspects[:most])
+        ]
+        if anatomy
+        else []
+    )
+
+
 def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Picture]:
     """Draw chosen images of a run's result, from the COCO results beside it and from the data it names.
 
@@ -192,13 +210,37 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
     for choice in choices:
         image = matching.images[choice.image_id]
         chosen = {i: name for i, name in names.items() if choice.class_name in (ALL, name)}
+        photo, panel_px = _read(image_folder / image['file_name']), PANEL_PX
         real, guessed = judge(matching, choice.image_id, chosen)
+        if choice.suspect:
+            photo, real, guessed = _close_up(choice.suspect.box, photo, real, guessed)
+            panel_px = CLOSE_PX
         title = f'prediction, score from {SCORE_THRESHOLD:g}'
-        both = instances.draw_comparison(_read(image_folder / image['file_name']), real, guessed, title, PANEL_PX)
+        both = instances.draw_comparison(photo, real, guessed, title, panel_px)
         jpeg = cv2.imencode('.jpg', both, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
         about = (f'{evaluation.subset} {evaluation.split}', choice.class_name, choice.kind, image['file_name'])
         drawn.append(Picture(run, *about, jpeg, _caption(choice, [*real, *guessed])))
     return drawn
+
+
+def _close_up(
+    box: Sequence[float], photo: np.ndarray, *judged: Sequence[instances.Instance]
+) -> tuple[np.ndarray, list[instances.Instance], list[instances.Instance]]:
+    """The part of a picture around a box, twice as wide and high, and what is seen of the instances."""
+    x, y, width, height = box
+    left, top = (max(int(start - side / 2), 0) for start, side in ((x, width), (y, height)))
+    part = np.s_[top : int(y + 1.5 * height) + 1, left : int(x + 1.5 * width) + 1]
+    real, guessed = (
+        [
+            dataclasses.replace(one, mask=mask)
+            for one, mask in zip(own, encode_masks(np.array([decode_mask(o.mask)[part] for o in own])), strict=True)
+            if mask_area(mask, *mask['size'])
+        ]
+        if own
+        else []
+        for own in judged
+    )
+    return photo[part], real, guessed
 
 
 def judge(
@@ -207,11 +249,11 @@ def judge(
     """Ground truth and predictions of an image with their verdicts; of the classes named, by category id."""
     truth, predictions = [], []
     size = matching.images[image_id]['height'], matching.images[image_id]['width']
-    outcome, found = matches.matched(matching, matching.crowd, np.array([MATCH_IOU]))
+    outcome, owner = matches.matched(matching, matching.crowd, np.array([MATCH_IOU]))
     for category, name in class_names.items():
         group = matching.group(image_id, category)
         for g in range(*matching.truth.starts[group : group + 2]):
-            is_crowd, is_found = matching.crowd[g], found[0, g]
+            is_crowd, is_found = matching.crowd[g], owner[0, g] >= 0
             verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_found else instances.MISSED
             mask = run_lengths(matching.annotations[matching.truth.place[g]]['segmentation'], *size)
             truth.append(instances.Instance(mask, name, verdict=verdict))
@@ -263,6 +305,8 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _caption(choice: Choice, judged: Sequence[instances.Instance]) -> str:
+    if choice.suspect:
+        return _doubt(choice.suspect)
     counts = Counter(one.verdict for one in judged)
     which = 'mean over its classes' if choice.class_name == ALL else choice.class_name
     return (
@@ -271,3 +315,12 @@ def _caption(choice: Choice, judged: Sequence[instances.Instance]) -> str:
         f'{counts[instances.FOUND]} found, {counts[instances.MISSED]} missed, '
         f'{counts[instances.FALSE_POSITIVE]} false positives.'
     )
+
+
+def _doubt(suspect: Suspect) -> str:
+    said = {
+        'not annotated': 'no annotation is there',
+        'class': f'annotation {suspect.annotation_id} there, IoU {suspect.iou:.2f}, is {suspect.annotated}',
+        'outline': f'annotation {suspect.annotation_id} there has another outline, IoU {suspect.iou:.2f}',
+    }
+    return f'{suspect.predicted} at score {suspect.score:.3f}, in the middle of the picture: {said[suspect.fault]}.'

@@ -181,7 +181,7 @@ def boxed(rle: Row) -> list[list[float]]:
         (lambda rows: [{**row, 'score': 0.7} for row in rows], 'every score is 0.7'),
         (lambda rows: [{**row, 'score': None} for row in rows], 'no prediction has a score'),
         (lambda rows: [{**row, 'score': 100 * row['score']} for row in rows], 'are no probabilities'),
-        (lambda rows: rows[:1] * 101 + rows[1:], '1 images have more than 100 predictions, up to 1'),
+        (lambda rows: rows[:1] * 301 + rows[1:], '1 images have more than 100 predictions, up to 3'),
         (lambda rows: [row for row in rows if row['image_id'] > 1], '1 of 4 images have no prediction'),
         (lambda rows: [{**row, 'bbox': None} for row in rows], 'have no box: those of their masks'),
         (

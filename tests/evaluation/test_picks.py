@@ -6,8 +6,24 @@ import pytest
 from coco_random import encode, only, random_dataset
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.evaluation.picks import most_interior, pick_scores
+from armbench_mmdet.evaluation.picks import farthest, pick_scores
 from armbench_mmdet.evaluation.protocol import Matching
+
+
+def aimed_at(mask) -> tuple[int, int] | None:
+    """Row and column of the most interior point."""
+    if not mask.any():
+        return None
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    pitch = -(-max(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) // 64)
+    grid = mask[rows[0] : rows[-1] + 1 : pitch, columns[0] : columns[-1] + 1 : pitch]
+    if not grid.any():
+        return int(np.flatnonzero(mask[:, columns[0]])[0]), int(columns[0])
+    y, x = np.nonzero(grid)
+    outside = np.argwhere(~np.pad(grid, 1)) - 1
+    distances = [np.min(np.hypot(*(outside - point).T)) for point in zip(y, x, strict=True)]
+    best = min(range(len(x)), key=lambda i: (-round(distances[i], 3), x[i], y[i]))
+    return int(y[best] * pitch + rows[0]), int(x[best] * pitch + columns[0])
 
 
 def by_hand(truth, detections, threshold: float = 0.5) -> dict[str, float] | None:
@@ -23,11 +39,8 @@ def by_hand(truth, detections, threshold: float = 0.5) -> dict[str, float] | Non
         successes = []
         for one in found:
             mask = mask_api.decode(one['segmentation']).astype(bool)
-            y, x = np.nonzero(mask)
-            outside = np.argwhere(~np.pad(mask, 1)) - 1
-            distances = [np.min(np.hypot(*(outside - point).T)) for point in zip(y, x, strict=True)]
-            order = sorted(range(len(x)), key=lambda i: (-round(distances[i], 3), x[i], y[i]))
-            free = [n for n, g in enumerate(objects) if order and g[y[order[0]], x[order[0]]] and n not in picked]
+            aim = aimed_at(mask)
+            free = [n for n, g in enumerate(objects) if aim and g[aim] and n not in picked]
             target = free[0] if free else None
             covers = [n for n, g in enumerate(objects) if n != target and (mask & g).sum() > g.sum() / 4]
             successes.append(target is not None and not covers)
@@ -80,8 +93,7 @@ def test_a_mask_over_two_objects_fails_and_each_object_is_picked_once() -> None:
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_most_interior_pixel_has_the_largest_distance(seed: int) -> None:
-    mask = (np.random.default_rng(seed).random((30, 40)) < 0.9).astype(np.uint8)
-    x, y = divmod(most_interior(mask), 30)
-    distance = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    assert distance[y, x] == distance.max()
+def test_the_farthest_point_has_the_largest_distance(seed: int) -> None:
+    mask = np.pad((np.random.default_rng(seed).random((30, 40)) < 0.9).astype(np.uint8), 1)
+    distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    assert distance.flat[farthest(mask > 0)] == distance.max()

@@ -138,13 +138,9 @@ def test_common_pixels_in_parts_are_those_of_the_whole(monkeypatch):
 
 
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
-def test_common_areas_across_classes_hold_those_within(iou_type):
+def test_common_areas_are_the_same_where_classes_are_held_against_each_other(iou_type):
     truth, detections = random_dataset(4, images=6)
-    matching = Matching(truth, only(detections, iou_type), iou_type)
-    across = matching.common_by(len(matching.classes))
-    for row in range(len(matching.image_ids)):
-        found, real = (columns.kind[slice(*starts[row : row + 2])] for columns, starts in (
-            (matching.found, across.found_starts), (matching.truth, across.truth_starts)))  # fmt: skip
-        for kind in range(len(matching.classes)):
-            own = across.block(row)[np.ix_(found == kind, real == kind)]
-            np.testing.assert_array_equal(own, matching.common.block(row * len(matching.classes) + kind))
+    within, across = (Matching(truth, only(detections, iou_type), iou_type, is_across) for is_across in (False, True))
+    for one, other in zip(within.common, across.common, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert across.across.values.sum() > within.common.values.sum()

@@ -58,7 +58,7 @@ def requests_of(browser: Any) -> list[str]:
 def shown_pictures(browser: Any) -> list[dict[str, str]]:
     """The labels of the pictures that can be seen."""
     return browser.execute_script(
-        "return [...document.querySelectorAll('figure.picture')]"
+        "return [...document.querySelectorAll('#pictures figure.picture')]"
         '.filter((figure) => figure.checkVisibility()).map((figure) => ({...figure.dataset}))'
     )
 
@@ -118,7 +118,9 @@ def test_every_plot_is_drawn(opened: Any, page: Path) -> None:
 
 def test_filters_show_what_they_say(opened: Any) -> None:
     every = shown_pictures(opened)
-    assert len(every) == opened.execute_script("return document.querySelectorAll('figure.picture').length") > 50
+    assert (
+        len(every) == opened.execute_script("return document.querySelectorAll('#pictures figure.picture').length") > 50
+    )
     wanted: dict[str, str] = {}
     steps = {'subset': 'mix-object-tote test', 'class': 'object', 'run': 'second', 'kind': 'worst'}
     for name, value in steps.items():

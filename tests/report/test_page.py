@@ -17,12 +17,16 @@ from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report import page as pages
 from armbench_mmdet.report.page import PROCEDURAL, Report, comma_separated, gather, html, markdown
 from armbench_mmdet.report.tables import (
+    confusion_table,
+    cost_table,
     density_table,
     error_table,
     operating_table,
+    pick_table,
     published_table,
     size_table,
     speed_table,
+    suspect_table,
 )
 
 
@@ -94,8 +98,24 @@ def test_parts_are_the_result_files(report: Report, work_dirs: list[Path]) -> No
     (row,) = (row for row in texts(operating_table(comparison).rows) if row[:2] == ['object', 'first'])
     best = result.operation['object'].best
     assert row[2:5] == ['this data', f'{best.threshold:.3f}', f'{best.precision:.3f}']
+    (row,) = (row for row in texts(pick_table(comparison).rows) if row[0] == 'first')
+    assert row[1:3] == [f'{result.picks.success_1:.3f}', f'{result.picks.success_3:.3f}']
     for row in texts(error_table(comparison).rows):
         assert sum(map(float, row[2:-1])) == pytest.approx(1, abs=0.002)
+
+
+def test_the_anatomy_is_the_result_files(report: Report, work_dirs: list[Path]) -> None:
+    comparison = report.compared[0]
+    anatomy = read_result(work_dirs[1] / f'results/{SUBSETS[0]}_test.json').anatomy
+    (row,) = (row for row in texts(cost_table(comparison).rows) if row[:2] == ['object', 'second'])
+    assert row[2:4] == [f'{anatomy.costs["object"].classification:.3f}', f'{anatomy.costs["object"].localisation:.3f}']
+    assert row[-1] == f'{anatomy.lrp["object"].error:.3f}'
+    rows = {tuple(row[:2]): row[2:] for row in texts(confusion_table(comparison).rows)}
+    assert rows['second', 'object'] == [str(count) for count in anatomy.confusion['object'].values()]
+    assert rows['second', 'background'][-1] == '–'
+    own = [row for row in texts(suspect_table(comparison).rows) if row[0] == 'second']
+    assert [row[5] for row in own] == [f'{one.score:.3f}' for one in anatomy.suspects]
+    assert own
 
 
 def test_rows_of_numbers_have_everything(report: Report, work_dirs: list[Path]) -> None:
@@ -157,10 +177,13 @@ SECTIONS = (
         'training',
         'precision-recall',
         'operating',
+        'picks',
         'size',
         'density',
         'speed',
         'errors',
+        'anatomy',
+        'suspects',
     ),
     *('pictures', 'provenance'),
 )

@@ -129,11 +129,27 @@ def test_crowds_and_other_classes_are_judged_apart() -> None:
     assert Counter(one.class_name for one in judge(matching, 1, names)[0]) == {'object': 3, 'tote': 1}
 
 
+def test_suspected_labels_are_shown_close_up(report: Report) -> None:
+    suspects = [run.evaluations[0].result.anatomy.suspects[:2] for run in report.runs]
+    shown = [
+        [one for one in report.suspects if (one.run, one.data) == (run.name, f'{SUBSET} test')] for run in report.runs
+    ]
+    assert [[one.image for one in own] for own in shown] == [[one.image for one in own] for own in suspects]
+    for picture, suspect in zip(shown[1], suspects[1], strict=True):
+        assert f'{suspect.predicted} at score {suspect.score:.3f}' in picture.caption
+        assert cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR).shape[1] <= 2 * 320 + 6
+    assert not {one.kind for one in report.pictures} - set(KINDS)
+
+
 def test_lower_ranks_give_way_where_there_are_too_many(report: Report) -> None:
-    every, none = gallery(report.runs[:1])
-    kept, notes = gallery(report.runs[:1], most=3 * 9)
+    def drawn(**most: int) -> tuple[list[Picture], list[str]]:
+        pictures, notes = gallery(report.runs[:1], **most)
+        return [one for one in pictures if one.kind in KINDS], notes
+
+    every, none = drawn()
+    kept, notes = drawn(most=3 * 9)
     best = [one for one in every if ', rank 1 of' in one.caption and one.kind == 'best']
     assert (none, len(kept), len(best)) == ([], 3 * 9, 3 * 3)
     assert set(best) < set(kept) < set(every)
     assert notes == [f'{len(every) - len(kept)} pictures of lower ranks are left out to keep the page small']
-    assert len(gallery(report.runs[:1], most=1)[0]) == 3 * len(KINDS)
+    assert len(drawn(most=1)[0]) == 3 * len(KINDS)
