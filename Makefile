@@ -48,10 +48,10 @@ run/%:
 	{ trap '' INT; sed -u 's/^/$(notdir $(*D)): /'; }
 
 test: setup      ## the tests, without the slow ones
-	$(PY) -m pytest -m 'not slow and not gpu'
+	$(PY) -m pytest -m 'not slow and not gpu and not peers'
 
 test-slow: setup ## the slow tests
-	$(PY) -m pytest -m 'slow and not gpu'
+	$(PY) -m pytest -m 'slow and not gpu and not peers'
 
 lint: setup      ## ruff and mypy
 	$(VENV)/bin/ruff check $(CODE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import cv2
@@ -75,8 +75,27 @@ def encode_switches(switches: np.ndarray, size: tuple[int, int]) -> dict[str, An
     return {'size': list(size), 'counts': rle['counts'].decode()}
 
 
+PastedAxis = Callable[[float, float, int, int], tuple[int, np.ndarray, np.ndarray]]
+"""What one axis of a pasted mask is made of, given where its box begins and ends, the image's side and the mask's.
+
+It answers with the first pixel of the pasted region and, for each of its pixels, the first of the two cells it lies
+between, ``(pixels,) int64``, and the weights of both, ``(pixels, 2) float32``; the mask has a border of one zero cell.
+"""
+
+
+def pasted_pixels(low: float, high: float, side: int, cells: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Mmdet's rule: each pixel is where it lies in the box, which has a pixel to spare around it."""
+    first, last = int(max(np.floor(low) - 1, 0)), int(min(np.ceil(high) + 1, side))
+    return first, *pasted_axis(low, high, first, max(first, last), cells)
+
+
 def encode_boxed_masks(
-    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+    masks: Tensor,
+    boxes: Tensor,
+    height: int,
+    width: int,
+    threshold: float = 0.5,
+    axis: PastedAxis = pasted_pixels,
 ) -> list[dict[str, Any]]:
     """Paste masks into their boxes and encode them, computing nothing outside the boxes.
 
@@ -89,6 +108,7 @@ def encode_boxed_masks(
         height: Of the image.
         width: Of the image.
         threshold: A pixel is on from this value up; at least 0.
+        axis: Another rule of pasting than mmdet's.
 
     Returns:
         N COCO RLE dicts with ``counts`` as str.
@@ -110,13 +130,10 @@ def encode_boxed_masks(
 
     def encode_one(index: int) -> dict[str, Any]:
         source, (x0, y0, x1, y1) = sources[index], corners[index].tolist()
-        # Stock's region on the CPU: the box with a pixel to spare.
-        left, top = (int(max(np.floor(start) - 1, 0)) for start in (x0, y0))
-        right, bottom = (int(min(np.ceil(end) + 1, side)) for end, side in ((x1, width), (y1, height)))
-        if right <= left or bottom <= top:
+        left, *columns = axis(x0, x1, width, source.shape[0] - 2)
+        top, *rows = axis(y0, y1, height, source.shape[1] - 2)
+        if not (len(columns[0]) and len(rows[0])):
             return encode_switches(np.empty(0, np.int64), (height, width))
-        columns = pasted_axis(x0, x1, left, right, source.shape[0] - 2)
-        rows = pasted_axis(y0, y1, top, bottom, source.shape[1] - 2)
         switches, _ = scan_mask(source, *columns, *rows, (left, top), (height, width), limit, False)
         return encode_switches(switches, (height, width))
 

@@ -125,3 +125,17 @@ def bilinear_axis(cells: int, pixels: int) -> BilinearAxis:
     at = np.arange(pixels)
     weights = np.stack([matrix[low, at], np.where(high > low, matrix[high, at], 0)], axis=1)
     return BilinearAxis(low, weights.astype(np.float32), slice(0, cells))
+
+
+def resized_axis(low: float, high: float, side: int, cells: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Torchvision's rule of pasting: the mask with its border is resized to whole pixels, and put at a whole pixel.
+
+    See :data:`~armbench_mmdet.masks.encode.PastedAxis`.
+    """
+    half = np.float32(high - low) * np.float32(0.5) * np.float32((cells + 2) / cells)
+    centre = np.float32(high + low) * np.float32(0.5)
+    start, end = int(centre - half), int(centre + half)
+    axis = bilinear_axis(cells + 2, max(end - start + 1, 1))
+    first, last = max(start, 0), min(end + 1, side)
+    inside = slice(first - start, max(last, first) - start)
+    return first, axis.low[inside], axis.weights[inside]

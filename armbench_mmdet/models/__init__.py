@@ -2,5 +2,21 @@
 
 from armbench_mmdet.models.mask2former import BoundedMaskFormerFusionHead, StableMask2FormerHead
 from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
+from armbench_mmdet.models.torchvision import (
+    BestMatchAssigner,
+    TorchvisionAnchorGenerator,
+    TorchvisionBBoxHead,
+    TorchvisionMaskHead,
+    TorchvisionRPNHead,
+)
 
-__all__ = ['BoundedMaskFormerFusionHead', 'RleFCNMaskHead', 'StableMask2FormerHead']
+__all__ = [
+    'BestMatchAssigner',
+    'BoundedMaskFormerFusionHead',
+    'RleFCNMaskHead',
+    'StableMask2FormerHead',
+    'TorchvisionAnchorGenerator',
+    'TorchvisionBBoxHead',
+    'TorchvisionMaskHead',
+    'TorchvisionRPNHead',
+]

@@ -7,7 +7,7 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks
+from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks, pasted_pixels
 
 
 @MODELS.register_module()
@@ -18,6 +18,9 @@ class RleFCNMaskHead(FCNMaskHead):
     unchanged. Stock pastes each mask into a bitmap of the whole image, which the metric then encodes: at 2448×2048 with
     100 masks, 500 MB and more than a second an image. In a config: ``mask_head=dict(type='RleFCNMaskHead')``.
     """
+
+    axis = staticmethod(pasted_pixels)
+    """The rule of pasting, see :func:`~armbench_mmdet.masks.encode.encode_boxed_masks`."""
 
     def _predict_by_feat_single(
         self,
@@ -55,5 +58,5 @@ class RleFCNMaskHead(FCNMaskHead):
             height, width = int(np.round(height * height_scale)), int(np.round(width * width_scale))
         rows = range(len(probabilities))
         chosen = probabilities[:, 0] if self.class_agnostic else probabilities[rows, labels]
-        rles = encode_boxed_masks(chosen, bboxes, height, width, rcnn_test_cfg.mask_thr_binary)
+        rles = encode_boxed_masks(chosen, bboxes, height, width, rcnn_test_cfg.mask_thr_binary, self.axis)
         return RleMasks(rles, height, width)

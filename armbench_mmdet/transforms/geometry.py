@@ -5,6 +5,8 @@ they move boxes and masks, set ``img_shape`` and record the geometry in ``homogr
 pixels); ``RenderImage`` then produces the image in one step. With an image they are the stock transforms.
 """
 
+import math
+
 import mmcv
 import numpy as np
 from mmdet.datasets.transforms import RandomCrop, RandomFlip, Resize
@@ -67,9 +69,24 @@ class LazyResize(_WithoutImage, Resize):
         height, width = results['img_shape']
         size = tuple(results['scale'])
         if self.keep_ratio:
-            size = mmcv.rescale_size((width, height), results['scale'])
+            size = self._rescaled((width, height), size)
         if not all(size):
             raise TooNarrowError(f'{width}x{height} is too narrow: nothing is left at the input size of the model')
         results['img_shape'] = (size[1], size[0])
         results['scale_factor'] = (size[0] / width, size[1] / height)
         results['keep_ratio'] = self.keep_ratio
+
+    def _rescaled(self, size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+        return mmcv.rescale_size(size, scale)
+
+
+@TRANSFORMS.register_module()
+class FloorResize(LazyResize):
+    """``LazyResize`` to torchvision's sizes: it cuts off the fraction of a pixel that keeping the ratio leaves.
+
+    Keys as for ``LazyResize``.
+    """
+
+    def _rescaled(self, size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+        factor = min(min(scale) / min(size), max(scale) / max(size))
+        return math.floor(size[0] * factor), math.floor(size[1] * factor)

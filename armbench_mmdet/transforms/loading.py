@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
@@ -93,9 +94,35 @@ class RenderImage(BaseTransform):
         height, width = results['ori_shape']
         if image.shape[:2] != (-(-height // reduction), -(-width // reduction)):
             raise UnreadableImageError(size_differs(content, path, width, height))
-        warped = warp(image, matrix @ np.diag([reduction, reduction, 1.0]), results['img_shape'])
+        warped = self._warp(image, matrix @ np.diag([reduction, reduction, 1.0]), results['img_shape'])
         results['img'] = np.stack(cv2.split(warped)).transpose(1, 2, 0)
         return results
+
+    def _warp(self, image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        return warp(image, matrix, shape)
+
+
+@TRANSFORMS.register_module()
+@dataclasses.dataclass(eq=False)
+class RenderFloatImage(RenderImage):
+    """``RenderImage`` as torchvision's models see it: the whole photo, resized bilinearly, its values not rounded.
+
+    Fine detail is skipped where ``RenderImage`` averages it; weights that were trained so want it so.
+
+    - Required Keys: img_path, img_shape, ori_shape; optional: homography_matrix, of resizing and flipping alone
+    - Added Keys: img ((H, W, 3) float32 from 0 to 255, BGR)
+    """
+
+    reduced_decoding: bool = False
+
+    def _warp(self, image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        corners = matrix @ [[0, image.shape[1]], [0, image.shape[0]], [1, 1]]
+        ends = np.sort(corners[:2], axis=1)
+        if np.abs(ends - [[0, shape[1]], [0, shape[0]]]).max() > 0.01 or matrix[0, 1] or matrix[1, 0]:
+            raise InputError(f'RenderFloatImage takes no crop, padding or rotation, got {matrix.tolist()}')
+        planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+        resized = F.interpolate(planes, shape, mode='bilinear', align_corners=False)[0].permute(1, 2, 0).numpy()
+        return resized[:: -1 if matrix[1, 1] < 0 else 1, :: -1 if matrix[0, 0] < 0 else 1]
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,143 @@
+"""Our Mask R-CNN with torchvision's weights computes what torchvision computes."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+from peer_weights import made_image
+from pycocotools import mask as coco_mask
+from torch import nn
+from torchvision_peer import FAMILY, FIXTURE, SMALL, our_model, ours, peer_model, theirs, write_image
+
+SIZES = {'portrait': (1000, 640), 'landscape': (480, 640), 'ARMBench': (2048, 2448)}
+OBJECTS = [(20, 30, 600, 460), (100, 90, 260, 220), (300, 60, 380, 300), (310, 320, 420, 400)]
+"""Height and width of the pictures compared where torchvision is installed."""
+
+
+@pytest.fixture(scope='module')
+def models() -> tuple[nn.Module, nn.Module | None]:
+    """Our model and torchvision's, with the same weights."""
+    model, weights = our_model()
+    return model, peer_model(weights) if importlib.util.find_spec('torchvision') else None
+
+
+def compare(mine: dict[str, Any], peer: dict[str, Any]) -> dict[str, float]:
+    """The worst deviations; detections are paired by the boxes that overlap most."""
+    corners = [one['boxes'].double().numpy() for one in (mine, peer)]
+    boxes = [np.concatenate([one[:, :2], one[:, 2:] - one[:, :2]], axis=1) for one in corners]
+    areas = boxes[1][:, 2:].prod(axis=1)
+    overlaps = coco_mask.iou(boxes[1], boxes[0], [0] * len(boxes[0]))
+    overlaps[peer['labels'].numpy()[:, None] != mine['labels'].numpy()] = 0
+    partner = overlaps.argmax(1)
+    iou = overlaps.max(1)
+    masks = coco_mask.iou(peer['masks'], mine['masks'], [0] * len(mine['masks']))
+    paired = iou >= 0.999
+    scores = (peer['scores'] - mine['scores'][partner]).abs().numpy()
+    return {
+        'detections': len(iou),
+        'labels': len(set(peer['labels'].tolist())),
+        'largest to smallest box': float(areas.max() / areas.min()),
+        'paired': float(paired.mean()),
+        'score': float(scores[paired].max()),
+        'mask': float(masks[np.arange(len(partner)), partner][paired].min()),
+    }
+
+
+def assert_equal(found: dict[str, float]) -> None:
+    print(found)
+    assert found['detections'] >= 50
+    assert found['labels'] == 2
+    assert found['largest to smallest box'] > 20
+    assert found['paired'] >= 0.99
+    assert found['score'] <= 1e-4
+    assert found['mask'] >= 0.995
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize('name', SIZES)
+def test_features_proposals_and_detections(models: tuple[nn.Module, nn.Module], name: str, tmp_path: Path) -> None:
+    path = write_image(tmp_path, *SIZES[name])
+    mine, peer = ours(models[0], path), theirs(models[1], path)
+    torch.testing.assert_close(mine['input'], peer['input'], rtol=0, atol=1e-5)
+    for level, expected in zip(mine['features'], peer['features'], strict=True):
+        torch.testing.assert_close(level, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    assert len(mine['proposals']) == len(peer['proposals'])
+    distances = (peer['proposals'][:, None] - mine['proposals']).abs().amax(2).amin(1)
+    assert (distances < 0.01).float().mean() >= 0.99
+    assert_equal(compare(mine, peer))
+
+
+@pytest.mark.peers
+def test_training_losses_of_the_same_proposals(models: tuple[nn.Module, nn.Module]) -> None:
+    mine, peer = models
+    image = torch.from_numpy(made_image(480, 640)[..., ::-1].copy()).permute(2, 0, 1) / 255
+    boxes, labels = torch.tensor(OBJECTS, dtype=torch.float32), torch.tensor([1, 2, 2, 2])
+    masks = torch.from_numpy(np.stack([ellipse(box) for box in OBJECTS]))
+    with torch.no_grad():
+        batch, targets = peer.transform([image], [{'boxes': boxes, 'labels': labels, 'masks': masks}])
+        features, size = peer.backbone(batch.tensors), batch.image_sizes[0]
+        # Proposals around the objects and elsewhere; all are sampled, by both.
+        noise = torch.from_numpy(np.random.default_rng(0).normal(0, 12, (200, 4))).float()
+        proposals = (targets[0]['boxes'].repeat(50, 1) + noise).clamp(min=0)
+        proposals[:, 2:] = proposals[:, 2:].minimum(torch.tensor(size[::-1])).maximum(proposals[:, :2] + 1)
+        for part in (peer.rpn, peer.roi_heads):
+            part.train()
+            part.fg_bg_sampler.batch_size_per_image = 10**9
+        expected = {
+            **peer.rpn(batch, features, targets)[1],
+            **peer.roi_heads(features, [proposals], batch.image_sizes, targets)[1],
+        }
+        for part in (peer.rpn, peer.roi_heads):
+            part.eval()
+
+        truth = InstanceData(
+            bboxes=targets[0]['boxes'],
+            labels=labels - 1,
+            masks=BitmapMasks(targets[0]['masks'].numpy(), *size),
+        )
+        padded = tuple(batch.tensors.shape[2:])
+        sample = DetDataSample(metainfo={'img_shape': size, 'pad_shape': padded, 'batch_input_shape': padded})
+        sample.gt_instances = truth
+        mine.rpn_head.sampler.num = mine.roi_head.bbox_sampler.num = 10**9
+        rpn = mine.rpn_head.loss(tuple(features.values()), [sample])
+        heads = mine.roi_head.loss(tuple(features.values()), [InstanceData(bboxes=proposals)], [sample])
+    found = {
+        'loss_objectness': sum(rpn['loss_rpn_cls']),
+        'loss_rpn_box_reg': sum(rpn['loss_rpn_bbox']),
+        'loss_classifier': heads['loss_cls'],
+        'loss_box_reg': heads['loss_bbox'],
+        'loss_mask': heads['loss_mask'],
+    }
+    assert found.keys() == expected.keys()
+    trained = [{name: p for name, p in model.named_parameters() if p.requires_grad} for model in models]
+    assert FAMILY.from_ours(trained[0]).keys() == trained[1].keys()
+    for name, value in expected.items():
+        print(name, float(value), float(found[name] / value - 1))
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-3), name
+
+
+def ellipse(box: tuple[int, int, int, int]) -> np.ndarray:
+    """The mask of what fills a box round, ``(480, 640) uint8``."""
+    x1, y1, x2, y2 = box
+    centre, axes = ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2)
+    return cv2.ellipse(np.zeros((480, 640), np.uint8), centre, axes, 0, 0, 360, 1, -1)
+
+
+def test_detections_are_those_that_torchvision_has_written_down(
+    models: tuple[nn.Module, nn.Module | None], tmp_path: Path
+) -> None:
+    with np.load(FIXTURE) as stored:
+        peer = {name: torch.from_numpy(stored[name]) for name in ('proposals', 'boxes', 'scores', 'labels')}
+        peer['masks'] = [{'size': list(SMALL['size']), 'counts': str(counts)} for counts in stored['masks']]
+        features = [torch.from_numpy(stored[f'features_{level}']).float() for level in range(5)]
+    mine = ours(models[0], write_image(tmp_path, *SMALL['size']), SMALL['scale'])
+    for level, expected in zip(mine['features'], features, strict=True):
+        torch.testing.assert_close(level[0, ::32], expected, rtol=2e-3, atol=2e-3)
+    assert_equal(compare(mine, peer))
