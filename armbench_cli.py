@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +30,13 @@ def run(parse_args: Callable[[], Namespace], main: Callable[[Namespace], int | N
     arguments = parse_args()
     set_environment()
     raise SystemExit(run_tool(lambda: main(arguments)))
+
+
+def add_levers(parser: ArgumentParser) -> None:
+    """Add the options that make a model faster; see ``docs/speed.md``."""
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--channels-last', action='store_true', help='lay feature maps out pixel by pixel')
+    parser.add_argument('--compile', action='store_true', help='compile the backbone and neck')
 
 
 def set_environment() -> None:

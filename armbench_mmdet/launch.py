@@ -26,12 +26,6 @@ from armbench_mmdet.hooks.prediction_pictures import PicturesHook
 from armbench_mmdet.hooks.self_test import run_selftest
 
 
-def set_amp(config: Config) -> None:
-    """Train with automatic mixed precision, as mmdet's ``--amp`` does."""
-    config.optim_wrapper.type = 'AmpOptimWrapper'
-    config.optim_wrapper.loss_scale = 'dynamic'
-
-
 def set_auto_scale_lr(config: Config) -> None:
     """Scale the learning rate with the total batch size (``--auto-scale-lr``).
 

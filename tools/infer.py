@@ -28,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, help="images at once (default: the config's for testing)")
     parser.add_argument('--device', help='cpu, cuda or cuda:N (default: the GPU if there is one)')
     parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')
+    armbench_cli.add_levers(parser)
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     return parser.parse_args()
 
@@ -38,12 +39,14 @@ def main(args: argparse.Namespace) -> None:
 
     from armbench_mmdet import configs
     from armbench_mmdet.engine.console import quiet_console, quiet_warnings
+    from armbench_mmdet.engine.levers import set_levers
     from armbench_mmdet.inference.detector import Detector
     from armbench_mmdet.inference.results import infer
 
     quiet_warnings()
     quiet_console(MMLogger.get_current_instance())
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
+    set_levers(config, args.amp, args.channels_last, args.compile)
     detector = Detector(config, args.checkpoint, args.device, args.trust_checkpoint)
     done = infer(detector, args.images, args.out, args.score_threshold, args.batch_size)
     for name, reason in done.left_out.items():

@@ -22,6 +22,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--show-dir', help='folder for images with the predictions drawn')
     parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')
+    armbench_cli.add_levers(parser)
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -37,6 +38,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet import configs
     from armbench_mmdet.engine.checkpoints import find_checkpoint
     from armbench_mmdet.engine.distributed import joined_processes
+    from armbench_mmdet.engine.levers import set_levers
     from armbench_mmdet.launch import chosen_subsets, evaluate, selftest
     from armbench_mmdet.report.tables import subset_table
     from armbench_mmdet.run_folder import RECORD, RESULTS
@@ -49,6 +51,7 @@ def main(args: argparse.Namespace) -> None:
         config.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
     if args.trust_checkpoint:
         config.trust_checkpoint = True
+    set_levers(config, args.amp, args.channels_last, args.compile)
     subsets = chosen_subsets(args.subset)
     if args.selftest:
         for subset in subsets:

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
         help='continue from the latest checkpoint of the work directory, or from the one given',
     )
     parser.add_argument('--trust-checkpoint', action='store_true', help='load files that can run code')
-    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    armbench_cli.add_levers(parser)
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -33,7 +33,8 @@ def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from armbench_mmdet import configs
     from armbench_mmdet.engine.distributed import joined_processes
-    from armbench_mmdet.launch import set_amp, set_auto_scale_lr, set_resume, train
+    from armbench_mmdet.engine.levers import set_levers
+    from armbench_mmdet.launch import set_auto_scale_lr, set_resume, train
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     configs.set_work_dir(config, args.work_dir)
@@ -41,8 +42,7 @@ def main(args: argparse.Namespace) -> None:
         configs.set_data_root(config, args.data_root)
     if args.trust_checkpoint:
         config.trust_checkpoint = True
-    if args.amp:
-        set_amp(config)
+    set_levers(config, args.amp, args.channels_last, args.compile, training=True)
     if args.auto_scale_lr:
         set_auto_scale_lr(config)
     if args.resume:

@@ -19,6 +19,7 @@ from torch import nn
 
 from armbench_mmdet.engine.checkpoints import safe_loaders, write_checkpoint
 from armbench_mmdet.engine.console import quiet_console, quiet_warnings
+from armbench_mmdet.engine.levers import use_levers
 from armbench_mmdet.engine.loops import resumable
 from armbench_mmdet.errors import InputError
 
@@ -91,9 +92,11 @@ class ArmbenchRunner(Runner):
         return super().build_train_loop(resumable(loop))
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Build the model as mmengine does; a checkpoint that it loads runs no code."""
+        """Build the model as mmengine does; a checkpoint that it loads runs no code. The config's levers are pulled."""
         with self._safe_loaders():
-            return super().build_model(model)
+            built = super().build_model(model)
+        use_levers(built, self.cfg.get('levers', {}))
+        return built
 
     def train(self) -> nn.Module:
         """Train as mmengine does; a checkpoint that weights start from (``init_cfg``) runs no code."""

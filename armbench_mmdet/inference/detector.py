@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.datasets.images import FoundImages, Inputs, find_images, image_size, read_bytes, read_image
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_exactly
+from armbench_mmdet.engine.levers import use_levers
 from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.predictions import checked_prediction
 from armbench_mmdet.transforms.geometry import TooNarrowError
@@ -118,6 +119,7 @@ class Detector:
         self._pipeline = Compose(dataset.pipeline)
         self._model = MODELS.build(self.config.model)
         load_exactly(self._model, self.checkpoint, str(self.config.filename), trust_checkpoint)
+        use_levers(self._model, self.config.get('levers', {}))
         self._model.to(self.device).eval()
 
     def predict(
@@ -159,7 +161,10 @@ class Detector:
     def _predict_batch(self, packed: list[dict[str, Any]]) -> list[Prediction]:
         data = {key: [one[key] for one in packed] for key in ('inputs', 'data_samples')}
         predictions = []
-        for record, sample in zip((one['record'] for one in packed), self._model.test_step(data), strict=True):
+        is_mixed = bool(self.config.get('test_cfg', {}).get('fp16', False))
+        with torch.autocast(self.device.type, enabled=is_mixed):
+            samples = self._model.test_step(data)
+        for record, sample in zip((one['record'] for one in packed), samples, strict=True):
             height, width = record['height'], record['width']
             about = {'img_id': record['img_id'], 'ori_shape': (height, width)}
             one = checked_prediction({**sample.to_dict(), **about}, len(self.classes), with_masks=True)

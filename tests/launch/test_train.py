@@ -4,14 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.launch import set_amp, set_auto_scale_lr, set_resume
-
-
-def test_amp_changes_the_optimizer_wrapper_alone() -> None:
-    config = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1))))
-    set_amp(config)
-    assert config.optim_wrapper.type == 'AmpOptimWrapper'
-    assert config.optim_wrapper.optimizer.lr == 1
+from armbench_mmdet.launch import set_auto_scale_lr, set_resume
 
 
 def test_auto_scale_lr_needs_a_base_batch_size() -> None:

@@ -1,0 +1,135 @@
+"""Levers: what each costs and gains on this machine, pulled one after the other, for both full models.
+
+A row compares a setting with the plain model: seconds of a training step or of a prediction, and peak memory. Every
+setting runs in a process of its own, on the same random weights and images; ``equal`` says whether the losses agree to
+a thousandth, as they must but for mixed precision. Mixed precision is left out where the machine has none.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = {
+    'Mask R-CNN R50, 800×1088': ('configs/_base_/models/mask-rcnn_r50_fpn.py', 800, 1088),
+    'Mask2Former Swin-B, 512×512': ('configs/_base_/models/mask2former_swin-b-p4-w12-384.py', 512, 512),
+}
+SMALL = {'Mask R-CNN R18, 256×320': ('configs/_base_/models/mask-rcnn_r18-w32_fpn-64.py', 256, 320)}
+SETTINGS: dict[str, dict[str, Any]] = {
+    'channels-last': {'channels_last': True},
+    'channels-last + compile': {'channels_last': True, 'compile': True},
+    'channels-last + compile + amp': {'channels_last': True, 'compile': True, 'amp': True},
+    'amp': {'amp': True},
+    'frozen backbone': {'frozen': True},
+    'activation checkpointing': {'with_cp': True},
+}
+
+
+def rows(small: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield a row of each figure of each setting, beside the same figure of the plain model."""
+    for case, (config, height, width) in (SMALL if small else MODELS).items():
+        plain = _measure(config, height, width, {})
+        for name, setting in SETTINGS.items():
+            if setting.get('amp') and not plain['has_amp']:
+                continue
+            found = _measure(config, height, width, setting)
+            is_equal = abs(found['loss'] - plain['loss']) < 1e-3 * plain['loss']
+            for figure, unit in (('train step', 's'), ('predict', 's'), ('peak memory', 'MB')):
+                ours, peer = found[figure], plain[figure]
+                about = {'name': 'levers', 'case': f'{case}, {name}, {figure}', 'ours': ours, 'peer': peer}
+                yield {**about, 'unit': unit, 'ratio': peer / ours, 'equal': is_equal}
+
+
+def _measure(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, __file__, json.dumps([config, height, width, setting])]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f'{setting} failed:\n{done.stderr[-2000:]}')
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _run(config: str, height: int, width: int, setting: dict[str, Any], steps: int = 3) -> dict[str, Any]:
+    """Time training steps and predictions after two that warm up, in this process."""
+    import resource
+    import time
+
+    import armbench_mmdet  # noqa: F401 - before the stock stack is imported
+    import numpy as np
+    import torch
+    from mmdet.registry import MODELS
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from mmengine.structures import InstanceData
+
+    from armbench_mmdet.engine.levers import has_bfloat16, use_levers
+
+    init_default_scope('mmdet')
+    cuda = torch.cuda.is_available()
+    device, dtype = ('cuda', torch.float16) if cuda else ('cpu', torch.bfloat16)
+    loaded = Config.fromfile(config)
+    loaded.model.backbone.update(init_cfg=None, **{key: True for key in ('with_cp',) if setting.get(key)})
+    torch.manual_seed(0)
+    model = MODELS.build(loaded.model).to(device)
+    use_levers(model, {key: setting[key] for key in ('channels_last', 'compile') if key in setting})
+    if setting.get('frozen'):
+        model.backbone.requires_grad_(False)
+    optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1e-4)
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, (width - 100, height - 100), (10, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(30, 100, (10, 2))], 1)
+    masks = np.zeros((10, height, width), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        mask[y1:y2, x1:x2] = 1
+    shape = (height, width)
+    shapes = {key: shape for key in ('img_shape', 'ori_shape', 'batch_input_shape', 'pad_shape')}
+    sample = DetDataSample(metainfo={**shapes, 'scale_factor': (1.0, 1.0), 'img_id': 0})
+    truth = {'bboxes': torch.tensor(boxes, dtype=torch.float32), 'labels': torch.arange(10) % 2}
+    sample.gt_instances = InstanceData(**truth, masks=BitmapMasks(masks, *shape)).to(device)
+    image = torch.randn(1, 3, *shape, device=device)
+
+    def train() -> float:
+        with torch.autocast(device, dtype, enabled=bool(setting.get('amp'))):
+            loss, _ = model.parse_losses(model.loss(image, [sample]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    def predict() -> None:
+        with torch.inference_mode(), torch.autocast(device, dtype, enabled=bool(setting.get('amp'))):
+            model.predict(image, [sample.clone()])
+
+    def timed(step: Any) -> float:
+        seconds = []
+        for _ in range(steps + 2):
+            begin = time.perf_counter()
+            step()
+            if cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - begin)
+        return float(min(seconds[2:]))
+
+    model.train()
+    torch.manual_seed(1)
+    loss = train()
+    train_s = timed(train)
+    peak_mb = torch.cuda.max_memory_allocated() / 2**20 if cuda else _peak_mb(resource)
+    model.eval()
+    predict_s = timed(predict)
+    figures = {'train step': train_s, 'predict': predict_s, 'peak memory': peak_mb}
+    return {**figures, 'loss': loss, 'has_amp': cuda or has_bfloat16()}
+
+
+def _peak_mb(resource: Any) -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == '__main__':
+    print(json.dumps(_run(*json.loads(sys.argv[1]))))
