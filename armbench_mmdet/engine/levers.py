@@ -19,7 +19,7 @@ COMPILED = ('backbone', 'neck')
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Trains in automatic mixed precision on a CPU: bfloat16 where it is safe, and no loss scale, which it needs not."""
+    """Trains in automatic mixed precision on a CPU: bfloat16 where it is safe, which needs no loss scale."""
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -52,7 +52,7 @@ def set_levers(config: Config, amp: bool, channels_last: bool, compiled: bool, t
     if not amp:
         return
     if not torch.cuda.is_available() and not has_bfloat16():
-        raise InputError('--amp must have a GPU, or a CPU with bfloat16 (AMX or AVX-512 BF16), got neither; leave it out')
+        raise InputError('--amp must have a GPU, or a CPU with bfloat16 (AMX, AVX-512 BF16), got neither; leave it out')
     if not training:
         config.test_cfg.fp16 = True
     elif torch.cuda.is_available():

@@ -58,7 +58,6 @@ def _run(config: str, height: int, width: int, setting: dict[str, Any], steps: i
     import resource
     import time
 
-    import armbench_mmdet  # noqa: F401 - before the stock stack is imported
     import numpy as np
     import torch
     from mmdet.registry import MODELS
@@ -68,6 +67,7 @@ def _run(config: str, height: int, width: int, setting: dict[str, Any], steps: i
     from mmengine.registry import init_default_scope
     from mmengine.structures import InstanceData
 
+    import armbench_mmdet  # noqa: F401 - before the stock stack is imported
     from armbench_mmdet.engine.levers import has_bfloat16, use_levers
 
     init_default_scope('mmdet')
@@ -88,7 +88,7 @@ def _run(config: str, height: int, width: int, setting: dict[str, Any], steps: i
     for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
         mask[y1:y2, x1:x2] = 1
     shape = (height, width)
-    shapes = {key: shape for key in ('img_shape', 'ori_shape', 'batch_input_shape', 'pad_shape')}
+    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'batch_input_shape', 'pad_shape'), shape)
     sample = DetDataSample(metainfo={**shapes, 'scale_factor': (1.0, 1.0), 'img_id': 0})
     truth = {'bboxes': torch.tensor(boxes, dtype=torch.float32), 'labels': torch.arange(10) % 2}
     sample.gt_instances = InstanceData(**truth, masks=BitmapMasks(masks, *shape)).to(device)
