@@ -30,7 +30,7 @@ class BFloat16OptimWrapper(OptimWrapper):
 
 def has_bfloat16() -> bool:
     """Whether the CPU computes in bfloat16; one that does not is many times slower for it."""
-    features = getattr(torch.cpu, 'get_capabilities', dict)()  # torch 2.12 and newer
+    features: Mapping[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()  # torch 2.12 and newer
     return any(features.get(name) for name in ('amx_bf16', 'avx512_bf16', 'sve_bf16'))
 
 
@@ -78,7 +78,7 @@ def use_levers(model: nn.Module, levers: Mapping[str, Any]) -> None:
     if unknown:
         raise InputError(f'levers must be channels_last and compile, got {", ".join(unknown)}')
     if levers.get('channels_last'):
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's own types lack it
     if not levers.get('compile'):
         return
     if not torch.cuda.is_available() and not any(map(shutil.which, ('c++', 'g++', 'clang++', 'cl'))):
