@@ -5,6 +5,7 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 
 PY    := $(VENV)/bin/python
+PEERS := .venv-peers
 STAMP := $(VENV)/.armbench-mmdet
 CODE  := armbench_cli.py armbench_mmdet configs docs tests tools
 
@@ -17,7 +18,7 @@ define run
 @$(PY) tools/report.py $(addprefix work_dirs/,$(notdir $(1))) --out $(2)
 endef
 
-.PHONY: help setup demo minibench-results test test-slow lint format docs docs-generated bench
+.PHONY: help setup demo minibench-results test test-slow test-peers test-gpu lint format docs docs-generated bench
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables              PYTHON=$(PYTHON)  VENV=$(VENV) (an existing environment works)  TORCH='$(TORCH)'"
@@ -52,6 +53,17 @@ test: setup      ## the tests, without the slow ones
 
 test-slow: setup ## the slow tests
 	$(PY) -m pytest -m 'slow and not gpu and not peers'
+
+# Operators, models, converters and a short training beside torchvision and transformers.
+test-peers:      ## the same models elsewhere, in .venv-peers (6 GB): equal outputs, torchvision's operators
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q --no-deps -r constraints-peers.txt
+	$(MAKE) --no-print-directory setup VENV=$(PEERS)
+	$(PEERS)/bin/python -m pytest -m 'not slow and not gpu' tests/ops tests/models tests/convert tests/test_configs.py \
+		tests/launch/test_tiny_runs.py
+
+test-gpu: setup  ## what to run first on a machine with a GPU: one table of what works, how fast, in how much memory
+	$(PY) -m pytest -q -s -m gpu tests
 
 lint: setup      ## ruff and mypy
 	$(VENV)/bin/ruff check $(CODE)

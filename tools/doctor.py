@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import armbench_cli
@@ -14,6 +15,7 @@ import armbench_cli
 ROOT = Path(__file__).resolve().parents[1]
 IN_CHECKOUT = (ROOT / 'Makefile').is_file()
 STACK = ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'optuna', 'numpy')
+PEERS = ('torchvision', 'transformers')  # not needed; they bring another torch that is known to work
 SUBSETS = ('mix-object-tote', 'zoomed-out-tote-transfer-set', 'same-object-transfer-set')
 
 Row = tuple[str, str, str]  # what, what was found, what to do about it ('' when all is well)
@@ -24,17 +26,18 @@ def install(name: str) -> str:
     return 'run `make setup`' if IN_CHECKOUT else f'pip install {name}'
 
 
-def pinned_versions() -> dict[str, str]:
-    """Read the versions known to work from constraints.txt; an installed package comes without it."""
-    text = (ROOT / 'constraints.txt').read_text() if IN_CHECKOUT else ''
+def pinned_versions(file: str) -> dict[str, str]:
+    """Read the versions known to work together from a file of constraints; an installed package comes without it."""
+    text = (ROOT / file).read_text() if IN_CHECKOUT else ''
     return dict(re.findall(r'^([\w.-]+)==(\S+)$', text, flags=re.MULTILINE))
 
 
 def check_packages() -> Iterator[Row]:
     """Compare what is installed with what is known to work."""
     yield 'python', platform.python_version(), '' if sys.version_info >= (3, 10) else 'use Python 3.10 or newer'
-    pinned = pinned_versions()
-    for name in STACK:
+    peers = [name for name in PEERS if find_spec(name)]
+    pinned = pinned_versions('constraints.txt') | (pinned_versions('constraints-peers.txt') if peers else {})
+    for name in (*STACK, *peers):
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -74,10 +77,15 @@ def check_operators() -> Iterator[Row]:
     """Say which implementation of mmcv's compiled operators is active."""
     try:
         from armbench_mmdet import ops
+        from armbench_mmdet.ops.backend import BACKENDS
     except (ImportError, RuntimeError, ValueError) as error:
         yield 'operators', f'armbench_mmdet does not import: {error}', install('armbench-mmdet')
         return
     yield 'operators', ', '.join(f'{name}: {backend}' for name, backend in ops.active_backend().items()), ''
+    problems = ops.unavailable_backends()
+    yield 'backends', ', '.join(name for name in BACKENDS if name not in problems), ''
+    if 'torchvision' in problems and find_spec('torchvision'):
+        yield 'torchvision', problems['torchvision'], 'note: it is not used; install the one that belongs to this torch'
 
 
 def check_data() -> Iterator[Row]:
