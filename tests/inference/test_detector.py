@@ -192,6 +192,7 @@ def test_a_device_that_is_not_there_is_refused(device: str, mask_rcnn: tuple[Con
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_a_gpu_finds_what_the_cpu_finds(mask_rcnn: tuple[Config, Path], images: Path) -> None:
     on_gpu, on_cpu = (list(Detector(*mask_rcnn, device=device).predict(images)) for device in ('cuda', 'cpu'))
     for a, b in zip(on_gpu, on_cpu, strict=True):
