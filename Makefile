@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 PY    := $(VENV)/bin/python
 PEERS := .venv-peers
 STAMP := $(VENV)/.armbench-mmdet
-CODE  := armbench_cli.py armbench_mmdet configs docs tests tools
+CODE  := armbench_cli.py armbench_mmdet armbench_runtime configs docs tests tools
 
 DEMO    := mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench mask2former/mask2former_r18-w32_q30_minibench
 RESULTS := mask_rcnn/mask-rcnn_r18-w32_fpn-64_3k_minibench-2k mask2former/mask2former_r18-w32_q30_6k_minibench-2k

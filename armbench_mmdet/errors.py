@@ -3,13 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+from armbench_runtime.errors import InputError, UnreadableImageError
 
-class InputError(ValueError):
-    """Something the user gave is wrong; the message names the file, the value and the remedy."""
-
-
-class UnreadableImageError(InputError):
-    """An image file is missing, damaged, or not of the annotated size."""
+__all__ = ['InputError', 'UnreadableImageError', 'nearest']
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS, MODELS
@@ -19,66 +17,13 @@ from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader, Dataset
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.datasets.images import FoundImages, Inputs, find_images, image_size, read_bytes, read_image
+from armbench_mmdet.datasets.images import FoundImages, Inputs, find_images, image_size, read_bytes
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_exactly
 from armbench_mmdet.engine.levers import use_levers
 from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.predictions import checked_prediction
 from armbench_mmdet.transforms.geometry import TooNarrowError
-from armbench_mmdet.visualization.instances import Instance, draw_overlay
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The N instances predicted in an image.
-
-    Attributes:
-        image_id: Place of the image among those asked for, from 1, broken ones counted; or its id in a COCO file.
-        path: The image file.
-        height: In px, upright.
-        width: In px, upright.
-        boxes: ``(N, 4)`` float32, x1, y1, x2, y2 in px.
-        scores: ``(N,)`` float32, 0 to 1.
-        labels: ``(N,)`` int64, indices into ``classes``.
-        masks: N compressed COCO RLE dicts; ``pycocotools.mask.decode`` gives bitmaps.
-        classes: Names of the labels.
-    """
-
-    image_id: int
-    path: Path
-    height: int
-    width: int
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    masks: list[dict[str, Any]]
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.scores)
-
-    def above(self, threshold: float) -> Prediction:
-        """The instances with a score of at least ``threshold``."""
-        kept = np.flatnonzero(self.scores >= threshold)
-        arrays = {key: getattr(self, key)[kept] for key in ('boxes', 'scores', 'labels')}
-        return dataclasses.replace(self, **arrays, masks=[self.masks[i] for i in kept])
-
-    def for_evaluation(self) -> dict[str, Any]:
-        """The prediction as :mod:`armbench_mmdet.evaluation.predictions` has it."""
-        arrays = {'bboxes': self.boxes, 'scores': self.scores, 'labels': self.labels, 'masks': self.masks}
-        return {'img_id': self.image_id, **arrays}
-
-    def overlay(self) -> np.ndarray:
-        """The image with all N drawn on it, (H, W, 3) uint8, BGR; small images are enlarged.
-
-        Raises:
-            InputError: The image file is gone.
-        """
-        rows = zip(self.masks, self.labels.tolist(), self.scores.tolist(), strict=True)
-        instances = [Instance(mask, self.classes[label], score) for mask, label, score in rows]
-        return draw_overlay(read_image(self.path), instances)
-
+from armbench_runtime import Prediction
 
 Report = Callable[[str, str], None]
 
@@ -98,6 +43,7 @@ class Detector:
         classes: Names of the labels.
         checkpoint: The checkpoint file.
         device: Where the model is.
+        model: The model.
 
     Raises:
         InputError: The config does not load, the checkpoint does not fit it, or there is no such device.
@@ -117,10 +63,10 @@ class Detector:
         dataset = self.config.test_dataloader.dataset
         self.classes = tuple({**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}['classes'])
         self._pipeline = Compose(dataset.pipeline)
-        self._model = MODELS.build(self.config.model)
-        load_exactly(self._model, self.checkpoint, str(self.config.filename), trust_checkpoint)
-        use_levers(self._model, self.config.get('levers', {}))
-        self._model.to(self.device).eval()
+        self.model = MODELS.build(self.config.model)
+        load_exactly(self.model, self.checkpoint, str(self.config.filename), trust_checkpoint)
+        use_levers(self.model, self.config.get('levers', {}))
+        self.model.to(self.device).eval()
 
     def predict(
         self, images: Inputs | FoundImages, batch_size: int | None = None, report: Report | None = None
@@ -149,6 +95,14 @@ class Detector:
         loader = DataLoader(records, size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread_each)
         return self._predict(loader, report)
 
+    def preprocessed(self, path: Path) -> torch.Tensor:
+        """What the network sees of an image file alone, ``(3, H, W) float32``."""
+        packed = _Records(FoundImages([path], [1]), self._pipeline)[0]
+        if isinstance(packed, tuple):
+            raise UnreadableImageError(f'image must be readable, got {packed[1]} (in {path})')
+        data = {key: [packed[key]] for key in ('inputs', 'data_samples')}
+        return self.model.data_preprocessor(data)['inputs'][0]
+
     def _predict(self, loader: DataLoader, report: Report) -> Iterator[Prediction]:
         for batch in loader:
             for path, reason in (entry for entry in batch if isinstance(entry, tuple)):
@@ -163,7 +117,7 @@ class Detector:
         predictions = []
         is_mixed = bool(self.config.get('test_cfg', {}).get('fp16', False))
         with torch.autocast(self.device.type, enabled=is_mixed):
-            samples = self._model.test_step(data)
+            samples = self.model.test_step(data)
         for record, sample in zip((one['record'] for one in packed), samples, strict=True):
             height, width = record['height'], record['width']
             about = {'img_id': record['img_id'], 'ori_shape': (height, width)}

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import map_threads
 from armbench_mmdet.masks.kernels import fill_runs, pasted_axis, run_lengths, scan_mask
+from armbench_runtime.masks import bitmap_switches
 
 
 def decode_counts(text: str) -> list[int]:
@@ -156,25 +157,8 @@ def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
         return [encode_switches(_device_switches(mask), size) for mask in masks.bool()]
     array = masks.detach().numpy() if isinstance(masks, Tensor) else masks
     return map_threads(
-        lambda mask: encode_switches(_bitmap_switches(np.ascontiguousarray(mask, dtype=bool)), size), array
+        lambda mask: encode_switches(bitmap_switches(np.ascontiguousarray(mask, dtype=bool)), size), array
     )
-
-
-def _bitmap_switches(bitmap: np.ndarray) -> np.ndarray:
-    """Switches of a contiguous bitmap ``(H, W)`` bool."""
-    height, width = bitmap.shape
-    if not bitmap.size:
-        return np.empty(0, np.int64)
-    pixels = bitmap.view(np.uint8).reshape(-1)
-    above, below = pixels[:-width], pixels[width:]
-    # Most words of eight pixels are the same in both rows, and quickly passed over.
-    whole = above.size // 8 * 8
-    words = np.flatnonzero(above[:whole].view(np.uint64) != below[:whole].view(np.uint64))
-    places = np.append((8 * words[:, None] + np.arange(8)).ravel(), np.arange(whole, above.size))
-    y, x = np.divmod(places[above[places] != below[places]], width)
-    # A column follows on the foot of the one to its left.
-    foot = np.concatenate([[False], bitmap[-1, :-1]])
-    return np.sort(np.concatenate([x * height + y + 1, np.flatnonzero(bitmap[0] != foot) * height]))
 
 
 def _device_switches(mask: Tensor) -> np.ndarray:

@@ -47,7 +47,11 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_only_the_package_and_its_command_are_importable(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top_level = {name.partition('/')[0] for name in names}
-    assert {name for name in top_level if not name.endswith('.dist-info')} == {'armbench_cli.py', 'armbench_mmdet'}
+    assert {name for name in top_level if not name.endswith('.dist-info')} == {
+        'armbench_cli.py',
+        'armbench_mmdet',
+        'armbench_runtime',
+    }
     tracked = call('git', 'ls-files', 'configs', 'tools').split()
     assert {f'armbench_mmdet/.mim/{path}' for path in tracked} <= set(names)
     assert 'armbench_mmdet/py.typed' in names

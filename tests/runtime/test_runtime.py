@@ -1,0 +1,133 @@
+"""The runtime alone: no torch, the decoder's pixels, the model's masks, and one message for whatever is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from armbench_mmdet.datasets.images import decode_image
+from armbench_mmdet.masks.encode import encode_boxed_masks
+from armbench_mmdet.masks.upsample import upsample_masks
+from armbench_runtime import Detector, InputError
+from armbench_runtime.images import ImageScale, image_files, read_image, resized
+from armbench_runtime.masks import encode_bitmap, pasted, upsampled
+
+HEAVY = ('torch', 'mmdet', 'mmengine', 'mmcv', 'numba', 'cv2', 'pycocotools', 'armbench_mmdet')
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    code = f'import sys, armbench_runtime; print([name for name in {HEAVY} if name in sys.modules])'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_run_lengths_are_those_of_pycocotools(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    for _ in range(30):
+        bitmap = generator.random(generator.integers(1, 70, 2)) < generator.random()
+        expected = coco_mask.encode(np.asfortranarray(bitmap))
+        assert encode_bitmap(bitmap) == {'size': list(bitmap.shape), 'counts': expected['counts'].decode()}
+    bitmap = cv2.circle(np.zeros((2048, 2448), np.uint8), (1200, 900), 700, 1, -1)
+    expected = coco_mask.encode(np.asfortranarray(bitmap))['counts'].decode()
+    assert encode_bitmap(bitmap > 0)['counts'] == expected
+
+
+def test_pasted_masks_are_the_models() -> None:
+    generator = np.random.default_rng(0)
+    masks = generator.random((40, 28, 28), np.float32)
+    corners = np.sort(generator.uniform(-20, 220, (40, 2, 2)), axis=1).astype(np.float32)
+    boxes = np.concatenate([corners[:, 0], corners[:, 1]], 1)
+    boxes[0, 2:] = boxes[0, :2]  # without extent
+    expected = encode_boxed_masks(torch.from_numpy(masks), torch.from_numpy(boxes), 170, 200)
+    got = [encode_bitmap(pasted(mask, box, (170, 200), 0.5)) for mask, box in zip(masks, boxes, strict=True)]
+    for one, other in zip(got, expected, strict=True):
+        assert (coco_mask.decode(one) != coco_mask.decode(other)).sum() <= 1
+
+
+@pytest.mark.parametrize('size', [(97, 130), (512, 640), (20, 24)])
+def test_upsampled_masks_are_the_models(size: tuple[int, int]) -> None:
+    logits = np.random.default_rng(0).normal(-0.5, 1, (6, 32, 40)).astype(np.float32)
+    logits[0] = -1
+    expected = upsample_masks(list(torch.from_numpy(logits)), size)
+    for own, other in zip(logits, expected, strict=True):
+        bitmap, box, score = upsampled(own, size)
+        assert (bitmap != coco_mask.decode(other.rle)).sum() <= 1
+        assert tuple(box) == other.box
+        assert score == pytest.approx(other.score, abs=1e-5)
+
+
+@pytest.mark.parametrize('size', [(51, 77), (100, 130), (50, 65), (400, 300), (1, 1)])
+def test_images_are_resized_as_by_opencv(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 130, 3), np.uint8)
+    np.testing.assert_array_equal(resized(image, *size), cv2.resize(image, size[::-1]))
+
+
+@pytest.mark.parametrize('reduction', [1, 2, 4, 8])
+def test_jpegs_are_decoded_as_by_opencv(reduction: int, minibench_root: Path) -> None:
+    path = next((minibench_root / 'mix-object-tote/images').glob('*.jpg'))
+    scale = ImageScale(160 // reduction, 160 // reduction)
+    image, (height, width) = read_image(path, scale)
+    np.testing.assert_array_equal(image[..., ::-1], decode_image(path.read_bytes(), path, reduction))
+    assert Image.open(path).size == (width, height)
+
+
+def test_images_of_other_kinds_are_read_as_by_opencv(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    colours = generator.integers(0, 256, (20, 30, 4), np.uint8)
+    exif = Image.Exif()
+    exif[0x112] = 6  # shown turned by 90° clockwise
+    Image.fromarray(colours).save(tmp_path / 'transparent.png')
+    Image.fromarray(colours[..., 0]).save(tmp_path / 'grey.png')
+    Image.fromarray(colours[..., :3]).save(tmp_path / 'turned.png', exif=exif)
+    cv2.imwrite(str(tmp_path / 'deep.png'), generator.integers(0, 65536, (20, 30), np.uint16))
+    for path in tmp_path.iterdir():
+        image, size = read_image(path)
+        np.testing.assert_array_equal(image[..., ::-1], decode_image(path.read_bytes(), path), str(path))
+        assert image.shape[:2] == size
+
+
+def test_files_folders_and_patterns(tmp_path: Path) -> None:
+    for name in ('b.png', 'a.jpg', 'c.txt'):
+        (tmp_path / name).touch()
+    assert [path.name for path in image_files(tmp_path)] == ['a.jpg', 'b.png']
+    assert [path.name for path in image_files(f'{tmp_path}/*.jpg')] == ['a.jpg']
+    with pytest.raises(InputError, match='lead to some'):
+        image_files(f'{tmp_path}/*.bmp')
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'empty.onnx').touch()
+    (tmp_path / 'text.onnx').write_text('no model')
+    with pytest.raises(InputError, match=r"model must be an existing ONNX file, got '.*nowhere\.onnx'"):
+        Detector.from_onnx(tmp_path / 'nowhere.onnx')
+    for name in ('empty', 'text'):
+        with pytest.raises(InputError, match=rf'must be an ONNX file that onnxruntime .* runs, got .*{name}\.onnx'):
+            Detector.from_onnx(tmp_path / f'{name}.onnx')
+
+
+@pytest.mark.parametrize(
+    ('opset', 'metadata', 'message'),
+    [
+        (18, {}, r"must have the metadata 'armbench', which tools/export.py writes, got \[\]"),
+        (18, {'armbench': 'x'}, "must have the metadata 'armbench'"),
+        (18, {'armbench': '{"format": 9}'}, 'format of the model must be 1, got 9'),
+        (999, {}, r'that onnxruntime .* runs, got .*opset'),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(opset: int, metadata: dict, message: str, tmp_path: Path) -> None:
+    helper = pytest.importorskip('onnx').helper
+    tensors = [helper.make_tensor_value_info(name, 1, [1]) for name in ('x', 'y')]
+    graph = helper.make_graph([helper.make_node('Neg', ['x'], ['y'])], 'g', tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', opset)], ir_version=10)
+    helper.set_model_props(model, metadata)
+    (tmp_path / 'model.onnx').write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=message):
+        Detector.from_onnx(tmp_path / 'model.onnx')
