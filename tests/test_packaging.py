@@ -20,6 +20,7 @@ ELSEWHERE = {
     'torchvision': 'optional: its operators are taken where it imports',
     'armbench_cli': 'ours',
     'armbench_mmdet': 'ours',
+    'armbench_runtime': 'ours',
     'benchmarks': 'ours, beside the tools',
 }
 
@@ -53,18 +54,20 @@ def imported(path: Path) -> set[str]:
 
 
 def test_every_import_is_a_dependency_and_every_dependency_is_used() -> None:
-    files = [*(REPO / 'armbench_mmdet').rglob('*.py'), *(REPO / 'tools').glob('*.py'), REPO / 'armbench_cli.py']
+    packages = (file for name in ('armbench_mmdet', 'armbench_runtime') for file in (REPO / name).rglob('*.py'))
+    files = [*packages, *(REPO / 'tools').glob('*.py'), REPO / 'armbench_cli.py']
     used = set().union(*map(imported, files)) - sys.stdlib_module_names - set(ELSEWHERE)
+    extras = project()['optional-dependencies']
     distributions = metadata.packages_distributions()
     unknown = used - set(distributions)
     assert not unknown, f'no installed distribution has {unknown}'
-    declared = names([*project()['dependencies'], *project()['optional-dependencies']['postgresql']])
+    declared = names([*project()['dependencies'], *extras['onnx'], *extras['postgresql']])
     needed = {min(map(normal, distributions[name])) for name in used}
     assert needed - declared == set()
     assert declared - needed <= {'platformdirs', 'psycopg', 'tensorboard'}  # named in configs and storage addresses
 
 
-@pytest.mark.parametrize('group', ['dependencies', 'postgresql', 'dev', 'build'])
+@pytest.mark.parametrize('group', ['dependencies', 'onnx', 'postgresql', 'dev', 'build'])
 def test_constraints_pin_it(group: str) -> None:
     extras = project()['optional-dependencies']
     build = tomllib.loads((REPO / 'pyproject.toml').read_text())['build-system']['requires']

@@ -1,4 +1,4 @@
-"""Evaluate predictions of any model, given as COCO results: ``python tools/evaluate.py PREDICTIONS …``."""
+"""Evaluate predictions of any model, given as COCO results, or an exported model: ``python tools/evaluate.py …``."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ import armbench_cli
 EPILOG = """
 python tools/evaluate.py coco_instances_results.json --subset mix-object-tote --name my-model
 python tools/evaluate.py runs/segment/val/predictions.json --ground-truth my/test.json --images my/images
+python tools/evaluate.py --model model.onnx --subset mix-object-tote
 python tools/report.py work_dirs/my-model work_dirs/mask-rcnn_r50_fpn_1x_armbench-mix
 """
 
@@ -17,7 +18,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument('predictions', type=Path, metavar='PREDICTIONS', help='JSON file of COCO results with masks')
+    predicted = parser.add_mutually_exclusive_group(required=True)
+    predicted.add_argument(
+        'predictions', nargs='?', type=Path, metavar='PREDICTIONS', help='JSON file of COCO results with masks'
+    )
+    predicted.add_argument('--model', type=Path, metavar='FILE', help='exported model to predict the images with')
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--ground-truth', type=Path, metavar='FILE', help='COCO file of the ground truth')
     source.add_argument('--subset', help="a subset's folder name")
@@ -55,6 +60,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.errors import InputError
     from armbench_mmdet.evaluation.coco_results import drift_table, evaluate_results
     from armbench_mmdet.evaluation.result import FLAGS, result_table
+    from armbench_mmdet.inference.results import predict_file
     from armbench_mmdet.run_folder import RECORD, RESULTS
 
     ann_file = args.ground_truth
@@ -63,10 +69,14 @@ def main(args: argparse.Namespace) -> None:
         ann_file = release.resolve_data_root(args.data_root) / subset / f'{args.split or "test"}.json'
     images = release.require_existing(args.images, '--images folder') if args.images else folder_of_images(ann_file)
     source = GroundTruthSource(str(ann_file), str(images))
-    name = args.name or f'{args.predictions.absolute().parent.name}-{args.predictions.stem}'
+    given = args.model or args.predictions
+    name = args.name or f'{given.absolute().parent.name}-{given.stem}'
     out_dir = args.out or Path('work_dirs') / name / RESULTS
     if (out_dir.parent / RECORD).is_file():
         raise InputError(f'--name must not be that of a training, got {str(out_dir.parent)!r}, which has a {RECORD}')
+    if args.model:
+        args.predictions = out_dir.parent / f'{source.subset}_{source.split}.predictions.json'
+        predict_file(args.model, ann_file, images, args.predictions)
     options = (read_dict('--category-map', args.category_map) if args.category_map else None, args.image_ids)
     result = evaluate_results(args.predictions, source, out_dir, *options, args.data_fingerprint)
     print(result_table(result))

@@ -76,7 +76,7 @@ def without_detections(prediction: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coco_detections(
-    predictions: Iterable[Mapping[str, Any]], category_ids: Sequence[int], iou_type: str
+    predictions: Iterable[Mapping[str, Any]], category_ids: Sequence[int | str], iou_type: str
 ) -> list[dict[str, Any]]:
     """COCO results for one IoU type.
 

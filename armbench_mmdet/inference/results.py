@@ -21,12 +21,14 @@ import cv2
 import msgspec
 from tqdm import tqdm
 
-from armbench_mmdet.datasets.images import Inputs, find_images
+from armbench_mmdet.datasets.images import FoundImages, Inputs, find_images, folder_of_images
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.predictions import coco_detections
+from armbench_mmdet.evaluation.predictions import coco_detections, write_coco_results
 from armbench_mmdet.files import draft_of, write_atomically
-from armbench_mmdet.inference.detector import Detector
+from armbench_mmdet.inference.detector import Detector, Report
+from armbench_runtime import Detector as ExportedDetector
+from armbench_runtime import Prediction
 
 JPEG_QUALITY = 90
 _KINDS = ('segm', 'bbox')
@@ -48,7 +50,7 @@ class Inference:
 
 
 def infer(
-    detector: Detector,
+    detector: Detector | ExportedDetector,
     inputs: Inputs,
     out_dir: Path,
     score_threshold: float = 0.5,
@@ -57,7 +59,7 @@ def infer(
     """Predict images and write overlays and COCO results, see the module; a bar with an ETA goes to standard error.
 
     Args:
-        detector: The model.
+        detector: The model, or an exported one.
         inputs: Files, folders and patterns; earlier overlays in ``out_dir`` that lie below a folder are not taken.
         out_dir: Made if need be; files of an earlier inference in it are replaced.
         score_threshold: Instances below it are neither drawn nor written.
@@ -86,7 +88,7 @@ def infer(
                 bar.update(path not in found.left_out)
 
             instances = 0
-            for prediction in detector.predict(found, batch_size, report):
+            for prediction in _predictions(detector, found, score_threshold, batch_size, report):
                 kept = prediction.above(score_threshold)
                 instances += len(kept)
                 for kind, write in results.items():
@@ -105,6 +107,40 @@ def infer(
     except OSError as error:
         raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
     return Inference(len(images), instances, left_out)
+
+
+def _predictions(
+    detector: Detector | ExportedDetector,
+    found: FoundImages,
+    min_score: float,
+    batch_size: int | None,
+    report: Report,
+) -> Iterator[Prediction]:
+    if isinstance(detector, Detector):
+        return detector.predict(found, batch_size, report)
+    for name, reason in found.left_out.items():
+        report(name, reason)
+    return detector.predict(found.paths, min_score, found.ids, report)
+
+
+def predict_file(model: Path, ann_file: Path, image_folder: Path, out: Path) -> None:
+    """Predict the images of a COCO file with an exported model, and write COCO results for an evaluation.
+
+    Args:
+        model: The ONNX file.
+        ann_file: The COCO file.
+        image_folder: Where its images lie.
+        out: The file to write.
+
+    Raises:
+        InputError: Model or COCO file cannot be read.
+    """
+    detector, found = ExportedDetector.from_onnx(model), find_images(str(ann_file))
+    usual = folder_of_images(ann_file)
+    paths = [image_folder / path.relative_to(usual) for path in found.paths]
+    bar = tqdm(detector.predict(paths, ids=found.ids), desc='predict', unit='img', total=len(paths), mininterval=15.0)
+    # Classes by name: ids are the annotation file's own.
+    write_coco_results(out, coco_detections((one.for_evaluation() for one in bar), detector.classes, 'segm'))
 
 
 @contextlib.contextmanager
@@ -148,15 +184,19 @@ def category_ids(classes: Sequence[str]) -> list[int]:
 
 
 def _write_index(
-    out_dir: Path, detector: Detector, images: list[dict[str, Any]], left_out: dict[str, str], score_threshold: float
+    out_dir: Path,
+    detector: Detector | ExportedDetector,
+    images: list[dict[str, Any]],
+    left_out: dict[str, str],
+    score_threshold: float,
 ) -> None:
     categories = zip(category_ids(detector.classes), detector.classes, strict=True)
+    if isinstance(detector, Detector):
+        model = {'config': str(detector.config.filename), 'checkpoint': str(detector.checkpoint)}
+    else:
+        model = {'model': str(detector.path)}
     index: dict[str, Any] = {
-        'info': {
-            'config': str(detector.config.filename),
-            'checkpoint': str(detector.checkpoint),
-            'score_threshold': score_threshold,
-        },
+        'info': {**model, 'score_threshold': score_threshold},
         'images': images,
         'categories': [{'id': number, 'name': name} for number, name in categories],
         'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],

@@ -1,0 +1,102 @@
+"""Export: a file, checked, or none."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from armbench_mmdet.datasets.images import FoundImages, find_images, image_size, read_bytes
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.export.parity import EXACT, HALF, Parity, compare, first_diverging_stage
+from armbench_mmdet.export.write import write_onnx
+from armbench_mmdet.files import draft_of
+from armbench_mmdet.inference.detector import Detector
+from armbench_mmdet.minibench import make_minibench
+from armbench_runtime import Detector as ExportedDetector
+
+CHECK_IMAGES = 8
+
+
+def export(
+    detector: Detector,
+    out: Path,
+    size: tuple[int, int] | None = None,
+    dynamic: bool = False,
+    resizing: str = 'inside',
+    half: bool = False,
+    check: list[str] | None = None,
+    force: bool = False,
+) -> Parity:
+    """Write an ONNX file once it is known to say what the model says.
+
+    Args:
+        detector: The model, on the CPU.
+        out: The file.
+        size: Height and width of the images; by default those of the first one of ``check``.
+        dynamic: Take images of any size; they are then resized outside of the file.
+        resizing: ``inside`` or ``outside`` of the file.
+        half: Store the weights in half precision, with wider tolerances.
+        check: Images to compare on, as :func:`~armbench_mmdet.datasets.images.find_images` takes them; a COCO file's
+            annotations are compared on too. By default a few totes are made.
+        force: Write the file whatever the comparison says.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        InputError: Model and file differ, or there was too little to compare; nothing is written then.
+    """
+    if size is None and not dynamic and check is None:
+        raise InputError('--size HEIGHT WIDTH, --dynamic or --check IMAGES must say which images the file is for')
+    if not out.parent.is_dir():
+        raise InputError(f'OUT must lie in an existing folder, got {str(out)!r}')
+    with _images(check, size) as (images, ann_file), draft_of(out) as draft:
+        if size is None and not dynamic:
+            size = image_size(read_bytes(images.paths[0]), images.paths[0])
+        fixed = None if dynamic else size
+        write_onnx(detector, draft, fixed, resizing, half)
+        exported = ExportedDetector.from_onnx(draft)
+        parity = compare(detector, exported, _fitting(images, exported), HALF if half else EXACT, ann_file)
+        if parity.faults and not force:
+            where = ''
+            if parity.differences:
+                stage = first_diverging_stage(detector, parity.image, fixed, resizing, half)
+                where = f'; first diverging stage: {stage} (on {parity.image})'
+            raise InputError(
+                f'the exported file must say what the model says, got: {"; ".join(parity.faults)}{where}; '
+                'nothing is written, unless with --force'
+            )
+    return parity
+
+
+def _fitting(images: FoundImages, exported: ExportedDetector) -> FoundImages:
+    """The images that a file takes.
+
+    Raises:
+        InputError: There is none.
+    """
+    fixed = exported.metadata['input']['size']
+    pairs = [
+        (path, image_id)
+        for path, image_id in zip(images.paths, images.ids, strict=True)
+        if not fixed or list(exported.scale.network_size(*image_size(read_bytes(path), path))) == fixed
+    ]
+    if not pairs:
+        raise InputError(f'--check must have images that scale to {fixed[1]}x{fixed[0]} as --size says, got none')
+    return FoundImages([path for path, _ in pairs], [image_id for _, image_id in pairs], images.left_out)
+
+
+@contextlib.contextmanager
+def _images(check: list[str] | None, size: tuple[int, int] | None) -> Iterator[tuple[FoundImages, Path | None]]:
+    """The images to compare on, and their annotations if there are any."""
+    if check is not None:
+        found = find_images(check)
+        has_truth = len(check) == 1 and check[0].endswith('.json') and '"annotations"' in Path(check[0]).read_text()
+        yield found, Path(check[0]) if has_truth else None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        height, width = size or (256, 320)
+        counts = {('mix-object-tote', 'test'): CHECK_IMAGES}
+        make_minibench(Path(folder), counts=counts, width_px=width, height_px=height, workers=1, show_progress=False)
+        file = Path(folder) / 'mix-object-tote/test.json'
+        yield find_images(str(file)), file

@@ -1,0 +1,36 @@
+"""Models of random weights, and their exported files."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_models import tiny_config
+from varied_weights import SIZE, Exported, write_varied_weights
+
+from armbench_mmdet.inference import Detector
+
+# The extra `onnx` of the package.
+collect_ignore_glob = [] if importlib.util.find_spec('onnxscript') else ['test_*.py']
+
+
+@pytest.fixture(scope='session')
+def detectors(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Detector]:
+    """A detector of a family, by ``mask_rcnn`` or ``mask2former``."""
+    folder = tmp_path_factory.mktemp('models')
+
+    def make(name: str) -> Detector:
+        config = tiny_config(minibench_root, folder, model=name)
+        return Detector(config, write_varied_weights(config, folder / f'{name}.pth'), 'cpu')
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def mask_rcnn(detectors: Callable[[str], Detector], tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A Mask R-CNN, and its file for images of one size."""
+    from armbench_mmdet.export.write import write_onnx
+
+    exported = Exported(detectors('mask_rcnn'), tmp_path_factory.mktemp('exported') / 'mask_rcnn.onnx')
+    write_onnx(exported.detector, exported.file, SIZE)
+    return exported
