@@ -11,6 +11,15 @@ from armbench_mmdet.export.mask2former import Mask2FormerGraph
 from armbench_mmdet.export.mask_rcnn import MaskRCNNGraph
 
 FAMILIES = {'MaskRCNN': MaskRCNNGraph, 'Mask2Former': Mask2FormerGraph}
+PARTS = {
+    'rpn_head': ('RPNHead',),
+    'roi_head': ('StandardRoIHead',),
+    'roi_head.bbox_head': ('Shared2FCBBoxHead', 'ConvFCBBoxHead'),
+    'roi_head.mask_head': ('FCNMaskHead', 'RleFCNMaskHead'),
+    'panoptic_head': ('Mask2FormerHead', 'StableMask2FormerHead'),
+    'panoptic_head.pixel_decoder': ('MSDeformAttnPixelDecoder',),
+}
+"""Types of the parts whose prediction is written anew for tracing, and would be wrong for other types."""
 
 
 class DetectorGraph(nn.Module):
@@ -21,7 +30,7 @@ class DetectorGraph(nn.Module):
         network_size: Height and width to which an image is resized; None if it comes at the network's size.
 
     Raises:
-        InputError: The model is of another type.
+        InputError: The model, or a part of it, is of another type.
     """
 
     def __init__(self, model: Any, network_size: tuple[int, int] | None) -> None:
@@ -29,6 +38,9 @@ class DetectorGraph(nn.Module):
         family = type(model).__name__
         if family not in FAMILIES:
             raise InputError(f'model.type must be one of {", ".join(FAMILIES)} to be exported, got {family!r}')
+        for name, part in model.named_modules():
+            if name in PARTS and (kind := type(part).__name__) not in PARTS[name]:
+                raise InputError(f'model.{name}.type must be {" or ".join(PARTS[name])} to be exported, got {kind!r}')
         self.network = FAMILIES[family](model)
         self.preprocessor = model.data_preprocessor
         self.network_size = network_size

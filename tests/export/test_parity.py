@@ -14,6 +14,7 @@ from varied_weights import SIZE, Exported
 from armbench_mmdet.datasets.images import FoundImages, find_images
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.export import export
+from armbench_mmdet.export.graph import DetectorGraph
 from armbench_mmdet.export.operators import TRANSLATIONS
 from armbench_mmdet.export.parity import EXACT, Parity, compare
 from armbench_mmdet.inference import Detector
@@ -88,3 +89,12 @@ def test_what_the_file_is_for_must_be_said(mask_rcnn: Exported, tmp_path: Path) 
         export(mask_rcnn.detector, tmp_path / 'model.onnx')
     with pytest.raises(InputError, match='OUT must lie in an existing folder'):
         export(mask_rcnn.detector, tmp_path / 'nowhere/model.onnx', SIZE)
+
+
+def test_a_model_of_other_parts_is_refused(mask_rcnn: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OtherHead(type(mask_rcnn.detector.model.rpn_head)):
+        pass
+
+    monkeypatch.setattr(mask_rcnn.detector.model.rpn_head, '__class__', OtherHead)
+    with pytest.raises(InputError, match=r"model\.rpn_head\.type must be RPNHead to be exported, got 'OtherHead'"):
+        DetectorGraph(mask_rcnn.detector.model, None)
