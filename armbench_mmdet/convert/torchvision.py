@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from armbench_mmdet.convert.weights import Family, State
+from armbench_mmdet.convert.weights import Family, State, renamed
 
 NAMES = {
     'backbone': 'backbone.body',
@@ -62,7 +62,7 @@ def to_ours(state: State) -> State:
         if module == SCORES:
             value = value.roll(-1, 0)
         value = value[BACKGROUND_ROWS.get(module, 0) :].clone() if value.dim() else value
-        converted[_renamed(name, {theirs: ours for ours, theirs in NAMES.items()})] = value
+        converted[renamed(name, {theirs: ours for ours, theirs in NAMES.items()})] = value
     return converted
 
 
@@ -70,7 +70,7 @@ def from_ours(state: State) -> State:
     """Ours as theirs: the background's score first; its box and its mask, which nothing reads, are zeros."""
     converted = {}
     for name, value in state.items():
-        name = _renamed(name, NAMES)
+        name = renamed(name, NAMES)
         module = name.rpartition('.')[0]
         if module == SCORES:
             value = value.roll(1, 0)
@@ -78,12 +78,6 @@ def from_ours(state: State) -> State:
             value = torch.cat([value.new_zeros(rows, *value.shape[1:]), value])
         converted[name] = value
     return converted
-
-
-def _renamed(name: str, modules: dict[str, str]) -> str:
-    """A tensor's name with the module that it starts with renamed."""
-    known = next((module for module in modules if name.startswith(f'{module}.')), None)
-    return name if known is None else modules[known] + name.removeprefix(known)
 
 
 def num_classes(count: int) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Weights of other projects' models: to ours and back, tensor by tensor."""
 
 import importlib
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor
@@ -43,6 +46,7 @@ class Family:
 FAMILIES = {
     'torchvision': 'armbench_mmdet.convert.torchvision',
     'amazon': 'armbench_mmdet.convert.torchvision',
+    'detectron2': 'armbench_mmdet.convert.detectron2',
 }
 """The module of each family, which has its ``FAMILY``."""
 
@@ -54,7 +58,7 @@ def convert_weights(
 
     Args:
         family: One of :data:`FAMILIES`.
-        source: A file of ``torch.save``, or safetensors; only tensors and plain data are read.
+        source: A file of ``torch.save``, safetensors, or a pickle of arrays (``.pkl``); nothing in it can run code.
         out: Ours is a checkpoint as mmengine writes it, theirs a bare state dict.
         num_classes: Classes of the file without the background, if they are not tote and object: weights to fine-tune.
         reverse: Convert ours to theirs.
@@ -67,7 +71,8 @@ def convert_weights(
     """
     row = family_of(family)
     ours = our_tensors(row, num_classes)
-    state = bare_state(read_checkpoint(source), source)
+    content = read_arrays(source) if source.suffix == '.pkl' else read_checkpoint(source)
+    state = bare_state(content, source)
     state = state if reverse else row.current(state)
     comparison = compare_weights(state, ours if reverse else row.from_ours(ours))
     if not comparison.is_exact:
@@ -78,9 +83,9 @@ def convert_weights(
         )
     names = CLASSES if num_classes is None else [str(number) for number in range(1, num_classes + 1)]
     if reverse:
-        content: Mapping[str, Any] = row.from_ours(state)
-        write_checkpoint(out, content)
-        return list(content)
+        theirs = row.from_ours(state)
+        write_checkpoint(out, theirs)
+        return list(theirs)
     converted = row.to_ours(state)
     write_checkpoint(out, checkpoint_of(converted, names))
     return list(converted)
@@ -89,6 +94,12 @@ def convert_weights(
 def family_of(name: str) -> Family:
     """The family of that name."""
     return importlib.import_module(FAMILIES[name]).FAMILY
+
+
+def renamed(name: str, modules: Mapping[str, str]) -> str:
+    """A tensor's name with the module that it starts with renamed; of several, the longest."""
+    known = max((module for module in modules if name.startswith(f'{module}.')), key=len, default=None)
+    return name if known is None else modules[known] + name.removeprefix(known)
 
 
 def our_tensors(family: Family, num_classes: int | None = None) -> State:
@@ -100,6 +111,41 @@ def our_tensors(family: Family, num_classes: int | None = None) -> State:
     return dict(MODELS.build(config.model).state_dict())
 
 
+ARRAY_PARTS = {
+    ('numpy', 'dtype'),
+    ('numpy', 'ndarray'),
+    ('numpy.core.multiarray', '_reconstruct'),
+    ('numpy._core.multiarray', '_reconstruct'),
+    ('collections', 'OrderedDict'),
+    ('_codecs', 'encode'),
+}
+"""What a pickle may name that holds nothing but arrays and plain data."""
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads a pickle of arrays, and none that names anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle names, if arrays need it."""
+        if (module, name) not in ARRAY_PARTS:
+            raise pickle.UnpicklingError(f'it holds {module}.{name}, which could run code')
+        return super().find_class(module, name)
+
+
+def read_arrays(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The arrays under ``model`` in a pickle, as detectron2's model zoo has them.
+
+    Raises:
+        InputError: The file cannot be read, or holds more than arrays and plain data.
+    """
+    try:
+        with path.open('rb') as stream:
+            arrays = ArrayUnpickler(stream).load()['model']
+        return {'model': {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}}
+    except Exception as error:  # a file made to do harm raises any of a dozen types
+        raise InputError(f"weights must be a pickle of arrays under 'model', got {str(path)!r}: {error}") from error
+
+
 def bare_state(checkpoint: Any, source: Path) -> State:
     """The tensors by name, out of whatever they are saved in.
 
@@ -109,13 +155,14 @@ def bare_state(checkpoint: Any, source: Path) -> State:
     for key in WRAPPERS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
-    others = [name for name, value in checkpoint.items() if not isinstance(value, Tensor)] if checkpoint else ['']
-    if others:
+    named = checkpoint if isinstance(checkpoint, Mapping) else {}
+    others = [str(name) for name, value in named.items() if not isinstance(value, Tensor)]
+    if others or not named:
+        found = ', '.join(others[:5]) or 'none'
         raise InputError(
-            f'weights must be tensors by name, bare or under one of {", ".join(WRAPPERS)}, got '
-            f'{", ".join(map(str, others[:5])) or "none"} (in {source})'
+            f'weights must be tensors by name, bare or under one of {", ".join(WRAPPERS)}, got {found} (in {source})'
         )
-    return {name.removeprefix('module.'): value for name, value in checkpoint.items()}
+    return {name.removeprefix('module.'): value for name, value in named.items()}
 
 
 def checkpoint_of(state: State, classes: Sequence[str]) -> dict[str, Any]:

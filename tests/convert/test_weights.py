@@ -1,23 +1,42 @@
 """Weights of other projects: what fits is converted bit by bit, what does not is named."""
 
+import functools
+import pickle
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from armbench_mmdet.convert.weights import FAMILIES, convert_weights, family_of, our_tensors
+from armbench_mmdet.convert import weights
+from armbench_mmdet.convert.weights import FAMILIES, Family, State, convert_weights, family_of, our_tensors
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.errors import InputError
 
 FAMILY_NAMES = [name for name in FAMILIES if name != 'amazon']
 
 
+@functools.cache
+def thin_tensors(family: Family, num_classes: int | None = None) -> State:
+    """A model's tensors without most of their columns: names and rows are what a conversion is about."""
+    full = our_tensors(family, num_classes)
+    return {name: value[:, :8].clone() if value.dim() > 1 else value for name, value in full.items()}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def thin() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, 'our_tensors', thin_tensors)
+        yield
+
+
 @pytest.fixture(scope='module', params=FAMILY_NAMES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """A family's name, a file of ours, and the same weights in a file of theirs."""
     folder = tmp_path_factory.mktemp(request.param)
-    state = our_tensors(family_of(request.param))
+    state = thin_tensors(family_of(request.param))
     torch.save({'state_dict': state}, folder / 'ours.pth')
     convert_weights(request.param, folder / 'ours.pth', folder / 'theirs.pth', reverse=True)
     return request.param, folder / 'ours.pth', folder / 'theirs.pth'
@@ -67,13 +86,33 @@ def test_names_of_old_versions_and_batch_norm_without_counters(family: tuple[str
 
 def test_weights_of_other_classes_are_named_and_wanted(tmp_path: Path) -> None:
     family = family_of('torchvision')
-    torch.save(family.from_ours(our_tensors(family, 90)), tmp_path / 'coco.pth')
-    with pytest.raises(InputError, match=r'cls_score\.weight \(91, 1024\) ≠ \(3, 1024\).*give --num-classes'):
+    torch.save(family.from_ours(thin_tensors(family, 90)), tmp_path / 'coco.pth')
+    with pytest.raises(InputError, match=r'cls_score\.weight \(91, 8\) ≠ \(3, 8\).*give --num-classes'):
         convert_weights('torchvision', tmp_path / 'coco.pth', tmp_path / 'out.pth')
     convert_weights('torchvision', tmp_path / 'coco.pth', tmp_path / 'out.pth', num_classes=90)
     converted = read_checkpoint(tmp_path / 'out.pth')
     assert len(converted['meta']['dataset_meta']['classes']) == 90
     assert converted['state_dict']['roi_head.mask_head.conv_logits.bias'].shape == (90,)
+
+
+def test_a_pickle_of_arrays(tmp_path: Path) -> None:
+    family = family_of('detectron2')
+    ours = thin_tensors(family)
+    arrays = {name: value.numpy() for name, value in family.from_ours(ours).items()}
+    assert {'backbone.bottom_up.stem.conv1.norm.bias', 'backbone.bottom_up.res5.0.shortcut.weight'} < arrays.keys()
+    arrays['proposal_generator.anchor_generator.cell_anchors.0'] = np.zeros((3, 4), np.float32)
+    (tmp_path / 'model.pkl').write_bytes(pickle.dumps({'model': arrays, '__author__': 'Detectron2 Model Zoo'}))
+    convert_weights('detectron2', tmp_path / 'model.pkl', tmp_path / 'out.pth')
+    converted = read_checkpoint(tmp_path / 'out.pth')['state_dict']
+    assert converted.keys() == ours.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in converted.items())
+
+
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    for content, said in (([1], 'got none'), ({'model': {}}, 'got none'), ({'epoch': 3, 'net': {}}, 'got epoch, net')):
+        torch.save(content, tmp_path / 'other.pth')
+        with pytest.raises(InputError, match=said):
+            convert_weights('torchvision', tmp_path / 'other.pth', tmp_path / 'out.pth')
 
 
 class Harm:
@@ -84,6 +123,8 @@ class Harm:
 def test_a_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({'model_state_dict': Harm()}, 'latest.pt')
-    with pytest.raises(InputError, match='could run code'):
-        convert_weights('amazon', Path('latest.pt'), Path('out.pth'))
+    Path('model_final.pkl').write_bytes(pickle.dumps({'model': Harm()}))
+    for family, file in (('amazon', 'latest.pt'), ('detectron2', 'model_final.pkl')):
+        with pytest.raises(InputError, match='could run code'):
+            convert_weights(family, Path(file), Path('out.pth'))
     assert not Path('harmed').exists()
