@@ -105,14 +105,20 @@ def test_armbench_leaves_take_sixteen_images_a_step(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', ARMBENCH)
-def test_armbench_leaves_start_from_the_zoos_coco_weights(name: str) -> None:
+def test_armbench_leaves_start_from_coco_weights(name: str) -> None:
     config = Config.fromfile(LEAVES[name])
-    assert Path(config.load_from).name.startswith('mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic_')
+    start = 'mask2former-swin-base-coco-instance' if 'hf-instance' in name else Path(SWIN_B).stem
+    assert Path(config.load_from).name.startswith(start)
     assert config.model.backbone.init_cfg is None
 
 
-def test_the_two_armbench_leaves_differ_only_in_how_a_step_is_gathered() -> None:
-    few, many = (Config.fromfile(LEAVES[name]) for name in ARMBENCH)
+def test_the_leaves_of_two_starts_differ_only_in_the_start() -> None:
+    other, zoo = (Config.fromfile(LEAVES[name]) for name in ARMBENCH if '8xb2' in name)
+    assert set(differences(other.to_dict(), zoo.to_dict())) == {'load_from'}
+
+
+def test_the_leaves_of_the_zoos_start_differ_only_in_how_a_step_is_gathered() -> None:
+    few, many = (Config.fromfile(LEAVES[name]) for name in ARMBENCH if 'hf-instance' not in name)
     parts = {name.split('.')[0] for name in differences(few.to_dict(), many.to_dict())}
     assert parts == {
         'accumulate',

@@ -11,6 +11,7 @@ python tools/convert.py data label-images masks OUT --images photos --tote-value
 python tools/convert.py data yolo dataset/train OUT --split train
 python tools/convert.py data coco train.json train_1pct.json --fraction 0.01 --seed 0
 python tools/convert.py weights amazon latest.pt amazon.pth
+python tools/convert.py weights hf-mask2former model.safetensors work_dirs/hf.pth --num-classes 80
 python tools/convert.py weights torchvision work_dirs/RUN/epoch_12.pth for_torchvision.pth --reverse
 """
 
@@ -32,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     data.add_argument('--seed', type=int, default=0, help='coco: of the share')
     data.add_argument('--list', type=Path, metavar='FILE', help='coco: text file of the images to keep, one a line')
     weights = kinds.add_parser('weights', help="a model's weights")
-    weights.add_argument('family', choices=['torchvision', 'amazon', 'detectron2'])
+    weights.add_argument('family', choices=['torchvision', 'amazon', 'detectron2', 'hf-mask2former'])
     weights.add_argument('source', type=Path, metavar='IN', help='file of weights; nothing in it can run code')
     weights.add_argument('out', type=Path, metavar='OUT', help='checkpoint to write (.pth)')
     weights.add_argument('--num-classes', type=int, metavar='N', help='if not tote and object: weights to fine-tune')

@@ -1,5 +1,7 @@
 """The weights of detectron2's Mask R-CNN with a ResNet-50 FPN, as its model zoo has them: NumPy arrays in a pickle."""
 
+from pathlib import Path
+
 import torch
 
 from armbench_mmdet.convert.torchvision import num_classes
@@ -28,7 +30,7 @@ NAMES = {
 """Our modules and theirs; tensors, classes and their order are equal."""
 
 
-def current(state: State) -> State:
+def current(state: State, source: Path) -> State:
     """A state dict without what is no weight: anchors, the mean and the deviation of colours."""
     others = ('proposal_generator.anchor_generator.', 'pixel_')
     return {name: value for name, value in state.items() if not name.startswith(others)}

@@ -1,6 +1,7 @@
 """The weights of torchvision's ``maskrcnn_resnet50_fpn``; those of Amazon are of its kind, with three classes."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ OLD_NAMES = {
 """Patterns of the names before torchvision 0.13, which COCO's weights still have, and what became of them."""
 
 
-def current(state: State) -> State:
+def current(state: State, source: Path) -> State:
     """A state dict of any version of torchvision in the names of today's.
 
     Frozen batch norm has no counter of batches; ours has one, which changes nothing.

@@ -33,20 +33,22 @@ class Family:
         to_ours: A state dict of theirs, which has exactly their tensors, as ours.
         from_ours: A state dict of ours as theirs.
         num_classes: What to override in the config's ``model`` for another number of classes.
-        current: Renames and adds what older versions of theirs write otherwise; it leaves alone what it does not know.
+        current: Of a state dict and its file: renames and adds what other versions of theirs write otherwise; it leaves
+            alone what it does not know.
     """
 
     config: str
     to_ours: Callable[[State], State]
     from_ours: Callable[[State], State]
     num_classes: Callable[[int], dict[str, Any]]
-    current: Callable[[State], State] = dict
+    current: Callable[[State, Path], State]
 
 
 FAMILIES = {
     'torchvision': 'armbench_mmdet.convert.torchvision',
     'amazon': 'armbench_mmdet.convert.torchvision',
     'detectron2': 'armbench_mmdet.convert.detectron2',
+    'hf-mask2former': 'armbench_mmdet.convert.huggingface',
 }
 """The module of each family, which has its ``FAMILY``."""
 
@@ -73,7 +75,7 @@ def convert_weights(
     ours = our_tensors(row, num_classes)
     content = read_arrays(source) if source.suffix == '.pkl' else read_checkpoint(source)
     state = bare_state(content, source)
-    state = state if reverse else row.current(state)
+    state = state if reverse else row.current(state, source)
     comparison = compare_weights(state, ours if reverse else row.from_ours(ours))
     if not comparison.is_exact:
         whose = f'{row.config} of this project' if reverse else family

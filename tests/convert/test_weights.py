@@ -1,6 +1,7 @@
 """Weights of other projects: what fits is converted bit by bit, what does not is named."""
 
 import functools
+import json
 import pickle
 import re
 from collections.abc import Iterator
@@ -22,7 +23,10 @@ FAMILY_NAMES = [name for name in FAMILIES if name != 'amazon']
 def thin_tensors(family: Family, num_classes: int | None = None) -> State:
     """A model's tensors without most of their columns: names and rows are what a conversion is about."""
     full = our_tensors(family, num_classes)
-    return {name: value[:, :8].clone() if value.dim() > 1 else value for name, value in full.items()}
+    return {
+        name: value[:, :8].clone() if value.is_floating_point() and value.dim() > 1 else value
+        for name, value in full.items()
+    }
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -128,3 +132,27 @@ def test_a_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(InputError, match='could run code'):
             convert_weights(family, Path(file), Path('out.pth'))
     assert not Path('harmed').exists()
+
+
+@pytest.mark.parametrize(
+    ('names', 'order'),
+    [
+        ({'0': 'Object', '1': 'tote'}, [1, 0, 2]),
+        ({'0': 'tote', '1': 'object'}, [0, 1, 2]),
+        ({'0': 'LABEL_0', '1': 'LABEL_1'}, [0, 1, 2]),
+        ({'1': 'box'}, [0, 1, 2]),
+        (None, [0, 1, 2]),
+    ],
+)
+def test_classes_of_hugging_face_are_ours_by_name(names: dict | None, order: list[int], tmp_path: Path) -> None:
+    if names:
+        (tmp_path / 'config.json').write_text(json.dumps({'id2label': names}))
+    state = {'class_predictor.bias': torch.arange(3)}
+    current = family_of('hf-mask2former').current(state, tmp_path / 'model.safetensors')
+    assert current['class_predictor.bias'].tolist() == order
+
+
+def test_two_classes_of_other_names_are_refused(tmp_path: Path) -> None:
+    (tmp_path / 'config.json').write_text(json.dumps({'id2label': {'0': 'cat', '1': 'dog'}}))
+    with pytest.raises(InputError, match=r'tote and object, got cat and dog.*config\.json'):
+        family_of('hf-mask2former').current({}, tmp_path / 'model.safetensors')
