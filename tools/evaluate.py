@@ -40,6 +40,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--data-fingerprint', metavar='SHA256', help='refuse another annotation file than this')
     parser.add_argument(
+        '--mask-nms', type=float, metavar='IOU', help='of two masks of a class that overlap by more, keep the surer'
+    )
+    parser.add_argument(
         '--compare', type=Path, metavar='FILE', help='the same predictions, say unrounded: print the drift'
     )
     parser.add_argument('--name', help="the run's name in reports (default: folder and stem of PREDICTIONS)")
@@ -78,12 +81,12 @@ def main(args: argparse.Namespace) -> None:
         args.predictions = out_dir.parent / f'{source.subset}_{source.split}.predictions.json'
         predict_file(args.model, ann_file, images, args.predictions)
     options = (read_dict('--category-map', args.category_map) if args.category_map else None, args.image_ids)
-    result = evaluate_results(args.predictions, source, out_dir, *options, args.data_fingerprint)
+    result = evaluate_results(args.predictions, source, out_dir, *options, args.data_fingerprint, args.mask_nms)
     print(result_table(result))
     for flag in result.identity.extra[FLAGS]:
         print(f'flag: {flag}')
     if args.compare:
-        other = evaluate_results(args.compare, source, None, *options)
+        other = evaluate_results(args.compare, source, None, *options, mask_nms_iou=args.mask_nms)
         print(f'\ndrift against {args.compare}:\n{drift_table(result, other)}')
     print(f'\nresult files: {out_dir}')
 

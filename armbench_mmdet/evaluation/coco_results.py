@@ -22,7 +22,7 @@ from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE
 from armbench_mmdet.evaluation.result import FLAGS, PREDICTIONS, Result, file_fingerprint
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.masks.encode import decode_counts, fits_image
-from armbench_mmdet.masks.runs import run_lengths
+from armbench_mmdet.masks.runs import mask_nms, run_lengths
 
 _SHOWN = 5
 _BEYOND = 1.05
@@ -324,6 +324,7 @@ def evaluate_results(
     category_map: CategoryMap | None = None,
     image_key: str = 'auto',
     fingerprint: str | None = None,
+    mask_nms_iou: float | None = None,
 ) -> Result:
     """Evaluate a file of predictions as :class:`~armbench_mmdet.evaluation.metric.ArmbenchMetric` does a model's.
 
@@ -334,6 +335,7 @@ def evaluate_results(
         category_map: See :func:`matched_results`. Its names count for the ground truth's categories, too.
         image_key: See :func:`matched_results`.
         fingerprint: What the digest of the annotation file must be, with or without ``sha256:``.
+        mask_nms_iou: See :func:`~armbench_mmdet.masks.runs.mask_nms`; None leaves the predictions as they are.
 
     Returns:
         The result; what may be honest but should be known stands in ``identity.extra['flags']``.
@@ -356,6 +358,8 @@ def evaluate_results(
     selftest(ground_truth)
     labels = assign_categories(open_index(source.ann_file, source.cache_dir), names).labels
     samples, notes = matched_results(path, results, ground_truth, labels, category_map, image_key)
+    if mask_nms_iou is not None:
+        notes.append(_suppress(samples, mask_nms_iou))
     flags = [*notes, *flags_of_samples(samples, ground_truth)]
     extra = {PREDICTIONS: str(path.absolute()), 'predictions_sha256': sha256_of(path), FLAGS: flags}
     metric = ArmbenchMetric(ground_truth=ground_truth, identity={'extra': extra}, log_table=False)
@@ -366,6 +370,18 @@ def evaluate_results(
     metric.evaluate(len(ground_truth['images']))
     assert metric.result is not None
     return metric.result
+
+
+def _suppress(samples: Sequence[dict[str, Any]], iou: float) -> str:
+    """Leave out what mask NMS takes, and say how much."""
+    before = after = 0
+    for sample in samples:
+        own = sample['pred_instances']
+        kept = mask_nms(own['masks'], sample['ori_shape'], own['scores'], own['labels'], iou)
+        before, after = before + len(own['masks']), after + len(kept)
+        arrays = {key: own[key][kept] for key in ('bboxes', 'scores', 'labels')}
+        sample['pred_instances'] = {**arrays, 'masks': [own['masks'][row] for row in kept]}
+    return f'mask NMS at IoU {iou:g} left out {before - after} of {before} predictions'
 
 
 def drift_table(result: Result, other: Result) -> str:

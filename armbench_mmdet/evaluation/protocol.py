@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from armbench_mmdet.jit import compiled, map_threads
-from armbench_mmdet.masks.runs import Runs, common_pixels, runs_of
+from armbench_mmdet.masks.runs import Runs, boxes_meet, common_pixels, runs_of
 
 MAX_PER_IMAGE = 100
 MAX_DETS = (1, 10, MAX_PER_IMAGE)
@@ -269,10 +269,8 @@ def _common_masks(
     at = 0
     for group in range(len(found_starts) - 1):
         for d in range(found_starts[group], found_starts[group + 1]):
-            left, top, right, bottom = found_boxes[d, 0], found_boxes[d, 1], found_boxes[d, 2], found_boxes[d, 3]
             for g in range(truth_starts[group], truth_starts[group + 1]):
-                meets_along = left < truth_boxes[g, 2] and truth_boxes[g, 0] < right
-                if meets_along and top < truth_boxes[g, 3] and truth_boxes[g, 1] < bottom:
+                if boxes_meet(found_boxes[d], truth_boxes[g]):
                     own = found[found_runs[d] : found_runs[d + 1]]
                     values[at] = common_pixels(own, truth[truth_runs[g] : truth_runs[g + 1]])
                 at += 1

@@ -224,3 +224,56 @@ def common_pixels(a: np.ndarray, b: np.ndarray) -> int:
         else:
             j += 2
     return total
+
+
+@compiled
+def boxes_meet(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two boxes x1, y1, x2, y2, ends excluded, have anything in common."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def mask_nms(masks: Sequence[Any], size: tuple[int, int], scores: Any, labels: Any, iou: float) -> np.ndarray:
+    """Non-maximum suppression by mask: of two of one class that overlap by more, the one of the lower score goes.
+
+    Args:
+        masks: N segmentations of one image, see :func:`runs_of`.
+        size: Its height and width.
+        scores: ``(N,)`` array; of equal ones the first counts as higher.
+        labels: ``(N,)`` integer array.
+        iou: From 0 to 1; with 1 all stay.
+
+    Returns:
+        ``(K,) int64``, those that stay, in their order.
+
+    Raises:
+        InputError: The IoU is not from 0 to 1, or a mask is of another size.
+    """
+    if not 0 <= iou <= 1:
+        raise InputError(f'mask_nms must be an IoU from 0 to 1, got {iou!r}')
+    order = np.argsort(-np.asarray(scores), kind='stable')
+    stays = np.zeros(len(order), np.bool_)
+    _suppress(*runs_of(masks, [size] * len(masks)), order, np.asarray(labels), float(iou), stays)
+    return np.flatnonzero(stays)
+
+
+@compiled
+def _suppress(
+    switches: np.ndarray,
+    starts: np.ndarray,
+    areas: np.ndarray,
+    boxes: np.ndarray,
+    order: np.ndarray,
+    labels: np.ndarray,
+    limit: float,
+    stays: np.ndarray,
+) -> None:
+    for i in range(order.size):
+        a = order[i]
+        stays[a] = True
+        for b in order[:i]:
+            if stays[b] and labels[a] == labels[b] and boxes_meet(boxes[a], boxes[b]):
+                own, other = switches[starts[a] : starts[a + 1]], switches[starts[b] : starts[b + 1]]
+                common = common_pixels(own, other)
+                if common > limit * (areas[a] + areas[b] - common):
+                    stays[a] = False
+                    break

@@ -200,6 +200,13 @@ def test_flagged(change: Callable[[list[Row]], Any], flag: str, rows: list[Row],
     assert len(flags) <= 2
 
 
+def test_mask_nms_on_the_way_in(rows: list[Row], score: Callable[..., Result]) -> None:
+    twice = [*rows, *({**row, 'score': row['score'] / 2} for row in rows)]
+    result, plain = score(twice, mask_nms_iou=0.99), score(rows)
+    assert result.segm.mAP == plain.segm.mAP > score(twice, mask_nms_iou=1).segm.mAP
+    assert f'mask NMS at IoU 0.99 left out {len(rows)} of {len(twice)} predictions' in result.identity.extra['flags']
+
+
 def test_honest_predictions_have_no_flags_and_leave_a_result(
     rows: list[Row], score: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.masks.runs import Runs, common_pixels, runs_of
+from armbench_mmdet.masks.runs import Runs, common_pixels, mask_nms, runs_of
 
 
 def bitmap(runs: Runs, index: int, height: int, width: int) -> np.ndarray:
@@ -81,3 +81,34 @@ def test_common_pixels_are_those_in_both():
 def test_a_mask_of_another_size_is_refused():
     with pytest.raises(InputError, match=r'\[4, 5\] \(height, width\), got \[5, 4\]'):
         runs_of([{'size': [5, 4], 'counts': [20]}], [(4, 5)])
+
+
+def kept_by_hand(masks: list[dict], scores: np.ndarray, labels: np.ndarray, iou: float) -> list[int]:
+    kept: list[int] = []
+    for i in sorted(range(len(masks)), key=lambda i: -scores[i]):
+        overlaps = [mask_api.iou([masks[i]], [masks[k]], [0])[0, 0] for k in kept if labels[k] == labels[i]]
+        if max(overlaps, default=0) <= iou:
+            kept.append(i)
+    return sorted(kept)
+
+
+def test_mask_nms_keeps_the_surest_of_each_class():
+    rng = np.random.default_rng(0)
+    dropped = 0
+    for seed in range(30):
+        count = int(rng.integers(0, 12))
+        bitmaps = [np.zeros((40, 50), np.uint8, order='F') for _ in range(count)]
+        for bitmap in bitmaps[1:]:  # the first one is empty
+            y, x = rng.integers(0, 25, 2)
+            bitmap[y : y + rng.integers(1, 20), x : x + rng.integers(1, 25)] = 1
+        masks = [mask_api.encode(bitmap) for bitmap in bitmaps]
+        scores, labels = rng.integers(0, 6, count) / 5, rng.integers(0, 2, count)
+        for iou in (0.0, 0.3, 0.7):
+            kept = mask_nms(masks, (40, 50), scores, labels, iou).tolist()
+            assert kept == kept_by_hand(masks, scores, labels, iou), (seed, iou)
+            dropped += count - len(kept)
+        doubled = mask_nms(masks * 2, (40, 50), np.tile(scores, 2), np.tile(labels, 2), 1)
+        assert len(doubled) == 2 * count, 'with 1, the same mask twice stays'
+    assert dropped > 50
+    with pytest.raises(InputError, match='mask_nms must be an IoU from 0 to 1, got 50'):
+        mask_nms([], (40, 50), [], [], 50)

@@ -13,7 +13,9 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
+from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import RleMasks, encode_masks
+from armbench_mmdet.masks.runs import mask_nms
 from armbench_mmdet.models import RleFCNMaskHead
 
 HEAD: dict[str, Any] = {'num_convs': 1, 'in_channels': 8, 'conv_out_channels': 8, 'num_classes': 2}
@@ -53,6 +55,27 @@ def test_masks_and_boxes_are_those_of_the_stock_head(heads, rescale):
             assert isinstance(ours.masks, RleMasks)
             # Random logits have next to no pixel within 1e-4 of the threshold.
             assert (ours.masks.numpy() != stock.masks.numpy()).sum() <= 1
+
+
+def test_mask_nms_leaves_out_masks_with_their_boxes_scores_and_labels(heads):
+    logits = [torch.full((n, 2, 28, 28), 5.0) for n in (20, 0)]
+    every, one, some = (
+        heads[1].predict_by_feat(logits, [detections(n) for n in (20, 0)], [META] * 2, test_cfg)
+        for test_cfg in (
+            ConfigDict(mask_thr_binary=0.5),
+            ConfigDict(mask_thr_binary=0.5, mask_nms=1),
+            ConfigDict(mask_thr_binary=0.5, mask_nms=0.05),
+        )
+    )
+    assert [len(result) for result in one] == [len(result) for result in every] == [20, 0]
+    kept = mask_nms(every[0].masks.rles, every[0].masks.shape[1:], every[0].scores, every[0].labels, 0.05)
+    assert len(kept) < 20
+    assert some[0].masks.rles == [every[0].masks.rles[i] for i in kept]
+    for key in ('bboxes', 'scores', 'labels'):
+        torch.testing.assert_close(some[0][key], every[0][key][torch.from_numpy(kept)], rtol=0, atol=0)
+    test_cfg = ConfigDict(mask_thr_binary=-1, mask_nms=0.3)
+    with pytest.raises(InputError, match='mask_thr_binary'):
+        heads[1].predict_by_feat(logits[:1], [detections(20)], [META], test_cfg)
 
 
 def test_grey_masks_are_left_to_the_stock_head(heads):
