@@ -30,7 +30,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.matches import FOUND, IGNORED, MISSED, ClassMatches, matched, precision_at_recall
-from armbench_mmdet.evaluation.protocol import Matching
+from armbench_mmdet.evaluation.protocol import Common, Matching
 from armbench_mmdet.evaluation.result import LRP, MEAN, Anatomy, ErrorCosts, Suspect
 from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
 from armbench_mmdet.jit import compiled
@@ -83,18 +83,13 @@ def _overlaps(matching: Matching, counts: np.ndarray) -> _Overlaps:
     outcome, owner = (part[0] for part in matched(matching, matching.crowd, np.array([IOU])))
     outcome[counts[matching.found.kind] == 0] = IGNORED
     ious, nearest = np.zeros((2, len(outcome))), np.full((2, len(outcome)), -1)
-    _nearest(*matching.across, matching.crowd, matching.found.kind, matching.truth.kind, ious, nearest)
+    _nearest(matching.across, matching.crowd, matching.found.kind, matching.truth.kind, ious, nearest)
     return _Overlaps(outcome, owner, ious[0], nearest[0], ious[1], nearest[1])
 
 
 @compiled
 def _nearest(
-    found_starts: np.ndarray,
-    truth_starts: np.ndarray,
-    starts: np.ndarray,
-    common: np.ndarray,
-    found_sizes: np.ndarray,
-    truth_sizes: np.ndarray,
+    common: Common,
     crowd: np.ndarray,
     found_kind: np.ndarray,
     truth_kind: np.ndarray,
@@ -102,12 +97,13 @@ def _nearest(
     nearest: np.ndarray,
 ) -> None:
     """Write the largest IoU and its instance, in the first row of the same class, in the second of another."""
-    for group in range(starts.size - 1):
-        at = starts[group]
-        for d in range(found_starts[group], found_starts[group + 1]):
-            for g in range(truth_starts[group], truth_starts[group + 1]):
-                if common[at] > 0 and not crowd[g]:
-                    iou = common[at] / (found_sizes[d] + truth_sizes[g] - common[at])
+    for group in range(common.starts.size - 1):
+        at = common.starts[group]
+        for d in range(common.found_starts[group], common.found_starts[group + 1]):
+            for g in range(common.truth_starts[group], common.truth_starts[group + 1]):
+                shared = common.values[at]
+                if shared > 0 and not crowd[g]:
+                    iou = shared / (common.found_sizes[d] + common.truth_sizes[g] - shared)
                     row = int(found_kind[d] != truth_kind[g])
                     if iou > ious[row, d]:
                         ious[row, d], nearest[row, d] = iou, g
@@ -239,11 +235,10 @@ def _confusion(matching: Matching, overlaps: _Overlaps, counts: np.ndarray) -> d
     np.add.at(table, (matching.truth.kind[overlaps.other_at[confused]], matching.found.kind[confused]), 1)
     table[:size, size] = counts - table[:size].sum(1)
     table[size, :size] = np.bincount(matching.found.kind[is_wrong | is_right], minlength=size) - table[:, :size].sum(0)
-    known = [number for number, count in enumerate(counts) if count]
-    columns = {matching.classes[number]: number for number in known}
+    known = {name: number for number, name in enumerate(matching.classes) if counts[number]}
     return {
-        row: {column: int(table[place, number]) for column, number in {**columns, 'missed': size}.items()}
-        for row, place in {**columns, 'background': size}.items()
+        row: {column: int(table[i, j]) for column, j in {**known, 'missed': size}.items() if (i, j) != (size, size)}
+        for row, i in {**known, 'background': size}.items()
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, interpolate
+from armbench_mmdet.evaluation.matches import ClassMatches, Events, MatchTable, interpolate
 from armbench_mmdet.evaluation.protocol import RECALL_THRESHOLDS
 from armbench_mmdet.evaluation.result import MEAN
 from armbench_mmdet.jit import compiled, map_threads
@@ -132,40 +132,17 @@ def _mean_of_defined(scores: np.ndarray) -> np.ndarray:
 def _class_scores(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
     """The class's mAP under each row of image weights ``(B, I)`` int32; ``(B,)`` float64, NaN without instances."""
     scores = np.full(len(weights), np.nan)
-    _average_precisions(matches.image, *matches.events, weights, weights @ matches.instances, RECALL_THRESHOLDS, scores)
+    _average_precisions(matches.image, matches.events, weights, weights @ matches.instances, RECALL_THRESHOLDS, scores)
     return scores
 
 
 @compiled
 def _average_precisions(
-    image: np.ndarray,
-    found: np.ndarray,
-    found_image: np.ndarray,
-    found_starts: np.ndarray,
-    ignored: np.ndarray,
-    ignored_image: np.ndarray,
-    ignored_starts: np.ndarray,
-    weights: np.ndarray,
-    totals: np.ndarray,
-    recalls: np.ndarray,
-    scores: np.ndarray,
+    image: np.ndarray, events: Events, weights: np.ndarray, totals: np.ndarray, recalls: np.ndarray, scores: np.ndarray
 ) -> None:
     """Write the mean of the interpolated precision of every draw, see ``interpolate``."""
-    curves = np.empty((found_starts.size - 1, recalls.size))
+    curves = np.empty((events.found_starts.size - 1, recalls.size))
     for b in range(scores.size):
         if totals[b]:
-            own, total = weights[b], totals[b]
-            interpolate(
-                image,
-                found,
-                found_image,
-                found_starts,
-                ignored,
-                ignored_image,
-                ignored_starts,
-                own,
-                total,
-                recalls,
-                curves,
-            )
+            interpolate(image, events, weights[b], totals[b], recalls, curves)
             scores[b] = curves.mean()

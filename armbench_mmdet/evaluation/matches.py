@@ -18,6 +18,7 @@ from armbench_mmdet.evaluation.protocol import (
     IOU_THRESHOLDS,
     MAX_PER_IMAGE,
     RECALL_THRESHOLDS,
+    Common,
     Matching,
 )
 from armbench_mmdet.files import draft_of
@@ -195,32 +196,25 @@ def matched(
     Returns:
         ``(T, D) int8`` outcomes, and ``(T, G) int64``, the detection that each instance was given to, or -1.
     """
-    return _matched(*matching.common, matching.crowd, ignored, np.minimum(thresholds, 1 - 1e-10))
+    return _matched(matching.common, matching.crowd, ignored, np.minimum(thresholds, 1 - 1e-10))
 
 
 @compiled
 def _matched(
-    found_starts: np.ndarray,
-    truth_starts: np.ndarray,
-    starts: np.ndarray,
-    common: np.ndarray,
-    found_sizes: np.ndarray,
-    truth_sizes: np.ndarray,
-    crowd: np.ndarray,
-    ignored: np.ndarray,
-    thresholds: np.ndarray,
+    common: Common, crowd: np.ndarray, ignored: np.ndarray, thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    found_sizes, truth_sizes, values = common.found_sizes, common.truth_sizes, common.values
     outcome = np.zeros((thresholds.size, found_sizes.size), np.int8)
     owner = np.full((thresholds.size, truth_sizes.size), -1)
     near, ious, lowest = np.empty(truth_sizes.size, np.int64), np.empty(truth_sizes.size), thresholds.min()
-    for group in range(starts.size - 1):
-        at = starts[group]
-        for d in range(found_starts[group], found_starts[group + 1]):
+    for group in range(common.starts.size - 1):
+        at = common.starts[group]
+        for d in range(common.found_starts[group], common.found_starts[group + 1]):
             count = 0
-            for g in range(truth_starts[group], truth_starts[group + 1]):
-                if common[at] > 0:
-                    whole = found_sizes[d] if crowd[g] else found_sizes[d] + truth_sizes[g] - common[at]
-                    near[count], ious[count] = g, common[at] / whole
+            for g in range(common.truth_starts[group], common.truth_starts[group + 1]):
+                if values[at] > 0:
+                    whole = found_sizes[d] if crowd[g] else found_sizes[d] + truth_sizes[g] - values[at]
+                    near[count], ious[count] = g, values[at] / whole
                     count += ious[count] >= lowest
                 at += 1
             for t in range(thresholds.size if count else 0):
@@ -251,23 +245,13 @@ def precision_at_recall(matches: ClassMatches) -> np.ndarray:
     once = np.ones(len(matches.instances), np.int32)
     total = int(matches.instances.sum())
     if total:
-        interpolate(matches.image, *matches.events, once, total, RECALL_THRESHOLDS, curves)
+        interpolate(matches.image, matches.events, once, total, RECALL_THRESHOLDS, curves)
     return curves
 
 
 @compiled
 def interpolate(
-    image: np.ndarray,
-    found: np.ndarray,
-    found_image: np.ndarray,
-    found_starts: np.ndarray,
-    ignored: np.ndarray,
-    ignored_image: np.ndarray,
-    ignored_starts: np.ndarray,
-    weights: np.ndarray,
-    total: int,
-    recalls: np.ndarray,
-    curves: np.ndarray,
+    image: np.ndarray, events: Events, weights: np.ndarray, total: int, recalls: np.ndarray, curves: np.ndarray
 ) -> None:
     """Write COCO's interpolated precision, an image of weight k counting k times.
 
@@ -276,17 +260,13 @@ def interpolate(
 
     Args:
         image: ``(D,) int32``, image of each detection, best score first.
-        found: See :class:`Events`, and so for the next five.
-        found_image: ``(K,) int32``.
-        found_starts: ``(T + 1,) int64``.
-        ignored: ``(L,) int64``.
-        ignored_image: ``(L,) int32``.
-        ignored_starts: ``(T + 1,) int64``.
+        events: What found something, and what does not count.
         weights: ``(I,) int32``.
         total: Instances, weighted; at least 1.
         recalls: ``(R,) float64``, rising from 0.
         curves: ``(T, R) float64``, changed in place.
     """
+    found, found_image, found_starts, ignored, ignored_image, ignored_starts = events
     seen, so_far = np.empty(image.size, np.int64), 0
     for d in range(image.size):
         so_far += weights[image[d]]

@@ -16,6 +16,7 @@ import numpy as np
 from armbench_mmdet.evaluation.protocol import Matching, parts_of
 from armbench_mmdet.evaluation.result import PickScores
 from armbench_mmdet.jit import compiled, map_threads
+from armbench_mmdet.masks.runs import Runs
 
 FIRST = (1, 3, 5)
 COVERED = 0.25
@@ -66,11 +67,10 @@ def _successes(matching: Matching, kind: int, is_object: np.ndarray, picks: np.n
         own = slice(*ends)
         rows, instances = _ranges(found[own], picks[own]), _ranges(truth[own], objects[own])
         _pick(
-            *matching.runs(matching.detections, matching.found, rows),
+            matching.runs(matching.detections, matching.found, rows),
             heights[matching.found.image[rows]],
-            *matching.runs(matching.annotations, matching.truth, instances)[:2],
+            matching.runs(matching.annotations, matching.truth, instances),
             is_object[instances],
-            common.truth_sizes[instances],
             picks[own],
             objects[own],
             common.starts[groups[own]],
@@ -89,35 +89,31 @@ def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @compiled
 def _pick(
-    switches: np.ndarray,
-    starts: np.ndarray,
-    areas: np.ndarray,
-    boxes: np.ndarray,
+    found: Runs,
     heights: np.ndarray,
-    truth_switches: np.ndarray,
-    truth_starts: np.ndarray,
-    is_free: np.ndarray,
-    truth_sizes: np.ndarray,
+    truth: Runs,
+    is_object: np.ndarray,
     picks: np.ndarray,
     objects: np.ndarray,
     common_starts: np.ndarray,
     common: np.ndarray,
     successes: np.ndarray,
 ) -> None:
-    """Write which picks succeed, image after image; see :class:`~armbench_mmdet.masks.runs.Runs`."""
-    is_object, d, first = is_free.copy(), 0, 0
+    """Write which picks succeed, image after image."""
+    is_free, d, first = is_object.copy(), 0, 0
     for image in range(picks.size):
         last = first + objects[image]
         for number in range(picks[image]):
             at = common_starts[image] + number * objects[image] - first
-            pixel = _most_interior(switches[starts[d] : starts[d + 1]], heights[d], boxes[d]) if areas[d] else -1
+            own = found.switches[found.starts[d] : found.starts[d + 1]]
+            pixel = _most_interior(own, heights[d], found.boxes[d]) if found.areas[d] else -1
             target, covers = -1, 0
             for g in range(first, last):
-                own = truth_switches[truth_starts[g] : truth_starts[g + 1]]
-                is_on = np.searchsorted(own, pixel, side='right') % 2 == 1
-                if target < 0 and is_free[g] and is_on and pixel >= 0:
+                under = truth.switches[truth.starts[g] : truth.starts[g + 1]]
+                is_on = np.searchsorted(under, pixel, side='right') % 2 == 1
+                if target < 0 and is_free[g] and is_on:
                     target = g
-                elif is_object[g] and common[at + g] > COVERED * truth_sizes[g]:
+                elif is_object[g] and common[at + g] > COVERED * truth.areas[g]:
                     covers += 1
             if target >= 0 and not covers:
                 successes[image, number], is_free[target] = True, False

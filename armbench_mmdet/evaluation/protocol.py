@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from armbench_mmdet.jit import compiled, map_threads
-from armbench_mmdet.masks.runs import Runs, boxes_meet, common_pixels, runs_of
+from armbench_mmdet.masks.runs import Runs, runs_of, shared_pixels
 
 MAX_PER_IMAGE = 100
 MAX_DETS = (1, 10, MAX_PER_IMAGE)
@@ -154,7 +154,7 @@ class Matching:
         wide, found, truth = self.across, self.found.starts, self.truth.starts
         starts = np.concatenate([[0], np.cumsum(np.diff(found) * np.diff(truth))])
         common = Common(found, truth, starts, np.empty(starts[-1]), wide.found_sizes, wide.truth_sizes)
-        _take_own(*wide[:4], *common[:4], len(self.classes))
+        _take_own(wide, common, len(self.classes))
         return common
 
     @functools.cached_property
@@ -196,7 +196,7 @@ class Matching:
             sizes[own] = both[-1].areas
             starts.append(bounds - bounds[0])
         found, truth = both
-        _common_masks(*found[:2], found.boxes, *truth[:2], truth.boxes, *starts, values)
+        _common_masks(found, truth, *starts, values)
 
     def runs(self, shapes: Sequence[Shape], columns: Columns, rows: np.ndarray | slice) -> Runs:
         """The masks of some rows of ``found``, which are detections, or of ``truth``, which are annotations."""
@@ -215,25 +215,15 @@ def _values(shapes: Sequence[Shape], key: str) -> Iterator[Any]:
 
 
 @compiled
-def _take_own(
-    wide_found: np.ndarray,
-    wide_truth: np.ndarray,
-    wide_starts: np.ndarray,
-    wide_values: np.ndarray,
-    found_starts: np.ndarray,
-    truth_starts: np.ndarray,
-    starts: np.ndarray,
-    values: np.ndarray,
-    classes: int,
-) -> None:
+def _take_own(wide: Common, common: Common, classes: int) -> None:
     """Take the blocks of each class from those of the images."""
-    for group in range(len(starts) - 1):
-        image, at = group // classes, starts[group]
-        row_length = wide_truth[image + 1] - wide_truth[image]
-        first, last = truth_starts[group] - wide_truth[image], truth_starts[group + 1] - wide_truth[image]
-        for d in range(found_starts[group], found_starts[group + 1]):
-            row = wide_starts[image] + (d - wide_found[image]) * row_length
-            values[at : at + last - first] = wide_values[row + first : row + last]
+    for group in range(len(common.starts) - 1):
+        image, at = group // classes, common.starts[group]
+        head, tail = wide.truth_starts[image], wide.truth_starts[image + 1]
+        first, last = common.truth_starts[group] - head, common.truth_starts[group + 1] - head
+        for d in range(common.found_starts[group], common.found_starts[group + 1]):
+            row = wide.starts[image] + (d - wide.found_starts[image]) * (tail - head)
+            common.values[at : at + last - first] = wide.values[row + first : row + last]
             at += last - first
 
 
@@ -255,22 +245,12 @@ def _common_boxes(
 
 @compiled
 def _common_masks(
-    found: np.ndarray,
-    found_runs: np.ndarray,
-    found_boxes: np.ndarray,
-    truth: np.ndarray,
-    truth_runs: np.ndarray,
-    truth_boxes: np.ndarray,
-    found_starts: np.ndarray,
-    truth_starts: np.ndarray,
-    values: np.ndarray,
+    found: Runs, truth: Runs, found_starts: np.ndarray, truth_starts: np.ndarray, values: np.ndarray
 ) -> None:
-    """Write the common pixels of masks whose boxes meet, see :class:`~armbench_mmdet.masks.runs.Runs`."""
+    """Write the pixels that masks have in common, group after group."""
     at = 0
     for group in range(len(found_starts) - 1):
         for d in range(found_starts[group], found_starts[group + 1]):
             for g in range(truth_starts[group], truth_starts[group + 1]):
-                if boxes_meet(found_boxes[d], truth_boxes[g]):
-                    own = found[found_runs[d] : found_runs[d + 1]]
-                    values[at] = common_pixels(own, truth[truth_runs[g] : truth_runs[g + 1]])
+                values[at] = shared_pixels(found, d, truth, g)
                 at += 1

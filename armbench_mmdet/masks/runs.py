@@ -227,9 +227,13 @@ def common_pixels(a: np.ndarray, b: np.ndarray) -> int:
 
 
 @compiled
-def boxes_meet(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two boxes x1, y1, x2, y2, ends excluded, have anything in common."""
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def shared_pixels(a: Runs, i: int, b: Runs, j: int) -> int:
+    """How many pixels mask i of ``a`` and mask j of ``b`` have in common; runs are walked where boxes meet."""
+    one, other = a.boxes[i], b.boxes[j]
+    if one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]:
+        own = a.switches[a.starts[i] : a.starts[i + 1]]
+        return common_pixels(own, b.switches[b.starts[j] : b.starts[j + 1]])
+    return 0
 
 
 def mask_nms(masks: Sequence[Any], size: tuple[int, int], scores: Any, labels: Any, iou: float) -> np.ndarray:
@@ -252,28 +256,18 @@ def mask_nms(masks: Sequence[Any], size: tuple[int, int], scores: Any, labels: A
         raise InputError(f'mask_nms must be an IoU from 0 to 1, got {iou!r}')
     order = np.argsort(-np.asarray(scores), kind='stable')
     stays = np.zeros(len(order), np.bool_)
-    _suppress(*runs_of(masks, [size] * len(masks)), order, np.asarray(labels), float(iou), stays)
+    _suppress(runs_of(masks, [size] * len(masks)), order, np.asarray(labels), float(iou), stays)
     return np.flatnonzero(stays)
 
 
 @compiled
-def _suppress(
-    switches: np.ndarray,
-    starts: np.ndarray,
-    areas: np.ndarray,
-    boxes: np.ndarray,
-    order: np.ndarray,
-    labels: np.ndarray,
-    limit: float,
-    stays: np.ndarray,
-) -> None:
+def _suppress(masks: Runs, order: np.ndarray, labels: np.ndarray, limit: float, stays: np.ndarray) -> None:
     for i in range(order.size):
         a = order[i]
         stays[a] = True
         for b in order[:i]:
-            if stays[b] and labels[a] == labels[b] and boxes_meet(boxes[a], boxes[b]):
-                own, other = switches[starts[a] : starts[a + 1]], switches[starts[b] : starts[b + 1]]
-                common = common_pixels(own, other)
-                if common > limit * (areas[a] + areas[b] - common):
+            if stays[b] and labels[a] == labels[b]:
+                shared = shared_pixels(masks, a, masks, b)
+                if shared > limit * (masks.areas[a] + masks.areas[b] - shared):
                     stays[a] = False
                     break

@@ -19,6 +19,7 @@ from armbench_mmdet.evaluation.result import (
     MISSING,
     PREDICTIONS,
     SUMMARY_KEYS,
+    Anatomy,
     ErrorCosts,
     Result,
     SegmentationErrors,
@@ -309,78 +310,62 @@ def pick_table(comparison: Comparison) -> Table:
         if picks:
             numbers = [picks.success_1, picks.success_3, picks.success_5, picks.count_error, picks.count_score]
             rows.append(cells(entry.label, *map(shown, numbers), str(picks.images)))
-    return Table(
-        caption=f'{comparison.title}: picks of {OBJECT}s',
-        header=['run', 'first', 'first three', 'first five', 'miscounted an image', 'counted from score', 'images'],
-        rows=rows,
-        notes=[
-            'The share of the surest masks whose most interior point lies on an object that was not picked before, and '
-            'that cover no other object by more than a quarter.'
-        ],
-    )
+    header = ['run', 'first', 'first three', 'first five', 'miscounted an image', 'counted from score', 'images']
+    about = 'The share of the surest masks whose most interior point lies on an object that was not picked before, and '
+    notes = [about + 'that cover no other object by more than a quarter.']
+    return Table(f'{comparison.title}: picks of {OBJECT}s', header, rows, notes=notes)
 
 
 def cost_table(comparison: Comparison) -> Table:
     """What each kind of error costs in AP at IoU 0.5, and the optimal LRP."""
-    rows = []
-    for name in (MEAN, *CLASSES):
-        for entry in comparison.entries:
-            costs = entry.result.anatomy and entry.result.anatomy.costs.get(name)
-            if entry.result.anatomy and costs:
-                lrp = entry.result.anatomy.lrp.get(name)
-                numbers = [*msgspec.structs.astuple(costs), lrp and lrp.error]
-                rows.append(cells(name, entry.label, *map(shown, numbers)))
+    rows = [
+        cells(name, label, *map(shown, msgspec.structs.astuple(one.costs[name])), shown(lrp.error if lrp else None))
+        for name in (MEAN, *CLASSES)
+        for label, one in _anatomies(comparison)
+        if name in one.costs
+        for lrp in [one.lrp.get(name)]
+    ]
     return Table(
-        caption=f'{comparison.title}: AP at IoU 0.5 to be gained by correcting all errors of a kind',
-        header=['class', 'run', *ErrorCosts.__struct_fields__, 'LRP'],
-        rows=rows,
-        text_columns=2,
-        notes=[
-            'Kinds of errors as in TIDE; gains do not add up. LRP is the optimal localisation recall precision error: '
-            'less is better.'
-        ],
+        f'{comparison.title}: AP at IoU 0.5 to be gained by correcting all errors of a kind',
+        ['class', 'run', *ErrorCosts.__struct_fields__, 'LRP'],
+        rows,
+        2,
+        ['Kinds as in TIDE; gains do not add up. LRP: optimal localisation recall precision error, less is better.'],
     )
 
 
 def confusion_table(comparison: Comparison) -> Table:
     """What instances are taken for, and what detections lie on."""
-    rows = []
-    for entry in comparison.entries:
-        for truth, row in (entry.result.anatomy.confusion if entry.result.anatomy else {}).items():
-            counts = [str(row[name]) if name in row else MISSING for name in (*CLASSES, 'missed')]
-            counts[-1] = MISSING if truth == 'background' else counts[-1]
-            rows.append(cells(entry.label, truth, *counts))
-    return Table(
-        caption=f'{comparison.title}: confusion',
-        header=['run', 'annotated', *(f'as {name}' for name in CLASSES), 'missed'],
-        rows=rows,
-        text_columns=2,
-        notes=['Instances and predictions with a score of 0.5 or more, matched at mask IoU 0.5, own class first.'],
-    )
+    rows = [
+        cells(label, truth, *(str(row.get(name, MISSING)) for name in (*CLASSES, 'missed')))
+        for label, one in _anatomies(comparison)
+        for truth, row in one.confusion.items()
+    ]
+    header = ['run', 'annotated', *(f'as {name}' for name in CLASSES), 'missed']
+    notes = ['Instances and predictions with a score of 0.5 or more, matched at mask IoU 0.5, own class first.']
+    return Table(f'{comparison.title}: confusion', header, rows, 2, notes)
 
 
 def suspect_table(comparison: Comparison) -> Table:
     """The labels that sure detections contradict, the surest first."""
-    rows, notes = [], []
-    for entry in comparison.entries:
-        anatomy = entry.result.anatomy
-        for one in anatomy.suspects if anatomy else ():
+    rows, notes = (
+        [],
+        ['Where a model is sure and the labels say otherwise, one of both is wrong: look before you mend.'],
+    )
+    for run, anatomy in _anatomies(comparison):
+        for one in anatomy.suspects:
             where = ', '.join(f'{side:.0f}' for side in one.box)
             label = MISSING if one.annotated is None else f'{one.annotated} {one.annotation_id}'
             about = (one.image or str(one.image_id), one.fault, label, f'{one.predicted} at {where}')
-            rows.append(cells(entry.label, *about, shown(one.score), shown(one.iou)))
-        if anatomy and anatomy.suspected > len(anatomy.suspects):
-            notes.append(f'{entry.label}: the worst {len(anatomy.suspects)} of {anatomy.suspected}.')
-    return Table(
-        caption=f'{comparison.title}: suspected labels',
-        header=['run', 'image', 'fault', 'annotation', 'prediction at x, y, width, height', 'score', 'IoU'],
-        rows=rows,
-        text_columns=5,
-        notes=[
-            'Where a model is sure and the labels say otherwise: one of both is wrong. Look before you mend.',
-            *notes,
-        ],
-    )
+            rows.append(cells(run, *about, shown(one.score), shown(one.iou)))
+        if anatomy.suspected > len(anatomy.suspects):
+            notes.append(f'{run}: the worst {len(anatomy.suspects)} of {anatomy.suspected}.')
+    header = ['run', 'image', 'fault', 'annotation', 'prediction at x, y, width, height', 'score', 'IoU']
+    return Table(f'{comparison.title}: suspected labels', header, rows, 5, notes)
+
+
+def _anatomies(comparison: Comparison) -> list[tuple[str, Anatomy]]:
+    return [(entry.label, entry.result.anatomy) for entry in comparison.entries if entry.result.anatomy]
 
 
 def errors_of(entry: Entry, name: str) -> SegmentationErrors | None:

@@ -72,7 +72,7 @@ def test_nan_and_what_is_no_number_leave_gaps(tmp_path: Path) -> None:
 def test_plotly_takes_every_plot(report: Report) -> None:
     drawn = [plots.loss_plot(run) for run in report.runs]
     drawn += [plots.learning_rate_plot(report.runs), plots.score_plot(report.runs)]
-    drawn += [plot(comparison) for comparison in report.compared for plot, _ in PARTS.values()]
+    drawn += [plot(comparison) for comparison in report.compared for plot, _ in PARTS.values() if plot]
     for plot in drawn:
         assert plot is not None
         plotly.graph_objects.Figure(plot.data, plot.layout)  # refuses what plotly does not know

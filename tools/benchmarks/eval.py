@@ -64,14 +64,20 @@ def _our_numbers(truth: dict[str, Any], results: list[dict[str, Any]], iou_type:
 
 
 def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> Any:
+    from armbench_mmdet.evaluation.anatomy import error_anatomy
     from armbench_mmdet.evaluation.matches import match_table
+    from armbench_mmdet.evaluation.operating import operations
+    from armbench_mmdet.evaluation.picks import pick_scores
     from armbench_mmdet.evaluation.protocol import Matching
     from armbench_mmdet.evaluation.strata import scores_of_type, segmentation_errors
 
-    matching = Matching(truth, results, iou_type)
+    matching = Matching(truth, results, iou_type, is_across=iou_type == 'segm')
     scores_of_type(matching)
     if iou_type == 'segm':
         segmentation_errors(matching)
+        operations(matching)
+        pick_scores(matching, 'object')
+        error_anatomy(matching)
     return match_table(matching)
 
 
