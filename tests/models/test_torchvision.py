@@ -10,11 +10,16 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from peer_weights import made_image
 from pycocotools import mask as coco_mask
 from torch import nn
 from torchvision_peer import FAMILY, FIXTURE, SMALL, our_model, ours, peer_model, theirs, write_image
+
+from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks
+from armbench_mmdet.masks.upsample import resized_axis
+from armbench_mmdet.models import BestMatchAssigner, TorchvisionBBoxHead
 
 SIZES = {'portrait': (1000, 640), 'landscape': (480, 640), 'ARMBench': (2048, 2448)}
 OBJECTS = [(20, 30, 600, 460), (100, 90, 260, 220), (300, 60, 380, 300), (310, 320, 420, 400)]
@@ -128,6 +133,42 @@ def ellipse(box: tuple[int, int, int, int]) -> np.ndarray:
     x1, y1, x2, y2 = box
     centre, axes = ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2)
     return cv2.ellipse(np.zeros((480, 640), np.uint8), centre, axes, 0, 0, 360, 1, -1)
+
+
+@pytest.mark.peers
+def test_masks_are_pasted_as_there() -> None:
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(60, 28, 28, generator=generator)
+    corners = torch.rand(60, 2, 2, generator=generator).mul(1.2).sub(0.1).clamp(0, 1).sort(1).values
+    boxes = (corners * torch.tensor([131.0, 97.0])).flatten(1)  # some at the borders, some thin
+    expected = paste_masks_in_image(masks[:, None], boxes, (97, 131))[:, 0]
+    found = encode_boxed_masks(masks, boxes, 97, 131, axis=resized_axis)
+    differ = RleMasks(found, 97, 131).numpy() != (expected >= 0.5).numpy()
+    assert (np.abs(expected.numpy()[differ] - 0.5) < 1e-4).all()
+    assert differ.sum() < 10
+
+
+def test_an_anchor_that_is_the_best_of_two_objects_belongs_to_the_nearer_one() -> None:
+    overlaps = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.4]])
+    settings = {'pos_iou_thr': 0.7, 'neg_iou_thr': 0.3, 'min_pos_iou': 0.0}
+    assign = BestMatchAssigner(**settings).assign_wrt_overlaps
+    assert assign(overlaps, torch.tensor([5, 6])).gt_inds.tolist() == [1, 0, -1]
+    assert assign(overlaps, torch.tensor([5, 6])).labels.tolist() == [5, -1, -1]
+    assert assign(overlaps[:0], torch.tensor([])).gt_inds.tolist() == [0, 0, 0]
+
+
+def test_a_box_outside_the_image_is_no_detection() -> None:
+    head = TorchvisionBBoxHead(in_channels=4, fc_out_channels=4, roi_feat_size=1, num_classes=2)
+    rois = torch.tensor([[0, 10, 10, 30, 30], [0, 90, 10, 100, 30.0]])
+    moved = torch.zeros(2, 8)
+    moved[1, [0, 4]] = 1000.0  # to the right, until nothing is left inside
+    meta = {'img_shape': (60, 100), 'scale_factor': (2.0, 2.0)}
+    cfg = ConfigDict(score_thr=0.05, nms={'type': 'nms', 'iou_threshold': 0.5}, max_per_img=100)
+    for rescale, box in ((False, [10, 10, 30, 30]), (True, [5, 5, 15, 15])):
+        (found,) = head.predict_by_feat([rois], [torch.tensor([[3.0, 0, 0]] * 2)], [moved], [meta], cfg, rescale)
+        assert found.bboxes[found.labels == 0].tolist() == [box]
 
 
 def test_detections_are_those_that_torchvision_has_written_down(

@@ -5,9 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.transforms import RenderImage
+from armbench_mmdet.transforms import FloorResize, RenderFloatImage, RenderImage
 from armbench_mmdet.transforms.loading import warp
 
 
@@ -91,3 +93,20 @@ def test_bad_files_are_named(tmp_path: Path, content: bytes | None, height: int,
     with pytest.raises(InputError, match=message) as caught:
         RenderImage()(described(path, height=height))
     assert str(path) in str(caught.value)
+
+
+def test_float_image_is_the_whole_photo_resized_without_rounding(tmp_path: Path) -> None:
+    image = picture()
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    info = FloorResize(scale=(53, 41), keep_ratio=True).transform(described(tmp_path / 'a.png'))
+    assert info['img_shape'] == (41, 51), '51.25, cut off'
+    resized = RenderFloatImage().transform(info)['img']
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = F.interpolate(planes, (41, 51), mode='bilinear')[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(resized, expected)
+    mirror = np.array([[-1, 0, 80], [0, 1, 0], [0, 0, 1.0]])
+    flipped = RenderFloatImage().transform(described(tmp_path / 'a.png', homography_matrix=mirror))['img']
+    np.testing.assert_array_equal(flipped, image[:, ::-1])
+    shifted = np.array([[1, 0, -4], [0, 1, 0], [0, 0, 1.0]])
+    with pytest.raises(InputError, match='no crop'):
+        RenderFloatImage().transform(described(tmp_path / 'a.png', homography_matrix=shifted))
