@@ -56,7 +56,7 @@ class DetectorGraph(nn.Module):
             ``image``; and the stages on the way, in order, for a comparison.
         """
         height, width = self.network_size or image.shape[:2]
-        pixels = _resized(image, height, width) if self.network_size else image
+        pixels = resized(image, height, width) if self.network_size else image
         normal = self._normalised(pixels.permute(2, 0, 1))
         outputs, stages = self.network(normal[None], height, width)
         if 'boxes' in outputs and self.network_size:
@@ -73,15 +73,15 @@ class DetectorGraph(nn.Module):
         return F.pad(values, (0, -values.shape[2] % divisor, 0, -values.shape[1] % divisor), value=own.pad_value)
 
 
-def _resized(image: Tensor, height: int, width: int) -> Tensor:
-    """As :func:`armbench_runtime.images.resized`, bit for bit."""
+def resized(image: Tensor, height: int, width: int) -> Tensor:
+    """An image ``(h, w, 3) uint8`` at another size: as :func:`armbench_runtime.images.resized`, bit for bit."""
     top, bottom, upper, lower = _taps(image.shape[0], height)
     left, right, before, after = _taps(image.shape[1], width)
-    rows = torch.stack([image[top], image[bottom]]).int()
-    across = rows[:, :, left] * before[:, None] + rows[:, :, right] * after[:, None]
-    across = across.div(16, rounding_mode='trunc')
-    total = (across * torch.stack([upper, lower])[:, :, None, None]).div(1 << 16, rounding_mode='trunc').sum(0)
-    return (total + 2).div(4, rounding_mode='trunc')
+    rows = torch.stack([image[top], image[bottom]]).float()
+    across = ((rows[:, :, left] * before[:, None] + rows[:, :, right] * after[:, None]) / 16).floor()
+    # More bits than single precision has; ONNX divides whole numbers as if they were single.
+    parts = across.double() * torch.stack([upper, lower])[:, :, None, None] / (1 << 16)
+    return ((parts.floor().sum(0).float() + 2) / 4).floor()
 
 
 def _taps(cells: int, pixels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -89,6 +89,6 @@ def _taps(cells: int, pixels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     position = ((torch.arange(pixels, dtype=torch.float64) + 0.5) * scale - 0.5).float()
     low = position.floor()
     share = position - low
-    before, after = ((part * 2048).round().int() for part in (1 - share, share))
+    before, after = ((part * 2048).round() for part in (1 - share, share))
     cell = low.long()
     return cell.clamp(0, cells - 1), (cell + 1).clamp(0, cells - 1), before, after

@@ -1,0 +1,69 @@
+"""Parts of the graph: in onnxruntime what they are in PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from armbench_mmdet.export.graph import resized
+from armbench_mmdet.export.operators import TRANSLATIONS, nms_kept, pyramid_roi_align
+from armbench_runtime import images
+
+
+def run(module: torch.nn.Module, inputs: dict[str, torch.Tensor], file: Path, shapes: dict | None = None) -> np.ndarray:
+    with torch.no_grad():
+        program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes)
+        torch.onnx.export(
+            program, input_names=list(inputs), verbose=False, opset_version=18, custom_translation_table=TRANSLATIONS
+        ).save(file)
+    session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    return session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
+
+
+def test_images_are_resized_to_the_bit(tmp_path: Path) -> None:
+    size = 51, 277
+
+    class Resize(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return resized(image, *size)
+
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (100, 130, 3), np.uint8))
+    free = torch.export.Dim.DYNAMIC
+    got = run(Resize(), {'image': image}, tmp_path / 'model.onnx', {'image': {0: free, 1: free}})
+    np.testing.assert_array_equal(got, images.resized(image.numpy(), *size))
+
+
+def test_boxes_are_suppressed_as_by_the_model(tmp_path: Path) -> None:
+    class Keep(torch.nn.Module):
+        def forward(self, boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            return nms_kept(boxes, scores, 0.5, 60)
+
+    torch.manual_seed(0)
+    corners = torch.rand(400, 2) * 100
+    inputs = {'boxes': torch.cat([corners, corners + 10 + torch.rand(400, 2) * 40], 1), 'scores': torch.rand(400)}
+    inputs['scores'][:50] = -1
+    kept = Keep()(**inputs)
+    assert 10 < kept.sum() <= 60
+    assert not kept[:50].any()
+    np.testing.assert_array_equal(run(Keep(), inputs, tmp_path / 'model.onnx'), kept.numpy())
+
+
+def test_rois_are_pooled_as_by_the_model(tmp_path: Path) -> None:
+    class Pool(torch.nn.Module):
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            fine, coarse, rois, levels = inputs
+            return pyramid_roi_align([fine, coarse], rois, levels, [0.25, 0.125], 7)
+
+    torch.manual_seed(0)
+    corners = torch.rand(30, 2) * 60
+    inputs = {
+        'fine': torch.randn(1, 4, 32, 40),
+        'coarse': torch.randn(1, 4, 16, 20),
+        'rois': torch.cat([corners, corners + torch.rand(30, 2) * 90], 1),
+        'levels': torch.randint(-1, 2, (30,)),
+    }
+    expected = Pool()(*inputs.values())
+    assert not expected[inputs['levels'] < 0].any()
+    shapes = {'inputs': tuple({} for _ in inputs)}
+    np.testing.assert_allclose(run(Pool(), inputs, tmp_path / 'model.onnx', shapes), expected.numpy(), atol=1e-5)
