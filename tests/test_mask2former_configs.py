@@ -40,6 +40,7 @@ def written(table: dict[str, tuple[Any, Any]]) -> dict[str, tuple[str, str]]:
 
 THINGS_AND_STUFF = [1.0] * 133 + [0.1]
 INSTANCE_OF_TWO_CLASSES = {
+    'backbone.type': ('SwinTransformer', 'WindowedSwinTransformer'),
     'data_preprocessor.batch_augments.0.pad_seg': (True, False),
     'data_preprocessor.batch_augments.0.seg_pad_value': (255, None),
     'data_preprocessor.pad_seg': (True, False),

@@ -2,6 +2,7 @@
 
 from armbench_mmdet.models.mask2former import BoundedMaskFormerFusionHead, StableMask2FormerHead
 from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
+from armbench_mmdet.models.swin import WindowedSwinTransformer
 from armbench_mmdet.models.torchvision import (
     BestMatchAssigner,
     TorchvisionAnchorGenerator,
@@ -19,4 +20,5 @@ __all__ = [
     'TorchvisionBBoxHead',
     'TorchvisionMaskHead',
     'TorchvisionRPNHead',
+    'WindowedSwinTransformer',
 ]

@@ -21,6 +21,7 @@ model = dict(
             )
         ],
     ),
+    backbone=dict(type='WindowedSwinTransformer'),  # the stock's outputs in less time
     panoptic_head=dict(
         type='StableMask2FormerHead',  # losses in float32 under mixed precision
         num_things_classes=num_classes,
