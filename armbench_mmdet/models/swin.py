@@ -39,7 +39,10 @@ class WindowAttention(nn.Module):
         stock: What it replaces.
     """
 
-    def __init__(self, stock: nn.Module) -> None:
+    w_msa: Any
+    drop: nn.Module
+
+    def __init__(self, stock: Any) -> None:
         super().__init__()
         self.w_msa, self.drop = stock.w_msa, stock.drop
         self.window, self.shift = stock.window_size, stock.shift_size
@@ -61,7 +64,9 @@ class WindowAttention(nn.Module):
         biases = table.view(area, area, heads).permute(2, 0, 1) + border_masks(self.window, self.shift, query.device)
         dropout = attention.attn_drop.p if self.training else 0.0
         attended = [
-            F.scaled_dot_product_attention(*part, bias.to(part.dtype), dropout, scale=attention.scale)
+            F.scaled_dot_product_attention(
+                part[0], part[1], part[2], bias.to(part.dtype), dropout, scale=attention.scale
+            )
             for part, bias in zip(windows.split(counts, 1), biases, strict=True)
             if part.numel()
         ]
