@@ -1,0 +1,19 @@
+# Its backbone starts from the demo's Mask R-CNN: train that first (`make demo` does).
+_base_ = [
+    '../_base_/models/mask2former_r18-w32_q30.py',
+    '../_base_/datasets/minibench.py',
+    '../_base_/schedules/minibench-mask2former.py',
+    '../_base_/iteration_runtime.py',
+]
+
+mask_rcnn = 'work_dirs/mask-rcnn_r18-w32_fpn-64_minibench/iter_620.pth'
+model = dict(
+    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=mask_rcnn, prefix='backbone.')),
+    train_cfg=dict(num_points=512),  # a tenth of a mask at a quarter of 320×256
+)
+
+max_iters = 2000
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 2)
+_base_.param_scheduler[1].end = max_iters
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_iters))
+levers = dict(channels_last=True)
