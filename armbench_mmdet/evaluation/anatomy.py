@@ -1,27 +1,7 @@
 """The anatomy of errors: what each kind of error costs, which classes are confused, which labels may be wrong.
 
-**Kinds of errors** are those of TIDE (Bolya et al., ECCV 2020) on masks, at most 100 detections of a class in an image.
-A detection without an instance of its own at IoU 0.5 has one of them, the first that holds; IoU with its own class is
-*a*, with another class *b*, the largest in the image each:
-
-- **localisation**: 0.1 ≤ *a* < 0.5;
-- **classification**: *b* ≥ 0.5;
-- **duplicate**: *a* ≥ 0.5, on an instance that a surer detection has;
-- **background**: neither *a* nor *b* is above 0.1;
-- **both**: what is left, 0.1 < *b* < 0.5.
-
-An instance that no detection has, and that no error of classification or localisation overlaps most, is **missed**.
-What a kind costs is the gain in AP at IoU 0.5 if all of its errors were corrected, all others left: localisation and
-classification become right, the surest one for each free instance, the others are taken out, as are duplicates,
-background and both; missed instances no longer count.
-
-**LRP** is the optimal localisation recall precision error at IoU 0.5 (Oksuz et al., ECCV 2018), the least over score
-thresholds of ``(Σ (1 − IoU) / 0.5 + FP + FN) / (TP + FP + FN)``, the sum over TP.
-
-**Confusion and suspected labels** go by detections with a score of at least 0.5. Those that have an instance of their
-class are right. Of the others, the surest that overlaps a free instance of another class by 0.5 is confused with it.
-A label is suspected where a detection overlaps no annotation by 0.1 (``not annotated``), or where the surest one that
-overlaps a free instance most is of another class, IoU from 0.5, or of its class with another ``outline``, IoU below.
+The kinds are those of TIDE (Bolya et al., ECCV 2020), LRP is that of Oksuz et al. (ECCV 2018), on masks at IoU 0.5.
+Every definition is in docs/evaluation.md.
 """
 
 from typing import NamedTuple
@@ -38,7 +18,8 @@ from armbench_mmdet.masks.runs import run_lengths
 
 IOU, BACKGROUND_IOU = 0.5, 0.1
 MOST_SUSPECTS = 20
-LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND, BOTH = range(1, 6)
+CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND = range(1, 6)
+"""As the fields of :class:`~armbench_mmdet.evaluation.result.ErrorCosts`."""
 
 
 class _Overlaps(NamedTuple):
@@ -51,6 +32,7 @@ class _Overlaps(NamedTuple):
         own_at: ``(D,) int64``, that instance, or -1.
         other: The same with the other classes.
         other_at: The same.
+        iou: ``(D,) float64``, the IoU with the instance that the detection has, 0 without one.
     """
 
     outcome: np.ndarray
@@ -59,6 +41,7 @@ class _Overlaps(NamedTuple):
     own_at: np.ndarray
     other: np.ndarray
     other_at: np.ndarray
+    iou: np.ndarray
 
 
 def error_anatomy(matching: Matching) -> Anatomy:
@@ -82,21 +65,22 @@ def error_anatomy(matching: Matching) -> Anatomy:
 def _overlaps(matching: Matching, counts: np.ndarray) -> _Overlaps:
     outcome, owner = (part[0] for part in matched(matching, matching.crowd, np.array([IOU])))
     outcome[counts[matching.found.kind] == 0] = IGNORED
-    ious, nearest = np.zeros((2, len(outcome))), np.full((2, len(outcome)), -1)
-    _nearest(matching.across, matching.crowd, matching.found.kind, matching.truth.kind, ious, nearest)
-    return _Overlaps(outcome, owner, ious[0], nearest[0], ious[1], nearest[1])
+    ious, nearest = np.zeros((3, len(outcome))), np.full((2, len(outcome)), -1)
+    _nearest(matching.across, matching.crowd, owner, matching.found.kind, matching.truth.kind, ious, nearest)
+    return _Overlaps(outcome, owner, ious[0], nearest[0], ious[1], nearest[1], ious[2])
 
 
 @compiled
 def _nearest(
     common: Common,
     crowd: np.ndarray,
+    owner: np.ndarray,
     found_kind: np.ndarray,
     truth_kind: np.ndarray,
     ious: np.ndarray,
     nearest: np.ndarray,
 ) -> None:
-    """Write the largest IoU and its instance, in the first row of the same class, in the second of another."""
+    """Write the largest IoU and its instance, of the same class, then of another; and the IoU with what each has."""
     for group in range(common.starts.size - 1):
         at = common.starts[group]
         for d in range(common.found_starts[group], common.found_starts[group + 1]):
@@ -107,69 +91,55 @@ def _nearest(
                     row = int(found_kind[d] != truth_kind[g])
                     if iou > ious[row, d]:
                         ious[row, d], nearest[row, d] = iou, g
+                    if owner[g] == d:
+                        ious[2, d] = iou
                 at += 1
 
 
 def _kinds_of_errors(overlaps: _Overlaps) -> np.ndarray:
     """``(D,) int64``, the kind of each detection's error; 0 for what is right or does not count."""
     own, other = overlaps.own, overlaps.other
-    holds = [own >= IOU, own >= BACKGROUND_IOU, other >= IOU, other > BACKGROUND_IOU]
-    kinds = np.select(
-        [holds[1] & ~holds[0], holds[2], holds[0], ~holds[3]],
-        [LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND],
-        BOTH,
-    )
-    return np.where(overlaps.outcome == MISSED, kinds, 0)
+    is_near = (own >= BACKGROUND_IOU) & (own < IOU)
+    holds = [overlaps.outcome != MISSED, is_near, other >= IOU, own >= IOU, other <= BACKGROUND_IOU]
+    return np.select(holds, [0, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND], BOTH)
 
 
 def _costs(matching: Matching, overlaps: _Overlaps, counts: np.ndarray) -> dict[str, ErrorCosts]:
     kinds = _kinds_of_errors(overlaps)
     order = np.argsort(-matching.scores, kind='stable')
+    is_annotated = counts > 0
 
     def precisions(outcome: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """The AP of each class and their mean; NaN without instances, 0 where none is left."""
-        values = np.full(len(counts) + 1, np.nan)
+        """The AP of each class with instances and their mean; 0 where none is left."""
+        values = []
         for kind in np.flatnonzero(is_annotated).tolist():
             own = order[classes[order] == kind]
             one = ClassMatches(np.zeros(len(own), np.int32), outcome[None, own], counts[kind : kind + 1])
-            values[kind] = np.nan_to_num(precision_at_recall(one).mean())
-        values[-1] = values[:-1][is_annotated].mean() if is_annotated.any() else np.nan
-        return values
+            values.append(np.nan_to_num(precision_at_recall(one).mean()))
+        return np.array([*values, np.mean(values)])
 
-    is_annotated = counts > 0
-    without = [np.where(kinds == kind, IGNORED, overlaps.outcome).astype(np.int8) for kind in range(BOTH + 1)]
-    classes = {kind: matching.found.kind.copy() for kind in (LOCALISATION, CLASSIFICATION)}
-    is_missed = (overlaps.owner < 0) & ~matching.crowd
-    for kind, at in ((LOCALISATION, overlaps.own_at), (CLASSIFICATION, overlaps.other_at)):
-        rows = np.flatnonzero(kinds == kind)
-        rows = rows[overlaps.owner[at[rows]] < 0]
-        right = _surest(matching, rows, at)
-        without[kind][right] = FOUND
-        classes[kind][right] = matching.truth.kind[at[right]]
-        is_missed[at[rows]] = False
-    missed = np.bincount(matching.truth.kind[is_missed], minlength=len(counts))
+    if not is_annotated.any():
+        return {}
     now = precisions(overlaps.outcome, matching.found.kind, counts)
-    gains = {
-        'missed': precisions(overlaps.outcome, matching.found.kind, counts - missed) - now,
-        **{
-            name: precisions(without[kind], classes.get(kind, matching.found.kind), counts) - now
-            for name, kind in _NAMES.items()
-        },
-    }
+    is_missed = (overlaps.owner < 0) & ~matching.crowd
+    gains = []
+    for kind in range(CLASSIFICATION, BACKGROUND + 1):
+        outcome, classes = np.where(kinds == kind, IGNORED, overlaps.outcome).astype(np.int8), matching.found.kind
+        if kind in (LOCALISATION, CLASSIFICATION):
+            at = overlaps.own_at if kind == LOCALISATION else overlaps.other_at
+            rows = np.flatnonzero(kinds == kind)
+            rows = rows[overlaps.owner[at[rows]] < 0]
+            right, classes = _surest(matching, rows, at), classes.copy()
+            outcome[right], classes[right] = FOUND, matching.truth.kind[at[right]]
+            is_missed[at[rows]] = False
+        gains.append(precisions(outcome, classes, counts) - now)
+    left = counts - np.bincount(matching.truth.kind[is_missed], minlength=len(counts))
+    gains.append(precisions(overlaps.outcome, matching.found.kind, left) - now)
+    names = [*(name for name, count in zip(matching.classes, counts, strict=True) if count), MEAN]
     return {
-        name: ErrorCosts(**{kind: float(gain[number]) for kind, gain in gains.items()})
-        for number, name in enumerate([*matching.classes, MEAN])
-        if not np.isnan(now[number])
+        name: ErrorCosts(**dict(zip(ErrorCosts.__struct_fields__, own, strict=True)))
+        for name, own in zip(names, np.transpose(gains).tolist(), strict=True)
     }
-
-
-_NAMES = {
-    'classification': CLASSIFICATION,
-    'localisation': LOCALISATION,
-    'both': BOTH,
-    'duplicate': DUPLICATE,
-    'background': BACKGROUND,
-}
 
 
 def _surest(matching: Matching, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -179,23 +149,11 @@ def _surest(matching: Matching, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _lrp(matching: Matching, overlaps: _Overlaps, counts: np.ndarray) -> dict[str, LRP]:
-    ious = _ious_of_found(matching, overlaps)
     return {
-        name: _optimal_lrp(overlaps.outcome[order], ious[order], matching.scores[order], int(counts[kind]))
+        name: _optimal_lrp(overlaps.outcome[order], overlaps.iou[order], matching.scores[order], int(counts[kind]))
         for kind, (name, order) in enumerate(zip(matching.classes, matching.orders, strict=True))
         if counts[kind]
     }
-
-
-def _ious_of_found(matching: Matching, overlaps: _Overlaps) -> np.ndarray:
-    """``(D,) float64``, the IoU of each detection with its own instance; 0 without one."""
-    common, g = matching.common, np.flatnonzero((overlaps.owner >= 0) & ~matching.crowd)
-    d, group = overlaps.owner[g], matching.truth.image[g] * len(matching.classes) + matching.truth.kind[g]
-    first, instances = common.truth_starts[group], np.diff(common.truth_starts)[group]
-    shared = common.values[common.starts[group] + (d - common.found_starts[group]) * instances + g - first]
-    ious = np.zeros(len(overlaps.outcome))
-    ious[d] = shared / (common.found_sizes[d] + common.truth_sizes[g] - shared)
-    return ious
 
 
 def _optimal_lrp(outcome: np.ndarray, ious: np.ndarray, scores: np.ndarray, instances: int) -> LRP:

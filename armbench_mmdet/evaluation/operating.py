@@ -1,12 +1,6 @@
-"""The operating point: precision and recall at one score threshold, and calibration. A robot runs at one, not at AP.
+"""The operating point: precision and recall at one score threshold, and calibration; see docs/evaluation.md.
 
-At IoU 0.5, over a class's detections that count (at most 100 an image, none on crowds): with TP of them on instances
-of their own and G instances, precision is TP / detections, recall TP / G, and F1 their harmonic mean. The best
-threshold is the one of highest F1. It is honest only when chosen on other data than it is judged on, so a test also
-has the point at the threshold that was best on ``val``.
-
-The calibration error (ECE, Guo et al., ICML 2017) is the mean distance of score and precision over ten bins of the
-score, each with the weight of its detections.
+A robot runs at one threshold, not at AP. At most 100 detections an image count, none on crowds.
 """
 
 from collections.abc import Mapping

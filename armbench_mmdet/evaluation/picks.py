@@ -1,14 +1,7 @@
-"""Scores of picks: what a robot that acts on the surest masks, one after the other, would do.
+"""Scores of picks: what a robot that acts on the surest masks, one after the other, would do; see docs/evaluation.md.
 
-Detections of the object class are picked by falling score; ground truth is its objects without crowds. A pick is aimed
-at the most interior point of the predicted mask P, on a grid of at most 64 points a side over P's box: the one farthest
-from points that are not in P, of equals the first by column and row; P's first pixel where the grid misses P. It
-*succeeds* if that pixel lies on an object that no pick before it succeeded on, and P covers no other object H by more
-than a quarter: ``|P ∩ H| ≤ |H| / 4``.
-
-*Success of the first k* is the mean, over images with objects, of the share of successes among the first
-``min(k, objects)`` picks; picks that were not made have failed. The *count error* is the mean over all images of
-``|predictions − objects|``, with the predictions of at least a certain score.
+A pick is aimed at the most interior point of its mask, on a grid over the mask's box; where the grid misses the mask,
+at the mask's first pixel.
 """
 
 import numpy as np

@@ -1,28 +1,8 @@
-"""Scores of parts of the data, by object size and density; error rates of instances; speed.
+"""Scores of parts of the data, by object size and density; error rates of instances; speed. See docs/evaluation.md.
 
-**Size** in two sets of bins. ``coco``: area up to 32², 96² and more pixels, for comparison with other data sets.
-``relative``: area up to 1/300, 3/100 and more of the image area; these are COCO's edges divided by the 640×480 pixels
-of the images they were chosen for. At 2448×2048 they lie at 129² and 388² pixels.
-
-**Density** by the number of instances in the image, tote included, crowds not: 1–5, 6–10, 11–15, 16–20, 21–30, 31 and
-more. Images without any instance are in no bin: they have no ground truth to find.
-
-In a size bin, as in COCO, ground truth outside the bin is ignored, and so are unmatched detections outside it.
-
-**Errors** of a picking robot: one object predicted as several, several as one.
-
-Every instance gets exactly one verdict, after Hoover et al., "An experimental comparison of range image segmentation
-algorithms", PAMI 1996, with tolerance 0.5. Only predictions of the instance's class with a score of at least 0.5
-count, at most 100 an image: what a robot would act on. With |·| the number of pixels, the first that holds:
-
-- **detected**: some prediction P has IoU(P, G) > 0.5.
-- **over-segmented**: at least two predictions lie mostly inside G, |P ∩ G| > 0.5 |P| each, and together cover most of
-  it, |∪P ∩ G| > 0.5 |G|.
-- **under-segmented**: some prediction P covers most of G and of at least one other instance H of the class,
-  |P ∩ G| > 0.5 |G| and |P ∩ H| > 0.5 |H|.
-- **missed**: none of these.
-
-A rate is the share of a class's instances; the four add up to 1. Crowds are neither counted nor looked at.
+Density bins count the instances of an image, tote included, crowds not; images without any are in none: they have no
+ground truth to find. In a size bin, as in COCO, ground truth outside of it is ignored, and so are unmatched detections
+outside.
 """
 
 import bisect

@@ -18,6 +18,8 @@ from armbench_mmdet.system import installed_versions
 
 VERSION_1 = Path(__file__).with_name('result_version_1.json')
 """Written by the first edition, which knew no types in memory."""
+WITH_ANATOMY = Path(__file__).with_name('result_version_1_anatomy.json')
+"""Written when operating points, picks and the anatomy of errors had come to it; every part is there."""
 
 
 @pytest.fixture(scope='module')
@@ -42,6 +44,12 @@ def test_a_file_of_the_first_edition_is_read_and_has_the_keys_of_today(result, t
     written = json.loads(write_result(tmp_path / 'again.json', read).read_text())
     assert written == {**old, 'operation': None, 'picks': None, 'anatomy': None}, 'what has been added since is empty'
     jsonschema.validate(old, result_schema())
+
+
+def test_a_file_with_the_anatomy_of_errors_comes_back_as_it_is(tmp_path):
+    content = json.loads(WITH_ANATOMY.read_text())
+    jsonschema.validate(content, result_schema())
+    assert json.loads(write_result(tmp_path / 'again.json', read_result(WITH_ANATOMY)).read_text()) == content
 
 
 def test_what_does_not_exist_is_null_and_shown_as_a_dash(result, tmp_path):
