@@ -19,7 +19,7 @@ from armbench_mmdet.system import installed_versions
 VERSION_1 = Path(__file__).with_name('result_version_1.json')
 """Written by the first edition, which knew no types in memory."""
 WITH_ANATOMY = Path(__file__).with_name('result_version_1_anatomy.json')
-"""Written when operating points, picks and the anatomy of errors had come to it; every part is there."""
+"""Written when operating points, picks and the anatomy of errors had come to it."""
 
 
 @pytest.fixture(scope='module')
