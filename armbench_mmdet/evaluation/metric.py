@@ -34,7 +34,6 @@ from armbench_mmdet.evaluation.result import (
     Images,
     Interval,
     Result,
-    TypeScores,
     checked_identity,
     file_fingerprint,
     matches_path,
@@ -194,42 +193,44 @@ class ArmbenchMetric(BaseMetric):
             raise InputError('predictions must be given for at least one image, got none; is the data loader empty?')
         truth = self.ground_truth
         predictions = _first_of_each_image(results)
-        category_ids = [category['id'] for category in truth['categories']]
         images = self._count_images(predictions, repeated=len(results) - len(predictions))
-        scores: dict[str, TypeScores] = {}
-        errors = picks = anatomy = operation = None
         thresholds = self._val_thresholds()
+        fields: dict[str, Any] = {}
         for iou_type in self.iou_types:
-            detections = coco_detections(predictions, category_ids, iou_type)
-            if self.coco_json_prefix:
-                write_coco_results(f'{self.coco_json_prefix}.{iou_type}.json', detections)
-            matching = Matching(truth, detections, iou_type, is_across=iou_type == 'segm' and bool(self.result_file))
-            if iou_type == 'segm':
-                errors = segmentation_errors(matching)
-                picks = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1]))
-                anatomy = error_anatomy(matching) if self.result_file else None
-            if iou_type == ('segm' if 'segm' in self.iou_types else 'bbox'):
-                operation = operations(matching, thresholds)
-            confidence = self._keep_matches(matching) if self.result_file else None
-            scores[iou_type] = scores_of_type(matching, confidence)
+            fields |= self._fields_of_type(iou_type, predictions, thresholds)
         self.result = Result(
             schema_version=SCHEMA_VERSION,
             identity=self._full_identity(),
             classes=[category['name'] for category in truth['categories']],
             images=images,
             detections=sum(len(prediction['labels']) for prediction in predictions),
-            segmentation_errors=errors,
-            operation=operation,
-            picks=picks,
-            anatomy=anatomy,
             speed=speed_summary(predictions, density_of_images(truth)),
-            **scores,
+            **fields,
         )
         if self.log_table:
             print_log('\n' + result_table(self.result), logger='current')
         if self.result_file:
             write_result(self.result_file, self.result)
         return logged_scores(self.result)
+
+    def _fields_of_type(
+        self, iou_type: str, predictions: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """The fields of the result that come from one IoU type; with its detections, their memory goes."""
+        truth = self.ground_truth
+        detections = coco_detections(predictions, [category['id'] for category in truth['categories']], iou_type)
+        if self.coco_json_prefix:
+            write_coco_results(f'{self.coco_json_prefix}.{iou_type}.json', detections)
+        matching = Matching(truth, detections, iou_type, is_across=iou_type == 'segm' and bool(self.result_file))
+        fields: dict[str, Any] = {}
+        if iou_type == 'segm':
+            fields['segmentation_errors'] = segmentation_errors(matching)
+            fields['picks'] = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1]))
+            fields['anatomy'] = error_anatomy(matching) if self.result_file else None
+        if iou_type == 'segm' or 'segm' not in self.iou_types:
+            fields['operation'] = operations(matching, thresholds)
+        confidence = self._keep_matches(matching) if self.result_file else None
+        return {**fields, iou_type: scores_of_type(matching, confidence)}
 
     def logged_names(self) -> list[str]:
         """What :meth:`evaluate` gives, by name."""
