@@ -16,7 +16,7 @@ from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.anatomy import error_anatomy
 from armbench_mmdet.evaluation.bootstrap import confidence_intervals
-from armbench_mmdet.evaluation.matches import match_table
+from armbench_mmdet.evaluation.matches import MatchTable, match_table
 from armbench_mmdet.evaluation.operating import operations
 from armbench_mmdet.evaluation.picks import pick_scores
 from armbench_mmdet.evaluation.predictions import (
@@ -229,8 +229,9 @@ class ArmbenchMetric(BaseMetric):
             fields['anatomy'] = error_anatomy(matching) if self.result_file else None
         if iou_type == 'segm' or 'segm' not in self.iou_types:
             fields['operation'] = operations(matching, thresholds)
-        confidence = self._keep_matches(matching) if self.result_file else None
-        return {**fields, iou_type: scores_of_type(matching, confidence)}
+        table = match_table(matching)
+        confidence = self._keep_matches(iou_type, table) if self.result_file else None
+        return {**fields, iou_type: scores_of_type(matching, table, confidence)}
 
     def logged_names(self) -> list[str]:
         """What :meth:`evaluate` gives, by name."""
@@ -260,9 +261,8 @@ class ArmbenchMetric(BaseMetric):
             print_log('\n  '.join([message, *unreadable]), logger='current', level=logging.WARNING)
         return Images(ground_truth=len(sizes), not_seen=not_seen, repeated=repeated, unreadable=unreadable)
 
-    def _keep_matches(self, matching: Matching) -> dict[str, Interval]:
-        table = match_table(matching)
-        table.save(matches_path(str(self.result_file), matching.iou_type))
+    def _keep_matches(self, iou_type: str, table: MatchTable) -> dict[str, Interval]:
+        table.save(matches_path(str(self.result_file), iou_type))
         return {name: Interval(low=one.low, high=one.high) for name, one in confidence_intervals(table).items()}
 
     def _val_thresholds(self) -> dict[str, float]:

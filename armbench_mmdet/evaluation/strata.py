@@ -46,9 +46,8 @@ def density_of_images(ground_truth: Mapping[str, Any]) -> dict[int, str | None]:
     return {i: DENSITY_NAMES[bisect.bisect(DENSITY_STARTS, counts[i]) - 1] if counts[i] else None for i in ids}
 
 
-def scores_of_type(matching: Matching, confidence: dict[str, Interval] | None = None) -> TypeScores:
-    """Everything the result file holds under one IoU type."""
-    whole = match_table(matching)
+def scores_of_type(matching: Matching, whole: MatchTable, confidence: dict[str, Interval] | None = None) -> TypeScores:
+    """Everything the result file holds under one IoU type, with the match table of all sizes."""
     by_size = {'coco': sized_tables(matching), 'relative': sized_tables(matching, is_relative=True)}
     density = density_of_images({'images': matching.images.values(), 'annotations': matching.annotations})
     density_of_rows = np.array([density[image_id] or '' for image_id in whole.image_ids.tolist()])

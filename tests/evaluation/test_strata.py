@@ -5,8 +5,15 @@ import pytest
 from coco_random import only, random_dataset
 from coco_reference import twelve_numbers
 
+from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.protocol import Matching
+from armbench_mmdet.evaluation.result import TypeScores
 from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type
+
+
+def scores_of(truth, detections, iou_type: str) -> TypeScores:
+    matching = Matching(truth, detections, iou_type)
+    return scores_of_type(matching, match_table(matching))
 
 
 def same(value, reference):
@@ -20,7 +27,7 @@ def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
         truth, detections = random_dataset(seed, images=8)
         detections = only(detections, iou_type)
         density = density_of_images(truth)
-        scores = scores_of_type(Matching(truth, detections, iou_type)).per_density
+        scores = scores_of(truth, detections, iou_type).per_density
         for name, stratum in scores.items():
             images = {i for i, own in density.items() if own == name}
             assert stratum.images == len(images)
@@ -41,7 +48,7 @@ def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
 def test_size_bins_are_cocos_and_count_their_instances():
     truth, detections = random_dataset(4, images=6)
     detections = only(detections, 'segm')
-    sizes = scores_of_type(Matching(truth, detections, 'segm')).per_size['coco']
+    sizes = scores_of(truth, detections, 'segm').per_size['coco']
     reference = twelve_numbers(truth, detections, 'segm')
     assert same(sizes['s'].mAP, reference[3])
     assert same(sizes['m'].mAP, reference[4])
@@ -59,13 +66,13 @@ def test_relative_bins_of_a_large_photo_are_those_of_the_photo_made_small():
     """Every length times 4: COCO's bins change, the relative ones do not."""
     truth, detections = random_dataset(7, images=5)
     detections = only(detections, 'bbox')
-    before = scores_of_type(Matching(truth, detections, 'bbox')).per_size
+    before = scores_of(truth, detections, 'bbox').per_size
     for image in truth['images']:
         image['height'], image['width'] = 4 * image['height'], 4 * image['width']
     for shape in truth['annotations'] + detections:
         shape['bbox'] = [4 * side for side in shape['bbox']]
     for annotation in truth['annotations']:
         annotation['area'] *= 16
-    after = scores_of_type(Matching(truth, detections, 'bbox')).per_size
+    after = scores_of(truth, detections, 'bbox').per_size
     assert after['relative'] == before['relative']
     assert after['coco'] != before['coco']

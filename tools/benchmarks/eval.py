@@ -72,13 +72,14 @@ def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: 
     from armbench_mmdet.evaluation.strata import scores_of_type, segmentation_errors
 
     matching = Matching(truth, results, iou_type, is_across=iou_type == 'segm')
-    scores_of_type(matching)
+    table = match_table(matching)
+    scores_of_type(matching, table)
     if iou_type == 'segm':
         segmentation_errors(matching)
         operations(matching)
         pick_scores(matching, 'object')
         error_anatomy(matching)
-    return match_table(matching)
+    return table
 
 
 def _intervals(table: Any) -> Any:
