@@ -1,4 +1,4 @@
-"""Where torchvision's Mask R-CNN computes otherwise than mmdet's: anchors, matching, proposals, small boxes, masks."""
+"""Parts of torchvision's Mask R-CNN that compute otherwise than mmdet's: anchors, matching, proposals, boxes, masks."""
 
 from typing import Any
 

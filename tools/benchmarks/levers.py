@@ -7,9 +7,11 @@ a thousandth, as they must but for mixed precision. Mixed precision is left out 
 
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,49 +55,21 @@ def _measure(config: str, height: int, width: int, setting: dict[str, Any]) -> d
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _run(config: str, height: int, width: int, setting: dict[str, Any], steps: int = 3) -> dict[str, Any]:
-    """Time training steps and predictions after two that warm up, in this process."""
-    import resource
-    import time
-
-    import numpy as np
+def _run(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[str, Any]:
+    """Time training steps and predictions of one setting, in this process."""
     import torch
-    from mmdet.registry import MODELS
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-    from mmengine.structures import InstanceData
 
-    import armbench_mmdet  # noqa: F401 - before the stock stack is imported
-    from armbench_mmdet.engine.levers import has_bfloat16, use_levers
+    from armbench_mmdet.engine.levers import has_bfloat16
 
-    init_default_scope('mmdet')
-    cuda = torch.cuda.is_available()
-    device, dtype = ('cuda', torch.float16) if cuda else ('cpu', torch.bfloat16)
-    loaded = Config.fromfile(config)
-    loaded.model.backbone.update(init_cfg=None, **{key: True for key in ('with_cp',) if setting.get(key)})
-    torch.manual_seed(0)
-    model = MODELS.build(loaded.model).to(device)
-    use_levers(model, {key: setting[key] for key in ('channels_last', 'compile') if key in setting})
-    if setting.get('frozen'):
-        model.backbone.requires_grad_(False)
+    device, dtype = ('cuda', torch.float16) if torch.cuda.is_available() else ('cpu', torch.bfloat16)
+    mixed = torch.autocast(device, dtype, enabled=bool(setting.get('amp')))
+    model = _model(config, setting).to(device)
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1e-4)
-    rng = np.random.default_rng(0)
-    corners = rng.integers(0, (width - 100, height - 100), (10, 2))
-    boxes = np.concatenate([corners, corners + rng.integers(30, 100, (10, 2))], 1)
-    masks = np.zeros((10, height, width), np.uint8)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-        mask[y1:y2, x1:x2] = 1
-    shape = (height, width)
-    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'batch_input_shape', 'pad_shape'), shape)
-    sample = DetDataSample(metainfo={**shapes, 'scale_factor': (1.0, 1.0), 'img_id': 0})
-    truth = {'bboxes': torch.tensor(boxes, dtype=torch.float32), 'labels': torch.arange(10) % 2}
-    sample.gt_instances = InstanceData(**truth, masks=BitmapMasks(masks, *shape)).to(device)
-    image = torch.randn(1, 3, *shape, device=device)
+    sample = _sample(height, width).to(device)
+    image = torch.randn(1, 3, height, width, device=device)
 
     def train() -> float:
-        with torch.autocast(device, dtype, enabled=bool(setting.get('amp'))):
+        with mixed:
             loss, _ = model.parse_losses(model.loss(image, [sample]))
         optimizer.zero_grad()
         loss.backward()
@@ -103,31 +77,79 @@ def _run(config: str, height: int, width: int, setting: dict[str, Any], steps: i
         return float(loss.detach())
 
     def predict() -> None:
-        with torch.inference_mode(), torch.autocast(device, dtype, enabled=bool(setting.get('amp'))):
+        with torch.inference_mode(), mixed:
             model.predict(image, [sample.clone()])
-
-    def timed(step: Any) -> float:
-        seconds = []
-        for _ in range(steps + 2):
-            begin = time.perf_counter()
-            step()
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begin)
-        return float(min(seconds[2:]))
 
     model.train()
     torch.manual_seed(1)
     loss = train()
-    train_s = timed(train)
-    peak_mb = torch.cuda.max_memory_allocated() / 2**20 if cuda else _peak_mb(resource)
+    figures = {'train step': _fastest_s(train), 'peak memory': _peak_mb()}
     model.eval()
-    predict_s = timed(predict)
-    figures = {'train step': train_s, 'predict': predict_s, 'peak memory': peak_mb}
-    return {**figures, 'loss': loss, 'has_amp': cuda or has_bfloat16()}
+    return {**figures, 'predict': _fastest_s(predict), 'loss': loss, 'has_amp': device == 'cuda' or has_bfloat16()}
 
 
-def _peak_mb(resource: Any) -> float:
+def _model(config: str, setting: dict[str, Any]) -> Any:
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    import armbench_mmdet  # noqa: F401 - before the stock stack is imported
+    from armbench_mmdet.engine.levers import use_levers
+
+    init_default_scope('mmdet')
+    loaded = Config.fromfile(config)
+    loaded.model.backbone.init_cfg = None
+    if setting.get('with_cp'):
+        loaded.model.backbone.with_cp = True
+    torch.manual_seed(0)
+    model = MODELS.build(loaded.model)
+    use_levers(model, {key: setting[key] for key in ('channels_last', 'compile') if key in setting})
+    if setting.get('frozen'):
+        model.backbone.requires_grad_(False)
+    return model
+
+
+def _sample(height: int, width: int) -> Any:
+    """Ten boxes full of object."""
+    import numpy as np
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, (width - 100, height - 100), (10, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(30, 100, (10, 2))], 1)
+    masks = np.zeros((10, height, width), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        mask[y1:y2, x1:x2] = 1
+    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'batch_input_shape', 'pad_shape'), (height, width))
+    sample = DetDataSample(metainfo={**shapes, 'scale_factor': (1.0, 1.0), 'img_id': 0})
+    truth = {'bboxes': torch.tensor(boxes, dtype=torch.float32), 'labels': torch.arange(10) % 2}
+    sample.gt_instances = InstanceData(**truth, masks=BitmapMasks(masks, height, width))
+    return sample
+
+
+def _fastest_s(step: Callable[[], Any]) -> float:
+    """The fastest of three calls, after two that warm up."""
+    import torch
+
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds[2:])
+
+
+def _peak_mb() -> float:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
