@@ -1,0 +1,176 @@
+"""Whole models against those of torchvision and Hugging Face, with the same weights, in one process and in turn.
+
+Mask R-CNN predicts from pixels to masks at the image's size; Mask2Former's forward pass ends with the logits of its
+last layer, and post-processing has a benchmark of its own. A training step is forward, backward and optimizer step of
+one image with ten instances. ``equal`` compares predictions; both sides draw their training samples at random.
+"""
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from armbench_mmdet.configs import load_config
+from armbench_mmdet.convert.weights import Family, family_of
+
+ROUNDS = 3
+INSTANCES = 10
+Step = Callable[[], Any]
+
+
+def rows(small: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield rows of seconds, each side's fastest of some rounds after one that warms up."""
+    cases = {
+        'torchvision': ('Mask R-CNN R50 {}, predict', _mask_rcnn, (128, 160) if small else (800, 1088)),
+        'transformers': ('Mask2Former Swin-B {}, forward', _mask2former, (128, 128) if small else (512, 512)),
+    }
+    for peer, (case, build, size) in cases.items():
+        if importlib.util.find_spec(peer) is None:
+            print(
+                f'models: {peer} is not installed, so there is nothing to compare with (`make test-peers` installs it)'
+            )
+            continue
+        name, (predictions, steps, agree) = case.format('×'.join(map(str, size))), build(*size)
+        with torch.no_grad():
+            equal = agree(*(predict() for predict in predictions))
+            yield _row(f'{name} ({peer})', predictions, equal, small)
+        yield _row(f'{name.rpartition(",")[0]}, training step ({peer})', steps, None, small)
+
+
+def _row(case: str, sides: tuple[Step, Step], equal: bool | None, small: bool) -> dict[str, Any]:
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(2 if small else 1 + ROUNDS):
+        for side, seconds in zip(sides, times, strict=True):
+            start = time.perf_counter()
+            side()
+            seconds.append(time.perf_counter() - start)
+    ours, peer = (min(seconds[1:]) for seconds in times)
+    return {
+        'name': 'models',
+        'case': case,
+        'ours': ours,
+        'peer': peer,
+        'unit': 's',
+        'ratio': peer / ours,
+        'equal': equal,
+    }
+
+
+def _ours(family: Family) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Our model with random weights, and the weights as the peer has them."""
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    config = load_config(family.config).model
+    config.backbone.init_cfg = None
+    config.data_preprocessor.batch_augments = None
+    model = MODELS.build(config)
+    return model.eval(), family.from_ours(model.state_dict())
+
+
+def _instances(height: int, width: int) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Boxes ``(N, 4)``, labels and masks ``(N, H, W) uint8`` of rectangles."""
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, (width // 2, height // 2), (INSTANCES, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(20, (width // 2, height // 2), (INSTANCES, 2))], 1)
+    masks = np.zeros((INSTANCES, height, width), np.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = 1
+    return torch.tensor(boxes, dtype=torch.float32), torch.arange(INSTANCES) % 2, masks
+
+
+def _sample(height: int, width: int) -> DetDataSample:
+    boxes, labels, masks = _instances(height, width)
+    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), (height, width))
+    sample = DetDataSample(metainfo={**shapes, 'scale_factor': (1.0, 1.0), 'img_id': 0})
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=labels, masks=BitmapMasks(masks, height, width))
+    return sample
+
+
+def _trained(model: nn.Module, loss_of: Callable[[], Tensor]) -> Step:
+    """A training step of the model, which predicts again after it."""
+    optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=1e-6)
+
+    def step() -> None:
+        model.train()
+        optimizer.zero_grad()
+        loss_of().backward()
+        optimizer.step()
+        model.eval()
+
+    return step
+
+
+def _mask_rcnn(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step, Step], Callable[..., bool]]:
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+    from torchvision.models.resnet import resnet50
+    from torchvision.ops import FrozenBatchNorm2d
+
+    mine, weights = _ours(family_of('torchvision'))
+    # As a model that starts from COCO's weights, which is not downloaded for it: three stages trained, norms frozen.
+    backbone = _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 3)
+    for module in backbone.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.eps = 0.0
+    peer = MaskRCNN(backbone, num_classes=3, min_size=min(height, width), max_size=max(height, width))
+    peer.load_state_dict(weights)
+    peer.eval()
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+    normal = peer.transform([image])[0].tensors
+    boxes, labels, masks = _instances(height, width)
+    target = {'boxes': boxes, 'labels': labels + 1, 'masks': torch.from_numpy(masks)}
+
+    def agree(ours: Any, theirs: Any) -> bool:
+        found, expected = ours[0].pred_instances.scores, theirs[0]['scores']
+        return len(found) == len(expected) > 0 and torch.allclose(found, expected, rtol=0, atol=1e-4)
+
+    return (
+        (lambda: mine.predict(normal, [_sample(height, width)]), lambda: peer([image])),
+        (
+            _trained(mine, lambda: mine.parse_losses(mine.loss(normal, [_sample(height, width)]))[0]),
+            _trained(peer, lambda: sum(peer([image], [target]).values())),
+        ),
+        agree,
+    )
+
+
+def _mask2former(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step, Step], Callable[..., bool]]:
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+    mine, weights = _ours(family_of('hf-mask2former'))
+    stages = [f'stage{number}' for number in range(1, 5)]
+    swin = SwinConfig(
+        embed_dim=128,
+        depths=[2, 2, 18, 2],
+        num_heads=[4, 8, 16, 32],
+        window_size=12,
+        drop_path_rate=0.3,
+        out_features=stages,
+    )
+    config = Mask2FormerConfig(backbone_config=swin, num_labels=2)
+    peer = Mask2FormerForUniversalSegmentation.from_pretrained(None, config=config, state_dict=weights).eval()
+    image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    _, labels, masks = _instances(height, width)
+    truth = {'mask_labels': [torch.from_numpy(masks).float()], 'class_labels': [labels]}
+
+    def agree(ours: Any, theirs: Any) -> bool:
+        pairs = ((ours[0][-1], theirs.class_queries_logits), (ours[1][-1], theirs.masks_queries_logits))
+        return all(bool((one - other).abs().mean() < 1e-4 * (other.max() - other.min())) for one, other in pairs)
+
+    return (
+        (lambda: mine(image, [_sample(height, width)], mode='tensor'), lambda: peer(image)),
+        (
+            _trained(mine, lambda: mine.parse_losses(mine.loss(image, [_sample(height, width)]))[0]),
+            _trained(peer, lambda: peer(image, **truth).loss),
+        ),
+        agree,
+    )
