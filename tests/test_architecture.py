@@ -29,3 +29,9 @@ def test_an_arrow_that_a_longer_way_implies_is_left_out() -> None:
 def test_no_module_imports_from_the_tools() -> None:
     for path in (REPO / 'armbench_mmdet').rglob('*.py'):
         assert 'from tools' not in path.read_text(), path
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Two of one name stop pytest, though only where both are collected."""
+    names = [path.name for path in (REPO / 'tests').rglob('test_*.py')]
+    assert len(names) == len(set(names))
