@@ -64,7 +64,7 @@ def tell(runner: Runner, ending: Ending) -> None:
 
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 _DEAD_WORKER = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.+)')
-_OUR_ERROR = re.compile(r'^armbench_mmdet\.errors\.\w+: ', re.MULTILINE)
+_OUR_ERROR = re.compile(r'^armbench_(?:mmdet|runtime)\.errors\.\w+: ', re.MULTILINE)
 _LOST_PROCESS = 'gloo/transport'
 _LATE_S = 0.5
 _WORKER_REMEDY = (

@@ -41,7 +41,7 @@ def test_the_cache_folder_of_the_data_set_is_everyones(minibench_root, tmp_path,
         cache_dir=tmp_path / 'mine',
         test_mode=True,
         pipeline=[
-            {'type': 'mmdet.LoadImageFromFile'},
+            {'type': 'LoadImageFromFile'},
             {'type': 'mmdet.PackDetInputs', 'meta_keys': ('img_id', 'ori_shape')},
         ],
     )
