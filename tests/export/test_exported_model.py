@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from varied_weights import SIZE, Exported
 
 from armbench_mmdet.inference.results import infer
@@ -24,9 +23,10 @@ def detector(mask_rcnn: Exported) -> Detector:
 
 @pytest.fixture(scope='module')
 def image(minibench_root: Path) -> Path:
-    """An image of the size that the file takes."""
-    files = (minibench_root / 'mix-object-tote/images').glob('*.jpg')
-    return next(file for file in files if Image.open(file).size == SIZE[::-1])
+    """A test image of the size that the file takes."""
+    subset = minibench_root / 'mix-object-tote'
+    listed = json.loads((subset / 'test.json').read_text())['images']
+    return next(subset / 'images' / one['file_name'] for one in listed if (one['height'], one['width']) == SIZE)
 
 
 def test_the_file_says_what_it_is(detector: Detector, mask_rcnn: Exported) -> None:
