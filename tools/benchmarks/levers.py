@@ -6,16 +6,14 @@ a thousandth, as they must but for mixed precision. Mixed precision is left out 
 """
 
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.train import run_python
+
 MODELS = {
     'Mask R-CNN R50, 800×1088': ('configs/_base_/models/mask-rcnn_r50_fpn.py', 800, 1088),
     'Mask2Former Swin-B, 512×512': ('configs/_base_/models/mask2former_swin-b-p4-w12-384.py', 512, 512),
@@ -34,11 +32,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def rows(small: bool = False) -> Iterator[dict[str, Any]]:
     """Yield a row of each figure of each setting, beside the same figure of the plain model."""
     for case, (config, height, width) in (SMALL if small else MODELS).items():
-        plain = _measure(config, height, width, {})
+        plain = run_python(sys.executable, __file__, json.dumps([config, height, width, {}]))
         for name, setting in SETTINGS.items():
             if setting.get('amp') and not plain['has_amp']:
                 continue
-            found = _measure(config, height, width, setting)
+            found = run_python(sys.executable, __file__, json.dumps([config, height, width, setting]))
             is_equal = abs(found['loss'] - plain['loss']) < 1e-3 * plain['loss']
             for figure, unit in (('train step', 's'), ('predict', 's'), ('peak memory', 'MB')):
                 ours, peer = found[figure], plain[figure]
@@ -46,18 +44,10 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
                 yield {**about, 'unit': unit, 'ratio': peer / ours, 'equal': is_equal}
 
 
-def _measure(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, __file__, json.dumps([config, height, width, setting])]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f'{setting} failed:\n{done.stderr[-2000:]}')
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def _run(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[str, Any]:
     """Time training steps and predictions of one setting, in this process."""
     import torch
+    from benchmarks._sample import sample
 
     from armbench_mmdet.engine.levers import has_bfloat16
 
@@ -65,12 +55,12 @@ def _run(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[
     mixed = torch.autocast(device, dtype, enabled=bool(setting.get('amp')))
     model = _model(config, setting).to(device)
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1e-4)
-    sample = _sample(height, width).to(device)
+    truth = sample(height, width).to(device)
     image = torch.randn(1, 3, height, width, device=device)
 
     def train() -> float:
         with mixed:
-            loss, _ = model.parse_losses(model.loss(image, [sample]))
+            loss, _ = model.parse_losses(model.loss(image, [truth]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -78,7 +68,7 @@ def _run(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[
 
     def predict() -> None:
         with torch.inference_mode(), mixed:
-            model.predict(image, [sample.clone()])
+            model.predict(image, [truth.clone()])
 
     model.train()
     torch.manual_seed(1)
@@ -94,7 +84,6 @@ def _model(config: str, setting: dict[str, Any]) -> Any:
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    import armbench_mmdet  # noqa: F401 - before the stock stack is imported
     from armbench_mmdet.engine.levers import use_levers
 
     init_default_scope('mmdet')
@@ -108,27 +97,6 @@ def _model(config: str, setting: dict[str, Any]) -> Any:
     if setting.get('frozen'):
         model.backbone.requires_grad_(False)
     return model
-
-
-def _sample(height: int, width: int) -> Any:
-    """Ten boxes full of object."""
-    import numpy as np
-    import torch
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
-
-    rng = np.random.default_rng(0)
-    corners = rng.integers(0, (width - 100, height - 100), (10, 2))
-    boxes = np.concatenate([corners, corners + rng.integers(30, 100, (10, 2))], 1)
-    masks = np.zeros((10, height, width), np.uint8)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-        mask[y1:y2, x1:x2] = 1
-    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'batch_input_shape', 'pad_shape'), (height, width))
-    sample = DetDataSample(metainfo={**shapes, 'scale_factor': (1.0, 1.0), 'img_id': 0})
-    truth = {'bboxes': torch.tensor(boxes, dtype=torch.float32), 'labels': torch.arange(10) % 2}
-    sample.gt_instances = InstanceData(**truth, masks=BitmapMasks(masks, height, width))
-    return sample
 
 
 def _fastest_s(step: Callable[[], Any]) -> float:
@@ -154,4 +122,6 @@ def _peak_mb() -> float:
 
 
 if __name__ == '__main__':
+    import armbench_mmdet  # noqa: F401 - before the stock stack is imported
+
     print(json.dumps(_run(*json.loads(sys.argv[1]))))

@@ -10,20 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
+from benchmarks._sample import instances, sample
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.convert.weights import Family, family_of
 
 ROUNDS = 3
-INSTANCES = 10
 Step = Callable[[], Any]
 
 
@@ -76,25 +72,6 @@ def _ours(family: Family) -> tuple[nn.Module, dict[str, Tensor]]:
     return model.eval(), family.from_ours(model.state_dict())
 
 
-def _instances(height: int, width: int) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Boxes ``(N, 4)``, labels and masks ``(N, H, W) uint8`` of rectangles."""
-    rng = np.random.default_rng(0)
-    corners = rng.integers(0, (width // 2, height // 2), (INSTANCES, 2))
-    boxes = np.concatenate([corners, corners + rng.integers(20, (width // 2, height // 2), (INSTANCES, 2))], 1)
-    masks = np.zeros((INSTANCES, height, width), np.uint8)
-    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
-        mask[top:bottom, left:right] = 1
-    return torch.tensor(boxes, dtype=torch.float32), torch.arange(INSTANCES) % 2, masks
-
-
-def _sample(height: int, width: int) -> DetDataSample:
-    boxes, labels, masks = _instances(height, width)
-    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), (height, width))
-    sample = DetDataSample(metainfo={**shapes, 'scale_factor': (1.0, 1.0), 'img_id': 0})
-    sample.gt_instances = InstanceData(bboxes=boxes, labels=labels, masks=BitmapMasks(masks, height, width))
-    return sample
-
-
 def _trained(model: nn.Module, loss_of: Callable[[], Tensor]) -> Step:
     """A training step of the model, which predicts again after it."""
     optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=1e-6)
@@ -126,7 +103,7 @@ def _mask_rcnn(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step, 
     peer.eval()
     image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
     normal = peer.transform([image])[0].tensors
-    boxes, labels, masks = _instances(height, width)
+    boxes, labels, masks = instances(height, width)
     target = {'boxes': boxes, 'labels': labels + 1, 'masks': torch.from_numpy(masks)}
 
     def agree(ours: Any, theirs: Any) -> bool:
@@ -134,9 +111,9 @@ def _mask_rcnn(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step, 
         return len(found) == len(expected) > 0 and torch.allclose(found, expected, rtol=0, atol=1e-4)
 
     return (
-        (lambda: mine.predict(normal, [_sample(height, width)]), lambda: peer([image])),
+        (lambda: mine.predict(normal, [sample(height, width)]), lambda: peer([image])),
         (
-            _trained(mine, lambda: mine.parse_losses(mine.loss(normal, [_sample(height, width)]))[0]),
+            _trained(mine, lambda: mine.parse_losses(mine.loss(normal, [sample(height, width)]))[0]),
             _trained(peer, lambda: sum(peer([image], [target]).values())),
         ),
         agree,
@@ -159,7 +136,7 @@ def _mask2former(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step
     config = Mask2FormerConfig(backbone_config=swin, num_labels=2)
     peer = Mask2FormerForUniversalSegmentation.from_pretrained(None, config=config, state_dict=weights).eval()
     image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
-    _, labels, masks = _instances(height, width)
+    _, labels, masks = instances(height, width)
     truth = {'mask_labels': [torch.from_numpy(masks).float()], 'class_labels': [labels]}
 
     def agree(ours: Any, theirs: Any) -> bool:
@@ -167,9 +144,9 @@ def _mask2former(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step
         return all(bool((one - other).abs().mean() < 1e-4 * (other.max() - other.min())) for one, other in pairs)
 
     return (
-        (lambda: mine(image, [_sample(height, width)], mode='tensor'), lambda: peer(image)),
+        (lambda: mine(image, [sample(height, width)], mode='tensor'), lambda: peer(image)),
         (
-            _trained(mine, lambda: mine.parse_losses(mine.loss(image, [_sample(height, width)]))[0]),
+            _trained(mine, lambda: mine.parse_losses(mine.loss(image, [sample(height, width)]))[0]),
             _trained(peer, lambda: peer(image, **truth).loss),
         ),
         agree,
