@@ -9,13 +9,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals, group_intervals
 from armbench_mmdet.evaluation.matches import MatchTable
 from armbench_mmdet.evaluation.result import MEAN, MISSING, shown
 from armbench_mmdet.report.collect import Comparison, Entry, shortened
 from armbench_mmdet.report.plots import Plot, colour, plot_layout
-from armbench_mmdet.report.tables import OBJECT, Table, cells
+from armbench_mmdet.report.tables import OBJECT, Table
 
 _OFFSET = 0.16
 
@@ -44,14 +46,13 @@ def contenders(comparison: Comparison) -> list[Contender]:
         if entry.is_comparable and 'segm' in entry.evaluation.tables:
             groups.setdefault(entry.run.recipe, []).append(entry)
     names = [
-        group[0].run.name if len(group) == 1 else Path(group[0].run.config_path or group[0].run.name).stem
-        for group in groups.values()
+        Path(group[0].run.config_path or '').stem if len(group) > 1 else group[0].run.name for group in groups.values()
     ]
-    short = shortened(names) if len(set(names)) == len(names) else [group[0].run.name for group in groups.values()]
-    return [
-        Contender(name if len(group) == 1 else f'{name} ({len(group)} seeds)', tuple(group))
-        for name, group in zip(short, groups.values(), strict=True)
-    ]
+    if len(set(names)) < len(names):
+        names = [group[0].run.name for group in groups.values()]
+    seeds = [f' ({len(group)} seeds)' if len(group) > 1 else '' for group in groups.values()]
+    every = zip(shortened(names), seeds, groups.values(), strict=True)
+    return [Contender(name + of, tuple(group)) for name, of, group in every]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,33 +80,31 @@ def _answer(comparison: Comparison) -> Answer | None:
     every = [(one, one.intervals()) for one in contenders(comparison)]
     name = OBJECT if any(OBJECT in intervals for _, intervals in every) else MEAN
     found = [(one, intervals[name]) for one, intervals in every if name in intervals]
-    scored = sorted(
-        ((one, estimate) for one, estimate in found if estimate.value is not None),
-        key=lambda pair: -(pair[1].value or 0),
-    )
+    known = [pair for pair in found if pair[1].value is not None]
+    scored = sorted(known, key=lambda pair: -(pair[1].value or 0))
     if not scored:
         return None
     best, estimate = scored[0]
     about = f'{name} masks, AP {shown(estimate.value)}'
+    winner = None
     if len(scored) == 1:
-        return Answer(comparison.title, scored, None, f'{best.name}: {about} ({_ends(estimate)}).')
-    other, theirs = scored[1]
-    try:
-        gap = difference_intervals(best.tables, other.tables)[name]
-    except InputError as error:
-        return Answer(comparison.title, scored, None, f'{best.name} and {other.name} cannot be compared: {error}.')
-    by = f'{about} against {shown(theirs.value)}: {gap.value or 0:+.3f} ({_ends(gap)})'
-    if gap.low is not None and gap.low > 0:
+        sentence = f'{best.name}: {about} ({_ends(estimate)}).'
+    else:
+        other, theirs = scored[1]
+        try:
+            gap = difference_intervals(best.tables, other.tables)[name]
+        except InputError as error:
+            return Answer(comparison.title, scored, None, f'{best.name} and {other.name} cannot be compared: {error}.')
+        by = f'{about} against {shown(theirs.value)}: {gap.value or 0:+.3f} ({_ends(gap)})'
+        winner = best.name if (gap.low or 0) > 0 else None
         of = f', the best of {len(scored)},' if len(scored) > 2 else ''
-        return Answer(comparison.title, scored, best.name, f'{best.name}{of} is better than {other.name} at {by}.')
-    sentence = f'{best.name} and {other.name} cannot be told apart by {by}.'
-    return Answer(comparison.title, scored, None, sentence)
+        sure, unsure = f'{of} is better than {other.name} at', f' and {other.name} cannot be told apart by'
+        sentence = f'{best.name}{sure if winner else unsure} {by}.'
+    return Answer(comparison.title, scored, winner, sentence)
 
 
 def _ends(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return 'no interval'
-    return f'95 % interval {estimate.low:.3f}…{estimate.high:.3f}'
+    return f'95 % interval {shown(estimate.low)}…{shown(estimate.high)}'
 
 
 def headline(found: Sequence[Answer]) -> str:
@@ -122,23 +121,22 @@ def answer_plot(found: Sequence[Answer]) -> Plot | None:
     names = list(dict.fromkeys(one.name for answer in found for one, _ in answer.scored))
     traces: list[dict[str, Any]] = []
     for number, name in enumerate(names):
+        shift = (number - (len(names) - 1) / 2) * _OFFSET
         points = [
-            (estimate, row + (number - (len(names) - 1) / 2) * _OFFSET)
+            (estimate.value or 0, estimate.low or 0, estimate.high or 0, row + shift)
             for row, answer in enumerate(found)
             for one, estimate in answer.scored
             if one.name == name
         ]
-        values = [estimate.value or 0.0 for estimate, _ in points]
-        above = [(estimate.high or value) - value for (estimate, _), value in zip(points, values, strict=True)]
-        below = [value - (estimate.low or value) for (estimate, _), value in zip(points, values, strict=True)]
-        error = {'type': 'data', 'symmetric': False, 'array': above, 'arrayminus': below, 'thickness': 2, 'width': 0}
+        values, low, high, rows = zip(*points, strict=True)
+        ends = {'array': np.subtract(high, values).tolist(), 'arrayminus': np.subtract(values, low).tolist()}
+        error = {'type': 'data', 'symmetric': False, **ends, 'thickness': 2, 'width': 0}
         marker = {'color': colour(number), 'size': 11}
         trace = {'type': 'scatter', 'mode': 'markers', 'name': name, 'marker': marker, 'error_x': error}
-        traces.append({**trace, 'x': values, 'y': [place for _, place in points]})
+        traces.append({**trace, 'x': values, 'y': rows})
     layout = plot_layout(f'{OBJECT} mask AP, with 95 % interval', '', height_px=150 + 70 * len(found))
     titles = [answer.title.replace('-transfer-set', '').replace(', ', '<br>') for answer in found]
-    rows = [*range(len(found))]
-    layout['yaxis'] |= {'tickvals': rows, 'ticktext': titles, 'range': [len(found) - 0.5, -0.5], 'zeroline': False}
+    layout['yaxis'] |= {'tickvals': [*range(len(found))], 'ticktext': titles, 'range': [len(found) - 0.5, -0.5]}
     return Plot('Which run finds objects better', traces, layout) if traces else None
 
 
@@ -146,23 +144,14 @@ def seeds_table(comparison: Comparison) -> Table | None:
     """Mean and standard deviation over seeds; None where no two runs differ by their seed alone."""
     rows = []
     for one in contenders(comparison):
-        if len(one.entries) < 2:
-            continue
-        for name, estimate in one.intervals().items():
-            scores = [entry.result.scores['segm'].by_class.get(name) for entry in one.entries]
-            columns = [[getattr(own, key) for own in scores if own is not None] for key in ('mAP', 'mAP_50', 'mAP_75')]
-            rows.append(cells(name, one.name, *map(_spread, columns), _ends(estimate).removeprefix('95 % interval ')))
-    return (
-        Table(
-            f'{comparison.title}: masks, mean ± standard deviation over seeds',
-            ['class', 'runs', 'mAP', 'mAP_50', 'mAP_75', '95 % interval of the mAP'],
-            rows,
-            2,
-            ['The interval is of the mean: images are drawn anew, and runs too.'],
-        )
-        if rows
-        else None
-    )
+        for name, estimate in one.intervals().items() if len(one.entries) > 1 else ():
+            scores = [entry.result.scores['segm'].by_class[name] for entry in one.entries]
+            spread = [_spread([getattr(own, key) for own in scores]) for key in ('mAP', 'mAP_50', 'mAP_75')]
+            rows.append([name, one.name, *spread, f'{shown(estimate.low)}…{shown(estimate.high)}'])
+    header = ['class', 'runs', 'mAP', 'mAP_50', 'mAP_75', '95 % interval of the mAP']
+    notes = ['The interval is of the mean: images are drawn anew, and runs too.']
+    caption = f'{comparison.title}: masks, mean ± standard deviation over seeds'
+    return Table(caption, header, rows, 2, notes) if rows else None
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -3,42 +3,37 @@
 import dataclasses
 import json
 import math
+import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 
 from armbench_mmdet import run_folder
 from armbench_mmdet.configs import datasets, dumped_config, training_subsets
 from armbench_mmdet.datasets.armbench import is_procedural
-from armbench_mmdet.datasets.release import CLASSES, SUBSETS
+from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.engine.checkpoints import checkpoint_digests
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import MatchTable, precision_at_recall
+from armbench_mmdet.evaluation.matches import MatchTable
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
 from armbench_mmdet.evaluation.result import FLAGS, MISSING, PREDICTIONS, Result, TypeScores, matches_path, read_result
 
-Row = dict[str, Any]
 AGAIN = 'evaluate again with tools/test.py'
 
-
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """One curve: values over rising training iterations, None where the run logged NaN or infinity."""
-
-    steps: list[float]
-    values: list[float | None]
+Row = dict[str, Any]
+Curve = tuple[list[float], list[float | None]]
+"""Rising training iterations, and the values there, None where the run logged NaN or infinity."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
     """What a run logged, by step; every row has its ``step`` in training iterations."""
 
-    train: list[Row] = dataclasses.field(default_factory=list)
-    validation: list[Row] = dataclasses.field(default_factory=list)
+    train: list[Row]
+    validation: list[Row]
 
     @property
     def last_step(self) -> int | None:
@@ -51,61 +46,43 @@ class Log:
         names = {key.removeprefix(run_folder.VALIDATION_LOSS_PREFIX) for key in keys}
         return sorted(names, key=lambda name: (name != 'loss', '.' in name, name))
 
-    def curve(self, key: str) -> Series:
+    def curve(self, key: str) -> Curve:
         """A value of the training rows, or by its prefix one of the validation rows."""
         rows = self.validation if key.startswith(run_folder.VALIDATION_PREFIXES) else self.train
-        found = [(row['step'], row[key]) for row in rows if isinstance(row.get(key), int | float)]
-        values = [float(value) if math.isfinite(value) else None for _, value in found]
-        return Series([step for step, _ in found], values)
+        found = [row for row in rows if isinstance(row.get(key), int | float)]
+        return [row['step'] for row in found], [row[key] if math.isfinite(row[key]) else None for row in found]
 
 
 def read_log(work_dir: Path) -> tuple[Log, list[str]]:
-    """Read the logs of every attempt; where two logged the same steps, the later one counts.
+    """Read the logs of every attempt; with the log comes what is wrong with it, a line each.
 
     An attempt counts from its first step on: what an earlier one logged there or after was undone by resuming from a
     checkpoint before it, or by starting afresh. Schedules by epoch log validation by epoch; it is placed at the last
-    training iteration logged in that epoch. With the log comes what is wrong with it, a line each.
+    training iteration logged in that epoch.
     """
-    log: tuple[dict[int, Row], dict[int, Row]] = ({}, {})  # training and validation, by step
+    train: dict[int, Row] = {}
+    validation: dict[int, Row] = {}
     epochs: dict[int, int] = {}
     problems: list[str] = []
     for path in sorted(work_dir.glob(run_folder.SCALARS)):
-        fresh: tuple[dict[int, Row], dict[int, Row]] = ({}, {})
-        for row in _rows(path, problems):
-            step: int = row['step']
+        is_new = True
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                step = row['step']
+            except (ValueError, TypeError, KeyError):
+                problems.append(f'log lines must be JSON with a step, got {line[:40]!r} in line {number} (in {path})')
+                continue
+            if is_new:
+                train, validation = ({k: row for k, row in rows.items() if k < step} for rows in (train, validation))
+                is_new = False
             if any(key.startswith(run_folder.VALIDATION_PREFIXES) for key in row):
                 step = epochs.get(step, step)
-                fresh[1][step] = {**fresh[1].get(step, {}), **row, 'step': step}
+                validation[step] = {**row, 'step': step}
             elif 'loss' in row:
                 epochs |= {row['epoch']: step} if 'epoch' in row else {}
-                fresh[0][step] = {**fresh[0].get(step, {}), **row}
-        start = min(fresh[0] or fresh[1], default=math.inf)
-        for rows, new in zip(log, fresh, strict=True):
-            for step in [step for step in rows if step >= start]:
-                del rows[step]
-            rows |= new
-    train, validation = ([rows[step] for step in sorted(rows)] for rows in log)
-    return Log(train, validation), problems
-
-
-def _rows(path: Path, problems: list[str]) -> Iterator[Row]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        problems.append(f'log must be readable, got {error.strerror!r} (in {path})')
-        return
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or not isinstance(row.get('step'), int):
-            where = 'it is cut short there' if number == len(lines) else f'{len(lines) - number} lines follow'
-            problems.append(
-                f'log lines must be JSON with a step, got {line[:40]!r} in line {number}, {where} (in {path})'
-            )
-            continue
-        yield row
+                train[step] = row
+    return Log(*([rows[step] for step in sorted(rows)] for rows in (train, validation))), problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +104,6 @@ class Evaluation:
     def fingerprint(self) -> str | None:
         """The digest of the annotation file."""
         return self.result.identity.data_fingerprint
-
-    @property
-    def checkpoint(self) -> str:
-        """The name of the checkpoint file."""
-        return Path(self.result.identity.checkpoint or MISSING).name
 
 
 def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[tuple[Evaluation, ...], list[str]]:
@@ -161,8 +133,6 @@ def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) 
     result = read_result(path)
     identity = result.identity
     subset, split = str(identity.subset), str(identity.split)
-    if path.stem != f'{subset}_{split}':
-        raise InputError(f'result file must be named after its subset and split, got {subset} {split} (in {path})')
     measured_on = identity.extra.get('ann_file')
     if measured_on and Path(measured_on).parts[-2:] != (subset, f'{split}{Path(measured_on).suffix}'):
         raise InputError(f'result must be named after what it was measured on, {measured_on}, got {path.name}; {AGAIN}')
@@ -173,12 +143,10 @@ def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) 
             f"result must be of one of the run's checkpoints to be credited to it, got {identity.checkpoint}, "
             f'sha256 {digest[:12]}…, which the folder does not have (in {path}); {AGAIN}'
         )
-    if not result.classes or not set(result.classes) <= set(CLASSES):
-        raise InputError(f'classes must be of {list(CLASSES)}, got {result.classes}: another data set (in {path})')
     tables = {}
-    for iou_type, scores in result.scores.items():
+    for iou_type in result.scores:
         try:
-            tables[iou_type] = _match_table(scores, matches_path(path, iou_type))
+            tables[iou_type] = MatchTable.load(matches_path(path, iou_type))
         except InputError as error:
             problems.append(f'{error}; no curves and differences from it')
     if result.images.not_seen:
@@ -186,17 +154,6 @@ def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) 
         problems.append(f'{of} images were not predicted (in {path})')
     problems += [f'{flag} (in {path})' for flag in identity.extra.get(FLAGS, ())]
     return Evaluation(path, subset, split, result, tables, is_of_run)
-
-
-def _match_table(scores: TypeScores, path: Path) -> MatchTable:
-    """The match table of these scores, recognised by its mAP: a wrong picture is worse than none."""
-    table = MatchTable.load(path)
-    found = {name: precision_at_recall(matches).mean() for name, matches in table.classes.items()}
-    wanted = {name: np.nan if one.mAP is None else one.mAP for name, one in scores.per_class.items()}
-    if found.keys() != wanted.keys() or not np.allclose([*found.values()], [*wanted.values()], 0, 1e-6, equal_nan=True):
-        got = ', '.join(f'{ap:.4f} for {name}' for name, ap in found.items())
-        raise InputError(f'match table must belong to its result, got an mAP of {got} (in {path}); {AGAIN}')
-    return table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,25 +164,22 @@ class Run:
         name: Short and unique in the report.
         config: The resolved config it was trained with.
         evaluations: In the order of the subsets.
-        problems: What is wrong, a line each.
         number: Its place in the report, from 0.
     """
 
     name: str
     work_dir: Path
     record: run_folder.RunRecord | None
-    config: Config | None
     log: Log
     evaluations: tuple[Evaluation, ...]
-    problems: tuple[str, ...] = ()
+    config: Config | None = None
     number: int = 0
 
     @property
     def config_path(self) -> str | None:
         """The config file as the record or a result names it."""
-        named = [self.record.config if self.record else None]
-        named += [evaluation.result.identity.config for evaluation in self.evaluations]
-        return next((path for path in named if path), None)
+        named = [self.record.config] if self.record else []
+        return next((path for path in [*named, *(e.result.identity.config for e in self.evaluations)] if path), None)
 
     @property
     def status(self) -> str:
@@ -241,9 +195,9 @@ class Run:
         return self.record is None and bool(every) and all(every)
 
     @property
-    def trained_on(self) -> str | None:
-        """The subsets it was trained on, or None where that is not known."""
-        return None if self.config is None else training_subsets(self.config)
+    def trained_on(self) -> str:
+        """The subsets it was trained on, or ``–`` where that is not known."""
+        return MISSING if self.config is None else training_subsets(self.config)
 
     @property
     def recipe(self) -> str:
@@ -257,11 +211,11 @@ class Run:
     @property
     def is_procedural(self) -> bool:
         """Whether any of its data is minibench's."""
-        loaders = [] if self.config is None else list(datasets(self.config))
+        loaders = [] if self.config is None else datasets(self.config)
+        places = [(one.get('data_root'), one['type']) for one in loaders]
         ann_files = [evaluation.result.identity.extra.get('ann_file') for evaluation in self.evaluations]
-        return any(is_procedural(one.get('data_root'), one['type']) for one in loaders) or any(
-            is_procedural(Path(ann_file).parents[1]) for ann_file in ann_files if ann_file
-        )
+        places += [(Path(ann_file).parents[1], '') for ann_file in ann_files if ann_file]
+        return any(is_procedural(*place) for place in places)
 
 
 def ending(record: run_folder.RunRecord | run_folder.Attempt) -> str:
@@ -279,29 +233,24 @@ def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]
     """
     runs: list[Run] = []
     problems: list[str] = []
-    folders = list(dict.fromkeys(Path(work_dir) for work_dir in work_dirs))
-    for folder, name in zip(folders, _names(folders), strict=True):
+    folders = list(dict.fromkeys(Path(work_dir).resolve() for work_dir in work_dirs))
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        common = os.path.commonpath(folders)
+        names = [os.path.relpath(folder, common) for folder in folders]
+    for folder, name in zip(folders, shortened(names), strict=True):
         if not folder.is_dir():
             problems.append(f'work dir must be an existing folder, got {str(folder)!r}')
             continue
-        run = _read_run(folder, name)
-        problems += [f'{name}: {problem}' for problem in run.problems]
+        run, own = _read_run(folder, name, len(runs))
+        problems += [f'{name}: {problem}' for problem in own]
         if run.record or run.evaluations or run.log.train or run.log.validation:
-            runs.append(dataclasses.replace(run, number=len(runs)))
+            runs.append(run)
         else:
             problems.append(f'work dir must hold a run ({run_folder.RECORD}, logs or results), got {str(folder)!r}')
     if not runs:
-        raise InputError('; '.join(problems) or 'work dirs must be given, got none')
+        raise InputError('; '.join(problems))
     return runs, problems
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, with as many of their parents as it takes to tell them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    depth = 1
-    while len({part[-depth:] for part in parts}) < len(set(parts)):
-        depth += 1
-    return shortened(['/'.join(part[-depth:]) for part in parts])
 
 
 def shortened(names: Sequence[str]) -> list[str]:
@@ -312,18 +261,21 @@ def shortened(names: Sequence[str]) -> list[str]:
     return short if all(short) and len(set(short)) == len(names) else [*names]
 
 
-def _read_run(folder: Path, name: str) -> Run:
+def _read_run(folder: Path, name: str, number: int) -> tuple[Run, list[str]]:
+    """A run, and what is wrong with it."""
+    problems: list[str] = []
+    record = None
     try:
-        record, problems = run_folder.read_record(folder), []
+        record = run_folder.read_record(folder)
     except InputError as error:
-        record, problems = None, [str(error)]
-    log, log_problems = read_log(folder)
-    evaluations, result_problems = read_evaluations(folder / run_folder.RESULTS, checkpoint_digests(folder))
-    run = Run(name, folder, record, None, log, evaluations)
+        problems.append(str(error))
+    log, of_log = read_log(folder)
+    evaluations, of_results = read_evaluations(folder / run_folder.RESULTS, checkpoint_digests(folder))
+    run = Run(name, folder, record, log, evaluations, number=number)
     if run.is_another_models:
-        return dataclasses.replace(run, problems=tuple(problems + result_problems))
-    config, config_problems = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
-    problems = problems + log_problems + result_problems + config_problems
+        return run, problems + of_results
+    config, of_config = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
+    problems += of_log + of_results + of_config
     if record and record.status != 'finished':
         at = f' at iteration {log.last_step}' if log.last_step is not None else ''
         problems.append(f'the run did not finish{at}; its record says {run.status!r}')
@@ -331,7 +283,7 @@ def _read_run(folder: Path, name: str) -> Run:
         problems.append(f'no log with curves (looked for {run_folder.SCALARS} in {folder})')
     if not evaluations:
         problems.append(f'no result to show (in {folder / run_folder.RESULTS}); evaluate it with tools/test.py')
-    return dataclasses.replace(run, config=config, problems=tuple(problems))
+    return dataclasses.replace(run, config=config), problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -388,20 +340,15 @@ def comparisons(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
         pairs = found[subset, split]
         known = Counter(one.fingerprint for _, one in pairs if one.fingerprint and one.is_of_run)
         common = known.most_common(1)[0][0] if known else None
-        first = next((run.name for run, evaluation in pairs if evaluation.fingerprint == common), None)
         entries = [
             Entry(run, one, one.is_of_run and (one.fingerprint == common is not None or len(pairs) == 1))
             for run, one in pairs
         ]
         problems += [
-            f'{entry.run.name}: result on {subset} {split} must be on the same data to be compared, got '
-            f'{_short(entry.evaluation.fingerprint)}' + (f' where {first} has {_short(common)}' if common else '')
+            f'{entry.run.name}: result on {subset} {split} must be on the same data as the others, got '
+            f'{entry.evaluation.fingerprint or "no data fingerprint"}, not {common}'
             for entry in entries
             if not entry.is_comparable and entry.evaluation.is_of_run
         ]
         result.append(Comparison(subset, split, tuple(entries)))
     return result, problems
-
-
-def _short(fingerprint: str | None) -> str:
-    return 'no data fingerprint' if fingerprint is None else fingerprint[:19] + '…'

@@ -19,7 +19,7 @@ from armbench_mmdet.report.answer import Answer, answer_plot, answers, headline,
 from armbench_mmdet.report.collect import Comparison, Run, collect_runs, comparisons
 from armbench_mmdet.report.pictures import SUSPECTED, Picture, gallery
 from armbench_mmdet.report.plots import Plot
-from armbench_mmdet.report.tables import Table, cells
+from armbench_mmdet.report.tables import Table
 
 PROCEDURAL = (
     'Minibench: these are procedurally drawn totes, not ARMBench photos. The numbers show that everything works and '
@@ -33,10 +33,10 @@ PARTS: dict[str, tuple[Callable[[Comparison], Plot | None] | None, Sequence[Call
     'curves': (plots.precision_recall_plot, ()),
     'operating': (plots.operating_plot, [tables.operating_table]),
     'picks': (None, [tables.pick_table]),
-    'size': (plots.size_plot, [tables.size_table]),
-    'density': (plots.density_plot, [tables.density_table]),
+    'size': (None, [tables.size_table]),
+    'density': (None, [tables.density_table]),
     'speed': (plots.speed_plot, [tables.speed_table]),
-    'errors': (plots.error_plot, [tables.error_table]),
+    'errors': (None, [tables.error_table]),
     'anatomy': (None, [tables.cost_table, tables.confusion_table]),
     'suspects': (None, [tables.suspect_table]),
 }
@@ -77,18 +77,20 @@ class Report:
         """One line a run."""
         rows = []
         for run in self.runs:
-            done = ', '.join(f'{e.subset} {e.split} ({e.checkpoint})' for e in run.evaluations) or MISSING
-            data = run.trained_on or MISSING
-            data = f'minibench (procedural): {data}' if run.is_procedural else data
+            tested = [
+                f'{e.subset} {e.split} ({Path(e.result.identity.checkpoint or MISSING).name})' for e in run.evaluations
+            ]
+            data = f'minibench (procedural): {run.trained_on}' if run.is_procedural else run.trained_on
             steps = MISSING if run.log.last_step is None else str(run.log.last_step)
-            rows.append(cells(run.name, run.status, run.config_path or MISSING, data, steps, done))
+            about = [run.name, run.status, run.config_path or MISSING, data, steps]
+            rows.append([*about, ', '.join(tested) or MISSING])
         header = ['run', 'status', 'config', 'trained on', 'iterations', 'results on']
         return Table('Runs', header, rows, text_columns=len(header))
 
     def overview(self) -> str:
         """The main scores of every result as one table for a terminal."""
         rows = [
-            [entry.label, entry.run.trained_on or MISSING, comparison.title, *tables.main_scores(entry.result)]
+            [entry.label, entry.run.trained_on, comparison.title, *tables.main_scores(entry.result)]
             for comparison in self.compared
             for entry in comparison.entries
         ]
@@ -103,15 +105,12 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
     """
     runs, problems = collect_runs(work_dirs)
     compared, unlike = comparisons(runs)
-    scores = []
+    scores: list[Table | None] = []
     for comparison in compared:
-        seeds = seeds_table(comparison)
-        scores += [seeds] if seeds else []
+        scores.append(seeds_table(comparison))
         for iou_type in tables.TYPE_NAMES:
             if comparison.scored(iou_type):
-                scores.append(tables.score_table(comparison, iou_type))
-                difference = tables.difference_table(comparison, iou_type)
-                scores += [difference] if difference else []
+                scores += [tables.score_table(comparison, iou_type), tables.difference_table(comparison, iou_type)]
     splits = list(dict.fromkeys(comparison.split for comparison in compared))
     pictures, missing = gallery(runs)
     return Report(
@@ -119,7 +118,7 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
         problems=problems + unlike + missing,
         compared=compared,
         answers=answers(compared),
-        scores=scores,
+        scores=[table for table in scores if table],
         matrices=[tables.matrix_table(compared, split) for split in splits],
         pictures=[one for one in pictures if one.kind != SUSPECTED],
         suspects=[one for one in pictures if one.kind == SUSPECTED],
@@ -146,8 +145,7 @@ def html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    training = [plots.loss_plot(run) for run in report.runs]
-    training += [plots.learning_rate_plot(report.runs), plots.score_plot(report.runs)]
+    training = [*map(plots.loss_plot, report.runs), plots.score_plot(report.runs)]
     return environment.get_template('page.html.j2').render(
         report=report,
         title=' and '.join(run.name for run in report.runs) if len(report.runs) < 3 else f'{len(report.runs)} runs',
@@ -165,7 +163,7 @@ def html(report: Report) -> str:
             ]
             for name, (plot, own) in PARTS.items()
         },
-        provenances=[tables.provenance(run) for run in report.runs],
+        provenances=[(run, tables.facts(run), tables.difference_to_base(run)) for run in report.runs],
         style=Markup((_FOLDER / 'page.css').read_text()),
         script=Markup((_FOLDER / 'page.js').read_text()),
         plotly=Markup(get_plotlyjs()),

@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +17,16 @@ from armbench_mmdet.evaluation import matches
 from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.result import Suspect, file_fingerprint
 from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
-from armbench_mmdet.masks.encode import decode_mask, encode_masks, mask_area
+from armbench_mmdet.masks.encode import decode_mask, encode_masks
 from armbench_mmdet.masks.runs import run_lengths
-from armbench_mmdet.report.collect import Evaluation, Run
+from armbench_mmdet.report.collect import AGAIN, Evaluation, Run
 from armbench_mmdet.visualization import instances
 
-ALL = 'all'
 SUSPECTED = 'suspected label'
 KINDS = ('best', 'median', 'worst')
-PER_KIND = 3
+PER_KIND, MOST_RESULTS = 3, 12
+"""Pictures of a kind, of up to so many results; of more, one of each kind: a page must stay small."""
+MOST_SUSPECTED = 12
 MATCH_IOU = 0.5
 OF_OUTCOME = {
     matches.MISSED: instances.FALSE_POSITIVE,
@@ -34,29 +35,20 @@ OF_OUTCOME = {
 }
 PANEL_PX, CLOSE_PX = 480, 320
 JPEG_QUALITY = 60
-MOST_PICTURES, MOST_SUSPECTED = 108, 12
-"""On a page: with the plots' code they stay below 12 MB."""
 
 
 class Choice(NamedTuple):
-    """An image chosen by its score.
+    """An image that is drawn: one chosen by its score, or one with a suspected label.
 
     Attributes:
-        class_name: The only class that is ranked and drawn, or ``all``.
-        place: Among those of its kind, from 0.
         score: From 0 to 1.
-        rank: 1 for the best.
-        images: How many were ranked.
-        suspect: Where the choice is of a suspected label, that one; the ranks are of labels then.
+        about: What the caption begins with.
     """
 
-    class_name: str
     kind: str
-    place: int
     image_id: int
     score: float
-    rank: int
-    images: int
+    about: str
     suspect: Suspect | None = None
 
 
@@ -66,14 +58,12 @@ class Picture:
 
     Attributes:
         data: Subset and split.
-        class_name: The only class that is ranked and drawn, or ``all``.
         image: File name.
         caption: What it shows, with every threshold.
     """
 
     run: str
     data: str
-    class_name: str
     kind: str
     image: str
     jpeg: bytes
@@ -94,49 +84,40 @@ class _Detection(msgspec.Struct):
     segmentation: msgspec.Raw
 
 
-def gallery(runs: Sequence[Run], most: int = MOST_PICTURES) -> tuple[list[Picture], list[str]]:
+def gallery(runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
     """Draw the best, median and worst images of every result, and the worst of the labels that it makes suspected.
-
-    Args:
-        runs: What to draw.
-        most: How many pictures of images; every result gets the same share, and at least one of each kind.
 
     Returns:
         The pictures in the order of the runs, and what is missing, a line each.
     """
     results = [(run, evaluation) for run in runs for evaluation in run.evaluations]
-    share = max(most // max(len(results), 1), len(KINDS))
+    per_kind = PER_KIND if len(results) <= MOST_RESULTS else 1
     drawn: list[Picture] = []
     notes: list[str] = []
-    left_out = 0
     for run, evaluation in results:
         try:
-            choices = choices_of(evaluation)
-            first = sorted(choices, key=lambda choice: choice.place)[:share]
-            doubtful = suspected(evaluation, max(MOST_SUSPECTED // len(results), 1))
-            drawn += draw(run.name, evaluation, [*(one for one in choices if one in first), *doubtful])
-            left_out += len(choices) - len(first)
+            choices = [
+                *choices_of(evaluation, per_kind),
+                *suspected(evaluation, max(MOST_SUSPECTED // len(results), 1)),
+            ]
+            drawn += draw(run.name, evaluation, choices)
         except InputError as error:
             notes.append(f'{run.name}: no pictures of {evaluation.subset} {evaluation.split}: {error}')
-    if left_out:
-        notes.append(f'{left_out} pictures of lower ranks are left out to keep the page small')
     return drawn, notes
 
 
-def choices_of(evaluation: Evaluation) -> list[Choice]:
-    """The images that stand for a result, by class, kind and place.
+def choices_of(evaluation: Evaluation, per_kind: int = PER_KIND) -> list[Choice]:
+    """The images that stand for a result.
 
     Raises:
         InputError: The result has no masks or no match table of them.
     """
     if 'segm' not in evaluation.tables:
         raise InputError(f'a result must have masks and their match table to be drawn, got none (in {evaluation.path})')
-    table = evaluation.tables['segm']
-    names = [ALL, *table.classes] if len(table.classes) > 1 else list(table.classes)
-    return [choice for name in names for choice in choose(table, name)]
+    return choose(evaluation.tables['segm'], per_kind)
 
 
-def choose(table: matches.MatchTable, class_name: str, per_kind: int = PER_KIND) -> list[Choice]:
+def choose(table: matches.MatchTable, per_kind: int) -> list[Choice]:
     """The best, the median and the worst images, no image twice.
 
     Images are ranked by falling score, equal scores by rising image id. The best are the first ranks, the worst the
@@ -146,52 +127,48 @@ def choose(table: matches.MatchTable, class_name: str, per_kind: int = PER_KIND)
     Returns:
         The choices by kind and rank; none if no image has a score.
     """
-    scores = image_scores(table, class_name)
+    scores = image_scores(table)
     scored = np.flatnonzero(~np.isnan(scores))
-    order = scored[np.lexsort((table.image_ids[scored], -scores[scored]))]
+    order = scored[np.lexsort((table.image_ids[scored], -scores[scored]))].tolist()
     count = min(per_kind, max(len(order) // 3, 1))
-    ranks = list(range(len(order)))
+    ranks = list(enumerate(order, 1))
     between = ranks[count : len(ranks) - count]
     start = max((len(between) - count) // 2, 0)
-    chosen = (ranks[:count], between[start : start + count], ranks[count:][-count:])
+    by = 'by the AP of this image alone (mean over its classes, IoU 0.50:0.95, all scores)'
     return [
-        Choice(class_name, kind, place, int(table.image_ids[row]), float(scores[row]), rank + 1, len(order))
-        for kind, own in zip(KINDS, chosen, strict=True)
-        for place, rank in enumerate(own)
-        for row in [order[rank]]
+        Choice(kind, int(table.image_ids[row]), float(scores[row]), f'{kind}, rank {rank} of {len(order)} {by}')
+        for kind, own in zip(
+            KINDS, (ranks[:count], between[start : start + count], ranks[count:][-count:]), strict=True
+        )
+        for rank, row in own
     ]
 
 
-def image_scores(table: matches.MatchTable, class_name: str = ALL) -> np.ndarray:
+def image_scores(table: matches.MatchTable) -> np.ndarray:
     """The average precision of every image alone, over all IoU thresholds and the classes that the image has.
 
     Returns:
         ``(I,)`` float64 in the table's order, NaN where there is nothing to find.
     """
-    scores = np.zeros(len(table.image_ids))
-    classes = np.zeros(len(table.image_ids))
-    for one in (one for name, one in table.classes.items() if class_name in (ALL, name)):
+    scores = np.full((len(table.classes), len(table.image_ids)), np.nan)
+    for own, one in zip(scores, table.classes.values(), strict=True):
         by_image = np.argsort(one.image, kind='stable')  # within an image, detections stay best first
-        bounds = np.searchsorted(one.image[by_image], np.arange(len(scores) + 1))
+        bounds = np.searchsorted(one.image[by_image], np.arange(len(own) + 1))
         for row in np.flatnonzero(one.instances):
-            own = by_image[bounds[row] : bounds[row + 1]]
-            alone = matches.ClassMatches(np.zeros_like(own), one.outcome[:, own], one.instances[row : row + 1])
-            scores[row] += matches.precision_at_recall(alone).mean()
-            classes[row] += 1
-    return np.where(classes > 0, scores / np.maximum(classes, 1), np.nan)
+            found = by_image[bounds[row] : bounds[row + 1]]
+            alone = matches.ClassMatches(np.zeros_like(found), one.outcome[:, found], one.instances[row : row + 1])
+            own[row] = matches.precision_at_recall(alone).mean()
+    classes = (~np.isnan(scores)).sum(axis=0)
+    return np.nansum(scores, axis=0) / np.where(classes, classes, np.nan)
 
 
 def suspected(evaluation: Evaluation, most: int) -> list[Choice]:
     """The labels that a result makes suspected, the worst first."""
     anatomy = evaluation.result.anatomy
-    return (
-        [
-            Choice(ALL, SUSPECTED, place, one.image_id, one.score, place + 1, anatomy.suspected, one)
-            for place, one in enumerate(anatomy.suspects[:most])
-        ]
-        if anatomy
-        else []
-    )
+    return [
+        Choice(SUSPECTED, one.image_id, one.score, _doubt(one), one)
+        for one in (anatomy.suspects[:most] if anatomy else ())
+    ]
 
 
 def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Picture]:
@@ -202,24 +179,21 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
     """
     image_ids = {choice.image_id for choice in choices}
     truth, image_folder = _ground_truth(evaluation, image_ids)
-    detections = _detections(evaluation.path.with_suffix('.segm.json'), image_ids)
-    matching = Matching(truth, detections, 'segm')
-    judged = zip(matching.category_ids, matching.classes, strict=True)
-    names = {i: name for i, name in judged if name not in evaluation.result.not_annotated}
+    matching = Matching(truth, _detections(evaluation.path.with_suffix('.segm.json'), image_ids), 'segm')
     drawn = []
     for choice in choices:
         image = matching.images[choice.image_id]
-        chosen = {i: name for i, name in names.items() if choice.class_name in (ALL, name)}
-        photo, panel_px = _read(image_folder / image['file_name']), PANEL_PX
-        real, guessed = judge(matching, choice.image_id, chosen)
+        photo, panel_px, caption = _read(image_folder / image['file_name']), PANEL_PX, choice.about
+        real, guessed = judge(matching, choice.image_id, evaluation.result.not_annotated)
         if choice.suspect:
             photo, real, guessed = _close_up(choice.suspect.box, photo, real, guessed)
             panel_px = CLOSE_PX
-        title = f'prediction, score from {SCORE_THRESHOLD:g}'
-        both = instances.draw_comparison(photo, real, guessed, title, panel_px)
+        else:
+            caption += _counted(choice.score, [*real, *guessed])
+        both = instances.draw_comparison(photo, real, guessed, f'prediction, score from {SCORE_THRESHOLD:g}', panel_px)
         jpeg = cv2.imencode('.jpg', both, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        about = (f'{evaluation.subset} {evaluation.split}', choice.class_name, choice.kind, image['file_name'])
-        drawn.append(Picture(run, *about, jpeg, _caption(choice, [*real, *guessed])))
+        data = f'{evaluation.subset} {evaluation.split}'
+        drawn.append(Picture(run, data, choice.kind, image['file_name'], jpeg, caption))
     return drawn
 
 
@@ -232,25 +206,25 @@ def _close_up(
     part = np.s_[top : int(y + 1.5 * height) + 1, left : int(x + 1.5 * width) + 1]
     real, guessed = (
         [
-            dataclasses.replace(one, mask=mask)
-            for one, mask in zip(own, encode_masks(np.array([decode_mask(o.mask)[part] for o in own])), strict=True)
-            if mask_area(mask, *mask['size'])
+            dataclasses.replace(one, mask=encode_masks(seen[None])[0])
+            for one in own
+            if (seen := decode_mask(one.mask)[part]).any()
         ]
-        if own
-        else []
         for own in judged
     )
     return photo[part], real, guessed
 
 
 def judge(
-    matching: Matching, image_id: int, class_names: Mapping[int, str]
+    matching: Matching, image_id: int, not_annotated: Sequence[str] = ()
 ) -> tuple[list[instances.Instance], list[instances.Instance]]:
-    """Ground truth and predictions of an image with their verdicts; of the classes named, by category id."""
+    """Ground truth and predictions of an image with their verdicts, but for those of classes that nobody annotated."""
     truth, predictions = [], []
     size = matching.images[image_id]['height'], matching.images[image_id]['width']
     outcome, owner = matches.matched(matching, matching.crowd, np.array([MATCH_IOU]))
-    for category, name in class_names.items():
+    for category, name in zip(matching.category_ids, matching.classes, strict=True):
+        if name in not_annotated:
+            continue
         group = matching.group(image_id, category)
         for g in range(*matching.truth.starts[group : group + 2]):
             is_crowd, is_found = matching.crowd[g], owner[0, g] >= 0
@@ -267,22 +241,15 @@ def judge(
 def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[dict[str, Any], Path]:
     """Some images of the ground truth that the result was computed on, and the folder of the images."""
     extra = evaluation.result.identity.extra
-    remedy = f'evaluate again with tools/test.py (in {evaluation.path})'
-    if 'ann_file' not in extra:
-        raise InputError(f'a result must name its annotation file to be drawn, got none; {remedy}')
-    ann_file = Path(extra['ann_file'])
-    fingerprint = file_fingerprint(ann_file)
-    if fingerprint is None:
-        raise InputError(f'annotation file must be there for pictures, got {str(ann_file)!r}, which is gone; {remedy}')
-    if evaluation.fingerprint not in (None, fingerprint):
-        raise InputError(f'annotation file must be as it was when evaluated, got another {str(ann_file)!r}; {remedy}')
+    ann_file = extra.get('ann_file', '')
+    if evaluation.fingerprint is None or file_fingerprint(ann_file) != evaluation.fingerprint:
+        raise InputError(
+            f'annotation file must be as it was when evaluated, got {ann_file!r}, which is gone or another; '
+            f'{AGAIN} (in {evaluation.path})'
+        )
     source = GroundTruthSource.from_location(extra)
     truth = only_classes(source.load(), evaluation.result.classes)
     images = [image for image in truth['images'] if image['id'] in image_ids]
-    if len(images) < len(image_ids):
-        raise InputError(
-            f'annotations must have every image of the result, got {len(truth["images"])} others; {remedy}'
-        )
     annotations = [one for one in truth['annotations'] if one['image_id'] in image_ids]
     return {**truth, 'images': images, 'annotations': annotations}, Path(str(source.image_folder))
 
@@ -304,14 +271,10 @@ def _read(path: Path) -> np.ndarray:
     return image
 
 
-def _caption(choice: Choice, judged: Sequence[instances.Instance]) -> str:
-    if choice.suspect:
-        return _doubt(choice.suspect)
+def _counted(score: float, judged: Sequence[instances.Instance]) -> str:
     counts = Counter(one.verdict for one in judged)
-    which = 'mean over its classes' if choice.class_name == ALL else choice.class_name
     return (
-        f'{choice.kind}, rank {choice.rank} of {choice.images} by the AP of this image alone ({which}, IoU 0.50:0.95, '
-        f'all scores): {choice.score:.3f}. Drawn at score ≥ {SCORE_THRESHOLD:g} and matched at IoU ≥ {MATCH_IOU:g}: '
+        f': {score:.3f}. Drawn at score ≥ {SCORE_THRESHOLD:g} and matched at IoU ≥ {MATCH_IOU:g}: '
         f'{counts[instances.FOUND]} found, {counts[instances.MISSED]} missed, '
         f'{counts[instances.FALSE_POSITIVE]} false positives.'
     )

@@ -1,13 +1,12 @@
 """Tables of scores, strata, differences and published numbers, and the provenance of a run."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
-from mmengine.config import Config
 from tabulate import tabulate
 
 from armbench_mmdet.configs import differences_from_base
@@ -19,57 +18,47 @@ from armbench_mmdet.evaluation.result import (
     MISSING,
     PREDICTIONS,
     SUMMARY_KEYS,
-    Anatomy,
     ErrorCosts,
+    Interval,
     Result,
-    SegmentationErrors,
     StratumScores,
     TypeScores,
     shown,
 )
 from armbench_mmdet.evaluation.strata import DENSITY_NAMES, VERDICTS
-from armbench_mmdet.report.collect import Comparison, Entry, Run, ending, subset_order
-from armbench_mmdet.run_folder import RECORD, Attempt
+from armbench_mmdet.report.collect import Comparison, Run, ending, subset_order
 
 TOTE, OBJECT = CLASSES
 LONGEST_VALUE = 240
-CONFIGS_CHANGE = 'What its bases say now, beside what this run resolved to, command line included.'
 MAIN_SCORES = ('segm mAP', 'mAP_50', 'mAP_75', f'{TOTE} mAP', f'{OBJECT} mAP', f'{OBJECT} mAP_50', 'bbox mAP')
 TYPE_NAMES = {'segm': 'masks', 'boundary': 'mask boundaries', 'bbox': 'boxes'}
 SIZE_NAMES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 SIZE_UNITS = {'relative': 'relative to the image', 'coco': 'in pixels'}
-VERDICT_NAMES = {verdict: verdict.replace('_', '-') for verdict in VERDICTS}
 SURE = ' *'
 _STRATUM = ['mAP', *(f'{name} mAP' for name in CLASSES), 'mAP_50', 'mAP_75', 'AR_100', 'instances', 'images']
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """A table's cell; ``is_best`` where it is the best of those it may be compared with."""
-
-    text: str
-    is_best: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Table:
-    """A table for the page and for Markdown; ``text_columns`` at the left are text, the others are numbers."""
+    """A table for the page and for Markdown; ``text_columns`` at the left are text, the others are numbers.
+
+    ``best`` has the rows and columns of the cells that are the best of those they may be compared with.
+    """
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[str]]
     text_columns: int = 1
     notes: Sequence[str] = ()
+    best: Collection[tuple[int, int]] = ()
 
     def markdown(self) -> str:
         """Caption, table and notes as Markdown."""
-        rows = [[f'**{cell.text}**' if cell.is_best else cell.text for cell in row] for row in self.rows]
+        rows = [
+            [f'**{cell}**' if (i, j) in self.best else cell for j, cell in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
         return '\n\n'.join([f'**{self.caption}**', markdown_table(self.header, rows, self.text_columns), *self.notes])
-
-
-def cells(*texts: str) -> list[Cell]:
-    """Plain cells."""
-    return [Cell(text) for text in texts]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
@@ -88,16 +77,16 @@ def subset_table(results: Mapping[str, Result], trained_on: str) -> str:
 
 def main_scores(result: Result) -> list[str]:
     """The numbers under :data:`MAIN_SCORES`, as they are shown."""
-    bbox = result.bbox.mAP if result.bbox else None
+    bbox = shown(result.bbox.mAP if result.bbox else None)
     if result.segm is None:
-        return [MISSING] * (len(MAIN_SCORES) - 1) + [shown(bbox)]
-    segm, thing = result.segm, result.segm.per_class.get(OBJECT)
-    by_class = [class_ap(segm, TOTE), class_ap(segm, OBJECT), thing.mAP_50 if thing else None]
-    return [shown(one) for one in (segm.mAP, segm.mAP_50, segm.mAP_75, *by_class, bbox)]
+        return [MISSING] * (len(MAIN_SCORES) - 1) + [bbox]
+    segm = result.segm
+    fifty = segm.per_class[OBJECT].mAP_50 if OBJECT in segm.per_class else None
+    numbers = (segm.mAP, segm.mAP_50, segm.mAP_75, _class_ap(segm, TOTE), _class_ap(segm, OBJECT), fifty)
+    return [*map(shown, numbers), bbox]
 
 
-def class_ap(scores: TypeScores, name: str) -> float | None:
-    """A class's mAP; None where the result does not have the class."""
+def _class_ap(scores: TypeScores, name: str) -> float | None:
     return scores.per_class[name].mAP if name in scores.per_class else None
 
 
@@ -107,66 +96,56 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
     The best of what may be compared is marked, as far as three digits tell.
     """
     scored = comparison.scored(iou_type)
-    rows = []
+    first, *others = SUMMARY_KEYS
+    header = ['class', 'run', first, '95 % interval', *others, 'instances']
+    rows: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
     for name in (MEAN, *CLASSES):
-        texts = [_score_texts(scores, name) for _, scores in scored]
-        comparable = [own for (entry, _), own in zip(scored, texts, strict=True) if entry.is_comparable]
-        known = [[text for text in column if text != MISSING] for column in zip(*comparable, strict=True)]
-        best = [max(column) if len(column) > 1 else None for column in known] or [None] * len(SUMMARY_KEYS)
-        for (entry, scores), own in zip(scored, texts, strict=True):
-            marked = (Cell(text, entry.is_comparable and text == top) for text, top in zip(own, best, strict=True))
-            first, *others = marked
-            interval, instances = cells(*_about(scores, name))
-            rows.append([*cells(name, entry.label), first, interval, *others, instances])
+        comparable = []
+        for entry, scores in scored:
+            own = scores.by_class.get(name)
+            texts = [shown(number) for number in own.numbers().values()] if own else [MISSING] * len(SUMMARY_KEYS)
+            interval = _ends((scores.confidence or {}).get(name))
+            rows.append([name, entry.label, texts[0], interval, *texts[1:], str(own.instances) if own else MISSING])
+            comparable += [len(rows) - 1] if entry.is_comparable else []
+        for column in (2, *range(4, len(header) - 1)):
+            known = [row for row in comparable if rows[row][column] != MISSING]
+            top = max((rows[row][column] for row in known), default='')
+            best |= {(row, column) for row in known if rows[row][column] == top and len(known) > 1}
     notes = ['95 % interval: of the mAP, by drawing the images anew; mAP_s, mAP_m, mAP_l: by COCO’s pixel sizes.']
     if any(not entry.is_comparable for entry, _ in scored):
         notes.append(
             '† on other data than the others, or of a checkpoint that the run does not have; not to be compared.'
         )
-    first_score, *other_scores = SUMMARY_KEYS
-    header = ['class', 'run', first_score, '95 % interval', *other_scores, 'instances']
     absent = dict.fromkeys(name for entry in comparison.entries for name in entry.result.not_annotated)
     notes += [f'No {name} is annotated here: it has no score and no part in the mean.' for name in absent]
-    return Table(f'{comparison.title}: {TYPE_NAMES[iou_type]}', header, rows, 2, notes)
+    return Table(f'{comparison.title}: {TYPE_NAMES[iou_type]}', header, rows, 2, notes, best)
 
 
-def _score_texts(scores: TypeScores, name: str) -> list[str]:
-    own = scores.by_class.get(name)
-    return [shown(number) for number in own.numbers().values()] if own else [MISSING] * len(SUMMARY_KEYS)
-
-
-def _about(scores: TypeScores, name: str) -> tuple[str, str]:
-    """The interval of a class's mAP and its instances."""
-    own, interval = scores.by_class.get(name), (scores.confidence or {}).get(name)
-    ends = MISSING if interval is None or interval.low is None else f'{shown(interval.low)}…{shown(interval.high)}'
-    return ends, str(own.instances) if own else MISSING
+def _ends(interval: Interval | None) -> str:
+    return MISSING if interval is None or interval.low is None else f'{interval.low:.3f}…{interval.high:.3f}'
 
 
 def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
     """What the run with the highest mAP has over each other one, on the same images, with intervals."""
     tables = [
-        (entry, entry.evaluation.tables[iou_type])
+        (entry.label, entry.evaluation.tables[iou_type])
         for entry, _ in sorted(comparison.scored(iou_type), key=lambda pair: -(pair[1].mAP or 0))
         if entry.is_comparable and iou_type in entry.evaluation.tables
     ]
     if len(tables) < 2:
         return None
-    rows, notes = [], []
+    rows, notes = [], [f'Both runs on the same draws of images, 95 % interval;{SURE} where it does not hold 0.']
     best, best_table = tables[0]
-    for entry, table in tables[1:]:
+    for other, table in tables[1:]:
         try:
             intervals = difference_intervals([best_table], [table])
         except InputError as error:
-            notes.append(f'{best.label} − {entry.label}: {error}.')
+            notes.append(f'{best} − {other}: {error}.')
             continue
-        differences = [_difference(intervals.get(name)) for name in (MEAN, *CLASSES)]
-        rows.append(cells(f'{best.label} − {entry.label}', *differences))
-    return Table(
-        f'{comparison.title}: paired differences in mAP, {TYPE_NAMES[iou_type]}',
-        ['runs', MEAN, *CLASSES],
-        rows,
-        notes=[f'Both runs on the same draws of images, 95 % interval;{SURE} where it does not hold 0.', *notes],
-    )
+        rows.append([f'{best} − {other}', *(_difference(intervals.get(name)) for name in (MEAN, *CLASSES))])
+    caption = f'{comparison.title}: paired differences in mAP, {TYPE_NAMES[iou_type]}'
+    return Table(caption, ['runs', MEAN, *CLASSES], rows, notes=notes)
 
 
 def _difference(interval: Estimate | None) -> str:
@@ -178,30 +157,23 @@ def _difference(interval: Estimate | None) -> str:
 
 def matrix_table(found: Sequence[Comparison], split: str) -> Table:
     """Training subset against test subset: mask mAP of both classes' mean and of the object class alone."""
-    trained_on: dict[str, str] = {}
-    pairs: dict[tuple[str, str], str] = {}
+    scores: dict[tuple[str, str], dict[str, str]] = {}
     for comparison in found:
         for entry in comparison.entries if comparison.split == split else ():
-            trained_on[entry.run.name] = entry.run.trained_on or MISSING
-            if entry.result.segm:
-                pair = f'{shown(entry.result.segm.mAP)} / {shown(class_ap(entry.result.segm, OBJECT))}'
-                pairs[entry.run.name, comparison.subset] = pair if entry.is_comparable else f'{pair} †'
-    subsets = sorted({*SUBSETS, *(subset for _, subset in pairs)}, key=subset_order)
-    rows = [
-        cells(trained_on[run], run, *(pairs.get((run, subset), MISSING) for subset in subsets))
-        for run in sorted(trained_on, key=lambda run: trained_on[run])
-    ]
-    not_trained_on = [subset for subset in SUBSETS if not any(subset in names for names in trained_on.values())]
+            row = scores.setdefault((entry.run.trained_on, entry.run.name), {})
+            if segm := entry.result.segm:
+                dagger = '' if entry.is_comparable else ' †'
+                row[comparison.subset] = f'{shown(segm.mAP)} / {shown(_class_ap(segm, OBJECT))}{dagger}'
+    subsets = sorted({*SUBSETS, *(subset for row in scores.values() for subset in row)}, key=subset_order)
+    rows = [[*about, *(row.get(subset, MISSING) for subset in subsets)] for about, row in sorted(scores.items())]
     notes = ['Mask mAP: mean of both classes / object class alone (the tote flatters the mean).']
-    if not_trained_on:
-        notes.append(f'No run here is known to be trained on {", ".join(not_trained_on)}.')
     return Table(f'Trained on × tested on ({split})', ['trained on', 'run', *subsets], rows, 2, notes)
 
 
 def size_table(comparison: Comparison) -> Table:
     """Mask scores by size of the instance, in bins of the image area and of pixels."""
     rows = [
-        [*cells(f'{SIZE_NAMES[size]} ({SIZE_UNITS[unit]})', entry.label), *_stratum(segm.per_size[unit][size])]
+        [f'{SIZE_NAMES[size]} ({SIZE_UNITS[unit]})', entry.label, *_stratum(segm.per_size[unit][size])]
         for unit in SIZE_UNITS
         for size in SIZE_NAMES
         for entry, segm in comparison.scored('segm')
@@ -211,134 +183,112 @@ def size_table(comparison: Comparison) -> Table:
 
 def density_table(comparison: Comparison) -> Table:
     """Mask scores by the number of instances in the image."""
-    filled = filled_densities(comparison)
-    rows = [
-        [*cells(name, entry.label), *_stratum(segm.per_density[name])]
-        for name in filled
-        for entry, segm in comparison.scored('segm')
-    ]
-    empty = ', '.join(name for name in DENSITY_NAMES if name not in filled)
-    notes = [f'No image has {empty} instances.'] if empty else []
-    return Table(f'{comparison.title}: masks by density', ['instances per image', 'run', *_STRATUM], rows, 2, notes)
-
-
-def filled_densities(comparison: Comparison) -> list[str]:
-    """The density bins with images in them."""
     scored = comparison.scored('segm')
-    return [name for name in DENSITY_NAMES if any(segm.per_density[name].images for _, segm in scored)]
+    rows = [
+        [name, entry.label, *_stratum(segm.per_density[name])]
+        for name in DENSITY_NAMES
+        if any(segm.per_density[name].images for _, segm in scored)
+        for entry, segm in scored
+    ]
+    return Table(f'{comparison.title}: masks by density', ['instances per image', 'run', *_STRATUM], rows, 2)
 
 
-def _stratum(scores: StratumScores) -> list[Cell]:
+def _stratum(scores: StratumScores) -> list[str]:
     numbers = [scores.mAP, *map(scores.per_class.get, CLASSES), scores.mAP_50, scores.mAP_75, scores.AR_100]
-    return cells(*map(shown, numbers), str(scores.instances), str(scores.images))
+    return [*map(shown, numbers), str(scores.instances), str(scores.images)]
+
+
+def _parts(comparison: Comparison, name: str) -> list[tuple[str, Any]]:
+    """A part of the result file of each run that has it."""
+    every = [(entry.label, getattr(entry.result, name)) for entry in comparison.entries]
+    return [(label, part) for label, part in every if part is not None]
 
 
 def speed_table(comparison: Comparison) -> Table:
     """Milliseconds per image, median and 95th percentile, overall and by density, and the peak of memory."""
     rows = []
-    for entry in comparison.entries:
-        speed = entry.result.speed
-        if speed is not None:
-            times = [speed, *(speed.per_density.get(name) for name in DENSITY_NAMES)]
-            texts = [f'{shown(one.median_ms, 0)} / {shown(one.p95_ms, 0)}' if one else MISSING for one in times]
-            memory = [shown(speed.peak_memory_mb, 0), shown(speed.peak_gpu_memory_mb, 0)]
-            rows.append(cells(entry.label, speed.device, str(speed.images), *texts, *memory))
-    return Table(
-        caption=f'{comparison.title}: ms per image, median / 95th percentile, by instances per image',
-        header=['run', 'device', 'images', 'all', *DENSITY_NAMES, 'peak memory, MB', 'peak GPU memory, MB'],
-        rows=rows,
-        text_columns=2,
-        notes=[
-            'From the loaded batch to finished masks; reading the image is not in it. '
-            'Only times on the same, otherwise idle machine compare.',
-            *(f'{e.label}: no times in its result file.' for e in comparison.entries if e.result.speed is None),
-        ],
-    )
+    for label, speed in _parts(comparison, 'speed'):
+        times = [speed, *map(speed.per_density.get, DENSITY_NAMES)]
+        texts = [f'{shown(one.median_ms, 0)} / {shown(one.p95_ms, 0)}' if one else MISSING for one in times]
+        memory = [shown(speed.peak_memory_mb, 0), shown(speed.peak_gpu_memory_mb, 0)]
+        rows.append([label, speed.device, str(speed.images), *texts, *memory])
+    header = ['run', 'device', 'images', 'all', *DENSITY_NAMES, 'peak memory, MB', 'peak GPU memory, MB']
+    notes = [
+        'From the loaded batch to finished masks; reading the image is not in it. '
+        'Only times on the same, otherwise idle machine compare.'
+    ]
+    caption = f'{comparison.title}: ms per image, median / 95th percentile, by instances per image'
+    return Table(caption, header, rows, 2, notes)
 
 
 def error_table(comparison: Comparison) -> Table:
     """The share of instances found, split, merged and missed."""
-    rows = []
-    for name in CLASSES:
-        for entry in comparison.entries:
-            errors = errors_of(entry, name)
-            if errors is not None:
-                shares = [shown(getattr(errors, verdict)) for verdict in VERDICTS]
-                rows.append(cells(name, entry.label, *shares, str(errors.instances)))
-    without = [entry.label for entry in comparison.entries if entry.result.segmentation_errors is None]
-    return Table(
-        caption=f'{comparison.title}: shares of instances',
-        header=['class', 'run', *VERDICT_NAMES.values(), 'instances'],
-        rows=rows,
-        text_columns=2,
-        notes=[
-            'Predictions with a score of 0.5 or more. Over-segmented: several predictions on one instance; '
-            'under-segmented: one prediction over several instances.',
-            *(f'{label}: no such shares in its result file.' for label in without),
-        ],
-    )
+    rows = [
+        [name, label, *(shown(getattr(errors[name], verdict)) for verdict in VERDICTS), str(errors[name].instances)]
+        for name in CLASSES
+        for label, errors in _parts(comparison, 'segmentation_errors')
+        if name in errors
+    ]
+    header = ['class', 'run', *(verdict.replace('_', '-') for verdict in VERDICTS), 'instances']
+    notes = [
+        'Predictions with a score of 0.5 or more. Over-segmented: several predictions on one instance; '
+        'under-segmented: one prediction over several instances.'
+    ]
+    return Table(f'{comparison.title}: shares of instances', header, rows, 2, notes)
 
 
 def operating_table(comparison: Comparison) -> Table:
     """Precision, recall and F1 at the threshold of ``val``, or at the one that suits the data best; calibration."""
     rows = []
     for name in CLASSES:
-        for entry in comparison.entries:
-            one = (entry.result.operation or {}).get(name)
+        for label, operation in _parts(comparison, 'operation'):
+            one = operation.get(name)
             point = one and (one.of_val or one.best)
-            if one and point:
-                of = 'val' if one.of_val else 'this data'
+            if point:
                 numbers = (point.threshold, point.precision, point.recall, point.f1, one.calibration_error)
-                rows.append(cells(name, entry.label, of, *map(shown, numbers)))
-    return Table(
-        caption=f'{comparison.title}: at one threshold, IoU 0.5',
-        header=['class', 'run', 'threshold chosen on', 'threshold', 'precision', 'recall', 'F1', 'calibration error'],
-        rows=rows,
-        text_columns=3,
-        notes=[
-            'The threshold of the highest F1. One that was chosen on the data itself flatters: test on val first, and '
-            'the threshold of val is taken.'
-        ],
-    )
+                rows.append([name, label, 'val' if one.of_val else 'this data', *map(shown, numbers)])
+    header = ['class', 'run', 'threshold chosen on', 'threshold', 'precision', 'recall', 'F1', 'calibration error']
+    notes = [
+        'The threshold of the highest F1. One that was chosen on the data itself flatters: test on val first, and the '
+        'threshold of val is taken.'
+    ]
+    return Table(f'{comparison.title}: at one threshold, IoU 0.5', header, rows, 3, notes)
 
 
 def pick_table(comparison: Comparison) -> Table:
     """Success of the first picks, and objects miscounted."""
-    rows = []
-    for entry in comparison.entries:
-        picks = entry.result.picks
-        if picks:
-            numbers = [picks.success_1, picks.success_3, picks.success_5, picks.count_error, picks.count_score]
-            rows.append(cells(entry.label, *map(shown, numbers), str(picks.images)))
+    rows = [
+        [label, *(shown(getattr(picks, key)) for key in picks.__struct_fields__[:-1]), str(picks.images)]
+        for label, picks in _parts(comparison, 'picks')
+    ]
     header = ['run', 'first', 'first three', 'first five', 'miscounted an image', 'counted from score', 'images']
-    about = 'The share of the surest masks whose most interior point lies on an object that was not picked before, and '
-    notes = [about + 'that cover no other object by more than a quarter.']
+    notes = [
+        'The share of the surest masks whose most interior point lies on an object that was not picked before, and '
+        'that cover no other object by more than a quarter.'
+    ]
     return Table(f'{comparison.title}: picks of {OBJECT}s', header, rows, notes=notes)
 
 
 def cost_table(comparison: Comparison) -> Table:
     """What each kind of error costs in AP at IoU 0.5, and the optimal LRP."""
     rows = [
-        cells(name, label, *map(shown, msgspec.structs.astuple(one.costs[name])), shown(lrp.error if lrp else None))
+        [name, label, *map(shown, msgspec.structs.astuple(one.costs[name])), shown(lrp.error if lrp else None)]
         for name in (MEAN, *CLASSES)
-        for label, one in _anatomies(comparison)
+        for label, one in _parts(comparison, 'anatomy')
         if name in one.costs
         for lrp in [one.lrp.get(name)]
     ]
-    return Table(
-        f'{comparison.title}: AP at IoU 0.5 to be gained by correcting all errors of a kind',
-        ['class', 'run', *ErrorCosts.__struct_fields__, 'LRP'],
-        rows,
-        2,
-        ['Kinds as in TIDE; gains do not add up. LRP: optimal localisation recall precision error, less is better.'],
-    )
+    header = ['class', 'run', *ErrorCosts.__struct_fields__, 'LRP']
+    notes = ['Kinds as in TIDE; gains do not add up. LRP: optimal localisation recall precision error, less is better.']
+    caption = f'{comparison.title}: AP at IoU 0.5 to be gained by correcting all errors of a kind'
+    return Table(caption, header, rows, 2, notes)
 
 
 def confusion_table(comparison: Comparison) -> Table:
     """What instances are taken for, and what detections lie on."""
     rows = [
-        cells(label, truth, *(str(row.get(name, MISSING)) for name in (*CLASSES, 'missed')))
-        for label, one in _anatomies(comparison)
+        [label, truth, *(str(row.get(name, MISSING)) for name in (*CLASSES, 'missed'))]
+        for label, one in _parts(comparison, 'anatomy')
         for truth, row in one.confusion.items()
     ]
     header = ['run', 'annotated', *(f'as {name}' for name in CLASSES), 'missed']
@@ -348,148 +298,75 @@ def confusion_table(comparison: Comparison) -> Table:
 
 def suspect_table(comparison: Comparison) -> Table:
     """The labels that sure detections contradict, the surest first."""
-    rows, notes = (
-        [],
-        ['Where a model is sure and the labels say otherwise, one of both is wrong: look before you mend.'],
-    )
-    for run, anatomy in _anatomies(comparison):
+    rows = []
+    notes = ['Where a model is sure and the labels say otherwise, one of both is wrong: look before you mend.']
+    for run, anatomy in _parts(comparison, 'anatomy'):
         for one in anatomy.suspects:
-            where = ', '.join(f'{side:.0f}' for side in one.box)
             label = MISSING if one.annotated is None else f'{one.annotated} {one.annotation_id}'
-            about = (one.image or str(one.image_id), one.fault, label, f'{one.predicted} at {where}')
-            rows.append(cells(run, *about, shown(one.score), shown(one.iou)))
+            where = f'{one.predicted} at {", ".join(f"{side:.0f}" for side in one.box)}'
+            image = one.image or str(one.image_id)
+            rows.append([run, image, one.fault, label, where, shown(one.score), shown(one.iou)])
         if anatomy.suspected > len(anatomy.suspects):
             notes.append(f'{run}: the worst {len(anatomy.suspects)} of {anatomy.suspected}.')
     header = ['run', 'image', 'fault', 'annotation', 'prediction at x, y, width, height', 'score', 'IoU']
     return Table(f'{comparison.title}: suspected labels', header, rows, 5, notes)
 
 
-def _anatomies(comparison: Comparison) -> list[tuple[str, Anatomy]]:
-    return [(entry.label, entry.result.anatomy) for entry in comparison.entries if entry.result.anatomy]
-
-
-def errors_of(entry: Entry, name: str) -> SegmentationErrors | None:
-    """A class's over- and under-segmentation."""
-    return (entry.result.segmentation_errors or {}).get(name)
-
-
 def published_table() -> Table:
     """Every published number with its split, protocol and caveat."""
     published = yaml.safe_load((Path(__file__).parent / 'published.yml').read_text(encoding='utf-8'))
-    header = ['source', *SUBSETS, 'split', 'protocol', 'caveat']
     rows = []
     for one in published:
         scores = [one['scores'].get(subset, MISSING) for subset in SUBSETS]
-        about = [one[key] for key in ('split', 'protocol', 'caveat')]
-        rows.append(cells(f'{one["source"]} ({one["where"]})', *scores, *about))
+        rows.append([f'{one["source"]} ({one["where"]})', *scores, one['split'], one['protocol'], one['caveat']])
+    header = ['source', *SUBSETS, 'split', 'protocol', 'caveat']
     return Table('Published by others, on the ARMBench photos', header, rows, text_columns=len(header))
 
 
-@dataclasses.dataclass(frozen=True)
-class Provenance:
-    """How a run came about: facts, config against base, the config's own text and resolved; what is not known."""
-
-    run: Run
-    facts: list[tuple[str, str]]
-    attempts: Table | None
-    differences: Table | None
-    leaf: str | None
-    resolved: str | None
-    notes: list[str]
-
-
-def provenance(run: Run) -> Provenance:
-    """Gather it from the record, the results and the configs."""
-    notes = [] if run.record else [f'There is no {RECORD}: who ran what, when and on which machine is not known.']
-    leaf = Path(run.config_path) if run.config_path else None
-    differences = None
-    if leaf is None:
-        notes.append('Neither a record nor a result names the config.')
-    elif run.config is not None:
-        try:
-            differences = _difference_table(run.name, leaf, run.config)
-        except InputError as error:
-            notes.append(f'No difference to its base can be shown: {error}.')
-    if run.config is None:
-        notes.append('The resolved config of its training is not there.')
-    text = leaf.read_text(errors='replace') if leaf is not None and leaf.is_file() else None
-    return Provenance(
-        run=run,
-        facts=list(_facts(run)),
-        attempts=_attempt_table(run),
-        differences=differences,
-        leaf=text,
-        resolved=run.config.pretty_text if run.config is not None else None,
-        notes=notes,
-    )
+def difference_to_base(run: Run) -> Table:
+    """The run's config against its base; no rows where that is not known, and a note that says why."""
+    caption, header = f'{run.name}: config against its base', ['key', 'base', 'this run']
+    if run.config is None or run.config_path is None:
+        return Table(caption, header, [], 3, ['The resolved config of its training is not there.'])
+    try:
+        rows = [
+            [key if len(key) <= LONGEST_VALUE else f'{key[:LONGEST_VALUE]} …' for key in dataclasses.astuple(one)]
+            for one in differences_from_base(run.config_path, run.config)
+        ]
+    except InputError as error:
+        return Table(caption, header, [], 3, [f'No difference to its base can be shown: {error}.'])
+    return Table(caption, header, rows, 3, ['What its bases say now, beside what this run resolved to.'])
 
 
-def _facts(run: Run) -> Iterator[tuple[str, str]]:
-    record = run.record
-    attempts = record.attempts if record else []
-    last = attempts[-1] if attempts else Attempt(started='')
+def facts(run: Run) -> Iterator[tuple[str, str]]:
+    """How a run came about: from its record and its results."""
+    attempts = run.record.attempts if run.record else []
     identities = [evaluation.result.identity for evaluation in run.evaluations]
-    seeds = [record.seed if record else None, *(identity.seed for identity in identities)]
-    versions = [last.versions, *(identity.versions for identity in identities), {}]
-    software = next((one for one in versions if one), {})
+    seeds = [run.record.seed if run.record else None, *(identity.seed for identity in identities)]
+    versions = [*(attempt.versions for attempt in attempts[-1:]), *(identity.versions for identity in identities)]
     yield 'folder', str(run.work_dir)
     yield 'status', run.status
     yield 'config', run.config_path or MISSING
     yield 'seed', next((str(seed) for seed in seeds if seed is not None), MISSING)
-    yield 'trained on', run.trained_on or MISSING
-    yield 'iterations logged', MISSING if run.log.last_step is None else str(run.log.last_step)
-    changed = f' with changes, kept in {last.git.diff} of the folder' if last.git.diff else ''
-    yield 'git revision', f'{last.git.revision}{changed}' if last.git.revision else MISSING
-    yield 'hardware', ', '.join(f'{name} {value}' for name, value in last.hardware.items() if value) or MISSING
-    yield 'versions', ', '.join(f'{name} {version}' for name, version in software.items()) or MISSING
-    unreadable = [path for attempt in attempts for path in attempt.unreadable_images]
-    if unreadable:
-        yield 'unreadable images', f'{len(unreadable)}: ' + ', '.join(unreadable[:10])
-    for name, digest in record.data.items() if record else ():
+    yield 'trained on', run.trained_on
+    yield 'versions', next((_listed(one) for one in versions if one), MISSING)
+    for number, one in enumerate(attempts, 1):
+        span = f'{one.started} to {one.ended or MISSING}, iterations {one.start_iter} to {one.end_iter or MISSING}'
+        yield f'attempt {number}', f'{span}, {ending(one)}, processes {one.world_size}: {one.command}'
+        changed = f' with changes, kept in {one.git.diff} of the folder' if one.git.diff else ''
+        yield 'git revision', f'{one.git.revision or MISSING}{changed}'
+        yield 'hardware', _listed(one.hardware) or MISSING
+        if one.unreadable_images:
+            yield 'unreadable images', f'{len(one.unreadable_images)}: {", ".join(one.unreadable_images[:10])}'
+    for name, digest in run.record.data.items() if run.record else ():
         yield f'data: {name}', digest
     for evaluation, identity in zip(run.evaluations, identities, strict=True):
         kind = PREDICTIONS if PREDICTIONS in identity.extra else 'checkpoint'
         sha256 = identity.extra.get(f'{kind}_sha256')
-        yield f'tested: {evaluation.subset} {evaluation.split}', evaluation.fingerprint or MISSING
         measured = identity.extra.get(PREDICTIONS) or identity.checkpoint or MISSING
+        yield f'tested: {evaluation.subset} {evaluation.split}', evaluation.fingerprint or MISSING
         yield f'{kind} for {evaluation.subset} {evaluation.split}', measured + (f', sha256:{sha256}' if sha256 else '')
 
 
-def _duration(attempt: Attempt) -> timedelta | None:
-    try:
-        start, end = (
-            datetime.fromisoformat(str(one).replace('Z', '+00:00')) for one in (attempt.started, attempt.ended)
-        )
-        return end - start
-    except (ValueError, TypeError):  # not ended, or written by hand
-        return None
-
-
-def _clock(time: timedelta | None) -> str:
-    if time is None:
-        return MISSING
-    minutes, seconds = divmod(round(time.total_seconds()), 60)
-    return f'{minutes // 60} h {minutes % 60:02d} min {seconds:02d} s'
-
-
-def _attempt_table(run: Run) -> Table | None:
-    if not run.record or not run.record.attempts:
-        return None
-    rows = []
-    for number, one in enumerate(run.record.attempts, 1):
-        about = [one.start_iter, MISSING if one.end_iter is None else one.end_iter, one.world_size, one.command]
-        rows.append(cells(str(number), one.started, _clock(_duration(one)), ending(one), *map(str, about)))
-    header = ['attempt', 'started', 'duration', 'end', 'first iteration', 'last iteration', 'processes', 'command']
-    return Table(f'Attempts of {run.name}', header, rows, text_columns=len(header))
-
-
-def _difference_table(name: str, leaf: Path, config: Config) -> Table:
-    rows = [
-        cells(difference.key, _short(difference.base), _short(difference.run))
-        for difference in differences_from_base(leaf, config)
-    ]
-    return Table(f'{name}: config against its base', ['key', 'base', 'this run'], rows, 3, [CONFIGS_CHANGE])
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + ' …'
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ', '.join(f'{name} {value}' for name, value in facts.items() if value)

@@ -1,4 +1,4 @@
-"""Contact sheets: training samples, augmentations, procedural totes."""
+"""Contact sheets: training samples and augmentations."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -15,8 +15,6 @@ from mmengine.registry import DefaultScope
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
-from armbench_mmdet.minibench.writer import image_size
 from armbench_mmdet.transforms import (
     LazyResize,
     LoadPolygons,
@@ -31,7 +29,6 @@ from armbench_mmdet.visualization.instances import Instance, draw_overlay, resiz
 _MARGIN_PX = 6
 _TITLE_PX = 22
 _SHOWN_PX = 512
-_SHOWN_SUBSETS = (MIX,) * 6 + (ZOOMED_OUT,) * 2 + (SAME_OBJECT,) * 4
 AUGMENTATIONS = (ToteCropJitter, ZoomOutTote, ToteCopyPaste, WarehouseLighting)
 
 
@@ -58,16 +55,15 @@ def draw_sample(
 def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int, cell_px: int = 360) -> np.ndarray:
     """Pictures (H, W, 3) uint8, BGR, in rows of ``columns``, scaled to a longest side of ``cell_px``, under titles."""
     rows = []
-    title_px = _TITLE_PX if any(titles) else 0
     for start in range(0, len(cells), columns):
         pictures = [resized(cell, cell_px) for cell in cells[start : start + columns]]
-        height = title_px + max(picture.shape[0] for picture in pictures) + _MARGIN_PX
+        height = _TITLE_PX + max(picture.shape[0] for picture in pictures) + _MARGIN_PX
         row = np.full((height, columns * (cell_px + _MARGIN_PX) + _MARGIN_PX, 3), 255, np.uint8)
         for column, picture in enumerate(pictures):
             x = _MARGIN_PX + column * (cell_px + _MARGIN_PX)
             font = (cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
             cv2.putText(row, titles[start + column], (x + 1, _TITLE_PX - 7), *font)
-            row[title_px : title_px + picture.shape[0], x : x + picture.shape[1]] = picture
+            row[_TITLE_PX : _TITLE_PX + picture.shape[0], x : x + picture.shape[1]] = picture
         rows.append(row)
     return np.concatenate(rows)
 
@@ -144,23 +140,3 @@ def _training_set(config: Config) -> Any:
 def _chosen(size: int, num: int, seed: int) -> list[int]:
     """``num`` of ``size`` indices, ascending, without repetition."""
     return sorted(np.random.default_rng(seed).choice(size, min(num, size), replace=False).tolist())
-
-
-def minibench_sheet(width_px: int = 320, height_px: int = 256, seed: int = 0) -> np.ndarray:
-    """Twelve procedural scenes, each beside its masks: 6 of mix, 2 zoomed-out, 4 same-object.
-
-    They are the first of the test splits that :func:`~armbench_mmdet.minibench.make_minibench` makes from ``seed``.
-    """
-    cells = []
-    for number, subset in enumerate(_SHOWN_SUBSETS):
-        index = number - _SHOWN_SUBSETS.index(subset)
-        rng = np.random.default_rng([seed, SUBSETS.index(subset), 2, index])
-        scene = render_scene(rng, subset, *image_size(subset, index, width_px, height_px))
-        planes = {} if scene.tote_mask is None else {'tote': scene.tote_mask}
-        planes |= {f'object {item.id}': scene.id_map == item.id for item in scene.objects}
-        codes = {name: mask_api.encode(np.asfortranarray(plane, np.uint8)) for name, plane in planes.items()}
-        instances = [Instance(code, name.partition(' ')[0]) for name, code in codes.items()]
-        drawn = draw_overlay(scene.image, instances, with_text=False)
-        beside = cv2.resize(drawn, scene.image.shape[1::-1], interpolation=cv2.INTER_AREA)
-        cells.append(np.concatenate([scene.image, beside], axis=1))
-    return make_sheet(cells, [''] * len(cells), columns=3, cell_px=2 * width_px)

@@ -1,117 +1,18 @@
 """Instances drawn on an image, with labels and a legend."""
 
 import dataclasses
-import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as mask_api
 
-_LEGEND_TEXT_PX = 15
-_MARGIN_PX = 5
-_INK = (30, 30, 30)
-
-Box = tuple[int, int, int, int]
 Colour = tuple[int, int, int]
-
-
-class Chip(NamedTuple):
-    """A short text on a background of its own.
-
-    Attributes:
-        text: What it says.
-        colour: BGR of the background; the letters are black or white, whichever stands out.
-        box: x, y, width and height in px of what it belongs to.
-        at_corner: Whether the box's corners are tried before its centre.
-    """
-
-    text: str
-    colour: Colour
-    box: Box
-    at_corner: bool
-
-
-def draw_chips(image: np.ndarray, chips: Sequence[Chip], text_px: int) -> np.ndarray:
-    """Write the chips on a picture, each near its box and where it covers the least of the earlier ones."""
-    if not chips:
-        return image
-    canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
-    pen, font = ImageDraw.Draw(canvas), _font(text_px)
-    placed: list[Box] = []
-    for chip in chips:
-        width, height = round(pen.textlength(chip.text, font=font)) + 4, text_px + 3
-        box = min(_places(chip, (width, height), canvas.size), key=lambda place: _covered(place, placed))
-        placed.append(box)
-        red, green, blue = chip.colour[::-1]
-        ink = (0, 0, 0) if 0.3 * red + 0.59 * green + 0.11 * blue > 110 else (255, 255, 255)
-        pen.rectangle((box[0], box[1], box[0] + width - 1, box[1] + height - 1), fill=(red, green, blue))
-        pen.text((box[0] + 2, box[1] + height / 2), chip.text, fill=ink, font=font, anchor='lm')
-    return np.asarray(canvas)[..., ::-1]
-
-
-def draw_legend(width_px: int, title: str, entries: Sequence[tuple[str, Colour, bool]]) -> np.ndarray:
-    """A strip with a title on the left and, on the right, coloured squares with what they mean.
-
-    Args:
-        width_px: Of the strip; the font shrinks until all fits.
-        title: On the left.
-        entries: Text, BGR colour, and whether the square is hatched.
-    """
-    strip = Image.new('RGB', (width_px, _LEGEND_TEXT_PX + 2 * _MARGIN_PX), 'white')
-    pen = ImageDraw.Draw(strip)
-    text_px = _LEGEND_TEXT_PX
-    while text_px > 7:
-        room = sum(pen.textlength(text, font=_font(text_px)) for text in (title, *(entry[0] for entry in entries)))
-        if room + len(entries) * (text_px + 3 * _MARGIN_PX) + 2 * _MARGIN_PX <= width_px:
-            break
-        text_px -= 1
-    font, middle = _font(text_px), strip.height / 2
-    pen.text((_MARGIN_PX, middle), title, fill=_INK, font=font, anchor='lm')
-    x = width_px - _MARGIN_PX
-    for text, colour, is_hatched in reversed(entries):
-        x -= round(pen.textlength(text, font=font))
-        pen.text((x, middle), text, fill=_INK, font=font, anchor='lm')
-        x -= text_px + _MARGIN_PX
-        top = round(middle - text_px / 2)
-        pen.rectangle((x, top, x + text_px - 1, top + text_px - 1), fill=colour[::-1], outline=_INK)
-        for shift in range(4, 2 * text_px, 4) if is_hatched else ():
-            low = max(shift - text_px + 1, 0)
-            pen.line((x + shift - low, top + low, x + low, top + shift - low), fill=_INK, width=1)
-        x -= 2 * _MARGIN_PX
-    return np.asarray(strip)[..., ::-1]
-
-
-@functools.cache
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size_px)
-
-
-def _places(chip: Chip, size: tuple[int, int], canvas: tuple[int, int]) -> list[Box]:
-    """Where a chip may go, best first, all of it inside the canvas."""
-    x, y, width, height = chip.box
-    right, bottom, centre = x + width - size[0], y + height - size[1], x + (width - size[0]) // 2
-    middle = y + (height - size[1]) // 2
-    places = [(x, y), (right, y), (x, bottom), (right, bottom)]
-    central = [(centre, middle), (centre, y), (centre, bottom)]
-    return [
-        (min(max(left, 0), max(canvas[0] - size[0], 0)), min(max(top, 0), max(canvas[1] - size[1], 0)), *size)
-        for left, top in (places + central if chip.at_corner else central + places)
-    ]
-
-
-def _covered(box: Box, others: Sequence[Box]) -> int:
-    """How many px² of the other boxes a box covers."""
-    if not others:
-        return 0
-    left, top, width, height = np.array(others).T
-    wide = np.minimum(left + width, box[0] + box[2]) - np.maximum(left, box[0])
-    high = np.minimum(top + height, box[1] + box[3]) - np.maximum(top, box[1])
-    return int((wide.clip(0) * high.clip(0)).sum())
-
+Label = tuple[str, Colour, tuple[int, int, int, int], bool]
+"""Text, BGR of its background, x, y, width and height in px of what it belongs to, whether only the corners serve."""
 
 OUTLINED = ('tote',)
 """Classes that hold the others: drawn as an outline, so that what lies inside stays visible."""
@@ -123,10 +24,12 @@ FOUND, MISSED, CORRECT, FALSE_POSITIVE, NOT_COUNTED = 'found', 'missed', 'correc
 _BLUE, _YELLOW, _VERMILLION, _GREY = (233, 180, 86), (66, 228, 240), (0, 94, 213), (170, 170, 170)
 _COLOURS = {FOUND: _BLUE, CORRECT: _BLUE, MISSED: _YELLOW, FALSE_POSITIVE: _VERMILLION, NOT_COUNTED: _GREY}
 _HATCHED = (MISSED, FALSE_POSITIVE)
+_WHITE = (255, 255, 255)
 
 _OPACITY = 0.4
 _LEGIBLE_PX = 768
 _NARROWEST_PANEL_PX = 300
+_LEGEND_TEXT_PX = 15
 _GAP_PX = 6
 
 
@@ -150,22 +53,19 @@ class Instance:
     box: Sequence[float] | None = None
 
 
-def draw_overlay(image: np.ndarray, instances: Sequence[Instance], with_text: bool = True) -> np.ndarray:
+def draw_overlay(image: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
     """Draw instances on their image, each in a colour of its own, with its class and score.
 
     Args:
         image: (H, W, 3) uint8, BGR.
         instances: What to draw; classes in :data:`OUTLINED` get an outline, the others are filled as well.
-        with_text: Whether to write classes and scores.
 
     Returns:
         (H', W', 3) uint8, BGR: the image's size, or enlarged to 768 px on the longer side if it is smaller.
     """
     canvas = resized(image, max(_LEGIBLE_PX, *image.shape[:2]))
     texts = [f'{one.class_name} {one.score:.2f}' if one.score is not None else one.class_name for one in instances]
-    texts = texts if with_text else [''] * len(instances)
-    scale = canvas.shape[1] / image.shape[1]
-    return _draw(canvas, instances, distinct_colours(len(instances)), texts, scale)
+    return _draw(canvas, instances, distinct_colours(len(instances)), texts, canvas.shape[1] / image.shape[1])
 
 
 def draw_comparison(
@@ -188,14 +88,40 @@ def draw_comparison(
         colours = [_COLOURS[one.verdict] for one in instances]
         texts = ['' if one.score is None else f'{one.score:.2f}' for one in instances]
         drawn = _draw(resized(image, panel_px), instances, colours, texts)
-        spare = max(_NARROWEST_PANEL_PX - drawn.shape[1], 0)
-        drawn = cv2.copyMakeBorder(drawn, 0, 0, 0, spare, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+        spare = max(_NARROWEST_PANEL_PX - drawn.shape[1], 0) + _GAP_PX
+        drawn = cv2.copyMakeBorder(drawn, 0, 0, 0, spare, cv2.BORDER_CONSTANT, value=_WHITE)
         counts = Counter(one.verdict for one in instances)
         shown = [*verdicts, *([NOT_COUNTED] if counts[NOT_COUNTED] else [])]
-        entries = [(f'{verdict} {counts[verdict]}', _COLOURS[verdict], verdict in _HATCHED) for verdict in shown]
-        panels.append(np.concatenate([draw_legend(drawn.shape[1], heading, entries), drawn]))
-    gap = np.full((panels[0].shape[0], _GAP_PX, 3), 255, np.uint8)
-    return np.concatenate([panels[0], gap, panels[1]], axis=1)
+        row_px, column_px = _LEGEND_TEXT_PX + 6, drawn.shape[1] // len(shown)
+        labels: list[Label] = [(heading, _WHITE, (0, 0, drawn.shape[1], row_px), False)]
+        for i, verdict in enumerate(shown):
+            place = (i * column_px, row_px, column_px, row_px)
+            labels.append((f'{verdict} {counts[verdict]}', _COLOURS[verdict], place, False))
+        strip = np.full((2 * row_px, drawn.shape[1], 3), 255, np.uint8)
+        panels.append(np.concatenate([write_labels(strip, labels, _LEGEND_TEXT_PX), drawn]))
+    return np.concatenate(panels, axis=1)[:, :-_GAP_PX]
+
+
+def write_labels(image: np.ndarray, labels: Sequence[Label], text_px: int) -> np.ndarray:
+    """Write labels on a picture, each in its box's middle or at a corner, where it covers the least of earlier ones."""
+    canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(text_px)
+    taken = np.zeros(image.shape[:2], bool)
+    for text, colour, (x, y, box_width, box_height), at_corner in labels:
+        width, height = round(pen.textlength(text, font=font)) + 4, text_px + 3
+        right, bottom = x + box_width - width, y + box_height - height
+        places = [((x + right) // 2, (y + bottom) // 2), (x, y), (right, y), (x, bottom), (right, bottom)]
+        inside = [
+            (min(max(left, 0), max(canvas.width - width, 0)), min(max(top, 0), max(canvas.height - height, 0)))
+            for left, top in places[at_corner:]
+        ]
+        left, top = min(inside, key=lambda place: taken[place[1] :, place[0] :][:height, :width].sum())
+        taken[top : top + height, left : left + width] = True
+        red, green, blue = colour[::-1]
+        ink = 'black' if 0.3 * red + 0.59 * green + 0.11 * blue > 110 else 'white'
+        pen.rectangle((left, top, left + width - 1, top + height - 1), fill=(red, green, blue))
+        pen.text((left + 2, top + height / 2), text, fill=ink, font=font, anchor='lm')
+    return np.asarray(canvas)[..., ::-1]
 
 
 def distinct_colours(count: int) -> list[Colour]:
@@ -213,7 +139,7 @@ def _draw(
     longest = max(canvas.shape[:2])
     line_px, text_px = max(round(longest / 450), 1), max(round(longest / 62), 11)
     areas = [float(mask_api.area(one.mask)) / np.prod(one.mask['size']) for one in instances]
-    chips = []
+    labels = []
     for i in sorted(range(len(instances)), key=lambda i: -areas[i]):
         one = instances[i]
         x, y, part = _fitted(one.mask, canvas.shape[:2])
@@ -230,8 +156,8 @@ def _draw(
             x1, y1, x2, y2 = (round(scale * side) for side in one.box)
             cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colours[i], line_px)
         if texts[i]:
-            chips.append(Chip(texts[i], colours[i], (x, y, width, height), is_outline))
-    return draw_chips(canvas, chips, text_px)
+            labels.append((texts[i], colours[i], (x, y, width, height), is_outline))
+    return write_labels(canvas, labels, text_px)
 
 
 def _fill(region: np.ndarray, bitmap: np.ndarray, colour: Colour, stripe_px: int) -> None:

@@ -2,7 +2,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import cv2
 import pytest
 
 from armbench_cli import run_tool
@@ -42,10 +41,3 @@ def test_bad_input_exits_with_2_and_one_line(tmp_path: Path, monkeypatch, capsys
     errors = capsys.readouterr().err.strip().split('\n')
     assert len(errors) == 3
     assert all(line.startswith('error: ') for line in errors)
-
-
-def test_draws_a_contact_sheet(tmp_path: Path, monkeypatch) -> None:
-    sheet = tmp_path / 'sheet.png'
-    assert call(monkeypatch, '--contact-sheet', sheet, '--width', 80, '--height', 64) == 0
-    assert cv2.imread(str(sheet)).shape == (4 * (64 + 6), 3 * (2 * 80 + 6) + 6, 3)
-    assert call(monkeypatch, '--contact-sheet', tmp_path / 'sheet.gif') == 2

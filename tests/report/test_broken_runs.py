@@ -31,10 +31,6 @@ def truncate_log(run: Path) -> None:
     path.write_text(path.read_text()[:-20])
 
 
-def swap_matches(run: Path) -> None:
-    shutil.copy(run / f'results/{SUBSETS[1]}_test.segm.matches.npz', run / f'results/{MIX}.segm.matches.npz')
-
-
 def break_config(run: Path) -> None:
     for path in (*run.glob('*.py'), *run.glob('*/vis_data/config.py')):
         path.write_text('model = dict(')
@@ -46,14 +42,11 @@ def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
-    (truncate_log, 'cut short'),
+    (truncate_log, 'log lines must be JSON with a step'),
     (lambda run: change(run / f'results/{MIX}.json', schema_version=99), 'schema_version must be 1, got 99'),
     (lambda run: (run / f'results/{MIX}.json').write_text('{"schema'), 'must be JSON'),
-    (lambda run: change(run / f'results/{MIX}.json', classes=['cat', 'dog']), 'another data set'),
-    (lambda run: change_identity(run / f'results/{MIX}.json', subset='coco'), 'got coco test'),
-    (lambda run: change_identity(run / f'results/{MIX}.json', split='val'), 'named after its subset and split'),
+    (lambda run: change_identity(run / f'results/{MIX}.json', split='val'), 'named after what it was measured on'),
     (lambda run: (run / f'results/{MIX}.segm.matches.npz').unlink(), 'match table must be a readable file'),
-    (swap_matches, 'match table must belong to its result'),
     (lambda run: (run / 'record.json').write_text('{'), 'record must be JSON'),
     (lambda run: change(run / 'record.json', schema_version=2), 'schema_version must be 1, got 2'),
     (lambda run: change(run / 'record.json', attempts=None), 'record must be JSON as tools/train.py writes it'),
@@ -107,7 +100,7 @@ def test_a_run_that_did_not_finish_is_listed_as_such(
     report = gather([run])
     assert any(f'did not finish at iteration 600; its record says {shown!r}' in line for line in report.problems)
     assert any('no result to show' in line for line in report.problems)
-    assert shown in [cell.text for cell in report.run_table().rows[0]]
+    assert shown in report.run_table().rows[0]
     assert 'No run has a result file yet' in html(report)
 
 
@@ -117,14 +110,14 @@ def test_results_alone_are_enough(data: Path, tmp_path: Path) -> None:
     text = html(report)
     assert 'unknown: no record.json' in text
     assert 'No run has a log with curves.' in text
-    assert 'Neither a record nor a result names the config.' in text
-    assert not report.problems[0].startswith('bare: record')
-    assert '0.' in markdown(report)
+    assert 'The resolved config of its training is not there.' in text
+    assert '| bare ' in markdown(report)
 
 
 def marks(report: Report) -> dict[str, bool]:
     """Which run's mean mask mAP on mix is marked as the best."""
-    return {row[1].text: row[2].is_best for row in report.scores[0].rows if row[0].text == 'mean'}
+    table = report.scores[0]
+    return {row[1]: (i, 2) in table.best for i, row in enumerate(table.rows) if row[0] == 'mean'}
 
 
 def test_a_result_on_other_data_is_shown_and_not_compared(work_dirs: list[Path], tmp_path: Path) -> None:
@@ -133,9 +126,9 @@ def test_a_result_on_other_data_is_shown_and_not_compared(work_dirs: list[Path],
     write_result(other, write_data(tmp_path / 'minibench', seed=5), SUBSETS[0], MASK_RCNN, 0.5)
     report = gather([work_dirs[0], other, work_dirs[1]])
     (warning,) = (line for line in report.problems if 'must be on the same data' in line)
-    assert warning.startswith(f'other: result on {SUBSETS[0]} test must be on the same data to be compared')
+    assert warning.startswith(f'other: result on {SUBSETS[0]} test must be on the same data as the others, got sha256:')
     assert marks(report) == {'first': True, 'other †': False, 'second': False}
-    assert [row[0].text for row in report.scores[1].rows] == ['first − second']
+    assert [row[0] for row in report.scores[1].rows] == ['first − second']
     pair = gather([work_dirs[0], other])
     assert 'paired differences' not in pair.scores[1].caption
     assert not any(marks(pair).values())
@@ -167,7 +160,7 @@ def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
     assert len(lines) == (0 if is_credited else 3)
     assert marks(report) == {'run' if is_credited else 'run †': is_credited, 'second': False}
     assert (', or of a checkpoint that the run does not have' in markdown(report)) is not is_credited
-    assert f'{SUBSETS[0]} test (iter_600.pth)' in report.run_table().rows[0][-1].text
+    assert f'{SUBSETS[0]} test (iter_600.pth)' in report.run_table().rows[0][-1]
 
 
 @pytest.mark.parametrize('fingerprint', [None, 'sha256:0123'])
@@ -179,17 +172,6 @@ def test_the_same_scores_on_data_that_are_not_known_to_be_the_same(
     report = gather([*work_dirs, tmp_path / 'other'])
     assert marks(report) == {'first': True, 'second': False, 'other †': False}
     assert sum(f'got {fingerprint or "no data fingerprint"}' in line for line in report.problems) == 1
-
-
-@pytest.mark.parametrize('label', [f'{SUBSETS[1]}/test', f'{SUBSETS[0]}/val', 'coins/instances'])
-def test_a_result_under_the_name_of_another_file_is_left_out(work_dirs: list[Path], tmp_path: Path, label: str) -> None:
-    subset, split = label.split('/')
-    results = tmp_path / 'run/results'
-    shutil.copytree(work_dirs[0], tmp_path / 'run')
-    (results / f'{MIX}.json').rename(results / f'{subset}_{split}.json')
-    change_identity(results / f'{subset}_{split}.json', subset=subset, split=split)
-    (line,) = (line for line in collect_runs([tmp_path / 'run'])[1] if 'named after what it was measured on' in line)
-    assert f'{SUBSETS[0]}/test.json, got {subset}_{split}.json' in line
 
 
 def test_results_on_files_of_ones_own_are_shown(data: Path, tmp_path: Path) -> None:

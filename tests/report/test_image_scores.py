@@ -9,7 +9,7 @@ from coco_reference import pycocotools_evaluate
 
 from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable, match_table, precision_at_recall
 from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.report.pictures import ALL, KINDS, choose, image_scores
+from armbench_mmdet.report.pictures import KINDS, choose, image_scores
 
 
 @pytest.mark.parametrize('seed', range(12))
@@ -20,20 +20,10 @@ def test_curves_and_scores_of_single_images_are_cocos(seed: int) -> None:
     reference = np.where(reference < 0, np.nan, reference)  # COCO's -1: no instances
     for number, matches in enumerate(table.classes.values()):
         np.testing.assert_allclose(precision_at_recall(matches), reference[:, :, number], atol=1e-12)
-    for class_name in (ALL, *table.classes):
-        for image_id, score in zip(table.image_ids.tolist(), image_scores(table, class_name), strict=True):
-            one_image = {**truth, 'images': [image for image in truth['images'] if image['id'] == image_id]}
-            only_table = match_table(Matching(one_image, only(detections, 'bbox'), 'bbox'))
-            alone = only_table.ap(class_name=None if class_name == ALL else class_name)
-            assert (np.isnan(score) and alone is None) or score == pytest.approx(alone, abs=1e-12)
-
-
-def test_a_class_without_instances_has_no_curve_and_one_without_detections_is_zero() -> None:
-    truth, detections = random_dataset(0)
-    truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 1]
-    matches = match_table(Matching(truth, only(detections, 'bbox'), 'bbox')).classes
-    assert np.isnan(precision_at_recall(matches['object'])).all()
-    assert not precision_at_recall(match_table(Matching(truth, [], 'bbox')).classes['tote']).any()
+    for image_id, score in zip(table.image_ids.tolist(), image_scores(table), strict=True):
+        one_image = {**truth, 'images': [image for image in truth['images'] if image['id'] == image_id]}
+        alone = match_table(Matching(one_image, only(detections, 'bbox'), 'bbox')).ap()
+        assert (np.isnan(score) and alone is None) or score == pytest.approx(alone, abs=1e-12)
 
 
 def table_of(scores: list[float]) -> MatchTable:
@@ -62,7 +52,7 @@ CHOICES = [
 
 @pytest.mark.parametrize(('scores', 'per_kind', 'expected'), CHOICES)
 def test_images_are_chosen_by_rank(scores: list[float], per_kind: int, expected: tuple[list[int], ...]) -> None:
-    choices = choose(table_of(scores), ALL, per_kind)
+    choices = choose(table_of(scores), per_kind)
     assert tuple([one.image_id for one in choices if one.kind == kind] for kind in KINDS) == expected
     assert [one.score for one in choices] == sorted((one.score for one in choices), reverse=True)
-    assert all(one.images == np.isfinite(scores).sum() for one in choices)
+    assert all(f' of {np.isfinite(scores).sum()} by the AP' in one.about for one in choices)

@@ -10,9 +10,10 @@ from synthetic_runs import log_rows, write_log
 
 from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report import plots
-from armbench_mmdet.report.collect import Series, collect_runs, read_log
+from armbench_mmdet.report.answer import answer_plot
+from armbench_mmdet.report.collect import read_log
 from armbench_mmdet.report.page import PARTS, Report
-from armbench_mmdet.report.plots import MAX_POINTS, thinned
+from armbench_mmdet.report.plots import MAX_POINTS
 
 
 def test_a_log_has_every_component_in_training_and_validation(tmp_path: Path) -> None:
@@ -21,9 +22,9 @@ def test_a_log_has_every_component_in_training_and_validation(tmp_path: Path) ->
     assert problems == []
     assert log.losses() == ['loss', 'loss_bbox', 'loss_cls', 'loss_mask', 'd0.loss_mask']
     for name in log.losses():
-        assert len(log.curve(name).steps) == 30
-        assert log.curve(f'val_loss/{name}').steps == [200, 400, 600]
-    assert log.curve('coco/segm_mAP').steps == [200, 400, 600]
+        assert len(log.curve(name)[0]) == 30
+        assert log.curve(f'val_loss/{name}')[0] == [200, 400, 600]
+    assert log.curve('coco/segm_mAP')[0] == [200, 400, 600]
     assert log.last_step == 600
 
 
@@ -47,16 +48,15 @@ def test_a_later_attempt_counts_from_its_first_step_on(
     write_log(tmp_path, earlier, '20261124_010000')
     write_log(tmp_path, later, '20261124_020000')
     log, _ = read_log(tmp_path)
-    assert dict(zip(log.curve('loss').steps, log.curve('loss').values, strict=True)) == losses
-    found = log.curve('coco/segm_mAP')
-    assert dict(zip(found.steps, found.values, strict=True)) == scores
+    assert dict(zip(*log.curve('loss'), strict=True)) == losses
+    assert dict(zip(*log.curve('coco/segm_mAP'), strict=True)) == scores
 
 
 def test_epochs_become_iterations(tmp_path: Path) -> None:
     train = [row(step, 1, epoch=1 + (step > 100)) for step in (50, 100, 150, 200)]
     validated = [{'coco/segm_mAP': 0.1, 'step': 1}, {'coco/segm_mAP': 0.2, 'step': 2}]
     write_log(tmp_path, [*train[:2], validated[0], *train[2:], validated[1]])
-    assert read_log(tmp_path)[0].curve('coco/segm_mAP').steps == [100, 200]
+    assert read_log(tmp_path)[0].curve('coco/segm_mAP')[0] == [100, 200]
 
 
 def test_nan_and_what_is_no_number_leave_gaps(tmp_path: Path) -> None:
@@ -64,27 +64,18 @@ def test_nan_and_what_is_no_number_leave_gaps(tmp_path: Path) -> None:
     write_log(tmp_path, rows)
     log, problems = read_log(tmp_path)
     assert problems == []
-    assert log.curve('loss').values == [1, None, 3]
-    assert log.curve('coco/segm_mAP').steps == []
+    assert log.curve('loss')[1] == [1, None, 3]
+    assert log.curve('coco/segm_mAP')[0] == []
     assert 'NaN' in json.dumps(rows)
 
 
 def test_plotly_takes_every_plot(report: Report) -> None:
-    drawn = [plots.loss_plot(run) for run in report.runs]
-    drawn += [plots.learning_rate_plot(report.runs), plots.score_plot(report.runs)]
+    drawn = [*map(plots.loss_plot, report.runs), plots.score_plot(report.runs), answer_plot(report.answers)]
     drawn += [plot(comparison) for comparison in report.compared for plot, _ in PARTS.values() if plot]
     for plot in drawn:
         assert plot is not None
         plotly.graph_objects.Figure(plot.data, plot.layout)  # refuses what plotly does not know
         json.dumps([plot.data, plot.layout], allow_nan=False)
-
-
-def test_a_log_without_validation_loss_says_so(tmp_path: Path) -> None:
-    write_log(tmp_path, log_rows(val_loss=False))
-    runs, _ = collect_runs([tmp_path])
-    plot = plots.loss_plot(runs[0])
-    assert plot is not None
-    assert 'no validation loss' in plot.note
 
 
 def test_precision_recall_curves_have_the_average_precision_as_their_mean(
@@ -93,18 +84,26 @@ def test_precision_recall_curves_have_the_average_precision_as_their_mean(
     comparison = report.compared[0]
     plot = plots.precision_recall_plot(comparison)
     assert plot is not None
-    assert len(plot.data) == 2 * 2 * 3
+    assert len(plot.data) == 2 * 3
     result = read_result(work_dirs[1] / f'results/{comparison.subset}_test.json').segm.per_class['object']
     for what, key in (('', 'mAP_50'), (', IoU 0.75', 'mAP_75'), (', mean', 'mAP')):
-        (curve,) = (t['y'] for t in plot.data if t['name'] == f'second{what}' and t.get('xaxis') == 'x2')
+        (curve,) = (t['y'] for t in plot.data if t['name'] == f'second{what}')
         assert np.mean(curve) == pytest.approx(getattr(result, key), abs=1e-4)
+
+
+def test_accuracy_stands_against_time(report: Report, work_dirs: list[Path]) -> None:
+    plot = plots.speed_plot(report.compared[0])
+    assert plot is not None
+    for trace, folder in zip(plot.data, work_dirs, strict=True):
+        result = read_result(folder / f'results/{report.compared[0].subset}_test.json')
+        assert trace['x'] == [pytest.approx(result.speed.median_ms, rel=1e-4)]
+        assert trace['y'] == [pytest.approx(result.segm.per_class['object'].mAP, rel=1e-4)]
 
 
 @pytest.mark.parametrize('points', [1, MAX_POINTS, MAX_POINTS + 1, 10 * MAX_POINTS + 3])
 def test_thinning_keeps_the_end_and_the_mean(points: int) -> None:
     values: list[float | None] = [float(value) for value in np.random.default_rng(0).normal(2, 1, points)]
-    steps, few = thinned(Series(list(range(points)), values))
-    assert len(steps) == len(few) <= MAX_POINTS
-    assert steps[-1] == points - 1
-    assert np.mean(few) == pytest.approx(np.mean(values), abs=0.02)
-    assert thinned(Series([1, 2, 3, 4], [None, 4.0, None, None]), points=2) == ([2, 4], [4.0, None])
+    few = plots.line((list(range(points)), values))
+    assert len(few['x']) == len(few['y']) <= MAX_POINTS
+    assert few['x'][-1] == points - 1
+    assert np.mean(few['y']) == pytest.approx(np.mean(values), abs=0.02)

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 from mmengine.config import Config
-from synthetic_runs import MASK_RCNN, REPO, record
+from synthetic_runs import MASK_RCNN, record
 
 from armbench_mmdet.configs import dumped_config
 from armbench_mmdet.report.collect import collect_runs
-from armbench_mmdet.report.tables import provenance
+from armbench_mmdet.report.tables import difference_to_base, facts
 
 
 def test_the_config_of_training_is_found_behind_the_one_of_testing(work_dirs: list[Path]) -> None:
@@ -23,20 +23,16 @@ def test_the_config_of_training_is_found_behind_the_one_of_testing(work_dirs: li
 
 def test_facts_of_the_record(work_dirs: list[Path], data: Path) -> None:
     run = collect_runs([work_dirs[0]])[0][0]
-    found = provenance(run)
-    facts = dict(found.facts)
-    assert facts['seed'] == '7'
-    assert facts['git revision'] == '1234abc with changes, kept in git.diff of the folder'
-    assert facts['hardware'] == 'cpu EPYC, cores 2, memory_mb 8192'
-    assert facts['data: mix-object-tote/train.json'] == 'sha256:feed'
-    assert facts['versions'] == 'torch 2.13.0'
-    assert facts['tested: mix-object-tote test'] == run.evaluations[0].fingerprint
-    assert found.differences is not None
-    changed = {row[0].text: row[2].text for row in found.differences.rows}
+    found = dict(facts(run))
+    assert found['seed'] == '7'
+    assert found['git revision'] == '1234abc with changes, kept in git.diff of the folder'
+    assert found['hardware'] == 'cpu EPYC, cores 2, memory_mb 8192'
+    assert found['data: mix-object-tote/train.json'] == 'sha256:feed'
+    assert found['versions'] == 'torch 2.13.0'
+    assert found['tested: mix-object-tote test'] == run.evaluations[0].fingerprint
+    changed = {row[0]: row[2] for row in difference_to_base(run).rows}
     assert changed['optim_wrapper.optimizer.lr'] == '0.5'
     assert changed['train_dataloader.dataset.data_root'] == repr(str(data))
-    assert found.leaf == (REPO / MASK_RCNN).read_text()
-    assert 'optim_wrapper' in str(found.resolved)
 
 
 def test_attempts_and_what_is_not_known(work_dirs: list[Path], tmp_path: Path) -> None:
@@ -46,12 +42,12 @@ def test_attempts_and_what_is_not_known(work_dirs: list[Path], tmp_path: Path) -
     changed = record('configs/gone.py', 'running', attempts=[first, second])
     (tmp_path / 'run' / 'record.json').write_text(json.dumps(changed))
     shutil.copy(next((tmp_path / 'run').glob('*.py')), tmp_path / 'run' / 'gone.py')
-    found = provenance(collect_runs([tmp_path / 'run'])[0][0])
-    assert found.attempts is not None
-    assert [[cell.text for cell in row][2:4] for row in found.attempts.rows] == [
-        ['0 h 10 min 02 s', 'finished'],
-        ['–', 'unfinished'],
-    ]
-    assert dict(found.facts)['unreadable images'] == '2: a.jpg, b.jpg'
-    assert found.differences is None
-    assert any('gone.py' in note for note in found.notes)
+    run = collect_runs([tmp_path / 'run'])[0][0]
+    found = dict(facts(run))
+    assert found['attempt 1'].startswith('2026-11-24T01:02:03Z to 2026-11-24T01:12:05Z, iterations 0 to 600, finished,')
+    assert found['attempt 2'].startswith(
+        '2026-11-24T01:02:03Z to –, iterations 0 to –, unfinished, processes 1: python '
+    )
+    assert found['unreadable images'] == '2: a.jpg, b.jpg'
+    table = difference_to_base(run)
+    assert (len(table.rows), 'gone.py' in table.notes[0]) == (0, True)

@@ -10,7 +10,7 @@ from armbench_mmdet.engine.checkpoints import find_checkpoint
 from armbench_mmdet.launch import evaluate, train
 from armbench_mmdet.report.page import gather, write_report
 from armbench_mmdet.report.plots import loss_plot
-from armbench_mmdet.report.tables import provenance
+from armbench_mmdet.report.tables import difference_to_base, facts
 
 REPO = Path(__file__).resolve().parents[2]
 LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
@@ -33,14 +33,12 @@ def test_a_run_is_reported_without_a_complaint(minibench_root: Path, tmp_path: P
     report = gather([work_dir])
     assert report.problems == []
     assert report.is_procedural
-    assert [cell.text for cell in report.run_table().rows[0]][1] == 'finished'
+    assert report.run_table().rows[0][1] == 'finished'
     assert [comparison.subset for comparison in report.compared] == list(SUBSETS)
     assert {picture.data for picture in report.pictures} == {f'{subset} test' for subset in SUBSETS}
     plot = loss_plot(report.runs[0])
     assert plot is not None
     assert {'loss_mask', 'loss_mask, validation'} <= {trace['name'] for trace in plot.data}
-    found = provenance(report.runs[0])
-    assert '–' not in dict(found.facts).values()
-    assert found.differences is not None
-    assert 'train_cfg.max_iters' in [row[0].text for row in found.differences.rows]
+    assert '–' not in dict(facts(report.runs[0])).values()
+    assert 'train_cfg.max_iters' in [row[0] for row in difference_to_base(report.runs[0]).rows]
     assert write_report(report, tmp_path / 'report').stat().st_size < 12e6

@@ -79,7 +79,7 @@ def test_unknown_options_are_wrong_usage(tool: str) -> None:
         ('../armbench_cli', ['trian', LEAF], 'TOOL must be one of benchmark, browse'),
         ('test', [LEAF], 'CHECKPOINT must be given'),
         ('train', [LEAF, '--work', 'x'], 'unrecognized arguments'),
-        ('make_minibench', [], 'give OUT, --contact-sheet FILE, or both'),
+        ('make_minibench', [], 'the following arguments are required: out'),
         ('sweep', [SPACE, '--n-trials', '0'], '--n-trials must be at least 1'),
         ('sweep', [SPACE, '--workers', '0'], '--workers must be at least 1'),
         ('benchmark', ['speed'], "invalid choice: 'speed'"),

@@ -10,12 +10,11 @@ from armbench_mmdet.visualization.instances import (
     FOUND,
     MISSED,
     NOT_COUNTED,
-    Chip,
     Instance,
     distinct_colours,
-    draw_chips,
     draw_comparison,
     draw_overlay,
+    write_labels,
 )
 
 GREY = 90
@@ -110,9 +109,9 @@ def test_labels_keep_out_of_each_others_way_and_inside_the_picture() -> None:
     image = np.full((200, 300, 3), GREY, np.uint8)
     red, blue = (0, 0, 255), (255, 0, 0)
     box = (100, 50, 120, 80)
-    both = draw_chips(image, [Chip('object 0.91', red, box, False), Chip('object 0.90', blue, box, False)], 14)
-    alone = draw_chips(image, [Chip('object 0.91', red, box, False)], 14)
+    both = write_labels(image, [('object 0.91', red, box, False), ('object 0.90', blue, box, False)], 14)
+    alone = write_labels(image, [('object 0.91', red, box, False)], 14)
     assert ((both == red).all(2) == (alone == red).all(2)).all(), 'the first one is still whole'
     assert (both == blue).all(2).sum() > 200
-    outside = draw_chips(image, [Chip('object 0.91', red, (290, 195, 10, 5), True)], 14)
+    outside = write_labels(image, [('object 0.91', red, (290, 195, 10, 5), True)], 14)
     assert (outside == red).all(2).sum() > 200
