@@ -108,8 +108,9 @@ def operating_plot(comparison: Comparison) -> Plot | None:
     traces: list[dict[str, Any]] = []
     for entry in comparison.entries:
         one = (entry.result.operation or {}).get(OBJECT)
-        for what, dash in (('precision', 'solid'), ('recall', 'dash')) if one and one.curve else ():
-            points = [point.threshold for point in one.curve], [getattr(point, what) for point in one.curve]
+        curve = one.curve if one else []
+        for what, dash in (('precision', 'solid'), ('recall', 'dash')) if curve else ():
+            points = [point.threshold for point in curve], [getattr(point, what) for point in curve]
             paint = {'color': colour(entry.run.number), 'dash': dash}
             traces.append(line(points, name=f'{entry.label}, {what}', line=paint))
     layout = plot_layout('score threshold', 'at IoU 0.5')
