@@ -51,7 +51,6 @@ def main(args: argparse.Namespace) -> int:
     import armbench_mmdet  # noqa: F401 - before mmdet
     from armbench_mmdet.engine.console import quiet_console
     from armbench_mmdet.sweep.space import load_space
-    from armbench_mmdet.sweep.study import default_storage
     from armbench_mmdet.sweep.workers import Sweep
 
     quiet_console(MMLogger.get_instance('sweep'))
@@ -62,14 +61,14 @@ def main(args: argparse.Namespace) -> int:
     sweep = Sweep(
         space,
         study,
-        storage=args.storage or default_storage(folder),
+        storage=args.storage or str(folder / 'journal.log'),
         folder=folder,
         command=(sys.executable, str(Path(__file__).with_name('train.py'))),
         n_trials=args.n_trials or space.given.n_trials,
         devices=[devices[index % len(devices)] for index in range(args.workers or len(devices))],
     )
     if args.retrain_best:
-        return sweep.retrain(args.trial)
+        sweep.retrain(args.trial)
     return 0 if sweep.run() else 130
 
 

@@ -2,9 +2,8 @@
 
 import csv
 import io
-import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ from armbench_mmdet.sweep.study import (
     WORKER,
     Progress,
     attempts_before,
-    attribute,
     best_trials,
+    reason_of,
 )
-from armbench_mmdet.sweep.training import CONFIG, trial_folder
+from armbench_mmdet.sweep.training import CONFIG
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Sweep {{ name }}</title>
@@ -47,9 +46,7 @@ td, th { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left; fo
 {{ table | safe }}
 </html>
 """
-
-
-_LONG = ('duration_s', 'validations', 'retry_of', ERROR, WORKER, 'folder')  # columns that the page leaves out
+_LONG = ('duration_s', 'validations', 'retry_of', ERROR, WORKER)  # columns that the page leaves out
 
 
 def write_best(folder: Path, best: Sequence[FrozenTrial], space: Space) -> None:
@@ -82,16 +79,16 @@ def write_full_length(folder: Path, study: optuna.Study, space: Space, number: i
     Raises:
         InputError: There is no such complete trial, or no single best one.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = best_trials(study)[: None if len(space.given.objectives) > 1 else 1]
-    chosen = [trial for trial in (best if number is None else complete) if number in (None, trial.number)]
-    if len(chosen) != 1:
+    complete = {trial.number: trial for trial in _complete(study)}
+    numbers = [trial.number for trial in best] if number is None else [number]
+    if len(numbers) != 1 or numbers[0] not in complete:
         got = f'trial {number}' if number is not None else 'no --trial'
-        choice = ', '.join(str(trial.number) for trial in best or complete) or 'none is complete yet'
+        choice = ', '.join(map(str, complete)) or 'none is complete yet'
         raise InputError(
             f'--retrain-best must have one complete trial of study {study.study_name!r}, got {got}: {choice}'
         )
-    (trial,) = chosen
+    trial = complete[numbers[0]]
     config = space.config(FixedTrial(trial.params, trial.number), with_fixed=False)
     path = folder / f'retrained_{trial.number:04d}' / CONFIG
     path.parent.mkdir(exist_ok=True)
@@ -110,20 +107,17 @@ def write_table(folder: Path, study: optuna.Study, space: Space) -> None:
 
 
 def write_report(folder: Path, study: optuna.Study, space: Space) -> None:
-    """Write ``importances.json`` and ``report.html``, which needs no other file and no network."""
+    """Write ``report.html``, which needs no other file and no network."""
     progress, best = Progress(study.get_trials(deepcopy=False)), best_trials(study)
     rows = [{name: value for name, value in row.items() if name not in _LONG} for row in _rows(study, space)]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Optuna's about few trials: the page shows how many there are
-        weights = {name: importances(study, index) for index, name in enumerate(space.given.objectives)}
-        content = weights if len(weights) > 1 else next(iter(weights.values()))
-        write_atomically(folder / 'importances.json', json.dumps(content, indent=2) + '\n')
-        page = jinja2.Environment(autoescape=True).from_string(_PAGE)
+        page = jinja2.Template(_PAGE, autoescape=True)
         text = page.render(
             name=study.study_name,
             line=progress.line(len(progress.latest), best),
             base=space.base.as_posix(),
-            figures=list(_figures(study, space)),
+            figures=list(_figures(study, space.given.objectives)),
             table=tabulate(rows, headers='keys', tablefmt='html', floatfmt='.4g'),
         )
     write_atomically(folder / 'report.html', text)
@@ -133,66 +127,48 @@ def _rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
     trials = [trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs]
     best = {trial.number for trial in best_trials(study)}
     names = sorted({name for trial in trials for name in trial.params})
-    given = space.given
-    columns = ['value'] if len(given.objectives) == 1 else given.objectives
+    limits, objectives = space.given.constraints, space.given.objectives
+    columns = ['value'] if len(objectives) == 1 else objectives
     return [
         {
             'number': trial.number,
             'state': trial.state.name.lower(),
-            **dict(zip(columns, _values(trial, len(columns)), strict=True)),
-            **{
-                name: trial.constraints[name] + given.constraints[name]
-                for name in given.constraints
-                if trial.constraints
-            },
+            **dict(zip(columns, trial.values or [None] * len(columns), strict=True)),
+            **{name: trial.constraints[name] + limit if trial.constraints else '' for name, limit in limits.items()},
             'best': 'yes' if trial.number in best else '',
             'duration_s': f'{trial.duration.total_seconds():.1f}' if trial.duration else '',
             'validations': len(trial.intermediate_values),
             'retry_of': next(iter(attempts_before(trial)), ''),
-            **{name: attribute(trial, name) for name in (REASON, ERROR, WORKER)},
-            'folder': trial_folder(Path(), trial.number).name,
+            REASON: reason_of(trial),
+            ERROR: trial.user_attrs.get(ERROR, ''),
+            WORKER: trial.user_attrs.get(WORKER, ''),
             **{name: trial.params.get(name, '') for name in names},
         }
         for trial in trials
     ]
 
 
-def _values(trial: FrozenTrial, count: int) -> Sequence[float | None]:
-    """The objectives; for a pruned trial, the last validation's."""
-    return (trial.values if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None) or [None] * count
+def _complete(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
-    """Return how much each parameter matters for an objective (PED-ANOVA, Watanabe et al. 2023), the largest first.
-
-    They add up to 1; there are none before two trials are complete.
-    """
-    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < 2:
-        return {}
-    evaluator = PedAnovaImportanceEvaluator()
-    return optuna.importance.get_param_importances(study, evaluator=evaluator, target=_target(study, objective))
-
-
-def _target(study: optuna.Study, objective: int) -> Callable[[FrozenTrial], float] | None:
-    return (lambda trial: trial.values[objective]) if len(study.directions) > 1 else None
-
-
-def _figures(study: optuna.Study, space: Space) -> Iterator[tuple[str, Any]]:
+def _figures(study: optuna.Study, objectives: list[str]) -> Iterator[tuple[str, Any]]:
     from optuna import visualization as plots
 
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    if len(_complete(study)) < 2:
         return
-    names = space.given.objectives
-    if len(names) > 1:
-        yield 'Pareto front', plots.plot_pareto_front(study, target_names=names)
+    several = len(objectives) > 1
+    if several:
+        yield 'Pareto front', plots.plot_pareto_front(study, target_names=objectives)
     else:
         yield 'Validations of each trial', plots.plot_intermediate_values(study)
-    for index, name in enumerate(names):
-        of = f' of {name}' if len(names) > 1 else ''
-        about: dict[str, Any] = {'target': _target(study, index), 'target_name': name}
+    for index, name in enumerate(objectives):
+        of = f' of {name}' if several else ''
+        about: dict[str, Any] = {'target_name': name}
+        if several:
+            about['target'] = lambda trial, index=index: trial.values[index]
+        importances = plots.plot_param_importances(study, PedAnovaImportanceEvaluator(), **about)
         yield f'Optimisation history{of}', plots.plot_optimization_history(study, **about)
-        if importances(study, index):
-            evaluator = PedAnovaImportanceEvaluator()
-            yield f'Importance of each parameter{of}', plots.plot_param_importances(study, evaluator, **about)
+        yield f'Importance of each parameter{of}', importances
         yield f'Slice{of}', plots.plot_slice(study, **about)
         yield f'Parallel coordinates{of}', plots.plot_parallel_coordinate(study, **about)

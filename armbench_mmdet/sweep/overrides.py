@@ -1,7 +1,6 @@
 """Trials as override files."""
 
-import copy
-import difflib
+import functools
 import inspect
 import pprint
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from mmengine.runner import Runner
 
 from armbench_mmdet.configs import Difference, differences, dotted_keys, load_config
-from armbench_mmdet.errors import InputError
+from armbench_mmdet.errors import InputError, nearest
 from armbench_mmdet.files import write_atomically
 
 KeyPath = tuple[str | int, ...]
@@ -41,8 +40,7 @@ def find(config: Mapping[str, Any], key: str) -> list[KeyPath]:
     """
     paths = list(_matches(config, key.split('.')))
     if not paths:
-        near = difflib.get_close_matches(key, list(dotted_keys(config)), n=3)
-        hint = f'; did you mean {" or ".join(near)}?' if near else ''
+        hint = nearest(key, dotted_keys(config))
         raise InputError(f'key must be one of the base config, got {key!r}{hint}')
     if len(paths) > 1 and '*' not in key:
         raise InputError(f'key must name one setting, got {key!r}, which names {paths}')
@@ -76,13 +74,6 @@ def _steps(node: Any, name: str) -> list[str | int]:
     return []
 
 
-def read(config: Any, path: KeyPath) -> Any:
-    """Return what is at ``path``."""
-    for step in path:
-        config = config[step]
-    return config
-
-
 def fitting(old: Any, new: Any, key: str) -> Any:
     """Return ``new`` as a value of the type of ``old``.
 
@@ -112,6 +103,11 @@ def assignments(config: Mapping[str, Any], key: str, value: Any) -> list[Assignm
     return [one for path in find(config, key) for one in _leaves(read(config, path), path, value, key)]
 
 
+def read(config: Any, path: KeyPath) -> Any:
+    """Return what is at ``path``."""
+    return functools.reduce(lambda node, step: node[step], path, config)
+
+
 def _leaves(old: Any, path: KeyPath, value: Any, key: str) -> Iterator[Assignment]:
     value = fitting(old, value, key)
     if not isinstance(value, Mapping):
@@ -121,47 +117,33 @@ def _leaves(old: Any, path: KeyPath, value: Any, key: str) -> Iterator[Assignmen
     else:
         for name, entry in value.items():
             if name not in old:
-                near = difflib.get_close_matches(str(name), [str(known) for known in old], n=1)
-                hint = f'; did you mean {near[0]}?' if near else f'; {DELETE}=True replaces the whole'
+                hint = nearest(str(name), map(str, old)) or f'; {DELETE}=True replaces the whole'
                 raise InputError(f'entries of {key!r} must be in the base config, got {name!r}{hint}')
             yield from _leaves(old[name], (*path, name), entry, key)
 
 
-def resolved(path: Path) -> dict[str, Any]:
-    """Return a config file with its bases, as plain dicts."""
-    return load_config(path).to_dict()
-
-
 def applied(config: Mapping[str, Any], changes: Iterable[Assignment]) -> dict[str, Any]:
-    """Return a copy of ``config`` with each change made, in order."""
-    result: dict[str, Any] = copy.deepcopy(dict(config))
-    for path, value in changes:
-        _assign(result, path, copy.deepcopy(value))
-    return result
+    """Return ``config`` with each change made, in order; what they leave alone is shared."""
+    return functools.reduce(lambda done, change: _with(done, *change), changes, dict(config))
 
 
-def _assign(node: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    """Return ``node`` with ``value`` at ``path``; only tuples become new objects."""
+def _with(node: Any, path: KeyPath, value: Any) -> Any:
     if not path:
         return value
     step, rest = path[0], path[1:]
-    if isinstance(node, tuple):
-        return tuple(_assign(list(node), path, value))
-    node[step] = _assign(node[step], rest, value)
-    return node
+    if isinstance(node, Mapping):
+        return {**node, step: _with(node.get(step, {}), rest, value)}
+    return type(node)(_with(item, rest, value) if index == step else item for index, item in enumerate(node))
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nested dict that mmengine merges into ``old`` to give ``new``: changed leaves, lists as a whole."""
-    if old.keys() - new.keys():
+def difference(old: Any, new: Any) -> Any:
+    """Return what mmengine merges into ``old`` to give ``new``: of dicts the changed entries, lists as a whole."""
+    if not isinstance(new, Mapping):
+        return new
+    if not isinstance(old, Mapping) or old.keys() - new.keys():
         return {DELETE: True, **new}
-    return {key: _change(key, old, value) for key, value in new.items() if key not in old or old[key] != value}
-
-
-def _change(key: str, old: Mapping[str, Any], value: Any) -> Any:
-    if key not in old or not isinstance(value, Mapping):
-        return value
-    return difference(old[key], value) if isinstance(old[key], Mapping) else {DELETE: True, **value}
+    changed = [key for key in new if key not in old or old[key] != new[key]]
+    return {key: difference(old[key], new[key]) if key in old else new[key] for key in changed}
 
 
 def _source(config: Mapping[str, Any]) -> str:
@@ -169,34 +151,23 @@ def _source(config: Mapping[str, Any]) -> str:
     return ''.join(f'{key} = {pprint.pformat(value, width=116, sort_dicts=False)}\n' for key, value in config.items())
 
 
-def write_base(folder: Path, source: Path, config: dict[str, Any]) -> None:
+def write_base(folder: Path, source: Path, config: Mapping[str, Any]) -> None:
     """Write the resolved base config of a study beside its trials.
 
     Trials build on this copy: they stay what they were when somebody edits the original, and the study's folder can
     be moved to another checkout or machine as a whole.
-
-    Raises:
-        InputError: The folder has the base of another study, or the config cannot be written as a file.
     """
-    path = folder / BASE
-    if not path.exists():
-        write_atomically(path, f'# {source.as_posix()}, resolved\n{_source(config)}')
-    found = differences(resolved(path), config)
-    if found:
-        raise InputError(
-            f'{path} must be the base config of this study, got differences:{listed(found)}\n'
-            'choose another --study, or move the folder away'
-        )
+    write_atomically(folder / BASE, f'# {source.as_posix()}, resolved\n{_source(config)}')
 
 
-def write_overrides(path: Path, base: str, old: dict[str, Any], new: dict[str, Any], note: str) -> None:
+def write_overrides(path: Path, base: str, old: Mapping[str, Any], new: Mapping[str, Any], note: str) -> None:
     """Write the config file that makes ``new`` of the config ``old`` in the file ``base``, reload it and compare.
 
     Raises:
         InputError: The reloaded file is not ``new``.
     """
     write_atomically(path, f'# {note}\n_base_ = {base!r}\n\n{_source(difference(old, new))}')
-    found = differences(new, resolved(path))
+    found = differences(new, load_config(path).to_dict())
     if found:
         raise InputError(f'{path} must reload as written, got differences:{listed(found)}')
 

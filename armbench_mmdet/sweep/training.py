@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.runner import Runner
+from optuna.trial import TrialState
 
-from armbench_mmdet.engine.checkpoints import latest_checkpoint, remove_checkpoint
+from armbench_mmdet.engine.checkpoints import latest_checkpoint
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.run_folder import INTERRUPTED, read_record
+from armbench_mmdet.run_folder import read_record
 
 VARIABLE = 'ARMBENCH_SWEEP'  # in the training's environment: the folder, the metrics' names, the worker's process id
 CONFIG, LOG, RUN = 'config.py', 'train.log', 'run'
@@ -29,15 +29,10 @@ _PATIENCE_S = 30.0  # an iteration, and a checkpoint
 
 
 class Outcome(NamedTuple):
-    """What became of a training that was not stopped: its values, or why there are none.
+    """What became of a trial: the metrics at the last validation by name, or why it failed, in a word and a line."""
 
-    Attributes:
-        values: The metrics at the last validation, by name.
-        reason: Why it failed: as in the run's record, or ``no validation``, ``killed``.
-        error: What it said, in one line.
-    """
-
-    values: dict[str, float] | None
+    state: TrialState
+    values: Mapping[str, float] = {}
     reason: str = ''
     error: str = ''
 
@@ -59,17 +54,14 @@ class SweepReportHook(Hook):
     def __init__(self) -> None:
         self._given: dict[str, Any] = json.loads(os.environ.get(VARIABLE, '{}'))
 
-    def before_train(self, runner: Runner) -> None:
+    def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
         """End the process if its worker is gone."""
-        self._check_worker()
+        try:
+            os.kill(self._given.get('worker_pid', os.getpid()), 0)
+        except OSError as error:
+            raise SystemExit('the worker of this trial is gone') from error
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """End the process if its worker is gone."""
-        self._check_worker()
-
-    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """End the process if its worker is gone."""
-        self._check_worker()
+    after_val_iter = after_train_iter
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float | None] | None = None) -> None:
         """Report the metrics.
@@ -79,37 +71,28 @@ class SweepReportHook(Hook):
         """
         if not self._given or not is_main_process():
             return
-        values = {**_costs(runner), **(metrics or {})}
+        found = {**_costs(runner), **(metrics or {})}
+        wanted: dict[str, float] = {}
         for name in self._given['metrics']:
-            if name not in values:
+            if name not in found:
                 raise InputError(
                     'objective and constraints must be among the metrics of a validation, '
-                    f'{", ".join(values) or "none"}; got {name!r}'
+                    f'{", ".join(found) or "none"}; got {name!r}'
                 )
-        wanted = {name: _number(values[name]) for name in self._given['metrics']}
+            value = found[name]
+            wanted[name] = math.nan if value is None else float(value)
         with Path(self._given['folder'], _REPORTS).open('a') as file:
             file.write(json.dumps({'iteration': runner.iter, 'values': wanted}) + '\n')
-
-    def _check_worker(self) -> None:
-        try:
-            os.kill(self._given.get('worker_pid', os.getpid()), 0)
-        except ProcessLookupError:
-            raise SystemExit('the worker of this trial is gone') from None
-        except PermissionError:
-            pass
 
 
 def _costs(runner: Runner) -> dict[str, float | None]:
     """Time and memory, as a metric of the last validation has them."""
-    results = [getattr(metric, 'result', None) for metric in runner.val_loop.evaluator.metrics]
-    speed = next((result.speed for result in results if result is not None and result.speed is not None), None)
-    if speed is None:
-        return {}
-    return {'speed/median_ms': speed.median_ms, 'memory/peak_mb': speed.peak_gpu_memory_mb or speed.peak_memory_mb}
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    for metric in runner.val_loop.evaluator.metrics:
+        speed = getattr(getattr(metric, 'result', None), 'speed', None)
+        if speed is not None:
+            memory_mb = speed.peak_gpu_memory_mb or speed.peak_memory_mb
+            return {'speed/median_ms': speed.median_ms, 'memory/peak_mb': memory_mb}
+    return {}
 
 
 def training_command(command: Sequence[str], config: Path, work_dir: Path, devices: str | None) -> list[str]:
@@ -128,8 +111,8 @@ class Training:
         folder: The trial's folder, with its config.
         command: The interpreter, then ``tools/train.py``.
         metrics: Names of the metrics to report.
-        devices: The GPUs it sees, by index; several make it a distributed run. None leaves the environment as it is.
-        threads: Environment variables that say how many threads it uses.
+        devices: The GPUs it sees, by index; several make it a distributed run.
+        environment: Its environment variables.
         before: The folder of the trial's attempt before; if that left a checkpoint, it is resumed.
     """
 
@@ -139,16 +122,13 @@ class Training:
         command: Sequence[str],
         metrics: Sequence[str],
         devices: str | None,
-        threads: Mapping[str, str],
+        environment: Mapping[str, str],
         before: Path | None = None,
     ) -> None:
         self.folder = folder
         given = {'folder': str(folder.resolve()), 'metrics': list(metrics), 'worker_pid': os.getpid()}
-        environment = {**os.environ, **threads, VARIABLE: json.dumps(given)}
-        if devices is not None:
-            environment['CUDA_VISIBLE_DEVICES'] = devices
         run = [*training_command(command, folder / CONFIG, folder / RUN, devices), '--cfg-options', _HOOK]
-        checkpoint = latest_checkpoint(before / RUN) if before and _is_same_trial(before, folder) else None
+        checkpoint = latest_checkpoint(before / RUN) if before else None
         if before and checkpoint:
             run += ['--resume', str(checkpoint)]
             with suppress(FileNotFoundError):
@@ -156,7 +136,7 @@ class Training:
         with (folder / LOG).open('wb') as log:
             self._process = subprocess.Popen(
                 run,
-                env=environment,
+                env={**environment, VARIABLE: json.dumps(given)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -187,59 +167,29 @@ class Training:
     def outcome(self) -> Outcome:
         """Return what became of it, once it has ended."""
         status, reports = self._process.returncode, self.reports()
-        for name, value in reports[-1].items() if reports else ():
-            if not math.isfinite(value):
-                return Outcome(None, 'nan', f'{name} was {value}')
         if status == 0:
-            return Outcome(reports[-1]) if reports else Outcome(None, 'no validation', 'it ended without one')
+            return Outcome(TrialState.COMPLETE, reports[-1]) if reports else failure('no validation')
         if status < 0:
-            return Outcome(None, 'killed', f'by {signal.Signals(-status).name}')
-        try:
-            record = read_record(self.folder / RUN)
-        except InputError as error:
-            return Outcome(None, 'crash', str(error))
-        if record is not None and record.status == 'failed':
-            return Outcome(None, record.reason or 'crash', (record.message or '').partition('\n')[0])
-        if record is not None and record.status == 'stopped':
-            return Outcome(None, 'killed', record.message or '')
-        return Outcome(None, 'crash', self._last_words())
-
-    def _last_words(self) -> str:
-        """The last line of the log: of a training that ended before it had a record."""
-        lines = (self.folder / LOG).read_text(errors='replace').split('\n')
-        return next((line.strip()[:500] for line in reversed(lines) if line.strip()), '')
+            return failure('killed', f'by {signal.Signals(-status).name}')
+        record = read_record(self.folder / RUN)
+        message = ((record and record.message) or '').partition('\n')[0]
+        if record and record.status == 'failed':
+            return failure(record.reason or 'crash', message)
+        if record and record.status == 'stopped':
+            return failure('killed', message)
+        said = (self.folder / LOG).read_text(errors='replace').split('\n')
+        return failure('crash', next((line.strip()[:500] for line in reversed(said) if line.strip()), ''))
 
     def _signal(self, number: int) -> None:
-        try:
+        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of dead processes
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
-        except PermissionError as error:  # macOS says so of a group of dead processes
-            print_log(f'could not end process group {self._process.pid}: {error}', logger='current')
+
+
+def failure(reason: str, error: str = '') -> Outcome:
+    """The outcome of a trial that failed."""
+    return Outcome(TrialState.FAIL, reason=reason, error=error)
 
 
 def trial_folder(study_folder: Path, number: int) -> Path:
     """Where the files of a trial go."""
     return study_folder / f'trial_{number:04d}'
-
-
-def fresh_folder(study_folder: Path, number: int) -> Path:
-    """Make a trial's folder; one that another study of the same name left there is moved aside."""
-    folder = trial_folder(study_folder, number)
-    if folder.exists():
-        aside = next(path for n in range(1, 10_000) if not (path := folder.with_name(f'{folder.name}.old{n}')).exists())
-        folder.rename(aside)
-        print_log(f'{folder} was there already; moved to {aside.name}', logger='current')
-    folder.mkdir(parents=True)
-    return folder
-
-
-def drop_interruption(folder: Path) -> None:
-    """Remove the checkpoint of a training that was asked to end, which nobody will resume."""
-    remove_checkpoint(folder / RUN / INTERRUPTED)
-
-
-def _is_same_trial(*folders: Path) -> bool:
-    """Whether the configs are the same, but for the first line, which names the trial."""
-    texts = [(folder / CONFIG).read_text() if (folder / CONFIG).exists() else '' for folder in folders]
-    return len({text.partition('\n')[2] for text in texts}) == 1

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -102,25 +103,25 @@ class SweepUnderTest:
         text = SPACE.format(**named, more=more, fixed=fixed)
         (self.folder / 'space.py').write_text(text)
 
-    def make(self, workers: int = 2, n_trials: int | None = None, study: str = 'study') -> Sweep:
+    def make(self, workers: int = 2, n_trials: int | None = None) -> Sweep:
         space = load_space(self.folder / 'space.py')
-        return Sweep(
-            space, study, self.where, self.work_dir, STAND_IN, n_trials or space.given.n_trials, [None] * workers
-        )
+        total = n_trials or space.given.n_trials
+        return Sweep(space, 'study', self.where, self.work_dir, STAND_IN, total, [None] * workers)
 
-    def run(self, workers: int = 2, n_trials: int | None = None, study: str = 'study') -> bool:
-        return self.make(workers, n_trials, study).run()
+    def run(self, workers: int = 2, n_trials: int | None = None) -> bool:
+        return self.make(workers, n_trials).run()
 
-    def start(self, workers: int = 2) -> BaseProcess:
+    def start(self, command: Callable[[], object] | None = None) -> BaseProcess:
         """Start the command in a process of its own."""
-        process = multiprocessing.get_context('fork').Process(target=lambda: sys.exit(0 if self.run(workers) else 130))
+        command = command or (lambda: sys.exit(0 if self.run() else 130))
+        process = multiprocessing.get_context('fork').Process(target=command)
         process.start()
         self.commands.append(process)
         return process
 
     def study(self) -> optuna.Study:
         space = load_space(self.folder / 'space.py')
-        return open_study(open_storage(self.where), 'study', space)
+        return open_study(open_storage(self.where, threading.Event()), 'study', space)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study().get_trials(states=states or None)
@@ -157,7 +158,7 @@ class SweepUnderTest:
         assert not self.trainings()
 
 
-def wait_until(is_so: Callable[[], object], timeout_s: float = 40) -> None:
+def wait_until(is_so: Callable[[], object], timeout_s: float = 100) -> None:
     deadline = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline

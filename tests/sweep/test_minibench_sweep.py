@@ -75,7 +75,7 @@ def test_interrupted_trial_goes_on_and_the_best_one_can_be_trained_again(
     trials = list(csv.DictReader((study / 'trials.csv').open()))
     assert (trials[0]['state'], trials[0]['reason']) == ('fail', 'interrupted')
     (resumed,) = (trial for trial in trials if trial['retry_of'] == '0')
-    attempt = read_record(study / resumed['folder'] / 'run').attempts[0]
+    attempt = read_record(study / f'trial_{int(resumed["number"]):04d}/run').attempts[0]
     assert attempt.resumed_from == str(study / 'trial_0000/run/interrupted.pth')
     assert attempt.start_iter >= 8
     assert not Path(attempt.resumed_from).exists()
@@ -84,6 +84,6 @@ def test_interrupted_trial_goes_on_and_the_best_one_can_be_trained_again(
     (best,) = (trial for trial in trials if trial['best'])
 
     run('tools/train.py', study / 'best.py', '--work-dir', tmp_path / 'again')
-    first, again = logged(study / best['folder'] / 'run'), logged(tmp_path / 'again')
+    first, again = logged(study / f'trial_{int(best["number"]):04d}/run'), logged(tmp_path / 'again')
     assert again[-len(first) :] == first
     assert again[-1]['coco/segm_mAP'] == float(best['value'])

@@ -1,25 +1,22 @@
 """Sweeps over stand-ins: what becomes of trials, and of everything that can die."""
 
 import csv
-import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
+import optuna
 import pytest
-from mmengine.config import Config
 from optuna.trial import TrialState
 from sweeps import STAND_IN, Postgres, SweepUnderTest, wait_until
 
+from armbench_mmdet.configs import load_config
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.outputs import write_best, write_report, write_table
-from armbench_mmdet.sweep.overrides import resolved
 from armbench_mmdet.sweep.space import load_space
-from armbench_mmdet.sweep.study import Progress, default_storage, open_storage
-from armbench_mmdet.sweep.workers import thread_budget
-from armbench_mmdet.system import usable_cores
+from armbench_mmdet.sweep.study import Progress, open_storage, open_study
 
 
 def retried(sweep: SweepUnderTest) -> list[int]:
@@ -44,7 +41,7 @@ def reasons(sweep: SweepUnderTest) -> list[str]:
         ('out of memory', 'out of memory', 'It was out of memory.'),
         ('metric', 'nan', 'score was nan'),
         ('crash', 'crash', 'ValueError: the stand-in crashes'),
-        ('silent', 'no validation', 'it ended without one'),
+        ('silent', 'no validation', ''),
     ],
 )
 def test_failed_trial_is_recorded_with_its_reason(
@@ -70,18 +67,17 @@ def test_what_comes_out(any_sweep: SweepUnderTest) -> None:
     assert sweep.run()
     sweep.check(complete=5)
     study, folder = sweep.study(), sweep.work_dir
-    expected = resolved(folder / 'base.py')
+    expected = load_config(folder / 'base.py').to_dict()
     expected['model']['x'], expected['train_cfg']['max_iters'] = study.best_params.values()
-    assert resolved(folder / 'best.py') == expected
+    assert load_config(folder / 'best.py').to_dict() == expected
     best = study.best_trial
     assert f'trial {best.number}, the best so far: score {best.value:.6f}' in (folder / 'best.py').read_text()
     trial = folder / f'trial_{best.number:04d}'
-    assert Config.fromfile(trial / 'config.py').to_dict() == expected
+    assert load_config(trial / 'config.py').to_dict() == expected
     assert (trial / 'train.log').read_text().startswith(f'threads {os.environ["OMP_NUM_THREADS"]} GPUs')
     rows = list(csv.DictReader((folder / 'trials.csv').open()))
     assert [(row['state'], row['validations']) for row in rows] == [('complete', '3')] * 5
     assert float(rows[0]['model.x']) == study.trials[0].params['model.x']
-    assert set(json.loads((folder / 'importances.json').read_text())) == {'model.x', 'train_cfg.max_iters'}
     page = (folder / 'report.html').read_text()
     for heading in ('Optimisation history', 'Importance of each parameter', 'Slice', 'Parallel coordinates'):
         assert f'<h2>{heading}</h2>' in page
@@ -102,7 +98,6 @@ def test_pareto_front_of_several_objectives(sweep: SweepUnderTest) -> None:
     assert all(row in front for row in below)
     assert all(float(row['cost']) == pytest.approx(float(row['model.x']) ** 2) for row in rows)
     assert not (sweep.work_dir / 'best.py').exists()
-    assert set(json.loads((sweep.work_dir / 'importances.json').read_text())) == {'score', 'cost'}
     page = (sweep.work_dir / 'report.html').read_text()
     assert '<h2>Pareto front</h2>' in page
     assert '<h2>Slice of cost</h2>' in page
@@ -127,8 +122,6 @@ def test_known_settings_are_tried_first(sweep: SweepUnderTest) -> None:
     assert tried[0] == {'model.x': 0.25, 'train_cfg.max_iters': 2}
     assert tried[1]['model.x'] == 0.75
     assert tried[2]['model.x'] not in (0.25, 0.75)
-    with pytest.raises(InputError, match='n_trials must be at least the 2 of enqueue, got 1'):
-        sweep.run(n_trials=1)
 
 
 def test_best_trial_is_trained_at_full_length(sweep: SweepUnderTest) -> None:
@@ -136,21 +129,12 @@ def test_best_trial_is_trained_at_full_length(sweep: SweepUnderTest) -> None:
     with pytest.raises(InputError, match='got no --trial: none is complete yet'):
         sweep.make().retrain(None)
     assert sweep.run()
-    assert sweep.make().retrain(None) == 1, 'the stand-in wants the folder of a trial'
+    sweep.finish(sweep.start(lambda: sweep.make().retrain(None)), status=1)  # the stand-in wants the folder of a trial
     best = sweep.study().best_trial
-    config = resolved(sweep.work_dir / f'retrained_{best.number:04d}/config.py')
+    config = load_config(sweep.work_dir / f'retrained_{best.number:04d}/config.py')
     assert config['model'] == {'behaviour': 'good', 'x': best.params['model.x'], 'steps': 3, 'step_s': 0.0}
     with pytest.raises(InputError, match="one complete trial of study 'study', got trial 7: "):
         sweep.make().retrain(7)
-
-
-def test_page_of_a_study_without_results(sweep: SweepUnderTest) -> None:
-    space = load_space(sweep.folder / 'space.py')
-    write_best(sweep.folder, [], space)
-    write_table(sweep.folder, sweep.study(), space)
-    write_report(sweep.folder, sweep.study(), space)
-    assert not (sweep.folder / 'best.py').exists()
-    assert '0 done' in (sweep.folder / 'report.html').read_text()
 
 
 SEARCHES = {
@@ -158,11 +142,10 @@ SEARCHES = {
         "'TPESampler', multivariate=True, group=True, constant_liar=True, n_startup_trials=2",
         "'SuccessiveHalvingPruner', min_resource=1, reduction_factor=3",
     ),
-    'Hyperband': (
-        "'TPESampler', multivariate=True, group=True, constant_liar=True, n_startup_trials=2",
+    'Hyperband and a Gaussian process': (
+        "'GPSampler', n_startup_trials=2",
         "'HyperbandPruner', min_resource=1, max_resource=6, reduction_factor=3",
     ),
-    'Gaussian process': ("'GPSampler', n_startup_trials=2", "'MedianPruner', n_startup_trials=1"),
 }
 
 
@@ -192,6 +175,7 @@ def test_ten_failures_in_a_row_end_the_study(sweep: SweepUnderTest) -> None:
         with pytest.raises(InputError, match=r'failed in a row.* by out of memory: It was.*train\.log'):
             sweep.run()
         assert total <= len(sweep.trials(TrialState.FAIL)) <= total + 2
+        assert '0 done' in (sweep.work_dir / 'report.html').read_text()
 
 
 def test_another_search_space_is_refused_with_the_difference(sweep: SweepUnderTest) -> None:
@@ -208,40 +192,21 @@ def test_another_search_space_is_refused_with_the_difference(sweep: SweepUnderTe
         sweep.study()
 
 
-@pytest.mark.parametrize('name', ['', '../up', 'a/b', '.hidden'])
-def test_study_name_must_be_a_folder_name(name: str, sweep: SweepUnderTest) -> None:
-    with pytest.raises(InputError, match='--study must be letters'):
-        sweep.run(study=name)
-
-
 @pytest.mark.parametrize(
     ('where', 'message'),
     [
-        ('postgresql://me:secret@127.0.0.1:1/study', r'must be reachable, got .*me:\*\*\*@127.*refused'),
-        ('oracle://host/study', "must be PostgreSQL, MySQL or the path of a journal file, got 'oracle'"),
-        ('://', 'must be a path or dialect'),
-        ('{tmp}/notes.txt/journal.log', 'must be a file that can be written'),
-        ('{tmp}/notes.txt', 'must be a journal file of Optuna'),
-        ('{tmp}/study.db', 'must be a journal file, got the database .*study.db.; .* sqlite:////'),
-        ('mysql+nothing://me@127.0.0.1/study', 'needs a driver'),
+        ('postgresql://me:secret@127.0.0.1:1/study', r"can be reached, got '127.0.0.1:1/study': .*refused"),
+        ('mysql+nothing://me:secret@127.0.0.1/study', "can be reached, got '127.0.0.1/study'"),
+        ('oracle://host/study', "can be reached, got 'oracle://host/study': .* install"),
+        ('{tmp}/notes.txt/journal.log', 'journal file of Optuna.*exists'),
+        ('{tmp}/notes.txt', 'journal file of Optuna, or .*notes.txt'),
     ],
 )
 def test_storage_that_is_not_there_is_a_clear_error(where: str, message: str, sweep: SweepUnderTest) -> None:
-    (sweep.folder / 'notes.txt').write_text('Notes\n')
-    (sweep.folder / 'study.db').write_text('SQLite format 3\0')
+    (sweep.folder / 'notes.txt').write_text('Notes\nMore\n')
     with pytest.raises(InputError, match=message) as caught:
-        open_storage(where.format(tmp=sweep.folder))
+        open_storage(where.format(tmp=sweep.folder), threading.Event())
     assert 'secret' not in str(caught.value)
-
-
-def test_trainings_share_the_cores_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS', 'OMP_WAIT_POLICY'):
-        monkeypatch.delenv(name, raising=False)
-    assert thread_budget(1)['OMP_NUM_THREADS'] == str(usable_cores())
-    alone = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS'), '1')
-    assert thread_budget(usable_cores(), processes=2) == {**alone, 'OMP_WAIT_POLICY': 'PASSIVE'}
-    monkeypatch.setenv('OMP_NUM_THREADS', '7')
-    assert 'OMP_NUM_THREADS' not in thread_budget(1)
 
 
 def test_killed_training_is_tried_again(any_sweep: SweepUnderTest) -> None:
@@ -257,12 +222,12 @@ def test_killed_training_is_tried_again(any_sweep: SweepUnderTest) -> None:
     assert 'killed' in reasons(sweep)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_sweep_gives_its_trials_back(number: signal.Signals, sweep: SweepUnderTest) -> None:
+def test_interrupted_sweep_gives_its_trials_back(any_sweep: SweepUnderTest) -> None:
+    sweep = any_sweep
     sweep.configure(n_trials=3, behaviour='hang')
     command = sweep.start()
     sweep.wait_for_trainings(2)
-    os.kill(command.pid, number)
+    os.kill(command.pid, signal.SIGTERM)
     sweep.finish(command, status=130)
     sweep.check(fail=2, waiting=2)
     sweep.go()
@@ -272,16 +237,13 @@ def test_interrupted_sweep_gives_its_trials_back(number: signal.Signals, sweep: 
 
 
 def test_study_of_an_earlier_version_is_refused_with_the_way_on(sweep: SweepUnderTest) -> None:
-    (sweep.folder / 'study.db').touch()
-    with pytest.raises(InputError, match=r'earlier version; go on with --storage sqlite:////.*study\.db'):
-        default_storage(sweep.folder)
-    sweep.where = f'sqlite:///{sweep.folder}/study.db'
-    study = sweep.study()
-    content = study.user_attrs['search space, version 2']
-    del content['space']['constraints'], content['space']['enqueue']  # as that version wrote it
-    study.set_user_attr('search space, version 2', content)
-    assert sweep.run()
-    sweep.check(complete=6)
+    (sweep.work_dir / 'trial_0000').mkdir(parents=True)
+    with pytest.raises(InputError, match=r'without trials of another, got .*trial_0000; go on with that by its --st'):
+        sweep.make()
+    storage = open_storage(sweep.where, threading.Event())
+    optuna.create_study(storage=storage, study_name='old').ask()
+    with pytest.raises(InputError, match="study 'old' must be of this version of the sweep"):
+        open_study(storage, 'old', load_space(sweep.folder / 'space.py'))
 
 
 @pytest.mark.parametrize('ending', ['time', pytest.param('pre-emption', marks=pytest.mark.slow)])
@@ -310,11 +272,11 @@ def test_slurm_task_is_started_anew_and_finishes(ending: str, sweep: SweepUnderT
     else:
         children = Path(f'/proc/{tasks[0].pid}/task/{tasks[0].pid}/children').read_text().split()
         os.kill(int(children[0]), signal.SIGTERM)  # to the step
-    assert tasks[0].wait(60) == 130
+    assert tasks[0].wait(120) == 130
     assert (sweep.folder / 'requeued').exists() is (ending == 'time')
     sweep.go()
     tasks[0] = start(0)
-    assert [task.wait(60) for task in tasks] == [0, 0]
+    assert [task.wait(120) for task in tasks] == [0, 0]
     sweep.check(complete=3, fail=1)
     assert len(retried(sweep)) == 1
 
