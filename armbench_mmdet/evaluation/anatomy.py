@@ -23,9 +23,10 @@ CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND = range(1, 6)
 
 
 class _Overlaps(NamedTuple):
-    """The D detections at IoU 0.5, and what each overlaps most.
+    """The D detections and G instances at IoU 0.5, and what each detection overlaps most.
 
     Attributes:
+        counts: ``(C,) int64``, instances of each class.
         outcome: ``(D,) int8``; detections of a class without instances are IGNORED.
         owner: ``(G,) int64``, the detection that has each instance, or -1.
         own: ``(D,) float64``, the largest IoU with an instance of the detection's class.
@@ -35,6 +36,7 @@ class _Overlaps(NamedTuple):
         iou: ``(D,) float64``, the IoU with the instance that the detection has, 0 without one.
     """
 
+    counts: np.ndarray
     outcome: np.ndarray
     owner: np.ndarray
     own: np.ndarray
@@ -48,112 +50,85 @@ def error_anatomy(matching: Matching) -> Anatomy:
     """The anatomy of a model's errors.
 
     Args:
-        matching: Of masks.
+        matching: Of masks, across classes.
     """
     counts = np.bincount(matching.truth.kind[~matching.crowd], minlength=len(matching.classes))
-    overlaps = _overlaps(matching, counts)
+    outcome, owner = (part[0] for part in matched(matching, matching.crowd, np.array([IOU])))
+    outcome[counts[matching.found.kind] == 0] = IGNORED
+    ious, nearest = np.zeros((3, len(outcome))), np.full((2, len(outcome)), -1)
+    _nearest(matching.common, matching.crowd, owner, ious, nearest)
+    overlaps = _Overlaps(counts, outcome, owner, ious[0], nearest[0], ious[1], nearest[1], ious[2])
     suspects, total = _suspects(matching, overlaps)
     return Anatomy(
-        costs=_costs(matching, overlaps, counts),
-        lrp=_lrp(matching, overlaps, counts),
-        confusion=_confusion(matching, overlaps, counts),
+        costs=_costs(matching, overlaps),
+        lrp={
+            name: _optimal_lrp(outcome[order], ious[2, order], matching.found.scores[order], int(count))
+            for name, order, count in zip(matching.classes, matching.orders, counts, strict=True)
+            if count
+        },
+        confusion=_confusion(matching, overlaps),
         suspects=suspects,
         suspected=total,
     )
 
 
-def _overlaps(matching: Matching, counts: np.ndarray) -> _Overlaps:
-    outcome, owner = (part[0] for part in matched(matching, matching.crowd, np.array([IOU])))
-    outcome[counts[matching.found.kind] == 0] = IGNORED
-    ious, nearest = np.zeros((3, len(outcome))), np.full((2, len(outcome)), -1)
-    _nearest(matching.across, matching.crowd, owner, matching.found.kind, matching.truth.kind, ious, nearest)
-    return _Overlaps(outcome, owner, ious[0], nearest[0], ious[1], nearest[1], ious[2])
-
-
 @compiled
-def _nearest(
-    common: Common,
-    crowd: np.ndarray,
-    owner: np.ndarray,
-    found_kind: np.ndarray,
-    truth_kind: np.ndarray,
-    ious: np.ndarray,
-    nearest: np.ndarray,
-) -> None:
+def _nearest(common: Common, crowd: np.ndarray, owner: np.ndarray, ious: np.ndarray, nearest: np.ndarray) -> None:
     """Write the largest IoU and its instance, of the same class, then of another; and the IoU with what each has."""
-    for group in range(common.starts.size - 1):
-        at = common.starts[group]
-        for d in range(common.found_starts[group], common.found_starts[group + 1]):
-            for g in range(common.truth_starts[group], common.truth_starts[group + 1]):
-                shared = common.values[at]
-                if shared > 0 and not crowd[g]:
-                    iou = shared / (common.found_sizes[d] + common.truth_sizes[g] - shared)
-                    row = int(found_kind[d] != truth_kind[g])
-                    if iou > ious[row, d]:
-                        ious[row, d], nearest[row, d] = iou, g
-                    if owner[g] == d:
-                        ious[2, d] = iou
-                at += 1
+    for d in range(common.found_sizes.size):
+        for g in range(common.near[d, 0], common.near[d, 1]):
+            shared = common.values[common.offsets[d] + g]
+            if shared > 0 and not crowd[g]:
+                iou = shared / (common.found_sizes[d] + common.truth_sizes[g] - shared)
+                row = int(g < common.own[d, 0] or g >= common.own[d, 1])
+                if iou > ious[row, d]:
+                    ious[row, d], nearest[row, d] = iou, g
+                if owner[g] == d:
+                    ious[2, d] = iou
 
 
-def _kinds_of_errors(overlaps: _Overlaps) -> np.ndarray:
-    """``(D,) int64``, the kind of each detection's error; 0 for what is right or does not count."""
-    own, other = overlaps.own, overlaps.other
+def _costs(matching: Matching, overlaps: _Overlaps) -> dict[str, ErrorCosts]:
+    own, other, found, counts = overlaps.own, overlaps.other, matching.found, overlaps.counts
     is_near = (own >= BACKGROUND_IOU) & (own < IOU)
     holds = [overlaps.outcome != MISSED, is_near, other >= IOU, own >= IOU, other <= BACKGROUND_IOU]
-    return np.select(holds, [0, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND], BOTH)
-
-
-def _costs(matching: Matching, overlaps: _Overlaps, counts: np.ndarray) -> dict[str, ErrorCosts]:
-    kinds = _kinds_of_errors(overlaps)
-    order = np.argsort(-matching.scores, kind='stable')
-    is_annotated = counts > 0
+    kinds = np.select(holds, [0, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND], BOTH)
+    order = np.argsort(-found.scores, kind='stable')
+    annotated = np.flatnonzero(counts).tolist()
+    if not annotated:
+        return {}
 
     def precisions(outcome: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """The AP of each class with instances and their mean; 0 where none is left."""
         values = []
-        for kind in np.flatnonzero(is_annotated).tolist():
-            own = order[classes[order] == kind]
-            one = ClassMatches(np.zeros(len(own), np.int32), outcome[None, own], counts[kind : kind + 1])
+        for kind in annotated:
+            rows = order[classes[order] == kind]
+            one = ClassMatches(np.zeros(len(rows), np.int32), outcome[None, rows], counts[kind : kind + 1])
             values.append(np.nan_to_num(precision_at_recall(one).mean()))
         return np.array([*values, np.mean(values)])
 
-    if not is_annotated.any():
-        return {}
-    now = precisions(overlaps.outcome, matching.found.kind, counts)
+    now = precisions(overlaps.outcome, found.kind, counts)
     is_missed = (overlaps.owner < 0) & ~matching.crowd
     gains = []
     for kind in range(CLASSIFICATION, BACKGROUND + 1):
-        outcome, classes = np.where(kinds == kind, IGNORED, overlaps.outcome).astype(np.int8), matching.found.kind
+        outcome, classes = np.where(kinds == kind, IGNORED, overlaps.outcome).astype(np.int8), found.kind.copy()
         if kind in (LOCALISATION, CLASSIFICATION):
             at = overlaps.own_at if kind == LOCALISATION else overlaps.other_at
             rows = np.flatnonzero(kinds == kind)
             rows = rows[overlaps.owner[at[rows]] < 0]
-            right, classes = _surest(matching, rows, at), classes.copy()
+            right = _surest(matching, rows, at)
             outcome[right], classes[right] = FOUND, matching.truth.kind[at[right]]
             is_missed[at[rows]] = False
         gains.append(precisions(outcome, classes, counts) - now)
     left = counts - np.bincount(matching.truth.kind[is_missed], minlength=len(counts))
-    gains.append(precisions(overlaps.outcome, matching.found.kind, left) - now)
-    names = [*(name for name, count in zip(matching.classes, counts, strict=True) if count), MEAN]
-    return {
-        name: ErrorCosts(**dict(zip(ErrorCosts.__struct_fields__, own, strict=True)))
-        for name, own in zip(names, np.transpose(gains).tolist(), strict=True)
-    }
+    gains.append(precisions(overlaps.outcome, found.kind, left) - now)
+    names = [*(matching.classes[kind] for kind in annotated), MEAN]
+    return {name: ErrorCosts(*values) for name, values in zip(names, np.transpose(gains).tolist(), strict=True)}
 
 
 def _surest(matching: Matching, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Of some detections the surest for each instance, which ``at`` names; of equal ones the first."""
-    rows = rows[np.argsort(-matching.scores[rows], kind='stable')]
+    rows = rows[np.argsort(-matching.found.scores[rows], kind='stable')]
     return rows[np.unique(at[rows], return_index=True)[1]]
-
-
-def _lrp(matching: Matching, overlaps: _Overlaps, counts: np.ndarray) -> dict[str, LRP]:
-    return {
-        name: _optimal_lrp(overlaps.outcome[order], overlaps.iou[order], matching.scores[order], int(counts[kind]))
-        for kind, (name, order) in enumerate(zip(matching.classes, matching.orders, strict=True))
-        if counts[kind]
-    }
 
 
 def _optimal_lrp(outcome: np.ndarray, ious: np.ndarray, scores: np.ndarray, instances: int) -> LRP:
@@ -177,15 +152,15 @@ def _optimal_lrp(outcome: np.ndarray, ious: np.ndarray, scores: np.ndarray, inst
 
 def _free(matching: Matching, overlaps: _Overlaps) -> tuple[np.ndarray, np.ndarray]:
     """``(D,) bool``, sure detections that are wrong, and ``(G,) bool``, instances that no sure one has."""
-    is_sure = matching.scores >= SCORE_THRESHOLD
-    has_sure = (overlaps.owner >= 0) & is_sure[overlaps.owner] if len(is_sure) else np.zeros(len(matching.crowd), bool)
+    is_sure = matching.found.scores >= SCORE_THRESHOLD
+    has_sure = np.append(is_sure, False)[overlaps.owner]  # -1 is nobody
     return is_sure & (overlaps.outcome == MISSED), ~has_sure & ~matching.crowd
 
 
-def _confusion(matching: Matching, overlaps: _Overlaps, counts: np.ndarray) -> dict[str, dict[str, int]]:
+def _confusion(matching: Matching, overlaps: _Overlaps) -> dict[str, dict[str, int]]:
     is_wrong, is_free = _free(matching, overlaps)
-    is_right = (matching.scores >= SCORE_THRESHOLD) & (overlaps.outcome == FOUND)
-    size = len(counts)
+    is_right = (matching.found.scores >= SCORE_THRESHOLD) & (overlaps.outcome == FOUND)
+    counts, size = overlaps.counts, len(overlaps.counts)
     table = np.zeros((size + 1, size + 1), np.int64)
     table[range(size), range(size)] = np.bincount(matching.found.kind[is_right], minlength=size)
     rows = np.flatnonzero(is_wrong & (overlaps.other >= IOU))
@@ -204,21 +179,18 @@ def _suspects(matching: Matching, overlaps: _Overlaps) -> tuple[list[Suspect], i
     """The most suspicious, by falling score of the detection that disagrees, and how many there are."""
     is_wrong, is_free = _free(matching, overlaps)
     is_other = overlaps.other >= IOU
-    at, iou = np.where(is_other, (overlaps.other_at, overlaps.other), (overlaps.own_at, overlaps.own))
-    at = at.astype(np.int64)
+    at, iou = np.where(is_other, overlaps.other_at, overlaps.own_at), np.where(is_other, overlaps.other, overlaps.own)
     rows = np.flatnonzero(is_wrong & (is_other | (overlaps.own >= BACKGROUND_IOU) & (overlaps.own < IOU)))
     contradicting = _surest(matching, rows[is_free[at[rows]]], at)
     alone = np.flatnonzero(is_wrong & (np.maximum(overlaps.own, overlaps.other) < BACKGROUND_IOU))
     rows = np.sort(np.concatenate([contradicting, alone]))
-    rows = rows[np.argsort(-matching.scores[rows], kind='stable')]
+    rows = rows[np.argsort(-matching.found.scores[rows], kind='stable')]
     suspects = []
     for d in rows[:MOST_SUSPECTS].tolist():
-        detection = matching.detections[matching.found.place[d]]
-        image = matching.images[detection['image_id']]
-        predicted = matching.classes[matching.found.kind[d]]
+        image = matching.images[int(matching.image_ids[matching.found.image[d]])]
         is_annotated = iou[d] >= BACKGROUND_IOU
         annotation = matching.annotations[matching.truth.place[at[d]]] if is_annotated else {}
-        rle = run_lengths(detection['segmentation'], image['height'], image['width'])
+        rle = run_lengths(matching.found.masks[d], image['height'], image['width'])
         suspects.append(
             Suspect(
                 fault=('class' if is_other[d] else 'outline') if is_annotated else 'not annotated',
@@ -226,8 +198,8 @@ def _suspects(matching: Matching, overlaps: _Overlaps) -> tuple[list[Suspect], i
                 image=image.get('file_name'),
                 annotation_id=annotation.get('source_id', annotation.get('id')),
                 annotated=matching.classes[matching.truth.kind[at[d]]] if is_annotated else None,
-                predicted=predicted,
-                score=float(matching.scores[d]),
+                predicted=matching.classes[matching.found.kind[d]],
+                score=float(matching.found.scores[d]),
                 iou=float(iou[d]),
                 box=mask_api.toBbox(rle).tolist(),
             )

@@ -5,9 +5,9 @@ Images are drawn with replacement, as many as there are, and the score is comput
 draws, so their difference has a much narrower interval than either score: most of the spread is the images'.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,7 @@ RESAMPLES = 1000
 DRAWS_AT_ONCE = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A score and the ends of its interval; None where there is no ground truth."""
 
     value: float | None
@@ -30,46 +29,28 @@ class Estimate:
     high: float | None
 
 
-def confidence_intervals(table: MatchTable, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
+def group_intervals(tables: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
     """Intervals of the mAP of each class and, under ``mean``, of their mean.
 
     Args:
-        table: From :func:`~armbench_mmdet.evaluation.matches.match_table`.
+        tables: A run's table, or one for each of the runs that differ by their seed alone. Their mean counts, and in
+            each draw of images as many runs are drawn with replacement, as clusters.
         resamples: How many draws; 1000 gives the ends to about a hundredth of the interval's width.
         seed: The draws are the same for every table of as many images.
-    """
-    observed, drawn = _scores(table, resamples, seed)
-    return {name: _interval(observed[name], drawn[name]) for name in observed}
-
-
-def group_intervals(tables: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
-    """Intervals of the mean of runs that differ by their seed alone: images are drawn anew, and seeds, as clusters.
 
     Raises:
-        InputError: The tables are not about the same images and classes.
+        InputError: The tables are not about the same images and classes, or there are no images.
     """
-    observed, drawn = _group_scores(tables, resamples, seed, 0)
-    return {name: _interval(observed[name], drawn[name]) for name in observed}
+    return {name: _interval(scores) for name, scores in _group_scores(tables, resamples, seed, 0).items()}
 
 
 def difference_intervals(
     first: Sequence[MatchTable], second: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Intervals of ``first - second``, each draw of images scored under both.
-
-    Args:
-        first: A run's table, or one for each of the runs that differ by their seed alone; their mean counts.
-        second: The same.
-        resamples: How many draws.
-        seed: Of the draws.
-
-    Raises:
-        InputError: The tables are not about the same images and classes.
-    """
+    """Intervals of ``first - second``, each draw of images scored under both; see :func:`group_intervals`."""
     _check_alike([*first, *second])
-    observed_a, drawn_a = _group_scores(first, resamples, seed, 0)
-    observed_b, drawn_b = _group_scores(second, resamples, seed, 1)
-    return {name: _interval(observed_a[name] - observed_b[name], drawn_a[name] - drawn_b[name]) for name in observed_a}
+    scores, others = (_group_scores(tables, resamples, seed, number) for number, tables in enumerate((first, second)))
+    return {name: _interval(scores[name] - others[name]) for name in scores}
 
 
 def _check_alike(tables: Sequence[MatchTable]) -> None:
@@ -80,22 +61,17 @@ def _check_alike(tables: Sequence[MatchTable]) -> None:
             raise InputError(f'two runs must be evaluated on the same images and classes to be compared, got {got}')
 
 
-def _group_scores(
-    tables: Sequence[MatchTable], resamples: int, seed: int, number: int
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """As :func:`_scores`, of the mean over runs; in each draw, as many runs are drawn with replacement."""
+def _group_scores(tables: Sequence[MatchTable], resamples: int, seed: int, number: int) -> dict[str, np.ndarray]:
+    """As :func:`_scores`, of the mean over runs."""
     _check_alike(tables)
-    every = [_scores(table, resamples, seed) for table in tables]
+    each = [_scores(table, resamples, seed) for table in tables]
     chosen = np.random.default_rng([seed, number]).integers(len(tables), size=(len(tables), resamples))
-    observed = {name: float(np.mean([one[name] for one, _ in every])) for name in every[0][0]}
-    drawn = {
-        name: np.take_along_axis(np.array([one[name] for _, one in every]), chosen, axis=0).mean(0)
-        for name in every[0][1]
-    }
-    return observed, drawn
+    chosen = np.column_stack([np.arange(len(tables)), chosen])  # every run once in what was observed
+    return {name: np.take_along_axis(np.array([one[name] for one in each]), chosen, axis=0).mean(0) for name in each[0]}
 
 
-def _interval(observed: float, drawn: np.ndarray) -> Estimate:
+def _interval(scores: np.ndarray) -> Estimate:
+    observed, drawn = scores[0], scores[1:]
     drawn = drawn[~np.isnan(drawn)]  # a draw may hold no instance of a rare class
     if np.isnan(observed) or not drawn.size:
         return Estimate(None, None, None)
@@ -103,30 +79,22 @@ def _interval(observed: float, drawn: np.ndarray) -> Estimate:
     return Estimate(float(observed), float(low), float(high))
 
 
-def _scores(table: MatchTable, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """The mAP by class and their mean: as observed, and ``(resamples,)`` float64 of the draws; NaN where undefined."""
+def _scores(table: MatchTable, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """The mAP of each class and their mean, as observed and in the draws; ``(1 + resamples,) float64``, NaN if none."""
     images = len(table.image_ids)
     if not images:
         raise InputError('a match table must have images, got none')
-    rng = np.random.default_rng(seed)
-    blocks = [min(DRAWS_AT_ONCE, resamples - start) for start in range(0, resamples, DRAWS_AT_ONCE)]
-    weights = [rng.multinomial(images, np.full(images, 1 / images), size=block).astype(np.int32) for block in blocks]
-    observed, drawn = {}, {}
-    for name, one in table.classes.items():
-        observed[name] = float(_class_scores(one, np.ones((1, images), np.int32))[0])
-        drawn[name] = np.concatenate([np.empty(0), *map_threads(functools.partial(_class_scores, one), weights)])
-    columns = np.array(list(drawn.values())).reshape(len(drawn), -1)
-    return (
-        {MEAN: float(_mean_of_defined(np.array([list(observed.values())]).T)[0]), **observed},
-        {MEAN: _mean_of_defined(columns), **drawn},
-    )
-
-
-def _mean_of_defined(scores: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is not NaN; NaN where nothing is."""
-    defined = ~np.isnan(scores)
+    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+    weights = np.concatenate([np.ones((1, images), np.int32), draws.astype(np.int32)])
+    blocks = np.array_split(weights, range(DRAWS_AT_ONCE, len(weights), DRAWS_AT_ONCE))
+    scores = {
+        name: np.concatenate(map_threads(functools.partial(_class_scores, one), blocks))
+        for name, one in table.classes.items()
+    }
+    columns = np.array(list(scores.values()))
+    is_defined = ~np.isnan(columns)
     with np.errstate(invalid='ignore'):
-        return np.where(defined, scores, 0).sum(0) / defined.sum(0)
+        return {MEAN: np.where(is_defined, columns, 0).sum(0) / is_defined.sum(0), **scores}
 
 
 def _class_scores(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:

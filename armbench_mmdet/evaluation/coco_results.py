@@ -13,11 +13,12 @@ from tabulate import tabulate
 
 from armbench_mmdet.datasets.coco import CocoCategory, CocoRle
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
-from armbench_mmdet.datasets.index import FARTHEST_POLYGON, open_index
+from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, CategoryMap, assign_categories, require_existing
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.flags import flags_of_samples, score_samples
+from armbench_mmdet.evaluation.flags import flags_of, mask_ap, part_of
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
+from armbench_mmdet.evaluation.predictions import shapes_of
 from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE
 from armbench_mmdet.evaluation.result import FLAGS, PREDICTIONS, Result, file_fingerprint
 from armbench_mmdet.files import sha256_of
@@ -28,6 +29,7 @@ _SHOWN = 5
 _BEYOND = 1.05
 """A polygon that reaches farther, in image sizes, was made for a larger image."""
 _SELFTEST_IMAGES = 4
+_CATEGORY_IDS = range(1, len(CLASSES) + 1)
 
 Key = int | str
 
@@ -49,15 +51,11 @@ class _NamedImage(msgspec.Struct, gc=False):
 
 
 class CocoResults(msgspec.Struct):
-    """A file of predictions; in COCO's format a bare list, else with tables of its own as a data set has them.
-
-    ``info`` may name the fingerprint of the annotation file that was predicted, ``data_fingerprint``.
-    """
+    """A file of predictions; in COCO's format a bare list, else with tables of its own as a data set has them."""
 
     annotations: list[CocoResult]
     images: list[_NamedImage] = []
     categories: list[CocoCategory] = []
-    info: dict[str, Any] = {}
 
 
 def read_results(path: Path) -> CocoResults:
@@ -118,43 +116,43 @@ def matched_results(
         image_key: What the image ids are: ``number``, ``name``, or ``auto`` for what fits.
 
     Returns:
-        One data sample for each image with predictions, as :meth:`ArmbenchMetric.process` takes them; and what was
-        assumed or left out, a line each.
+        One prediction for each image that has some, as :func:`~.predictions.checked_prediction` makes them; and what
+        was assumed or left out, a line each.
 
     Raises:
-        InputError: An image or a category is unknown or ambiguous, or a mask is not of its image's size.
+        InputError: An image or a category is unknown or ambiguous, a mask is not of its image's size, or all are left
+            out.
     """
-    images = {image['id']: image for image in ground_truth['images']}
+    sizes = {image['id']: (image['height'], image['width']) for image in ground_truth['images']}
     keys, ids = _image_ids(path, results, ground_truth['images'], image_key)
     labels = _labels(path, results, category_labels, category_map or {})
-    is_scored = results.annotations[0].score is not None
     groups: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-    ignored = thin = boxless = 0
+    thin = boxless = 0
     for number, (key, row) in enumerate(zip(keys, results.annotations, strict=True)):
         image_id, label = ids[key], labels[row.category_id]
         if label == IGNORED:
-            ignored += 1
             continue
-        size = images[image_id]['height'], images[image_id]['width']
-        rle, dropped = _checked_mask(row.segmentation, size, f'(image {key!r}, entry {number} of {path})')
-        box = row.bbox or mask_api.toBbox(rle).tolist()
+        where = f'(image {key!r}, entry {number} of {path})'
+        rle, dropped = _checked_mask(row.segmentation, sizes[image_id], where)
+        x, y, width, height = row.bbox or mask_api.toBbox(rle).tolist()
         thin, boxless = thin + dropped, boxless + (row.bbox is None)
-        groups[image_id].append((box, 1.0 if row.score is None else row.score, label, rle))
-    samples = []
+        score = 1.0 if row.score is None else row.score
+        groups[image_id].append(((x, y, x + width, y + height), score, label, rle))
+    if not groups:
+        raise InputError(f'--category-map must leave some predictions, got {category_map} (in {path})')
+    predictions = []
     for image_id, rows in groups.items():
         boxes, scores, own_labels, masks = zip(*rows, strict=True)
-        corners = np.array(boxes, np.float64)
-        corners[:, 2:] += corners[:, :2]
-        instances = {'bboxes': corners, 'scores': np.array(scores, np.float64), 'labels': np.array(own_labels)}
-        size = images[image_id]['height'], images[image_id]['width']
-        samples.append({'img_id': image_id, 'ori_shape': size, 'pred_instances': {**instances, 'masks': list(masks)}})
+        arrays = {'bboxes': np.array(boxes), 'scores': np.array(scores), 'labels': np.array(own_labels)}
+        predictions.append({'img_id': image_id, **arrays, 'masks': list(masks)})
+    ignored = len(keys) - sum(map(len, groups.values()))
     notes = {
         f'{ignored} predictions of categories that are ignored were left out': ignored,
         f'{thin} polygons of fewer than three points were left out': thin,
         f'{boxless} predictions have no box: those of their masks are scored as boxes': boxless,
-        'no prediction has a score: each counts as 1': not is_scored,
+        'no prediction has a score: each counts as 1': results.annotations[0].score is None,
     }
-    return samples, [note for note, holds in notes.items() if holds]
+    return predictions, [note for note, holds in notes.items() if holds]
 
 
 def _image_ids(
@@ -178,35 +176,32 @@ def _image_ids(
         parts = [key, Path(key).name, Path(key).stem] if isinstance(key, str) else [key]
         return next((by_name[part] for part in parts if part in by_name), None)
 
-    keys = [row.image_id for row in results.annotations]
-    if results.images and image_key == 'auto':
-        table = {image.id: image.file_name for image in results.images}
-        keys = [table.get(key, f'{key}, which its own images do not have') for key in keys]
-    elif image_key == 'auto':
+    table = {image.id: image.file_name for image in results.images}
+    if image_key != 'auto':
+        keys = [row.image_id for row in results.annotations]
+    elif table:
+        keys = [table.get(row.image_id, f'{row.image_id}, which its images lack') for row in results.annotations]
+    else:
         keys = [row.file_name or row.image_id for row in results.annotations]
-    distinct = list(dict.fromkeys(keys))
     readings: dict[str, Callable[[Key], int | None]] = {'number': by_number.get, 'name': named}
-    found = {
-        reading: {key: known for key in distinct if (known := find(key)) is not None}
-        for reading, find in readings.items()
-        if image_key in ('auto', reading)
-    }
-    whole = [ids for ids in found.values() if len(ids) == len(distinct)]
+    chosen = [readings[image_key]] if image_key != 'auto' else readings.values()
+    found = [{key: find(key) for key in dict.fromkeys(keys)} for find in chosen]
+    whole = [ids for ids in found if None not in ids.values()]
     if len(whole) > 1 and whole[0] != whole[1]:
-        twice = next(key for key in distinct if whole[0][key] != whole[1][key])
+        twice = next(key for key in keys if whole[0][key] != whole[1][key])
         raise InputError(
             f'image_id must be unambiguous, got {twice}, the number of one image of the ground truth and the name of '
             f'another (in {path}); say which with --image-ids number or --image-ids name'
         )
     if not whole:
-        unknown = min(([key for key in distinct if key not in ids] for ids in found.values()), key=len)
+        unknown = min(([key for key, known in ids.items() if known is None] for ids in found), key=len)
         shown = ', '.join(map(repr, unknown[:_SHOWN])) + (' …' if len(unknown) > _SHOWN else '')
         some = ', '.join(f'{image["id"]} ({image["file_name"]})' for image in images[:2])
         raise InputError(
             f'image_id must be an image of the ground truth, by number or by file name, such as {some}; got {shown} '
-            f'({len(unknown)} of {len(distinct)} images, in {path}); is it another split?'
+            f'({len(unknown)} of {len(found[0])} images, in {path}); is it another split?'
         )
-    return keys, whole[0]
+    return keys, {key: known for key, known in whole[0].items() if known is not None}
 
 
 def _labels(
@@ -216,21 +211,17 @@ def _labels(
     wrong = {key: target for key, target in category_map.items() if target not in (*CLASSES, None)}
     if wrong:
         raise InputError(f'--category-map must name {" or ".join(CLASSES)}, or None to leave out, got {wrong}')
-    numbers = {key: target for key, target in category_map.items() if isinstance(key, int)}
-    names = {_plain(key): target for key, target in category_map.items() if isinstance(key, str)}
-    own_names: dict[Key, str] = {category.id: category.name for category in results.categories}
+    targets = {_plain(key): target for key, target in category_map.items()}
+    own_names: dict[Key, Key] = {category.id: category.name for category in results.categories}
 
     def label(key: Key) -> int | None:
-        name = own_names.get(key, key if isinstance(key, str) else None)
-        if key in numbers:
-            target = numbers[key]
-        elif name is not None:
-            target = names.get(_plain(name), _plain(name))
-        else:
-            return None if numbers else category_labels.get(int(key))
-        if target is None:
-            return IGNORED
-        return CLASSES.index(target) if target in CLASSES else None
+        name = own_names.get(key, key)
+        if key in targets or not isinstance(name, int):
+            target = targets.get(key, targets.get(_plain(name), _plain(name)))
+            if target is None:
+                return IGNORED
+            return CLASSES.index(target) if target in CLASSES else None
+        return None if any(isinstance(known, int) for known in targets) else category_labels.get(name)
 
     counts = Counter(row.category_id for row in results.annotations)
     labels = {key: label(key) for key in counts}
@@ -246,8 +237,8 @@ def _labels(
     return {key: value for key, value in labels.items() if value is not None}
 
 
-def _plain(name: str) -> str:
-    return name.strip().casefold()
+def _plain(name: Key) -> Key:
+    return name.strip().casefold() if isinstance(name, str) else name
 
 
 def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple[dict[str, Any], int]:
@@ -267,20 +258,13 @@ def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple
     rings = [ring for ring in segmentation if len(ring) >= 6 and len(ring) % 2 == 0]
     if not rings:
         raise InputError(f'a mask must have a polygon of three points, got {segmentation} {where}')
-    values = np.concatenate([np.reshape(ring, (-1, 2)) for ring in rings])
-    reach = values.max(0) / (size[1], size[0])
-    if reach.max() > _BEYOND or abs(values).max() > FARTHEST_POLYGON * max(size):
-        x, y = values.max(0).tolist()
+    x, y = np.abs(np.concatenate([np.reshape(ring, (-1, 2)) for ring in rings])).max(0).tolist()
+    if max(x / size[1], y / size[0]) > _BEYOND:
         raise InputError(
             f'polygons must lie in the image, {size[1]} px wide and {size[0]} px high, got x up to {x:g} and y up to '
             f'{y:g} {where}; scale them to the image'
         )
     return run_lengths(rings, *size), len(segmentation) - len(rings)
-
-
-def _as_rle(segmentation: Any, size: tuple[int, int]) -> CocoRle:
-    counts = run_lengths(segmentation, *size)['counts']
-    return CocoRle(size, counts.decode() if isinstance(counts, bytes) else counts)
 
 
 def selftest(ground_truth: Mapping[str, Any]) -> None:
@@ -289,27 +273,21 @@ def selftest(ground_truth: Mapping[str, Any]) -> None:
     Raises:
         InputError: It scores less.
     """
-    truth: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in ground_truth['annotations']:
-        if not annotation['iscrowd']:
-            truth[annotation['image_id']].append(annotation)
-    chosen = [image for image, own in truth.items() if len(own) <= MAX_PER_IMAGE][:_SELFTEST_IMAGES]
-    part = {
-        **ground_truth,
-        'images': [image for image in ground_truth['images'] if image['id'] in chosen],
-        'annotations': [one for one in ground_truth['annotations'] if one['image_id'] in chosen],
-    }
-    sizes = {image['id']: (image['height'], image['width']) for image in part['images']}
-    rows = [
-        CocoResult(one['image_id'], one['category_id'], 1.0, one['bbox'], _as_rle(one['segmentation'], sizes[image]))
-        for image in chosen
-        for one in truth[image]
-    ]
-    if not rows:
+    counts = Counter(one['image_id'] for one in ground_truth['annotations'] if not one['iscrowd'])
+    chosen = [image for image, count in counts.items() if count <= MAX_PER_IMAGE][:_SELFTEST_IMAGES]
+    if not chosen:
         return
-    labels = {category['id']: label for label, category in enumerate(ground_truth['categories'])}
-    samples, _ = matched_results(Path('the ground truth'), CocoResults(rows), part, labels)
-    score = score_samples(part, samples)
+    part, rows = part_of(ground_truth, chosen), []
+    sizes = {image['id']: (image['height'], image['width']) for image in part['images']}
+    for one in part['annotations']:
+        size = sizes[one['image_id']]
+        code = run_lengths(one['segmentation'], *size)['counts']
+        mask = CocoRle(size, code if isinstance(code, str) else code.decode())
+        if not one['iscrowd']:
+            rows.append(CocoResult(one['image_id'], one['category_id'], 1.0, one['bbox'], mask))
+    labels = {number: label for label, number in enumerate(_CATEGORY_IDS)}
+    predictions, _ = matched_results(Path('the ground truth'), CocoResults(rows), part, labels)
+    score = mask_ap(part, shapes_of(predictions, _CATEGORY_IDS))
     if score is None or score < 1 - 1e-9:
         raise InputError(
             f'ground truth must score 1.0 as predictions, got a mAP of {score} on images {chosen}: no result can be '
@@ -346,41 +324,39 @@ def evaluate_results(
     results = read_results(path)
     require_existing(Path(source.ann_file), 'annotation file')
     known = file_fingerprint(source.ann_file)
-    for named, by in ((fingerprint, '--data-fingerprint'), (results.info.get('data_fingerprint'), path)):
-        if named and str(named).removeprefix('sha256:') != str(known).removeprefix('sha256:'):
-            raise InputError(
-                f'data fingerprint must be that of the annotation file, {known}, got {named!r} (in {by}): the '
-                f'predictions are of other data than {source.ann_file}'
-            )
+    if fingerprint and fingerprint.removeprefix('sha256:') != str(known).removeprefix('sha256:'):
+        raise InputError(
+            f'--data-fingerprint must be that of the annotation file, {known}, got {fingerprint!r}: the predictions '
+            f'are of other data than {source.ann_file}'
+        )
     names: CategoryMap = {key: target for key, target in (category_map or {}).items() if isinstance(key, str)}
     source = replace(source, category_map=names or None)
     ground_truth = source.load()
     selftest(ground_truth)
     labels = assign_categories(open_index(source.ann_file, source.cache_dir), names).labels
-    samples, notes = matched_results(path, results, ground_truth, labels, category_map, image_key)
+    predictions, notes = matched_results(path, results, ground_truth, labels, category_map, image_key)
     if mask_nms_iou is not None:
-        notes.append(_suppress(samples, mask_nms_iou))
-    flags = [*notes, *flags_of_samples(samples, ground_truth)]
+        notes.append(_suppress(predictions, mask_nms_iou))
+    flags = [*notes, *flags_of(shapes_of(predictions, _CATEGORY_IDS), ground_truth)]
     extra = {PREDICTIONS: str(path.absolute()), 'predictions_sha256': sha256_of(path), FLAGS: flags}
     metric = ArmbenchMetric(ground_truth=ground_truth, identity={'extra': extra}, log_table=False)
     metric.dataset_meta = {'classes': CLASSES, **source.as_metainfo()}
     if out_dir is not None:
         metric.write_to(out_dir, {})
-    metric.process(None, samples)
+    metric.process(None, [{'img_id': one['img_id'], 'pred_instances': one} for one in predictions])
     metric.evaluate(len(ground_truth['images']))
     assert metric.result is not None
     return metric.result
 
 
-def _suppress(samples: Sequence[dict[str, Any]], iou: float) -> str:
+def _suppress(predictions: Sequence[dict[str, Any]], iou: float) -> str:
     """Leave out what mask NMS takes, and say how much."""
     before = after = 0
-    for sample in samples:
-        own = sample['pred_instances']
-        kept = mask_nms(own['masks'], sample['ori_shape'], own['scores'], own['labels'], iou)
-        before, after = before + len(own['masks']), after + len(kept)
-        arrays = {key: own[key][kept] for key in ('bboxes', 'scores', 'labels')}
-        sample['pred_instances'] = {**arrays, 'masks': [own['masks'][row] for row in kept]}
+    for one in predictions:
+        kept = mask_nms(one['masks'], tuple(one['masks'][0]['size']), one['scores'], one['labels'], iou)
+        before, after = before + len(one['masks']), after + len(kept)
+        one |= {key: one[key][kept] for key in ('bboxes', 'scores', 'labels')}
+        one['masks'] = [one['masks'][row] for row in kept]
     return f'mask NMS at IoU {iou:g} left out {before - after} of {before} predictions'
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import zipfile
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from armbench_mmdet.files import draft_of
 from armbench_mmdet.jit import compiled
 
 MISSED, FOUND, IGNORED = 0, 1, 2
+_FIELDS = ('image', 'outcome', 'instances')
 
 
 class Events(NamedTuple):
@@ -32,22 +32,18 @@ class Events(NamedTuple):
 
     Attributes:
         found: ``(K,) int64``, those that found an instance, rising.
-        found_image: ``(K,) int32``, their images.
         found_starts: ``(T + 1,) int64``, where each threshold's part begins.
         ignored: ``(L,) int64``, those that do not count, rising.
-        ignored_image: ``(L,) int32``.
         ignored_starts: ``(T + 1,) int64``.
     """
 
     found: np.ndarray
-    found_image: np.ndarray
     found_starts: np.ndarray
     ignored: np.ndarray
-    ignored_image: np.ndarray
     ignored_starts: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ClassMatches:
     """One class's detections by falling score.
 
@@ -67,19 +63,17 @@ class ClassMatches:
         parts: list[np.ndarray] = []
         for kind in (FOUND, IGNORED):
             threshold, detection = np.nonzero(self.outcome == kind)
-            starts = np.searchsorted(threshold, np.arange(len(self.outcome) + 1))
-            parts += [detection, self.image[detection], starts]
+            parts += [detection, np.searchsorted(threshold, np.arange(len(self.outcome) + 1))]
         return Events(*parts)
+
+    @functools.cached_property
+    def _found_ranks(self) -> np.ndarray:
+        return _ranks(self.image, len(self.instances))[self.events.found]
 
     def found_within(self, limit: int) -> np.ndarray:
         """``(T,) int64``, how many of the best detections of each image, so many at most, found an instance."""
         is_within = np.concatenate([[0], np.cumsum(self._found_ranks < limit)])
         return np.diff(is_within[self.events.found_starts])
-
-    @functools.cached_property
-    def _found_ranks(self) -> np.ndarray:
-        """``(K,)``, the place of what found an instance among the detections of its image, from 0."""
-        return _ranks(self.image, len(self.instances))[self.events.found]
 
     def of_images(self, rows: np.ndarray) -> ClassMatches:
         """The matches in some images, rising rows."""
@@ -89,7 +83,7 @@ class ClassMatches:
         return ClassMatches(row_of[self.image[kept]], self.outcome[:, kept], self.instances[rows])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class MatchTable:
     """All classes' matches over the same images.
 
@@ -102,14 +96,13 @@ class MatchTable:
     classes: dict[str, ClassMatches]
 
     @functools.cached_property
-    def curves(self) -> dict[str, np.ndarray]:
-        """Each class's :func:`precision_at_recall`."""
+    def _curves(self) -> dict[str, np.ndarray]:
         return {name: precision_at_recall(one) for name, one in self.classes.items()}
 
     def ap(self, iou: float | None = None, class_name: str | None = None) -> float | None:
         """Average precision over all IoU thresholds and classes unless one is named; None without instances."""
         rows = slice(None) if iou is None else np.isclose(IOU_THRESHOLDS, iou)
-        return _mean([curve[rows] for name, curve in self.curves.items() if class_name in (None, name)])
+        return _mean([curve[rows] for name, curve in self._curves.items() if class_name in (None, name)])
 
     def ar(self, limit: int = MAX_PER_IMAGE, class_name: str | None = None) -> float | None:
         """Average recall with so many detections an image, over all classes unless one is named."""
@@ -120,16 +113,12 @@ class MatchTable:
         """The matches in some images, rising rows."""
         return MatchTable(self.image_ids[rows], {name: one.of_images(rows) for name, one in self.classes.items()})
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: Path) -> None:
         """Write the table as a compressed ``.npz``."""
-        path = Path(path)
-        arrays: dict[str, Any] = {'image_ids': self.image_ids}
-        for name, matches in self.classes.items():
-            arrays |= {f'{name}/{key}': value for key, value in dataclasses.asdict(matches).items()}
+        arrays = {f'{name}/{field}': getattr(one, field) for name, one in self.classes.items() for field in _FIELDS}
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft_of(path) as draft, draft.open('wb') as file:
-            np.savez_compressed(file, **arrays)
-        return path
+            np.savez_compressed(file, image_ids=self.image_ids, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> MatchTable:
@@ -140,14 +129,10 @@ class MatchTable:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            fields: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-            for key, value in arrays.items():
-                name, _, field = key.rpartition('/')
-                fields[name][field] = value
-            header = fields.pop('')
-            return cls(header['image_ids'], {name: ClassMatches(**one) for name, one in fields.items()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+                names = dict.fromkeys(key.rpartition('/')[0] for key in file if '/' in key)
+                parts = {name: ClassMatches(*(file[f'{name}/{field}'] for field in _FIELDS)) for name in names}
+                return cls(file['image_ids'], parts)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(
                 f'match table must be a readable file written by tools/test.py, got {error!r} (in {path})'
             ) from error
@@ -203,48 +188,43 @@ def matched(
 def _matched(
     common: Common, crowd: np.ndarray, ignored: np.ndarray, thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    found_sizes, truth_sizes, values = common.found_sizes, common.truth_sizes, common.values
+    found_sizes, truth_sizes, lowest = common.found_sizes, common.truth_sizes, thresholds.min()
     outcome = np.zeros((thresholds.size, found_sizes.size), np.int8)
     owner = np.full((thresholds.size, truth_sizes.size), -1)
-    near, ious, lowest = np.empty(truth_sizes.size, np.int64), np.empty(truth_sizes.size), thresholds.min()
-    for group in range(common.starts.size - 1):
-        at = common.starts[group]
-        for d in range(common.found_starts[group], common.found_starts[group + 1]):
-            count = 0
-            for g in range(common.truth_starts[group], common.truth_starts[group + 1]):
-                if values[at] > 0:
-                    whole = found_sizes[d] if crowd[g] else found_sizes[d] + truth_sizes[g] - values[at]
-                    near[count], ious[count] = g, values[at] / whole
-                    count += ious[count] >= lowest
-                at += 1
-            for t in range(thresholds.size if count else 0):
-                best, chosen = thresholds[t], -1
-                for is_ignored in (False, True):
-                    # Of equal overlaps COCO takes the last one.
-                    for k in range(count):
-                        g = near[k]
-                        if ignored[g] == is_ignored and (crowd[g] or owner[t, g] < 0) and ious[k] >= best:
-                            best, chosen = ious[k], g
-                    if chosen >= 0:
-                        owner[t, chosen] = d
-                        outcome[t, d] = IGNORED if is_ignored else FOUND
-                        break
+    near, ious = np.empty(truth_sizes.size, np.int64), np.empty(truth_sizes.size)
+    for d in range(found_sizes.size):
+        count = 0
+        for g in range(common.own[d, 0], common.own[d, 1]):
+            shared = common.values[common.offsets[d] + g]
+            if shared > 0:
+                whole = found_sizes[d] if crowd[g] else found_sizes[d] + truth_sizes[g] - shared
+                near[count], ious[count] = g, shared / whole
+                count += ious[count] >= lowest
+        for t in range(thresholds.size if count else 0):
+            best, chosen = thresholds[t], -1
+            for is_ignored in (False, True):
+                # Of equal overlaps COCO takes the last one.
+                for k in range(count):
+                    g = near[k]
+                    if ignored[g] == is_ignored and (crowd[g] or owner[t, g] < 0) and ious[k] >= best:
+                        best, chosen = ious[k], g
+                if chosen >= 0:
+                    owner[t, chosen] = d
+                    outcome[t, d] = IGNORED if is_ignored else FOUND
+                    break
     return outcome, owner
 
 
 def precision_at_recall(matches: ClassMatches) -> np.ndarray:
     """COCO's interpolated precision: the best at each recall point or above it, 0 beyond the last recall reached.
 
-    Args:
-        matches: One class's matches.
-
     Returns:
         ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
     """
     curves = np.full((len(matches.outcome), len(RECALL_THRESHOLDS)), np.nan)
-    once = np.ones(len(matches.instances), np.int32)
     total = int(matches.instances.sum())
     if total:
+        once = np.ones(len(matches.instances), np.int32)
         interpolate(matches.image, matches.events, once, total, RECALL_THRESHOLDS, curves)
     return curves
 
@@ -266,33 +246,25 @@ def interpolate(
         recalls: ``(R,) float64``, rising from 0.
         curves: ``(T, R) float64``, changed in place.
     """
-    found, found_image, found_starts, ignored, ignored_image, ignored_starts = events
-    seen, so_far = np.empty(image.size, np.int64), 0
+    found, found_starts, ignored, ignored_starts = events
+    seen = np.zeros(image.size + 1, np.int64)  # before each detection
     for d in range(image.size):
-        so_far += weights[image[d]]
-        seen[d] = so_far
-    needed = np.empty(recalls.size, np.int64)  # hits at which a recall is reached
-    for r in range(recalls.size):
-        needed[r] = int(recalls[r] * total)
-        while needed[r] / total < recalls[r]:
-            needed[r] += 1
-        while needed[r] > 0 and (needed[r] - 1) / total >= recalls[r]:
-            needed[r] -= 1
+        seen[d + 1] = seen[d] + weights[image[d]]
     for t in range(found_starts.size - 1):
         hits, uncounted, skip, best, r = 0, 0, ignored_starts[t + 1] - 1, 0.0, recalls.size - 1
         for k in range(found_starts[t], found_starts[t + 1]):
-            hits += weights[found_image[k]]
+            hits += seen[found[k] + 1] - seen[found[k]]
         for k in range(ignored_starts[t], ignored_starts[t + 1]):
-            uncounted += weights[ignored_image[k]]
+            uncounted += seen[ignored[k] + 1] - seen[ignored[k]]
         for k in range(found_starts[t + 1] - 1, found_starts[t] - 1, -1):
-            while r >= 0 and needed[r] > hits:
+            while r >= 0 and hits / total < recalls[r]:
                 curves[t, r] = best
                 r -= 1
             while skip >= ignored_starts[t] and ignored[skip] > found[k]:
-                uncounted -= weights[ignored_image[skip]]
+                uncounted -= seen[ignored[skip] + 1] - seen[ignored[skip]]
                 skip -= 1
-            best = max(best, hits / max(seen[found[k]] - uncounted, 1))
-            hits -= weights[found_image[k]]
+            best = max(best, hits / max(seen[found[k] + 1] - uncounted, 1))
+            hits -= seen[found[k] + 1] - seen[found[k]]
         curves[t, : r + 1] = best
 
 

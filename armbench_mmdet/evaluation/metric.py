@@ -1,5 +1,6 @@
 """``ArmbenchMetric``: COCO's protocol on ARMBench, with every known way to a silent wrong number refused."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,18 +16,12 @@ from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.anatomy import error_anatomy
-from armbench_mmdet.evaluation.bootstrap import confidence_intervals
-from armbench_mmdet.evaluation.matches import MatchTable, match_table
+from armbench_mmdet.evaluation.bootstrap import group_intervals
+from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.operating import operations
 from armbench_mmdet.evaluation.picks import pick_scores
-from armbench_mmdet.evaluation.predictions import (
-    check_mask_sizes,
-    checked_prediction,
-    coco_detections,
-    without_detections,
-    write_coco_results,
-)
-from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching
+from armbench_mmdet.evaluation.predictions import check_mask_sizes, checked_prediction, shapes_of, write_coco_results
+from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching, Shapes
 from armbench_mmdet.evaluation.result import (
     SCHEMA_VERSION,
     SUMMARY_KEYS,
@@ -34,7 +29,6 @@ from armbench_mmdet.evaluation.result import (
     Images,
     Interval,
     Result,
-    checked_identity,
     file_fingerprint,
     matches_path,
     read_result,
@@ -63,10 +57,9 @@ class ArmbenchMetric(BaseMetric):
         ann_file: COCO file of the ground truth of a data set that names none; else it must be the data set's.
         ground_truth: A COCO-format dict instead of a file; annotation ``area`` filled.
         metric: ``bbox``, ``segm`` or both.
-        result_file: Where to write the result file and, beside it, the match tables that compare two runs
-            (:func:`~armbench_mmdet.evaluation.bootstrap.difference_intervals`); by default nothing is written.
+        result_file: Where to write the result file and, beside it, COCO results (``.bbox.json``, ``.segm.json``) and
+            the match tables that compare two runs (:mod:`~armbench_mmdet.evaluation.bootstrap`); None writes nothing.
         identity: For the result file: ``config``, ``checkpoint``, ``seed``, ``data_fingerprint``, ``extra``.
-        coco_json_prefix: Also write the detections as ``{prefix}.bbox.json`` and ``{prefix}.segm.json``.
         log_table: Whether to log the result as a table.
         prefix: As in mmengine.
 
@@ -80,10 +73,9 @@ class ArmbenchMetric(BaseMetric):
         self,
         ann_file: str | None = None,
         ground_truth: Mapping[str, Any] | None = None,
-        metric: str | Sequence[str] = ('bbox', 'segm'),
+        metric: str | Sequence[str] = IOU_TYPES,
         result_file: str | None = None,
         identity: Mapping[str, Any] | None = None,
-        coco_json_prefix: str | None = None,
         log_table: bool = True,
         prefix: str | None = None,
     ) -> None:
@@ -92,25 +84,23 @@ class ArmbenchMetric(BaseMetric):
         if not self.iou_types or not set(self.iou_types) <= set(IOU_TYPES):
             raise InputError(f'metric must be some of {", ".join(IOU_TYPES)}, got {metric!r}')
         self.ann_file = ann_file
-        self.result_file = result_file
+        self.result_file = Path(result_file) if result_file else None
         self.identity = dict(identity or {})
-        checked_identity(self.identity)
-        self.coco_json_prefix = coco_json_prefix
         self.log_table = log_table
         self.result: Result | None = None
-        self._ground_truth = ground_truth
-        self._evaluated: dict[str, Any] | None = None
+        self._given_truth = ground_truth
 
-    @property
+    @functools.cached_property
     def ground_truth(self) -> dict[str, Any]:
         """The ground truth of the data set's classes; loaded at first use."""
-        if self._ground_truth is None:
-            self._ground_truth = self.source.load()
-        if self._evaluated is None:
-            classes = (self.dataset_meta or {}).get('classes')
-            truth = self._ground_truth
-            self._evaluated = only_classes(truth, classes or [category['name'] for category in truth['categories']])
-        return self._evaluated
+        truth = self._given_truth or self.source.load()
+        classes = (self.dataset_meta or {}).get('classes')
+        return only_classes(truth, classes or [category['name'] for category in truth['categories']])
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, by label."""
+        return [category['name'] for category in self.ground_truth['categories']]
 
     @property
     def source(self) -> GroundTruthSource:
@@ -145,9 +135,8 @@ class ArmbenchMetric(BaseMetric):
             folder: The folder.
             identity: As for the class; added to what it has.
         """
-        stem = folder / f'{self.source.subset}_{self.source.split}'
-        self.result_file, self.coco_json_prefix = f'{stem}.json', str(stem)
-        self.identity = {**self.identity, **identity}
+        self.result_file = folder / f'{self.source.subset}_{self.source.split}.json'
+        self.identity |= identity
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take the predictions of a batch, see :func:`~armbench_mmdet.evaluation.predictions.checked_prediction`.
@@ -159,11 +148,11 @@ class ArmbenchMetric(BaseMetric):
         Raises:
             InputError: Labels out of range, boxes without masks, masks of another size than the image.
         """
-        classes = self.ground_truth['categories']
         for sample in data_samples:
-            prediction = checked_prediction(sample, len(classes), 'segm' in self.iou_types)
+            prediction = checked_prediction(sample, len(self.classes), 'segm' in self.iou_types)
             if 'unreadable' in sample:
-                prediction = {**without_detections(prediction), 'unreadable': str(sample['unreadable'])}
+                prediction = {key: value if key == 'img_id' else value[:0] for key, value in prediction.items()}
+                prediction['unreadable'] = str(sample['unreadable'])
             self.results.append(prediction)
 
     def evaluate(self, size: int) -> dict[str, float | None]:
@@ -191,19 +180,22 @@ class ArmbenchMetric(BaseMetric):
         """
         if not results:
             raise InputError('predictions must be given for at least one image, got none; is the data loader empty?')
-        truth = self.ground_truth
-        predictions = _first_of_each_image(results)
+        first: dict[int, dict[str, Any]] = {}
+        for prediction in results:
+            first.setdefault(prediction['img_id'], prediction)
+        predictions, truth = list(first.values()), self.ground_truth
         images = self._count_images(predictions, repeated=len(results) - len(predictions))
+        detections = shapes_of(predictions, [category['id'] for category in truth['categories']])
         thresholds = self._val_thresholds()
         fields: dict[str, Any] = {}
         for iou_type in self.iou_types:
-            fields |= self._fields_of_type(iou_type, predictions, thresholds)
+            fields |= self._fields_of_type(iou_type, detections, thresholds)
         self.result = Result(
             schema_version=SCHEMA_VERSION,
             identity=self._full_identity(),
-            classes=[category['name'] for category in truth['categories']],
+            classes=self.classes,
             images=images,
-            detections=sum(len(prediction['labels']) for prediction in predictions),
+            detections=len(detections.scores),
             speed=speed_summary(predictions, density_of_images(truth)),
             **fields,
         )
@@ -211,32 +203,35 @@ class ArmbenchMetric(BaseMetric):
             print_log('\n' + result_table(self.result), logger='current')
         if self.result_file:
             write_result(self.result_file, self.result)
-        return logged_scores(self.result)
+        return {
+            f'{name}_{key}': value
+            for iou_type, scores in self.result.scores.items()
+            for name, one in {iou_type: scores, **{f'{iou_type}_{k}': v for k, v in scores.per_class.items()}}.items()
+            for key, value in one.numbers().items()
+        }
 
-    def _fields_of_type(
-        self, iou_type: str, predictions: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
-    ) -> dict[str, Any]:
-        """The fields of the result that come from one IoU type; with its detections, their memory goes."""
-        truth = self.ground_truth
-        detections = coco_detections(predictions, [category['id'] for category in truth['categories']], iou_type)
-        if self.coco_json_prefix:
-            write_coco_results(f'{self.coco_json_prefix}.{iou_type}.json', detections)
-        matching = Matching(truth, detections, iou_type, is_across=iou_type == 'segm' and bool(self.result_file))
+    def _fields_of_type(self, iou_type: str, detections: Shapes, thresholds: Mapping[str, float]) -> dict[str, Any]:
+        """The fields of the result that come from one IoU type."""
         fields: dict[str, Any] = {}
-        if iou_type == 'segm':
+        is_segm, confidence = iou_type == 'segm', None
+        matching = Matching(self.ground_truth, detections, iou_type, is_across=is_segm and bool(self.result_file))
+        table = match_table(matching)
+        if self.result_file:
+            write_coco_results(self.result_file.with_suffix(f'.{iou_type}.json'), detections, iou_type)
+            table.save(matches_path(self.result_file, iou_type))
+            intervals = group_intervals([table])
+            confidence = {name: Interval(low=one.low, high=one.high) for name, one in intervals.items()}
+        if is_segm:
             fields['segmentation_errors'] = segmentation_errors(matching)
             fields['picks'] = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1]))
             fields['anatomy'] = error_anatomy(matching) if self.result_file else None
-        if iou_type == 'segm' or 'segm' not in self.iou_types:
+        if is_segm or 'segm' not in self.iou_types:
             fields['operation'] = operations(matching, thresholds)
-        table = match_table(matching)
-        confidence = self._keep_matches(iou_type, table) if self.result_file else None
         return {**fields, iou_type: scores_of_type(matching, table, confidence)}
 
     def logged_names(self) -> list[str]:
         """What :meth:`evaluate` gives, by name."""
-        classes = [category['name'] for category in self.ground_truth['categories']]
-        of = [name for one in self.iou_types for name in (one, *(f'{one}_{category}' for category in classes))]
+        of = [name for one in self.iou_types for name in (one, *(f'{one}_{category}' for category in self.classes))]
         return [f'{self.prefix}/{name}_{key}' for name in of for key in SUMMARY_KEYS]
 
     def add_timing(self, seconds: float, images: int) -> None:
@@ -251,7 +246,7 @@ class ArmbenchMetric(BaseMetric):
             raise InputError(f'image_id must be an image of the ground truth, got {unknown[0]} ({len(unknown)} images)')
         for prediction in predictions:
             check_mask_sizes(prediction, sizes[prediction['img_id']])
-        not_seen = len(sizes.keys() - {prediction['img_id'] for prediction in predictions})
+        not_seen = len(sizes) - len(predictions)
         if not_seen:
             message = f'{not_seen} of {len(sizes)} images were not predicted; they count as images without detections'
             print_log(message, logger='current', level=logging.WARNING)
@@ -261,42 +256,20 @@ class ArmbenchMetric(BaseMetric):
             print_log('\n  '.join([message, *unreadable]), logger='current', level=logging.WARNING)
         return Images(ground_truth=len(sizes), not_seen=not_seen, repeated=repeated, unreadable=unreadable)
 
-    def _keep_matches(self, iou_type: str, table: MatchTable) -> dict[str, Interval]:
-        table.save(matches_path(str(self.result_file), iou_type))
-        return {name: Interval(low=one.low, high=one.high) for name, one in confidence_intervals(table).items()}
-
     def _val_thresholds(self) -> dict[str, float]:
         """The best threshold of each class in the result on ``val`` that lies beside, if it is of this checkpoint."""
         sha256 = self.identity.get('extra', {}).get('checkpoint_sha256')
-        if not self.result_file or not sha256 or self.result_file.endswith('_val.json'):
-            return {}
-        for path in sorted(Path(self.result_file).parent.glob('*_val.json')):
-            result = read_result(path)
-            if result.identity.extra.get('checkpoint_sha256') == sha256:
-                return {name: one.best.threshold for name, one in (result.operation or {}).items() if one.best}
+        if self.result_file and sha256 and not self.result_file.name.endswith('_val.json'):
+            for result in map(read_result, sorted(self.result_file.parent.glob('*_val.json'))):
+                if result.identity.extra.get('checkpoint_sha256') == sha256:
+                    return {name: one.best.threshold for name, one in (result.operation or {}).items() if one.best}
         return {}
 
     def _full_identity(self) -> Identity:
-        known: dict[str, Any] = {}
+        known: dict[str, Any] = {'subset': None, 'split': None}
         extra = dict(self.identity.get('extra', {}))
         if self.ann_file is not None or GroundTruthSource.of(self.dataset_meta):
             known = {'subset': self.source.subset, 'split': self.source.split}
             known['data_fingerprint'] = file_fingerprint(self.source.ann_file) if self.result_file else None
             extra = {**self.source.location(), **extra}
-        return checked_identity({**known, 'versions': installed_versions(), **self.identity, 'extra': extra})
-
-
-def _first_of_each_image(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    first: dict[int, dict[str, Any]] = {}
-    for prediction in predictions:
-        first.setdefault(prediction['img_id'], prediction)
-    return list(first.values())
-
-
-def logged_scores(result: Result) -> dict[str, float | None]:
-    """The flat names under which a run logs a result: ``segm_mAP``, ``segm_object_mAP_50``."""
-    logged: dict[str, float | None] = {}
-    for iou_type, scores in result.scores.items():
-        for prefix, one in {iou_type: scores, **{f'{iou_type}_{k}': v for k, v in scores.per_class.items()}}.items():
-            logged |= {f'{prefix}_{key}': value for key, value in one.numbers().items()}
-    return logged
+        return Identity(**{**known, 'versions': installed_versions(), **self.identity, 'extra': extra})

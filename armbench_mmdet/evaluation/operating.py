@@ -28,7 +28,7 @@ def operations(matching: Matching, val_thresholds: Mapping[str, float] | None = 
     for kind, name in enumerate(matching.classes):
         order = matching.orders[kind]
         counts = outcome[order] != IGNORED
-        is_found, scores = outcome[order][counts] == FOUND, matching.scores[order][counts]
+        is_found, scores = outcome[order][counts] == FOUND, matching.found.scores[order][counts]
         instances = int((~matching.crowd & (matching.truth.kind == kind)).sum())
         if instances:
             result[name] = _operation(is_found, scores, instances, (val_thresholds or {}).get(name))

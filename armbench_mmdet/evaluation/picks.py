@@ -6,7 +6,7 @@ at the mask's first pixel.
 
 import numpy as np
 
-from armbench_mmdet.evaluation.protocol import Matching, parts_of
+from armbench_mmdet.evaluation.protocol import Matching, parts_of, ranges
 from armbench_mmdet.evaluation.result import PickScores
 from armbench_mmdet.jit import compiled, map_threads
 from armbench_mmdet.masks.runs import Runs
@@ -29,11 +29,10 @@ def pick_scores(matching: Matching, class_name: str, score: float | None = None)
         return None
     kind, threshold = matching.classes.index(class_name), DEFAULT_SCORE if score is None else score
     found, truth = matching.found, matching.truth
-    images = len(matching.image_ids)
     is_object = (truth.kind == kind) & ~matching.crowd
-    objects = np.bincount(truth.image[is_object], minlength=images)
-    is_counted = (found.kind == kind) & (matching.scores >= threshold)
-    predictions = np.bincount(found.image[is_counted], minlength=images)
+    objects = np.bincount(truth.image[is_object], minlength=len(matching.image_ids))
+    is_counted = (found.kind == kind) & (found.scores >= threshold)
+    predictions = np.bincount(found.image[is_counted], minlength=len(objects))
     if not objects.any():
         return None
     successes = _successes(matching, kind, is_object, np.minimum(objects, FIRST[-1]))[objects > 0]
@@ -51,33 +50,29 @@ def _successes(matching: Matching, kind: int, is_object: np.ndarray, picks: np.n
     """``(I, 5) bool``, whether each of the first picks succeeds; so many are made in each image at most."""
     groups = np.arange(len(picks)) * len(matching.classes) + kind
     common, successes = matching.common, np.zeros((len(picks), FIRST[-1]), bool)
-    found, truth = common.found_starts[groups], common.truth_starts[groups]
-    picks = np.minimum(picks, common.found_starts[groups + 1] - found)
-    objects = np.where(picks, common.truth_starts[groups + 1] - truth, 0)
+    found, truth = matching.found.starts[groups], matching.truth.starts[groups]
+    picks = np.minimum(picks, matching.found.starts[groups + 1] - found)
+    objects = np.where(picks, matching.truth.starts[groups + 1] - truth, 0)
     heights = np.array([height for height, _ in matching.sizes], np.int64)
 
-    def fill(ends: tuple[int, int]) -> None:
-        own = slice(*ends)
-        rows, instances = _ranges(found[own], picks[own]), _ranges(truth[own], objects[own])
+    def fill(images: list[int]) -> None:
+        own = slice(*images)
+        rows, instances = ranges(found[own], picks[own]), ranges(truth[own], objects[own])
+        before = np.cumsum(objects[own]) - objects[own]
         _pick(
-            matching.runs(matching.detections, matching.found, rows),
+            matching.runs(matching.found, rows),
             heights[matching.found.image[rows]],
-            matching.runs(matching.annotations, matching.truth, instances),
+            matching.runs(matching.truth, instances),
             is_object[instances],
             picks[own],
             objects[own],
-            common.starts[groups[own]],
+            common.offsets[rows] + np.repeat(truth[own] - before, picks[own]),
             common.values,
             successes[own],
         )
 
     map_threads(fill, parts_of(np.concatenate([[0], np.cumsum(picks + objects)])))
     return successes
-
-
-def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The numbers from each start on, so many."""
-    return np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
 
 
 @compiled
@@ -88,7 +83,7 @@ def _pick(
     is_object: np.ndarray,
     picks: np.ndarray,
     objects: np.ndarray,
-    common_starts: np.ndarray,
+    offsets: np.ndarray,
     common: np.ndarray,
     successes: np.ndarray,
 ) -> None:
@@ -97,7 +92,6 @@ def _pick(
     for image in range(picks.size):
         last = first + objects[image]
         for number in range(picks[image]):
-            at = common_starts[image] + number * objects[image] - first
             own = found.switches[found.starts[d] : found.starts[d + 1]]
             pixel = _most_interior(own, heights[d], found.boxes[d]) if found.areas[d] else -1
             target, covers = -1, 0
@@ -106,7 +100,7 @@ def _pick(
                 is_on = np.searchsorted(under, pixel, side='right') % 2 == 1
                 if target < 0 and is_free[g] and is_on:
                     target = g
-                elif is_object[g] and common[at + g] > COVERED * truth.areas[g]:
+                elif is_object[g] and common[offsets[d] + g] > COVERED * truth.areas[g]:
                     covers += 1
             if target >= 0 and not covers:
                 successes[image, number], is_free[target] = True, False

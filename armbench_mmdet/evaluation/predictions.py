@@ -1,6 +1,6 @@
 """Predictions of a model, checked on the way in and turned into COCO results on the way out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.protocol import Shapes
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.masks.encode import encode_masks
 
@@ -70,44 +71,37 @@ def check_mask_sizes(prediction: Mapping[str, Any], size: Sequence[int] | None) 
             )
 
 
-def without_detections(prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """The prediction of the same image with nothing found in it."""
-    return {key: value if key == 'img_id' else value[:0] for key, value in prediction.items()}
-
-
-def coco_detections(
-    predictions: Iterable[Mapping[str, Any]], category_ids: Sequence[int | str], iou_type: str
-) -> list[dict[str, Any]]:
-    """COCO results for one IoU type.
+def shapes_of(predictions: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]) -> Shapes:
+    """Predictions of several images, at least one, as columns.
 
     Args:
         predictions: As :func:`checked_prediction` makes them.
-        category_ids: The category of each label.
-        iou_type: ``bbox`` gives results with a box, anything else results with a mask and no box: with a box,
-            COCO's loader would take the box's area for the mask's.
+        category_ids: The category of each label; with names in their place only :func:`coco_results` can be made.
     """
-    detections = []
-    for prediction in predictions:
-        categories = [category_ids[label] for label in prediction['labels'].tolist()]
-        scores = prediction['scores'].astype(np.float64).tolist()
-        if iou_type == 'bbox':
-            boxes = prediction['bboxes'].astype(np.float64).reshape(-1, 4)
-            boxes[:, 2:] -= boxes[:, :2]
-            shapes: Sequence[Any] = boxes.tolist()
-        else:
-            shapes = prediction['masks']
-        key = 'bbox' if iou_type == 'bbox' else 'segmentation'
-        for category, score, shape in zip(categories, scores, shapes, strict=True):
-            detections.append({'image_id': prediction['img_id'], 'category_id': category, 'score': score, key: shape})
-    return detections
+    labels, scores = (np.concatenate([one[key] for one in predictions]) for key in ('labels', 'scores'))
+    image_ids = np.repeat([one['img_id'] for one in predictions], [len(one['labels']) for one in predictions])
+    boxes = np.concatenate([one['bboxes'].reshape(-1, 4) for one in predictions]).astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    masks = [mask for one in predictions for mask in one.get('masks') or [None] * len(one['labels'])]
+    return Shapes(image_ids, np.array(category_ids)[labels.astype(np.int64)], scores.astype(np.float64), boxes, masks)
 
 
-def write_coco_results(path: str | Path, detections: Sequence[Mapping[str, Any]]) -> Path:
+def coco_results(detections: Shapes, iou_type: str) -> Iterator[dict[str, Any]]:
+    """Detections in COCO's results format for one IoU type.
+
+    ``bbox`` gives results with a box, ``segm`` results with a mask and no box: with a box, COCO's loader would take the
+    box's area for the mask's.
+    """
+    key, shapes = ('bbox', detections.boxes.tolist()) if iou_type == 'bbox' else ('segmentation', detections.masks)
+    columns = (column.tolist() for column in detections[:3])
+    for image_id, category, score, shape in zip(*columns, shapes, strict=True):
+        yield {'image_id': image_id, 'category_id': category, 'score': score, key: shape}
+
+
+def write_coco_results(path: Path, detections: Shapes, iou_type: str) -> None:
     """Write detections in COCO's results format, for any other evaluator to check."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, msgspec.json.encode(detections))
-    return path
+    write_atomically(path, b'[' + b',\n'.join(map(msgspec.json.encode, coco_results(detections, iou_type))) + b']\n')
 
 
 def _array(value: Any) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,7 @@ class PickScores(msgspec.Struct, kw_only=True, frozen=True):
     images: int
 
 
-class ErrorCosts(msgspec.Struct, kw_only=True, frozen=True):
+class ErrorCosts(msgspec.Struct, frozen=True):
     """AP at IoU 0.5 to be gained by correcting one kind of error, all others left."""
 
     classification: float
@@ -283,32 +282,15 @@ def file_fingerprint(path: str | Path) -> str | None:
     return f'sha256:{sha256_of(Path(path))}' if Path(path).is_file() else None
 
 
-def matches_path(result_file: str | Path, iou_type: str) -> Path:
+def matches_path(result_file: Path, iou_type: str) -> Path:
     """Where the match table of an IoU type lies: beside the result file."""
-    return Path(result_file).with_suffix(f'.{iou_type}.matches.npz')
+    return result_file.with_suffix(f'.{iou_type}.matches.npz')
 
 
-def checked_identity(identity: Mapping[str, Any]) -> Identity:
-    """The identity of a result.
-
-    Raises:
-        InputError: A key is not one of its fields, or a value is of the wrong type.
-    """
-    unknown = sorted(identity.keys() - set(Identity.__struct_fields__))
-    if unknown:
-        raise InputError(f'identity must have the keys {", ".join(Identity.__struct_fields__)}, got {unknown}')
-    try:
-        return msgspec.convert({'subset': None, 'split': None, **identity}, Identity)
-    except msgspec.ValidationError as error:
-        raise InputError(f'identity must follow the schema of results: {error}, got {dict(identity)!r}') from error
-
-
-def write_result(path: str | Path, result: Result) -> Path:
+def write_result(path: Path, result: Result) -> None:
     """Write a result file; NaN becomes null, and readers see the old file or the new one, never half of it."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(result), indent=2) + b'\n')
-    return path
 
 
 def read_result(path: str | Path) -> Result:
@@ -326,10 +308,8 @@ def read_result(path: str | Path) -> Result:
         return msgspec.convert(content, Result)
     except OSError as error:
         raise InputError(f'result file must be readable, got {error.strerror!r} (in {path})') from error
-    except msgspec.ValidationError as error:
-        raise InputError(f'a result must follow its schema: {error} {remedy}') from error
     except msgspec.DecodeError as error:
-        raise InputError(f'result file must be JSON: {error} {remedy}') from error
+        raise InputError(f'result file must be JSON of its schema: {error} {remedy}') from error
 
 
 def shown(value: float | None, digits: int = 3) -> str:
@@ -338,12 +318,12 @@ def shown(value: float | None, digits: int = 3) -> str:
 
 
 def result_table(result: Result) -> str:
-    """One row for the mean and one for each class, under each IoU type."""
-    rows = []
-    for iou_type, scores in result.scores.items():
-        for name, one in scores.by_class.items():
-            kind = iou_type if name == MEAN else ''
-            rows.append([kind, name, *map(shown, one.numbers().values()), str(one.instances)])
+    """One row for the mean and one for each class, under each IoU type; and a line for each class at its threshold."""
+    rows = [
+        [iou_type if name == MEAN else '', name, *map(shown, one.numbers().values()), one.instances]
+        for iou_type, scores in result.scores.items()
+        for name, one in scores.by_class.items()
+    ]
     title = ' '.join(part for part in (result.identity.subset, result.identity.split) if part)
     about = f'{result.images.ground_truth} images, {result.detections} detections'
     if result.images.not_seen:
@@ -353,13 +333,7 @@ def result_table(result: Result) -> str:
     align = ['left', 'left', *['right'] * (len(SUMMARY_KEYS) + 1)]
     header = ['', 'class', *SUMMARY_KEYS, 'instances']
     table = tabulate(rows, header, tablefmt='plain', colalign=align, disable_numparse=True)
-    lines = [f'{title}: {about}' if title else about, table, *_operating_lines(result)]
-    return '\n'.join(lines)
-
-
-def _operating_lines(result: Result) -> list[str]:
-    """A line for each class at its threshold: the one of val, else the one that suits this data best."""
-    lines = []
+    lines = [f'{title}: {about}' if title else about, table]
     for name, one in (result.operation or {}).items():
         point, of = (one.of_val, 'best on val') if one.of_val else (one.best, 'best on this very data')
         if point:
@@ -370,4 +344,4 @@ def _operating_lines(result: Result) -> list[str]:
         lines.append(
             f'picks: success of the first {success}; objects miscounted {result.picks.count_error:.2f} an image'
         )
-    return lines
+    return '\n'.join(lines)

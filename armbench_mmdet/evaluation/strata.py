@@ -15,7 +15,7 @@ import torch
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.matches import MatchTable, match_table
-from armbench_mmdet.evaluation.protocol import MAX_DETS, SIZES, Matching
+from armbench_mmdet.evaluation.protocol import MAX_DETS, SIZES, Matching, ranges
 from armbench_mmdet.evaluation.result import (
     ClassScores,
     Interval,
@@ -33,10 +33,11 @@ except ImportError:  # not on every system; the peak is then unknown
     resource = None  # type: ignore[assignment]
 
 BYTES_PER_MB = 2**20
-
-
 DENSITY_STARTS = (1, 6, 11, 16, 21, 31)
 DENSITY_NAMES = ('1-5', '6-10', '11-15', '16-20', '21-30', '31+')
+SCORE_THRESHOLD = 0.5
+OVERLAP = 0.5
+VERDICTS = ('detected', 'over_segmented', 'under_segmented', 'missed')
 
 
 def density_of_images(ground_truth: Mapping[str, Any]) -> dict[int, str | None]:
@@ -50,7 +51,7 @@ def scores_of_type(matching: Matching, whole: MatchTable, confidence: dict[str, 
     """Everything the result file holds under one IoU type, with the match table of all sizes."""
     by_size = {'coco': sized_tables(matching), 'relative': sized_tables(matching, is_relative=True)}
     density = density_of_images({'images': matching.images.values(), 'annotations': matching.annotations})
-    density_of_rows = np.array([density[image_id] or '' for image_id in whole.image_ids.tolist()])
+    of_rows = np.array([density[image_id] or '' for image_id in whole.image_ids.tolist()])
     return TypeScores(
         **summary(whole, by_size['coco']),
         per_class={
@@ -58,9 +59,7 @@ def scores_of_type(matching: Matching, whole: MatchTable, confidence: dict[str, 
             for name, one in whole.classes.items()
         },
         per_size={unit: {size: _stratum(one) for size, one in tables.items()} for unit, tables in by_size.items()},
-        per_density={
-            name: _stratum(whole.of_images(np.flatnonzero(density_of_rows == name))) for name in DENSITY_NAMES
-        },
+        per_density={name: _stratum(whole.of_images(np.flatnonzero(of_rows == name))) for name in DENSITY_NAMES},
         confidence=confidence,
     )
 
@@ -102,37 +101,27 @@ def speed_summary(predictions: Sequence[Mapping[str, Any]], density: Mapping[int
         predictions: With ``img_id`` and, where timed, ``seconds``.
         density: The density bin of each image.
     """
-    times_ms = {p['img_id']: 1000 * p['seconds'] for p in predictions if 'seconds' in p}
+    by_density = defaultdict(list)
+    for one in predictions:
+        if 'seconds' in one:
+            by_density[density.get(one['img_id'])].append(1000 * one['seconds'])
+    times_ms = [time for own in by_density.values() for time in own]
     if not times_ms:
         return None
-    by_density = defaultdict(list)
-    for image_id, time_ms in times_ms.items():
-        by_density[density.get(image_id)].append(time_ms)
     on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else None  # on Linux in this unit
     return Speed(
-        **_median_and_p95(list(times_ms.values())),
+        **_median_and_p95(times_ms),
         images=len(times_ms),
         per_density={name: Times(**_median_and_p95(by_density[name])) for name in DENSITY_NAMES if name in by_density},
-        peak_memory_mb=peak_memory_mb(),
+        peak_memory_mb=peak_kb and peak_kb / 1024,
         peak_gpu_memory_mb=torch.cuda.max_memory_allocated() / BYTES_PER_MB if on_gpu else None,
         device=torch.cuda.get_device_name() if on_gpu else 'cpu',
     )
 
 
-def peak_memory_mb() -> float | None:
-    """The process's largest resident memory so far, or None where the system does not say."""
-    if resource is None:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
-
-
 def _median_and_p95(times_ms: list[float]) -> dict[str, float]:
     return {'median_ms': float(np.median(times_ms)), 'p95_ms': float(np.percentile(times_ms, 95))}
-
-
-SCORE_THRESHOLD = 0.5
-OVERLAP = 0.5
-VERDICTS = ('detected', 'over_segmented', 'under_segmented', 'missed')
 
 
 def segmentation_errors(matching: Matching) -> dict[str, SegmentationErrors]:
@@ -141,50 +130,40 @@ def segmentation_errors(matching: Matching) -> dict[str, SegmentationErrors]:
     Args:
         matching: Of masks.
     """
-    counts: dict[str, Counter[str]] = {name: Counter() for name in matching.classes}
-    for group in np.flatnonzero(np.diff(matching.truth.starts)).tolist():
-        counts[matching.classes[group % len(counts)]].update(verdicts(matching, group))
-    rates = {}
-    for name, own in counts.items():
-        total = own.total()
-        shares = {verdict: own[verdict] / total if total else None for verdict in VERDICTS}
-        rates[name] = SegmentationErrors(**shares, instances=total)
+    counted, rates = np.where(matching.crowd, -1, matching.truth.kind), {}
+    decided = verdicts(matching)
+    for kind, name in enumerate(matching.classes):
+        counts = np.bincount(decided[counted == kind], minlength=len(VERDICTS)).tolist()
+        shares = [count / sum(counts) if sum(counts) else None for count in counts]
+        rates[name] = SegmentationErrors(**dict(zip(VERDICTS, shares, strict=True)), instances=sum(counts))
     return rates
 
 
-def verdicts(matching: Matching, group: int) -> list[str]:
-    """One verdict for each instance of a class in an image, see :class:`~.protocol.Columns` for groups."""
-    found, truth = (slice(*columns.starts[group : group + 2]) for columns in (matching.found, matching.truth))
-    instances = np.flatnonzero(~matching.crowd[truth])
-    sure = np.flatnonzero(matching.scores[found] >= SCORE_THRESHOLD)
-    if not len(sure):
-        return ['missed'] * len(instances)
-    common = matching.common.block(group)[np.ix_(sure, instances)]
-    found_sizes = matching.common.found_sizes[found][sure, None]
-    truth_sizes = matching.common.truth_sizes[truth][None, instances]
-    overlapping = common > 0.5 * (found_sizes + truth_sizes - common)
-    inside = common > OVERLAP * found_sizes
-    covered = common > OVERLAP * truth_sizes
-    merging = covered.sum(1) > 1
-    decided = []
-    for g, instance in enumerate(instances.tolist()):
-        parts = matching.found.place[found][sure[inside[:, g]]]
-        if overlapping[:, g].any():
-            decided.append('detected')
-        elif len(parts) > 1 and _share_covered(matching, matching.truth.place[truth][instance], parts) > OVERLAP:
-            decided.append('over_segmented')
-        elif (merging & covered[:, g]).any():
-            decided.append('under_segmented')
-        else:
-            decided.append('missed')
+def verdicts(matching: Matching) -> np.ndarray:
+    """``(G,) int64``, the verdict on each annotation, crowds not looked at, as its place in ``VERDICTS``."""
+    common, sure = matching.common, np.flatnonzero(matching.found.scores >= SCORE_THRESHOLD)
+    counts = np.diff(common.own[sure])[:, 0]
+    d, g = np.repeat(sure, counts), ranges(common.own[sure, 0], counts)
+    d, g = d[~matching.crowd[g]], g[~matching.crowd[g]]
+    shared, of_found, of_truth = common.values[common.offsets[d] + g], common.found_sizes[d], common.truth_sizes[g]
+    is_inside, is_covered = shared > OVERLAP * of_found, shared > OVERLAP * of_truth
+    is_merging = np.bincount(d[is_covered], minlength=len(common.own)) > 1
+    is_detected = np.zeros(len(matching.crowd), bool)
+    is_detected[g[shared > 0.5 * (of_found + of_truth - shared)]] = True
+    decided = np.where(is_detected, VERDICTS.index('detected'), VERDICTS.index('missed'))
+    merged = g[is_covered & is_merging[d]]
+    decided[merged[~is_detected[merged]]] = VERDICTS.index('under_segmented')
+    inside = np.flatnonzero(is_inside & ~is_detected[g])
+    inside = inside[np.argsort(g[inside], kind='stable')]
+    for own in np.split(inside, np.flatnonzero(np.diff(g[inside])) + 1):
+        if len(own) > 1 and _share_covered(matching, g[own[0]], d[own]) > OVERLAP:
+            decided[g[own[0]]] = VERDICTS.index('over_segmented')
     return decided
 
 
 def _share_covered(matching: Matching, instance: int, parts: np.ndarray) -> float:
     """The share of an annotation that some detections cover together."""
-    whole = matching.annotations[instance]
-    image = matching.images[whole['image_id']]
-    shapes = [whole, *(matching.detections[place] for place in parts.tolist())]
-    target, *rest = (run_lengths(shape['segmentation'], image['height'], image['width']) for shape in shapes)
-    common = mask_api.merge([mask_api.merge(rest), target], intersect=True)
-    return float(mask_api.area(common)) / max(float(mask_api.area(target)), 1.0)
+    size = matching.sizes[matching.truth.image[instance]]
+    target = run_lengths(matching.truth.masks[instance], *size)
+    whole = mask_api.merge([run_lengths(matching.found.masks[d], *size) for d in parts.tolist()])
+    return float(mask_api.area(mask_api.merge([whole, target], intersect=True))) / max(mask_api.area(target), 1)

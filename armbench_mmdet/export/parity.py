@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.images import FoundImages, folder_of_images
 from armbench_mmdet.evaluation.coco_results import evaluate_results
-from armbench_mmdet.evaluation.predictions import coco_detections, write_coco_results
+from armbench_mmdet.evaluation.predictions import shapes_of, write_coco_results
 from armbench_mmdet.evaluation.result import Result
 from armbench_mmdet.export.graph import DetectorGraph
 from armbench_mmdet.export.write import write_onnx
@@ -152,8 +152,8 @@ def _overlaps(a: list, b: list) -> np.ndarray:
 def scored(predictions: Sequence[Prediction], ann_file: Path) -> Result:
     """The scores of predictions on their images, as ``tools/evaluate.py`` has them."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = [one.for_evaluation() for one in predictions]
-        file = write_coco_results(Path(folder) / 'results.json', coco_detections(rows, predictions[0].classes, 'segm'))
+        file, rows = Path(folder) / 'results.json', [one.for_evaluation() for one in predictions]
+        write_coco_results(file, shapes_of(rows, predictions[0].classes), 'segm')
         content, ids = json.loads(ann_file.read_bytes()), {one.image_id for one in predictions}
         content['images'] = [one for one in content['images'] if one['id'] in ids]
         content['annotations'] = [one for one in content['annotations'] if one['image_id'] in ids]

@@ -12,7 +12,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from armbench_mmdet.datasets.images import FoundImages, Inputs, find_images, folder_of_images
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.predictions import coco_detections, write_coco_results
+from armbench_mmdet.evaluation.predictions import coco_results, shapes_of, write_coco_results
 from armbench_mmdet.files import draft_of, write_atomically
 from armbench_mmdet.inference.detector import Detector, Report
 from armbench_runtime import Detector as ExportedDetector
@@ -91,8 +91,9 @@ def infer(
             for prediction in _predictions(detector, found, score_threshold, batch_size, report):
                 kept = prediction.above(score_threshold)
                 instances += len(kept)
+                shapes = shapes_of([kept.for_evaluation()], ids)
                 for kind, write in results.items():
-                    write(coco_detections([kept.for_evaluation()], ids, kind))
+                    write(coco_results(shapes, kind))
                 place = overlays[kept.path]
                 (out_dir / place).parent.mkdir(parents=True, exist_ok=True)
                 jpeg = cv2.imencode('.jpg', kept.overlay(), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
@@ -140,16 +141,16 @@ def predict_file(model: Path, ann_file: Path, image_folder: Path, out: Path) -> 
     paths = [image_folder / path.relative_to(usual) for path in found.paths]
     bar = tqdm(detector.predict(paths, ids=found.ids), desc='predict', unit='img', total=len(paths), mininterval=15.0)
     # Classes by name: ids are the annotation file's own.
-    write_coco_results(out, coco_detections((one.for_evaluation() for one in bar), detector.classes, 'segm'))
+    write_coco_results(out, shapes_of([one.for_evaluation() for one in bar], detector.classes), 'segm')
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _written(path: Path) -> Iterator[Callable[[Iterable[dict[str, Any]]], None]]:
     """Write COCO results as they come; the file has its name once it is complete."""
     with draft_of(path) as draft, draft.open('wb') as file:
         file.write(b'[')
 
-        def write(detections: list[dict[str, Any]]) -> None:
+        def write(detections: Iterable[dict[str, Any]]) -> None:
             for one in detections:
                 file.write((b',\n' if file.tell() > 1 else b'') + msgspec.json.encode(one))
 

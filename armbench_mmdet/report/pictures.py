@@ -14,7 +14,7 @@ import numpy as np
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import matches
-from armbench_mmdet.evaluation.protocol import Matching
+from armbench_mmdet.evaluation.protocol import Matching, Shapes
 from armbench_mmdet.evaluation.result import Suspect, file_fingerprint
 from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
 from armbench_mmdet.masks.encode import decode_mask, encode_masks
@@ -179,7 +179,8 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
     """
     image_ids = {choice.image_id for choice in choices}
     truth, image_folder = _ground_truth(evaluation, image_ids)
-    matching = Matching(truth, _detections(evaluation.path.with_suffix('.segm.json'), image_ids), 'segm')
+    detections = _detections(evaluation.path.with_suffix('.segm.json'), image_ids)
+    matching = Matching(truth, Shapes.of(detections), 'segm')
     drawn = []
     for choice in choices:
         image = matching.images[choice.image_id]
@@ -229,12 +230,11 @@ def judge(
         for g in range(*matching.truth.starts[group : group + 2]):
             is_crowd, is_found = matching.crowd[g], owner[0, g] >= 0
             verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_found else instances.MISSED
-            mask = run_lengths(matching.annotations[matching.truth.place[g]]['segmentation'], *size)
+            mask = run_lengths(matching.truth.masks[g], *size)
             truth.append(instances.Instance(mask, name, verdict=verdict))
         for d in range(*matching.found.starts[group : group + 2]):
-            detection = matching.detections[matching.found.place[d]]
-            verdict = OF_OUTCOME[int(outcome[0, d])]
-            predictions.append(instances.Instance(detection['segmentation'], name, detection['score'], verdict))
+            verdict, score = OF_OUTCOME[int(outcome[0, d])], float(matching.found.scores[d])
+            predictions.append(instances.Instance(matching.found.masks[d], name, score, verdict))
     return truth, predictions
 
 

@@ -75,9 +75,7 @@ def test_nothing_readable_is_an_error(root: Path) -> None:
 def test_evaluation_counts_it_as_without_detections_and_lists_it(root: Path, tmp_path: Path) -> None:
     data = dataset(root, 'test', corrupt_images='skip')
     file = tmp_path / 'results/mix-object-tote_test.json'
-    evaluator = Evaluator(
-        [ArmbenchMetric(metric='bbox', result_file=str(file), coco_json_prefix=str(tmp_path / 'detections'))]
-    )
+    evaluator = Evaluator([ArmbenchMetric(metric='bbox', result_file=str(file))])
     evaluator.dataset_meta = data.metainfo
     for sample in data:
         found = sample['data_samples']

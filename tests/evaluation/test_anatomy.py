@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from coco_random import CATEGORIES, encode, only, random_dataset
+from coco_random import CATEGORIES, encode, matching_of, random_dataset
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.anatomy import error_anatomy
-from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.result import Anatomy
 
 NAMES = {category['id']: category['name'] for category in CATEGORIES}
@@ -19,11 +18,11 @@ def data(seed: int):
     scores = np.random.default_rng(seed).permutation(len(detections)) + 0.5
     truth['annotations'] = [one for one in truth['annotations'] if not one['iscrowd']]
     found = [{**d, 'score': score / len(detections)} for d, score in zip(detections, scores.tolist(), strict=True)]
-    return truth, sorted(only(found, 'segm'), key=lambda one: -one['score'])
+    return truth, sorted(found, key=lambda one: -one['score'])
 
 
 def anatomy_of(truth, detections) -> Anatomy:
-    return error_anatomy(Matching(truth, detections, 'segm'))
+    return error_anatomy(matching_of(truth, detections, is_across=True))
 
 
 def matched_by_hand(truth, detections):
@@ -165,7 +164,7 @@ def test_lrp_is_the_least_over_thresholds() -> None:
 def test_equal_scores_crowds_and_nothing_at_all() -> None:
     for seed in range(20):
         truth, detections = random_dataset(seed)
-        found = anatomy_of(truth, only(detections, 'segm'))
+        found = anatomy_of(truth, detections)
         for name, costs in found.costs.items():
             assert min(costs.duplicate, costs.background, costs.both, costs.missed) >= -1e-12, (seed, name)
         assert found.lrp.keys() | {'mean'} >= found.costs.keys()

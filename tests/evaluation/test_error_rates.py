@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from coco_random import encode, only, random_dataset, random_mask
+from coco_random import encode, matching_of, random_dataset, random_mask
 
-from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.strata import VERDICTS, segmentation_errors, verdicts
 
 
@@ -28,7 +27,7 @@ def by_definition(instances: list[np.ndarray], predictions: list[np.ndarray]) ->
     return found
 
 
-def matching_of(instances: list[np.ndarray], predictions: list[np.ndarray]) -> Matching:
+def of_masks(instances: list[np.ndarray], predictions: list[np.ndarray]):
     """One image with instances and predictions of one class."""
     height, width = instances[0].shape
     image = {'id': 1, 'height': height, 'width': width}
@@ -37,7 +36,7 @@ def matching_of(instances: list[np.ndarray], predictions: list[np.ndarray]) -> M
     for shape in truth + found:
         shape.update(image_id=1, category_id=1)
     categories = [{'id': 1, 'name': 'object'}]
-    return Matching({'images': [image], 'annotations': truth, 'categories': categories}, found, 'segm')
+    return matching_of({'images': [image], 'annotations': truth, 'categories': categories}, found)
 
 
 def test_verdicts_follow_the_definition():
@@ -47,17 +46,17 @@ def test_verdicts_follow_the_definition():
         instances = [m for m in (random_mask(rng, 30, 40) for _ in range(rng.integers(1, 6))) if m.any()]
         predictions = [m for m in (random_mask(rng, 30, 40) for _ in range(rng.integers(0, 7))) if m.any()]
         expected = by_definition(instances, predictions)
-        assert verdicts(matching_of(instances, predictions), 0) == expected
+        assert [VERDICTS[one] for one in verdicts(of_masks(instances, predictions))] == expected
         seen |= set(expected)
     assert seen == set(VERDICTS)
 
 
 def test_rates_add_up_per_class_and_skip_crowds_and_low_scores():
     truth, detections = random_dataset(1, images=6)
-    rates = segmentation_errors(Matching(truth, only(detections, 'segm'), 'segm'))
+    rates = segmentation_errors(matching_of(truth, detections))
     for class_id, name in ((1, 'tote'), (2, 'object')):
         counted = [a for a in truth['annotations'] if a['category_id'] == class_id and not a['iscrowd']]
         assert rates[name].instances == len(counted)
         assert sum(getattr(rates[name], verdict) for verdict in VERDICTS) == pytest.approx(1)
-    silent = [{**d, 'score': 0.4} for d in only(detections, 'segm')]
-    assert segmentation_errors(Matching(truth, silent, 'segm'))['object'].missed == 1
+    silent = [{**d, 'score': 0.4} for d in detections]
+    assert segmentation_errors(matching_of(truth, silent))['object'].missed == 1

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_random import only, random_dataset
+from coco_random import matching_of, random_dataset
 from coco_reference import pycocotools_evaluate
 from metric_runs import META, as_samples
 
 from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.evaluation.operating import operations
-from armbench_mmdet.evaluation.protocol import Matching
 
 
 def counted(truth, detections, category: int) -> list[tuple[float, bool]]:
@@ -32,8 +31,7 @@ def point_by_hand(rows: list[tuple[float, bool]], instances: int, threshold: flo
 @pytest.mark.parametrize('seed', range(6))
 def test_points_and_calibration(seed: int) -> None:
     truth, detections = random_dataset(seed, images=8)
-    detections = only(detections, 'segm')
-    result = operations(Matching(truth, detections, 'segm'), {'object': 0.4})
+    result = operations(matching_of(truth, detections), {'object': 0.4})
     for category in truth['categories']:
         rows = counted(truth, detections, category['id'])
         own = [a for a in truth['annotations'] if a['category_id'] == category['id'] and not a.get('iscrowd')]
@@ -55,7 +53,7 @@ def test_points_and_calibration(seed: int) -> None:
 
 def test_nothing_found_has_no_point() -> None:
     truth, _ = random_dataset(1)
-    for one in operations(Matching(truth, [], 'segm')).values():
+    for one in operations(matching_of(truth, [])).values():
         assert (one.best, one.calibration_error, one.reliability) == (None, None, [])
         assert {point.recall for point in one.curve} == {0.0}
 

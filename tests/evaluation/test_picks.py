@@ -3,11 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-from coco_random import encode, only, random_dataset
+from coco_random import encode, matching_of, random_dataset
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.picks import farthest, pick_scores
-from armbench_mmdet.evaluation.protocol import Matching
 
 
 def aimed_at(mask) -> tuple[int, int] | None:
@@ -58,8 +57,7 @@ def test_picks_are_the_definitions() -> None:
     seen = set()
     for seed in range(12):
         truth, detections = random_dataset(seed, images=4)
-        detections = only(detections, 'segm')
-        found, expected = pick_scores(Matching(truth, detections, 'segm'), 'object'), by_hand(truth, detections)
+        found, expected = pick_scores(matching_of(truth, detections), 'object'), by_hand(truth, detections)
         if expected is None:
             assert found is None
             continue
@@ -84,7 +82,7 @@ def test_a_mask_over_two_objects_fails_and_each_object_is_picked_once() -> None:
             {'image_id': 1, 'category_id': 2, 'score': 0.9 - n / 10, 'segmentation': encode(m)}
             for n, m in enumerate(masks)
         ]
-        return pick_scores(Matching(truth, rows, 'segm'), 'object').success_3
+        return pick_scores(matching_of(truth, rows), 'object').success_3
 
     assert first_two(left, right) == 1
     assert first_two(both, right) == 0.5

@@ -2,17 +2,16 @@
 
 import numpy as np
 import pytest
-from coco_random import only, random_dataset
+from coco_random import matching_of, random_dataset
 from coco_reference import twelve_numbers
 
 from armbench_mmdet.evaluation.matches import match_table
-from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.result import TypeScores
 from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type
 
 
 def scores_of(truth, detections, iou_type: str) -> TypeScores:
-    matching = Matching(truth, detections, iou_type)
+    matching = matching_of(truth, detections, iou_type)
     return scores_of_type(matching, match_table(matching))
 
 
@@ -25,7 +24,6 @@ def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
     checked = 0
     for seed in range(12):
         truth, detections = random_dataset(seed, images=8)
-        detections = only(detections, iou_type)
         density = density_of_images(truth)
         scores = scores_of(truth, detections, iou_type).per_density
         for name, stratum in scores.items():
@@ -47,7 +45,6 @@ def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
 
 def test_size_bins_are_cocos_and_count_their_instances():
     truth, detections = random_dataset(4, images=6)
-    detections = only(detections, 'segm')
     sizes = scores_of(truth, detections, 'segm').per_size['coco']
     reference = twelve_numbers(truth, detections, 'segm')
     assert same(sizes['s'].mAP, reference[3])
@@ -65,7 +62,6 @@ def test_size_bins_are_cocos_and_count_their_instances():
 def test_relative_bins_of_a_large_photo_are_those_of_the_photo_made_small():
     """Every length times 4: COCO's bins change, the relative ones do not."""
     truth, detections = random_dataset(7, images=5)
-    detections = only(detections, 'bbox')
     before = scores_of(truth, detections, 'bbox').per_size
     for image in truth['images']:
         image['height'], image['width'] = 4 * image['height'], 4 * image['width']

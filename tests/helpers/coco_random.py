@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_api
 
+from armbench_mmdet.evaluation.protocol import Matching, Shapes
+
 CATEGORIES = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
 
 
@@ -62,6 +64,5 @@ def _near(rng: np.random.Generator, image_id: int, mask: np.ndarray, category_id
     return {'image_id': image_id, 'category_id': category, 'score': score, 'bbox': box, 'segmentation': rle}
 
 
-def only(detections: list[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
-    drop = 'segmentation' if iou_type == 'bbox' else 'bbox'
-    return [{k: v for k, v in d.items() if k != drop} for d in detections]
+def matching_of(truth: dict[str, Any], rows: list[dict[str, Any]], iou_type: str = 'segm', **options: Any) -> Matching:
+    return Matching(truth, Shapes.of(rows), iou_type, **options)

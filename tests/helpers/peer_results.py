@@ -47,18 +47,14 @@ def numbers_of(result: Result, iou_type: str) -> np.ndarray:
 
 
 def reference(truth: Row, rows: list[Row], iou_type: str) -> np.ndarray:
-    """Pycocotools on the same rows, the masks made run lengths by its own code: it loads no others.
-
-    With a box beside the mask, its loader would take the box's area for the mask's.
-    """
+    """Pycocotools on the same rows, the masks made run lengths by its own code: it loads no others."""
     sizes = {image['id']: (image['height'], image['width']) for image in truth['images']}
     sent = []
     for row in rows:
-        kept = {key: row[key] for key in ('image_id', 'category_id', 'score')}
         mask = row['segmentation']
         if isinstance(mask, list):
             mask = mask_api.merge(mask_api.frPyObjects(mask, *sizes[row['image_id']]))
         elif isinstance(mask['counts'], list):
             mask = mask_api.frPyObjects(mask, *mask['size'])
-        sent.append({**kept, **({'bbox': row['bbox']} if iou_type == 'bbox' else {'segmentation': mask})})
+        sent.append({**row, 'segmentation': mask})
     return twelve_numbers(truth, sent, iou_type)

@@ -64,7 +64,7 @@ def write_result(
         detections.append({**found, 'bbox': [x, y, max(w, 3), max(h, 3)], 'segmentation': mask_api.encode(bitmap)})
     stem = work_dir / 'results' / f'{subset}_test'
     identity = {'config': config, 'checkpoint': str(work_dir / 'iter_600.pth'), 'seed': seed}
-    metric = ArmbenchMetric(result_file=f'{stem}.json', coco_json_prefix=str(stem), identity=identity, log_table=False)
+    metric = ArmbenchMetric(result_file=f'{stem}.json', identity=identity, log_table=False)
     source = GroundTruthSource(str(ann_file), str(ann_file.parent / 'images'))
     metric.dataset_meta = {'classes': classes, **source.as_metainfo()}
     for sample in as_samples(truth, detections):

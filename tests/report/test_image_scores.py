@@ -4,25 +4,24 @@ import math
 
 import numpy as np
 import pytest
-from coco_random import only, random_dataset
+from coco_random import matching_of, random_dataset
 from coco_reference import pycocotools_evaluate
 
 from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable, match_table, precision_at_recall
-from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.report.pictures import KINDS, choose, image_scores
 
 
 @pytest.mark.parametrize('seed', range(12))
 def test_curves_and_scores_of_single_images_are_cocos(seed: int) -> None:
     truth, detections = random_dataset(seed)
-    table = match_table(Matching(truth, only(detections, 'bbox'), 'bbox'))
-    reference = pycocotools_evaluate(truth, only(detections, 'bbox'), 'bbox').eval['precision'][:, :, :, 0, -1]
+    table = match_table(matching_of(truth, detections, 'bbox'))
+    reference = pycocotools_evaluate(truth, detections, 'bbox').eval['precision'][:, :, :, 0, -1]
     reference = np.where(reference < 0, np.nan, reference)  # COCO's -1: no instances
     for number, matches in enumerate(table.classes.values()):
         np.testing.assert_allclose(precision_at_recall(matches), reference[:, :, number], atol=1e-12)
     for image_id, score in zip(table.image_ids.tolist(), image_scores(table), strict=True):
         one_image = {**truth, 'images': [image for image in truth['images'] if image['id'] == image_id]}
-        alone = match_table(Matching(one_image, only(detections, 'bbox'), 'bbox')).ap()
+        alone = match_table(matching_of(one_image, detections, 'bbox')).ap()
         assert (np.isnan(score) and alone is None) or score == pytest.approx(alone, abs=1e-12)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from coco_random import matching_of
 from pycocotools import mask as mask_api
 from synthetic_runs import write_data, write_result
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.result import file_fingerprint
 from armbench_mmdet.report.collect import collect_runs, read_evaluations
 from armbench_mmdet.report.page import Report
@@ -114,7 +114,7 @@ def test_crowds_and_other_classes_are_judged_apart() -> None:
     names = {1: 'tote', 2: 'object'}
     content = {'images': [{'id': 1, 'height': 10, 'width': 40}], 'annotations': truth}
     content['categories'] = [{'id': i, 'name': name} for i, name in names.items()]
-    matching = Matching(content, found, 'segm')
+    matching = matching_of(content, found)
     real, guessed = judge(matching, 1, not_annotated=['tote'])
     assert [one.verdict for one in real] == [overlay.FOUND, overlay.NOT_COUNTED, overlay.MISSED]
     wrong = overlay.FALSE_POSITIVE

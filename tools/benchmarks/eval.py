@@ -22,6 +22,8 @@ CASES = {True: (200, 2_200, 9_000), False: (6_600, 73_000, 300_000)}
 
 def rows(small: bool = False) -> Iterator[dict[str, Any]]:
     """Yield a row of time for boxes and one for masks."""
+    from armbench_mmdet.evaluation.bootstrap import group_intervals
+
     images, instances, detections = CASES[small]
     truth, results = make_data(images, instances, detections)
     for iou_type, key in (('bbox', 'bbox'), ('segm', 'segmentation')):
@@ -29,7 +31,7 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
         _everything(*make_data(20, 60, 200), iou_type)  # compile and import
         ours, ours_s = _timed(_our_numbers, truth, own, iou_type)
         whole, whole_s = _timed(_everything, truth, own, iou_type)
-        _, drawn_s = _timed(_intervals, whole)
+        _, drawn_s = _timed(group_intervals, [whole])
         peer_input = copy.deepcopy(truth), copy.deepcopy(own)
         peer, peer_s = _timed(_peer_numbers, *peer_input, iou_type)
         equal = bool(np.allclose(ours, peer, rtol=0, atol=1e-9))
@@ -54,10 +56,10 @@ def _timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
 
 def _our_numbers(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> np.ndarray:
     from armbench_mmdet.evaluation.matches import match_table
-    from armbench_mmdet.evaluation.protocol import Matching
+    from armbench_mmdet.evaluation.protocol import Matching, Shapes
     from armbench_mmdet.evaluation.strata import sized_tables, summary
 
-    matching = Matching(truth, results, iou_type)
+    matching = Matching(truth, Shapes.of(results), iou_type)
     by_size = sized_tables(matching)
     values = [*summary(match_table(matching), by_size).values(), *(one.ar() for one in by_size.values())]
     return np.array([-1.0 if value is None else value for value in values])
@@ -68,10 +70,10 @@ def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: 
     from armbench_mmdet.evaluation.matches import match_table
     from armbench_mmdet.evaluation.operating import operations
     from armbench_mmdet.evaluation.picks import pick_scores
-    from armbench_mmdet.evaluation.protocol import Matching
+    from armbench_mmdet.evaluation.protocol import Matching, Shapes
     from armbench_mmdet.evaluation.strata import scores_of_type, segmentation_errors
 
-    matching = Matching(truth, results, iou_type, is_across=iou_type == 'segm')
+    matching = Matching(truth, Shapes.of(results), iou_type, is_across=iou_type == 'segm')
     table = match_table(matching)
     scores_of_type(matching, table)
     if iou_type == 'segm':
@@ -80,12 +82,6 @@ def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: 
         pick_scores(matching, 'object')
         error_anatomy(matching)
     return table
-
-
-def _intervals(table: Any) -> Any:
-    from armbench_mmdet.evaluation.bootstrap import confidence_intervals
-
-    return confidence_intervals(table)
 
 
 def _peer_numbers(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> np.ndarray:
