@@ -6,65 +6,36 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.transforms.geometry import LazyRandomCrop
 from armbench_mmdet.transforms.polygons import Polygons
 
-PER_INSTANCE_KEYS = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
+TOTE = 0
+"""The label of the tote; every other one is an object."""
 
 
-class _WindowCrop(LazyRandomCrop):
-    """``RandomCrop`` with nothing left to chance."""
+def replace_masks(results: dict, masks: BitmapMasks | Polygons, matrix: np.ndarray | None = None) -> dict:
+    """Give a sample the masks of its instances after a change, and tight boxes; drop those with no pixel left.
 
-    def __init__(self, x1: int, y1: int, x2: int, y2: int, recompute_bbox: bool) -> None:
-        super().__init__((x2 - x1, y2 - y1), allow_negative_crop=True, recompute_bbox=recompute_bbox)
-        self.offset = (y1, x1)
-
-    def _rand_offset(self, margin: tuple[int, int]) -> tuple[int, int]:
-        return self.offset
-
-
-def largest_tote(results: dict, tote_label: int) -> np.ndarray | None:
-    """(4,) float32 x1, y1, x2, y2 of the largest box with the tote's label, None where there is none."""
-    boxes = results['gt_bboxes'].tensor.numpy()[results['gt_bboxes_labels'] == tote_label]
-    if not len(boxes):
-        return None
-    return boxes[np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).argmax()]
-
-
-def crop_to(results: dict, x1: int, y1: int, x2: int, y2: int) -> dict:
-    """Crop image (if there is one), boxes and masks to a window of the canvas; what leaves it is removed."""
-    cropped = _WindowCrop(x1, y1, x2, y2, recompute_bbox='gt_masks' in results).transform(results)
-    return keep_visible(results if cropped is None else cropped)
-
-
-def keep_visible(results: dict) -> dict:
-    """Remove the instances of which no pixel is left. Ignored ones go too: they hold no training target."""
-    if 'gt_masks' in results and len(results['gt_masks']):
-        select(results, results['gt_masks'].areas > 0)
-    return results
-
-
-def select(results: dict, keep: np.ndarray) -> None:
-    """Keep the instances that (N,) bool ``keep`` says, in place."""
-    for key in PER_INSTANCE_KEYS:
+    Args:
+        results: The sample, changed in place and returned.
+        masks: One mask for each instance it has.
+        matrix: ``(3, 3)``, how the pixels moved.
+    """
+    visible = masks.areas > 0
+    results['gt_masks'] = masks[visible]
+    results['gt_bboxes'] = HorizontalBoxes(masks.get_bboxes('hbox').tensor[visible])
+    for key in ('gt_bboxes_labels', 'gt_ignore_flags'):
         if key in results:
-            results[key] = results[key][keep]
-
-
-def redraw(results: dict, bitmaps: np.ndarray, changed: np.ndarray) -> None:
-    """Give a sample new masks (N, H, W) uint8, of the kind it had, and tight boxes where (N,) bool ``changed`` says."""
-    are_bitmaps = isinstance(results['gt_masks'], BitmapMasks)
-    masks = BitmapMasks(bitmaps, *bitmaps.shape[1:]) if are_bitmaps else Polygons.from_bitmaps(bitmaps)
-    boxes, tight = results['gt_bboxes'].tensor, masks.get_bboxes('hbox').tensor
-    results['gt_masks'] = masks
-    results['gt_bboxes'] = HorizontalBoxes(torch.where(torch.from_numpy(changed)[:, None], tight, boxes))
+            results[key] = results[key][visible]
+    if matrix is not None:
+        earlier = results.get('homography_matrix', np.eye(3, dtype=np.float32))
+        results['homography_matrix'] = matrix.astype(np.float32) @ earlier
+    return results
 
 
 def limited(default: Any, low: float = 0.0, high: float = 1.0) -> Any:

@@ -6,14 +6,15 @@ from collections.abc import Sized
 
 import cv2
 import numpy as np
-import torch
 from mmdet.registry import TRANSFORMS
-from mmdet.structures.bbox import HorizontalBoxes
 
-from armbench_mmdet.transforms.sample import SeededTransform, limited, redraw, select
+from armbench_mmdet.transforms.polygons import Polygons
+from armbench_mmdet.transforms.sample import TOTE, SeededTransform, limited, replace_masks
 
 _TRIES = 10
 _INSIDE_FRAC = 0.8
+_SMALLEST_PX2 = 64
+_EDGE_SOFTNESS_PX = 1.0
 
 Piece = tuple[np.ndarray, np.ndarray, int]
 """An object by itself: (h, w, 3) pixels, (h, w) uint8 mask, label."""
@@ -29,8 +30,8 @@ class ToteCopyPaste(SeededTransform):
     object of which less than ``min_visible_frac`` stays visible is removed. The tote's mask is cut where this image's
     tote excludes its objects, and left whole where it includes them. A sample without tote or object passes unchanged.
 
-    - Required Keys: img, gt_bboxes, gt_bboxes_labels, gt_masks; optional: gt_ignore_flags, mix_results
-    - Modified Keys: img, gt_bboxes (tight where a mask changed), gt_bboxes_labels, gt_masks, gt_ignore_flags
+    - Required Keys: img, gt_bboxes_labels, gt_masks; optional: gt_ignore_flags, mix_results
+    - Modified Keys: img, gt_bboxes (tight), gt_bboxes_labels, gt_masks (Polygons), gt_ignore_flags
 
     Args:
         prob: Probability of doing anything.
@@ -38,18 +39,12 @@ class ToteCopyPaste(SeededTransform):
         same_object_prob: Probability that all pastes show one object.
         scale_range: Size of a pasted object relative to its original.
         min_visible_frac: Smallest visible fraction, of what was visible before, that an object may keep.
-        min_area_px: Smallest object to copy.
-        edge_softness_px: Standard deviation of the transition at a pasted edge.
-        tote_label: Label of the tote; every other label is an object.
     """
 
     max_pastes: int = 5
     same_object_prob: float = limited(0.5)
     scale_range: tuple[float, float] = limited((0.8, 1.2), 0.05, math.inf)
     min_visible_frac: float = limited(0.3)
-    min_area_px: int = 64
-    edge_softness_px: float = 1.0
-    tote_label: int = 0
 
     def get_indices(self, dataset: Sized) -> list[int]:
         """The other image to take objects from, when ``MultiImageMixDataset`` asks."""
@@ -58,7 +53,7 @@ class ToteCopyPaste(SeededTransform):
     def apply(self, results: dict, rng: np.random.Generator) -> dict:
         """Paste objects into ``results``."""
         bitmaps = np.ascontiguousarray(results['gt_masks'].to_ndarray(), np.uint8)
-        is_tote = results['gt_bboxes_labels'] == self.tote_label
+        is_tote = results['gt_bboxes_labels'] == TOTE
         donors = [piece for source in [results, *results.get('mix_results', [])] for piece in self._pieces(source)]
         if not donors or not bitmaps[is_tote].any():
             return results
@@ -96,7 +91,7 @@ class ToteCopyPaste(SeededTransform):
         for plane, label, skip in zip(bitmaps, source['gt_bboxes_labels'], ignored, strict=True):
             x, y, width, height = cv2.boundingRect(plane)
             mask = plane[y : y + height, x : x + width]
-            if not skip and label != self.tote_label and mask.sum(dtype=np.int64) >= max(self.min_area_px, 1):
+            if not skip and label != TOTE and mask.sum(dtype=np.int64) >= _SMALLEST_PX2:
                 pieces.append((source['img'][y : y + height, x : x + width], mask, int(label)))
         return pieces
 
@@ -115,8 +110,9 @@ class ToteCopyPaste(SeededTransform):
             turned, mask = turned[:, ::-1], mask[:, ::-1]
         return turned, mask, label
 
+    @staticmethod
     def _paste(
-        self, image: np.ndarray, pixels: np.ndarray, mask: np.ndarray, region: np.ndarray, place: tuple[int, int]
+        image: np.ndarray, pixels: np.ndarray, mask: np.ndarray, region: np.ndarray, place: tuple[int, int]
     ) -> tuple[tuple[slice, slice], np.ndarray]:
         """Blend an object into the image, in place; return its window and its uint8 mask there, cut to the region."""
         x, y = place
@@ -125,24 +121,18 @@ class ToteCopyPaste(SeededTransform):
         inner = (slice(y1 - y, y2 - y), slice(x1 - x, x2 - x))
         window = (slice(y1, y2), slice(x1, x2))
         kept = mask[inner] & region[window]
-        alpha = kept.astype(np.float32)
-        if self.edge_softness_px > 0:
-            alpha = cv2.GaussianBlur(alpha, (0, 0), self.edge_softness_px)
-        alpha = alpha[..., None]
+        alpha = cv2.GaussianBlur(kept.astype(np.float32), (0, 0), _EDGE_SOFTNESS_PX)[..., None]
         image[window] = np.rint(alpha * pixels[inner] + (1 - alpha) * image[window]).astype(image.dtype)
         return window, kept
 
     def _store(self, results: dict, bitmaps: np.ndarray, labels: list[int], before: np.ndarray) -> None:
         """Add the pasted instances, cut the masks below them, and remove what is hidden."""
-        after = bitmaps.sum(axis=(1, 2), dtype=np.int64)
-        is_new = np.arange(len(bitmaps)) >= len(bitmaps) - len(labels)
-        results['gt_bboxes'] = HorizontalBoxes(torch.cat([results['gt_bboxes'].tensor, torch.zeros(len(labels), 4)]))
         results['gt_bboxes_labels'] = np.append(results['gt_bboxes_labels'], np.array(labels, np.int64))
         if 'gt_ignore_flags' in results:
             results['gt_ignore_flags'] = np.append(results['gt_ignore_flags'], np.zeros(len(labels), bool))
-        redraw(results, bitmaps, (after < before) | is_new)
-        needed = np.where(results['gt_bboxes_labels'] == self.tote_label, 0.0, self.min_visible_frac) * before
-        select(results, (after == before) | ((after > 0) & (after >= needed)))
+        is_hidden = bitmaps.sum(axis=(1, 2), dtype=np.int64) < self.min_visible_frac * before
+        bitmaps[is_hidden & (results['gt_bboxes_labels'] != TOTE)] = 0
+        replace_masks(results, Polygons.from_bitmaps(bitmaps))
 
 
 def _includes(tote: np.ndarray, objects: np.ndarray) -> bool:

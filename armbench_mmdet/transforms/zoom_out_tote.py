@@ -4,13 +4,9 @@ import dataclasses
 
 import cv2
 import numpy as np
-import torch
 from mmdet.registry import TRANSFORMS
-from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import BitmapMasks
 
-from armbench_mmdet.transforms.polygons import Polygons
-from armbench_mmdet.transforms.sample import SeededTransform, keep_visible, limited
+from armbench_mmdet.transforms.sample import SeededTransform, limited, replace_masks
 
 
 @TRANSFORMS.register_module()
@@ -20,8 +16,8 @@ class ZoomOutTote(SeededTransform):
 
     The canvas keeps its size, so it belongs after the image is rendered. Instances that shrink to nothing are removed.
 
-    - Required Keys: img, gt_bboxes, gt_bboxes_labels; optional: gt_masks, gt_ignore_flags
-    - Modified Keys: img, gt_bboxes, gt_bboxes_labels, gt_masks, gt_ignore_flags, homography_matrix
+    - Required Keys: img, gt_bboxes_labels, gt_masks (Polygons or BitmapMasks); optional: gt_ignore_flags
+    - Modified Keys: img, gt_bboxes (tight), gt_bboxes_labels, gt_masks, gt_ignore_flags, homography_matrix
 
     Args:
         prob: Probability of doing anything.
@@ -46,17 +42,9 @@ class ZoomOutTote(SeededTransform):
         small = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
         canvas[top : top + new_height, left : left + new_width] = small
         results['img'] = canvas
-        factor = np.array([new_width / width, new_height / height])
-        boxes = results['gt_bboxes'].tensor.numpy() * np.tile(factor, 2) + [left, top, left, top]
-        results['gt_bboxes'] = HorizontalBoxes(torch.from_numpy(boxes.astype(np.float32)))
-        if 'gt_masks' in results:
-            masks = results['gt_masks']
-            if not isinstance(masks, BitmapMasks | Polygons):
-                masks = Polygons(masks.masks, masks.height, masks.width)
-            results['gt_masks'] = masks.resize((new_height, new_width)).expand(height, width, top, left)
-        move = np.array([[factor[0], 0, left], [0, factor[1], top], [0, 0, 1]], np.float32)
-        results['homography_matrix'] = move @ results.get('homography_matrix', np.eye(3, dtype=np.float32))
-        return keep_visible(results)
+        masks = results['gt_masks'].resize((new_height, new_width)).expand(height, width, top, left)
+        matrix = np.array([[new_width / width, 0, left], [0, new_height / height, top], [0, 0, 1]])
+        return replace_masks(results, masks, matrix)
 
 
 def _blurred(image: np.ndarray) -> np.ndarray:
