@@ -4,7 +4,6 @@ import argparse
 import ast
 import dataclasses
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,22 +51,11 @@ def read_dict(name: str, text: str) -> dict[Any, Any]:
     return value
 
 
-def config_folders() -> list[Path]:
-    """The folders in which a config is looked for by its name: ``./configs``, then the package's own.
-
-    An installed package holds its configs in ``.mim/configs``, as OpenMMLab's packages do; a checkout has them beside
-    the package.
-    """
-    package = Path(__file__).resolve().parent
-    own = package / '.mim' / 'configs'
-    beside = package.parent / 'configs'
-    if not own.is_dir() and (beside / '_base_' / 'default_runtime.py').is_file():
-        own = beside
-    return [folder for folder in dict.fromkeys((Path('configs').resolve(), own)) if folder.is_dir()]
-
-
 def find_config(config: str | Path) -> Path:
     """The file of a config, given its path or its bare name, with or without ``.py``.
+
+    A name is looked for in ``./configs``, then among the package's own: an installed package holds them in
+    ``.mim/configs``, as OpenMMLab's packages do; a checkout has them beside the package.
 
     Raises:
         InputError: There is none; the message has the nearest name.
@@ -75,11 +63,14 @@ def find_config(config: str | Path) -> Path:
     path = Path(config)
     if path.is_file():
         return path
+    package = Path(__file__).resolve().parent
+    own = package / '.mim' / 'configs'
+    if not own.is_dir() and (package.parent / 'configs' / '_base_' / 'default_runtime.py').is_file():
+        own = package.parent / 'configs'
     known: dict[str, Path] = {}
-    for folder in config_folders():
-        for file in sorted(folder.rglob('*.py')):
-            if '_base_' not in file.parts:
-                known.setdefault(file.name, file)
+    for file in (*sorted(Path('configs').resolve().rglob('*.py')), *sorted(own.rglob('*.py'))):
+        if '_base_' not in file.parts:
+            known.setdefault(file.name, file)
     name = path.name if path.suffix == '.py' else f'{path.name}.py'
     if len(path.parts) == 1 and name in known:
         return known[name]
@@ -98,25 +89,6 @@ def bases_of(file: Path) -> list[str]:
     return [found] if isinstance(found, str) else list(found)
 
 
-def _check_bases(file: Path, above: tuple[Path, ...] = ()) -> None:
-    """Refuse a config that is among its own bases, which mmengine takes long to give up on.
-
-    Args:
-        file: The config file.
-        above: The files that led to it.
-
-    Raises:
-        InputError: It is.
-    """
-    file = Path(os.path.normpath(file))
-    if file in above:
-        chain = ' → '.join(str(one) for one in (*above[above.index(file) :], file))
-        raise InputError(f'config must not be among its own bases, got {chain}')
-    for base in bases_of(file):
-        if '::' not in base:
-            _check_bases(file.parent / base, (*above, file))
-
-
 def load_config(config: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config file and apply ``--cfg-options``.
 
@@ -131,7 +103,6 @@ def load_config(config: str | Path, options: Mapping[str, Any] | None = None) ->
         InputError: The file is missing or does not load (its message says which line or base is at fault).
     """
     path = find_config(config)
-    _check_bases(path)
     try:
         loaded = Config.fromfile(path)
     except (SyntaxError, OSError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, NameError) as error:
@@ -156,14 +127,13 @@ def _check_new_keys(config: Config, options: Mapping[str, Any]) -> None:
     misspelt = []
     for key in options:
         parts = key.split('.')
-        depth = next((n for n in range(1, len(parts) + 1) if '.'.join(parts[:n]) not in known), None)
-        if depth is None:
+        new = next((one for n in range(len(parts)) if (one := '.'.join(parts[: n + 1])) not in known), None)
+        if new is None:
             continue
-        parent, name = ''.join(f'{part}.' for part in parts[: depth - 1]), parts[depth - 1]
-        siblings = {one.removeprefix(parent).partition('.')[0] for one in known if one.startswith(parent)}
-        hint = nearest(name, siblings, cutoff=0.8)
-        if hint:
-            where = parent.rstrip('.') or 'it'
+        parent, _, name = new.rpartition('.')
+        siblings = [last for above, _, last in (one.rpartition('.') for one in known) if above == parent]
+        if hint := nearest(name, siblings, cutoff=0.8):
+            where = parent or 'it'
             misspelt.append(f'--cfg-options must name keys of the config, got {key!r}: {where} has no {name}{hint}')
         else:
             print_log(f'--cfg-options creates the key {key!r}, which the config does not have', level=logging.WARNING)
@@ -173,37 +143,27 @@ def _check_new_keys(config: Config, options: Mapping[str, Any]) -> None:
 
 def dotted_keys(node: Any, prefix: str = '') -> Iterator[str]:
     """Yield the dotted name of every dict entry and list index below ``node``."""
-    if isinstance(node, Mapping):
-        items = [(str(key), value) for key, value in node.items()]
-    elif isinstance(node, (list, tuple)):
-        items = [(str(index), value) for index, value in enumerate(node)]
-    else:
-        return
-    for key, value in items:
-        yield prefix + key
+    items = node if isinstance(node, Mapping) else dict(enumerate(node)) if isinstance(node, list | tuple) else {}
+    for key, value in items.items():
+        yield f'{prefix}{key}'
         yield from dotted_keys(value, f'{prefix}{key}.')
 
 
 def datasets(config: Config) -> Iterator[ConfigDict]:
     """Yield the data set settings of each loader, those inside wrappers such as ``RepeatDataset`` included."""
     for name in LOADERS:
-        loader = config.get(name)
-        if loader is not None:
-            yield from unwrapped(loader['dataset'])
+        if config.get(name):
+            yield from unwrapped(config[name]['dataset'])
 
 
 def training_subsets(config: Config) -> str:
     """The subsets a config trains on, by name, several joined by `` + ``; of files of one's own, the folder's name."""
-    return ' + '.join(dict.fromkeys(map(_subset, unwrapped(config.train_dataloader['dataset']))))
-
-
-def _subset(dataset: ConfigDict) -> str:
-    ann_file = dataset.get('ann_file')
-    return (
-        Path(dataset.get('data_root') or '', ann_file).absolute().parent.name
-        if ann_file
-        else dataset.get('subset', '?')
-    )
+    names = []
+    for one in unwrapped(config.train_dataloader['dataset']):
+        ann_file = one.get('ann_file')
+        folder = Path(one.get('data_root') or '', ann_file).absolute().parent.name if ann_file else None
+        names.append(folder or one.get('subset', '?'))
+    return ' + '.join(dict.fromkeys(names))
 
 
 def unwrapped(

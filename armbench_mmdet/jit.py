@@ -1,9 +1,8 @@
 """Numba kernels and threads."""
 
-import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numba
 import torch
@@ -13,12 +12,8 @@ Item = TypeVar('Item')
 Result = TypeVar('Result')
 
 
-@overload
-def compiled(kernel: Kernel) -> Kernel: ...
-@overload
-def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Kernel], Kernel]: ...
-def compiled(kernel: Kernel | None = None, *, fastmath: bool | set[str] = False) -> Kernel | Callable[[Kernel], Kernel]:
-    """Compile a kernel on first use, and keep the machine code on disk; a decorator, with or without parentheses.
+def compiled(kernel: Kernel, fastmath: bool | set[str] = False) -> Kernel:
+    """Compile a kernel on first use, and keep the machine code on disk; a decorator.
 
     Kernels release the interpreter lock, so plain threads run them side by side: no second OpenMP runtime beside
     torch's, nothing for a forked data loader worker to trip over. Division by zero gives inf or NaN, as in C++.
@@ -27,8 +22,6 @@ def compiled(kernel: Kernel | None = None, *, fastmath: bool | set[str] = False)
         kernel: The function to compile.
         fastmath: LLVM's flags for what the compiler may do to floating-point arithmetic.
     """
-    if kernel is None:
-        return functools.partial(compiled, fastmath=fastmath)
     options: dict[str, Any] = {'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath}
     try:
         return numba.njit(cache=True, **options)(kernel)
@@ -52,13 +45,3 @@ def map_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> li
         return [function(item) for item in waiting]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, waiting))
-
-
-def run_tasks(kernel: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> None:
-    """Call a kernel once per task, on threads as :func:`map_threads` does.
-
-    Args:
-        kernel: A function compiled by :func:`compiled`, which writes its result into its arguments.
-        tasks: The arguments of each call. No two may write to the same place.
-    """
-    map_threads(lambda task: kernel(*task), tasks)

@@ -51,13 +51,6 @@ def test_a_bare_name_is_found_here_first_and_then_among_the_packages_configs(
         configs.load_config('default_runtime')
 
 
-def test_a_config_among_its_own_bases_is_refused(tmp_path: Path) -> None:
-    for name, base in (('a', 'b'), ('b', 'a')):
-        (tmp_path / f'{name}.py').write_text(f"_base_ = './{base}.py'\n")
-    with pytest.raises(InputError, match=r'must not be among its own bases, got .*a\.py → .*b\.py → .*a\.py'):
-        configs.load_config(tmp_path / 'a.py')
-
-
 def test_differences_are_leaves_and_tell_types_apart() -> None:
     found = configs.differences({'a': {'b': 1, 'c': 2}, 'd': [1]}, {'a': {'b': 1.0, 'c': 2}, 'd': (1,), 'e': {}})
     assert {one.key: (one.base, one.run) for one in found} == {

@@ -1,6 +1,5 @@
 """ARMBench's segmentation data, any COCO file of totes and objects, and procedural totes, as mmdet data sets."""
 
-import functools
 import logging
 import mmap
 from collections.abc import Mapping, Sequence
@@ -12,16 +11,14 @@ import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.dataset import force_full_init
-from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from armbench_mmdet.datasets import release
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
-from armbench_mmdet.datasets.images import EXIF_IS_OBEYED, exif_orientation, folder_of_images
+from armbench_mmdet.datasets.images import EXIF_IS_OBEYED, exif_orientation, folder_of_images, log_once, note_image
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.records import AnnotatedImages, Skipped, select_annotations, skip, skipped_rows
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, SPLITS, SUBSETS, CategoryAssignment, CategoryMap
-from armbench_mmdet.datasets.worker_notes import note_image, share_notes
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
 CORRUPT_IMAGES = ('error', 'skip')
@@ -35,11 +32,9 @@ class ArmbenchDataset(CocoDataset):
 
     To its users it is a ``CocoDataset``: the same records come out. It reads the column index instead of the JSON,
     assigns classes by name ignoring case, refuses what it does not understand, and logs a table of what it left out.
-    Pickling, forking and ``get_subset`` cost nothing, so ``serialize_data`` has no effect.
-
-    To train on several subsets or splits at once, concatenate them: ``dict(type='ConcatDataset', datasets=[...])``.
-
-    The metric takes its ground truth from there; evaluate subsets one by one, for their images may share ids.
+    Pickling, forking and ``get_subset`` cost nothing, so ``serialize_data`` has no effect. To train on several subsets
+    or splits at once, concatenate them: ``dict(type='ConcatDataset', datasets=[...])``; evaluate them one by one, for
+    their images may share ids.
 
     Args:
         subset: ``mix-object-tote``, ``zoomed-out-tote-transfer-set`` or ``same-object-transfer-set``.
@@ -80,11 +75,12 @@ class ArmbenchDataset(CocoDataset):
         self.corrupt_images = release.check_choice('corrupt_images', corrupt_images, CORRUPT_IMAGES)
         self.subset = release.check_choice('subset', subset, SUBSETS)
         self.split = release.check_choice('split', split, SPLITS)
-        _refuse_unsupported(ann_file, category_map, data_prefix, kwargs)
-        self.category_map = None if category_map is None else dict(category_map)
-        self.cache_dir = cache_dir
+        if not isinstance(category_map, Mapping | None):
+            raise InputError(f"category_map must be a dict such as {{'parcel': 'object'}}, got {category_map!r}")
+        if data_prefix is not None and list(data_prefix) != ['img']:
+            raise InputError(f"data_prefix must be dict(img='folder'), got {data_prefix!r}")
         kwargs.pop('serialize_data', None)
-        root = self.locate_root(data_root)
+        root = release.resolve_data_root(data_root)
         ann_file = str(ann_file or f'{subset}/{split}.json')
         folder = Path(ann_file).parent
         beside = folder_of_images(root / ann_file) == root / folder
@@ -96,23 +92,18 @@ class ArmbenchDataset(CocoDataset):
         self.ground_truth = GroundTruthSource(
             self.ann_file,
             self.data_prefix['img'],
-            self.category_map,
+            None if category_map is None else dict(category_map),
             None if cache_dir is None else str(cache_dir),
         )
         self._metainfo.update(self.ground_truth.as_metainfo())
         if not lazy_init:
             self.full_init()
 
-    def locate_root(self, data_root: str | Path | None) -> Path:
-        """The data set's folder; subclasses with another one override this."""
-        return release.resolve_data_root(data_root)
-
     def full_init(self) -> None:
         """Open the index, choose what is used, and log a table of what is not, once per process."""
         if self._fully_initialized:
             return
         super().full_init()
-        share_notes()  # before any data-loading process forks
         # Flags of the file's images, in memory that forked processes share.
         self._unreadable = np.frombuffer(mmap.mmap(-1, max(self.data_list.columns.num_images, 1)), np.uint8)
         self._log_table()
@@ -122,8 +113,8 @@ class ArmbenchDataset(CocoDataset):
         image_folder = self.data_prefix['img']
         ann_file = release.require_existing(Path(self.ann_file), 'annotation file')
         release.require_existing(Path(image_folder), 'image folder')
-        index = open_index(ann_file, self.cache_dir)
-        assignment = release.assign_categories(index, self.category_map)
+        index = open_index(ann_file, self.ground_truth.cache_dir)
+        assignment = release.assign_categories(index, self.ground_truth.category_map)
         self._notes = [*(note.detail for note in index.notes), *assignment.notes]
         labels = self._labels_in_classes(assignment)
         kept, left_out = select_annotations(index, labels)
@@ -131,15 +122,11 @@ class ArmbenchDataset(CocoDataset):
         for reason, rows in left_out.items():
             skip(self._skipped, reason, index.annotation_ids[rows])
         if not kept.any():
+            remedy = f'  `tools/infer.py CONFIG CHECKPOINT {ann_file}` predicts its images'
+            about = [*self._notes, *skipped_rows(self._skipped)] if index.num_annotations else [remedy]
             raise InputError(
                 f'annotation file must have usable annotations of {" or ".join(self._metainfo["classes"])}, '
-                f'got none of {index.num_annotations} (in {ann_file})'
-                + ''.join('\n' + line for line in [*self._notes, *skipped_rows(self._skipped)])
-                + (
-                    ''
-                    if index.num_annotations
-                    else f'\n  `tools/infer.py CONFIG CHECKPOINT {ann_file}` predicts its images'
-                )
+                f'got none of {index.num_annotations} (in {ann_file})' + ''.join('\n' + line for line in about)
             )
         self._in_classes = labels != IGNORED
         text = {'text': self._metainfo['classes'], 'caption_prompt': self.caption_prompt, 'custom_entities': True}
@@ -192,7 +179,7 @@ class ArmbenchDataset(CocoDataset):
                 row = self.data_list.rows[index]
                 if not self._unreadable[row]:
                     self._unreadable[row] = 1
-                    print_log(f'skipped (index {index}): {error}', 'current', logging.WARNING)
+                    log_once(f'skipped (index {index}): {error}')
             if self.test_mode:
                 return self._grey_image(index)
         raise InputError(f'images must be readable, got none of {len(self)} (in {self.ann_file})')
@@ -234,7 +221,7 @@ class ArmbenchDataset(CocoDataset):
         heading += ', '.join(f'{n:,} {name}s' for n, name in zip(used, classes, strict=True))
         heading += f' and {sum(crowds):,} crowd regions, which are not used' if any(crowds) else ''
         rows = skipped_rows(self._skipped)
-        _log_once('\n'.join([heading + ('; left out:' if rows else '; nothing left out'), *rows]), logging.INFO)
+        log_once('\n'.join([heading + ('; left out:' if rows else '; nothing left out'), *rows]), logging.INFO)
         remedy = '; set "iscrowd" to 0 if each is one instance (CVAT writes masks of its brush with 1)'
         if not any(used) and self._indices is None:
             found = f'{sum(crowds)} crowd regions{remedy}' if any(crowds) else 'none'
@@ -246,7 +233,7 @@ class ArmbenchDataset(CocoDataset):
                     f'no {name} to use: {effect}' + (f'; all {crowd} are crowds{remedy}' if crowd else '')
                 )
         for note in [*self._notes, *self._exif_notes()]:
-            _log_once(f'{self.ann_file}: {note}', logging.WARNING)
+            log_once(f'{self.ann_file}: {note}')
 
     def _exif_notes(self) -> list[str]:
         """A note if some of a few images would be turned by 180° or mirrored, which no size tells."""
@@ -256,26 +243,6 @@ class ArmbenchDataset(CocoDataset):
                 if 1 < (orientation := exif_orientation(file.read(_HEADER_BYTES))) < 5:
                     return [f'{path} {EXIF_IS_OBEYED.format(orientation)}']
         return []
-
-
-@functools.cache
-def _log_once(message: str, level: int) -> None:
-    """Log what a process may come to say again, when it opens the same data set another time."""
-    print_log(message, 'current', level)
-
-
-def _refuse_unsupported(
-    ann_file: Any, category_map: Any, data_prefix: dict[str, str] | None, options: dict[str, Any]
-) -> None:
-    if not isinstance(ann_file, str | Path):
-        raise InputError(f'ann_file must be one file, got {ann_file!r}; concatenate a data set for each')
-    if not isinstance(category_map, Mapping | None):
-        raise InputError(f"category_map must be a dict such as {{'parcel': 'object'}}, got {category_map!r}")
-    if data_prefix is not None and list(data_prefix) != ['img']:
-        raise InputError(f"data_prefix must be dict(img='folder'), got {data_prefix!r}")
-    for name in ('proposal_file', 'backend_args'):
-        if options.get(name) is not None:
-            raise InputError(f'{name} must be None: the data are local files, got {options[name]!r}')
 
 
 MINIBENCH_ROOT = Path('data/minibench')
@@ -291,13 +258,9 @@ class MinibenchDataset(ArmbenchDataset):
         **kwargs: As for :class:`ArmbenchDataset`.
     """
 
-    def __init__(self, train_images: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, data_root: str | Path | None = None, train_images: int | None = None, **kwargs: Any) -> None:
         self.train_images = train_images
-        super().__init__(**kwargs)
-
-    def locate_root(self, data_root: str | Path | None) -> Path:
-        """The folder given, else ``data/minibench``."""
-        return Path(data_root or MINIBENCH_ROOT).expanduser()
+        super().__init__(data_root=data_root or MINIBENCH_ROOT, **kwargs)
 
     def load_data_list(self) -> AnnotatedImages:
         """Make the data if need be, then load them."""

@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -18,14 +16,13 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import draft_of, locked, remove_drafts, sha256_of
+from armbench_mmdet.files import draft_of, locked, remove_drafts
 
 Columns = dict[str, NDArray[Any]]
 Content = tuple[Columns, dict[str, Any]]
 """Columns, and meta data for JSON."""
 
 _META = 'meta.json'
-_RACY_S = 2.0
 
 
 def resolve_cache_dir(cache_dir: Path | str | None = None) -> Path:
@@ -36,43 +33,42 @@ def resolve_cache_dir(cache_dir: Path | str | None = None) -> Path:
 
 def open_cached(
     source: Path, cache_dir: Path | str | None, schema: str, build: Callable[[], Content]
-) -> tuple[Path, Content]:
-    """Open the columns built from a source file, building them when there are none for its present state.
+) -> tuple[Path | None, Content]:
+    """Open the columns built from a source file, building them when there are none for its path, size and times.
 
-    A source is known by its path, size and times, or by its content where it is so fresh that another change could
-    leave the same times. One process builds while others wait; if it dies, the next one builds. Columns that are
-    damaged or cut short are built again.
+    One process builds while others wait; if it dies, the next one builds. Columns that are damaged are built again.
 
     Args:
         source: The file to build from; its folder may be read-only.
-        cache_dir: See :func:`resolve_cache_dir`. If it cannot be written, a folder for temporary files is used
-            and the log says so.
+        cache_dir: See :func:`resolve_cache_dir`. If it cannot be written, the log says so.
         schema: Name of what is built, with its version.
         build: Makes the columns from the source.
 
     Returns:
-        The folder of the columns, and what is in it, see :func:`read_columns`.
+        The folder of the columns, None where they could not be written and lie in memory; and what is in it.
 
     Raises:
-        InputError: The source is missing or changes while it is read, or the cache cannot be written.
+        InputError: The source is missing or changes while it is read.
     """
     stamp = _stamp(source)
-    folder = _usable_folder(resolve_cache_dir(cache_dir) / schema)
-    if time.time() - max(stamp[1:]) / 1e9 < _RACY_S:
-        key = sha256_of(source)[:40]
-    else:
-        key = hashlib.sha256(repr((str(source.resolve()), stamp)).encode()).hexdigest()[:40]
-    content = _read(folder / key)
-    if content is None:
-        with ExitStack() as stack:
-            # Where the file system has no locks, builders only repeat each other's work.
-            with suppress(OSError, NotImplementedError):
-                stack.enter_context(locked(folder / f'{key}.lock'))
-                remove_drafts(folder, key)
-            content = _read(folder / key) or _build(folder / key, build)
-        if _stamp(source) != stamp:
-            raise InputError(f'annotation file must not change while it is read, got a change (in {source}); try again')
-    return folder / key, content
+    key = hashlib.sha256(repr((str(source.resolve()), stamp)).encode()).hexdigest()[:40]
+    folder = resolve_cache_dir(cache_dir) / schema / key
+    content = _read(folder)
+    if content is not None:
+        return folder, content
+    with ExitStack() as stack:
+        # Where there are no locks, builders only repeat each other's work.
+        with suppress(OSError, NotImplementedError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder.with_suffix('.lock')))
+            remove_drafts(folder.parent, key)
+        content = _read(folder)
+        if content is None:
+            built = build()
+            content = _stored(folder, *built)
+    if _stamp(source) != stamp:
+        raise InputError(f'annotation file must not change while it is read, got a change (in {source}); try again')
+    return (None, built) if content is None else (folder, content)
 
 
 def read_columns(folder: Path) -> Content:
@@ -93,8 +89,8 @@ def _read(folder: Path) -> Content | None:
         return None
 
 
-def _build(folder: Path, build: Callable[[], Content]) -> Content:
-    columns, meta = build()
+def _stored(folder: Path, columns: Columns, meta: dict[str, Any]) -> Content | None:
+    """The columns, mapped from the folder they are written to; None if they cannot be."""
     try:
         shutil.rmtree(folder, ignore_errors=True)  # damaged
         with draft_of(folder) as draft:
@@ -103,38 +99,18 @@ def _build(folder: Path, build: Callable[[], Content]) -> Content:
                 np.save(draft / f'{name}.npy', column)
             (draft / _META).write_text(json.dumps({'columns': list(columns), **meta}))
     except OSError as error:
-        content = _read(folder)  # where there are no locks, another builder may have been first
-        if content is None:
-            raise InputError(
-                f'cache_dir must be a folder with room for the index, got {error.strerror or error} (in {folder}); '
-                'name another one with the ARMBENCH_CACHE environment variable'
-            ) from error
-        return content
-    return read_columns(folder)
-
-
-def _usable_folder(preferred: Path) -> Path:
-    """The preferred folder if it can be written, else one for temporary files, which belongs to us alone."""
-    user = os.getuid() if hasattr(os, 'getuid') else 0  # not on Windows, where every owner is 0
-    fallback = Path(tempfile.gettempdir()) / f'armbench_mmdet-{user}' / preferred.name
-    for folder in (preferred, fallback):
-        with suppress(OSError):
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK) and (folder is preferred or folder.parent.stat().st_uid == user):
-                return folder
-        print_log(f'cache folder {folder} cannot be written', 'current', logging.WARNING)
-    raise InputError(
-        f'cache_dir must be a folder that can be written, got {str(preferred)!r}, and neither can {fallback} be; '
-        'name one with the ARMBENCH_CACHE environment variable'
-    )
+        print_log(
+            f'cache folder {folder.parent} cannot be written ({error.strerror or error}), so the annotation file is '
+            'parsed each time it is opened; name another one with the ARMBENCH_CACHE environment variable',
+            'current',
+            logging.WARNING,
+        )
+    return _read(folder)  # without locks, another builder may have been first
 
 
 def _stamp(source: Path) -> list[int]:
     """What changes whenever a file's content does, as far as the file system can tell."""
-    try:
-        stat = source.stat()
-    except OSError as error:
-        raise InputError(f'annotation file must exist, got {error.strerror} (in {source})') from error
     if not source.is_file():
-        raise InputError(f'annotation file must be a file, got a folder (in {source})')
+        raise InputError(f'annotation file must be an existing file, got {str(source)!r}')
+    stat = source.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

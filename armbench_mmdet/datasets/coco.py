@@ -1,13 +1,12 @@
 """COCO annotation files, parsed with types; their problems record by record."""
 
+import codecs
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,7 +15,7 @@ from armbench_mmdet.errors import InputError
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _SizePx = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, pattern=r'^[^\0]*$')]
-_UTF8_MARK = b'\xef\xbb\xbf'
+_NOT_A_NUMBER = re.compile(rb'(?<=[:,\[\s])-?(NaN|Infinity)(?=\s*[],}])')
 _SHOWN = 10
 
 MALFORMED, STRUCTURE = 'json-malformed', 'json-structure'
@@ -25,6 +24,9 @@ DUPLICATE_CATEGORY, ORPHAN = 'duplicate-category-id', 'orphan-annotation'
 FOREIGN, BOXES = 'not-coco', 'boxes-mistaken'
 TEXT, FLAT, NAN = 'numbers-as-text', 'polygons-flat', 'numbers-missing'
 AREAS, NO_AREAS, NESTED, REPEATED = 'areas-mistaken', 'areas-zero', 'polygons-nested', 'image-listed-twice'
+NOTES = {TEXT, FLAT, NAN, AREAS, NO_AREAS, NESTED, REPEATED}
+"""Kinds that are odd and were understood; all others are wrong."""
+_DUPLICATES = {'images': DUPLICATE_IMAGE, 'annotations': DUPLICATE_ANNOTATION, 'categories': DUPLICATE_CATEGORY}
 
 _SIGNATURES = {
     b'version https://git-lfs': 'a Git LFS pointer: fetch the file with `git lfs pull`',
@@ -76,82 +78,70 @@ class CocoRle(msgspec.Struct, gc=False):
     counts: list[int] | str
 
 
-class CocoDocument(msgspec.Struct):
-    """A COCO file; ``categories`` is None when the file has none."""
-
-    images: list[CocoImage]
-    annotations: list[CocoAnnotation]
-    categories: list[CocoCategory] | None = None
-
-
-class _RawDocument(msgspec.Struct):
+class _Document(msgspec.Struct):
     images: list[msgspec.Raw]
     annotations: list[msgspec.Raw]
     categories: list[msgspec.Raw] | None = None
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong with a file, or odd: its kind (a constant of this module), and where and what it is."""
 
     kind: str
     detail: str
 
 
-def parse_coco(data: bytes) -> tuple[CocoDocument, list[Problem], list[Problem]]:
+Parsed = tuple[list[CocoImage], Iterator[CocoAnnotation], list[CocoCategory] | None]
+
+
+def parse_coco(data: bytes, found: list[Problem]) -> Parsed:
     """Parse a COCO file, leaving broken records out.
 
     Args:
         data: The file's bytes: UTF-8, or UTF-16 with its mark, as they are or compressed by gzip.
+        found: What is wrong or odd is added: malformed JSON with line and column, missing keys, wrong types, ids that
+            came before; for annotations while they are read.
 
     Returns:
-        The sound records in file order; a :class:`Problem` for each other one: malformed JSON with line and column,
-        missing keys, wrong types, images and categories with an id that came before; and one for each oddity that
-        was understood. Masks, and the ids of annotations, are not looked at.
+        The sound images, annotations and categories (None without that key) in file order. Masks are not looked at.
     """
-    problems: list[Problem] = []
-    notes: list[Problem] = []
-    document = CocoDocument([], [])
+    document = _Document([], [])
     text = data
     try:
         text = _as_utf8(data)
-        document = _parse(text, problems, notes)
+        document = _decode(text, found)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError, EOFError, zlib.error) as error:
         if what := _format_of(text):
-            problems.append(Problem(FOREIGN, f'the file is {what}'))
+            found.append(Problem(FOREIGN, f'the file is {what}'))
         elif isinstance(error, msgspec.ValidationError | UnicodeDecodeError):
-            problems.append(Problem(STRUCTURE, f'the file as a whole: {error}'))
+            found.append(Problem(STRUCTURE, f'the file as a whole: {error}'))
         else:
-            problems.append(Problem(MALFORMED, _describe_malformed(text, error)))
-    problems += _drop_repeated_ids(document.images, 'images')
-    problems += _drop_repeated_ids(document.categories or [], 'categories')
-    return document, problems, notes
+            found.append(Problem(MALFORMED, _describe_malformed(text, error)))
+    categories = document.categories
+    return (
+        list(_sound(document.images, CocoImage, 'images', found)),
+        _sound(document.annotations, CocoAnnotation, 'annotations', found),
+        None if categories is None else list(_sound(categories, CocoCategory, 'categories', found)),
+    )
 
 
 def _as_utf8(data: bytes) -> bytes:
     if data.startswith(b'\x1f\x8b'):
         data = gzip.decompress(data)
-    if data.startswith((b'\xff\xfe', b'\xfe\xff')):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode('utf-16').encode()
-    return data.removeprefix(_UTF8_MARK)
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
-def _parse(text: bytes, problems: list[Problem], notes: list[Problem]) -> CocoDocument:
+def _decode(text: bytes, found: list[Problem]) -> _Document:
     try:
-        return msgspec.json.decode(text, type=CocoDocument)
-    except (msgspec.ValidationError, UnicodeDecodeError):
-        return _parse_records(text, problems, notes)
+        return msgspec.json.decode(text, type=_Document)
     except msgspec.DecodeError:
-        if b'NaN' not in text and b'Infinity' not in text:
+        cleaned, number = _NOT_A_NUMBER.subn(b'null', text)
+        if not number:
             raise
-        try:
-            value = json.loads(text, parse_constant=lambda _: None)
-        except ValueError:
-            value = None
-        if value is None:
-            raise
-        notes.append(Problem(NAN, 'NaN and Infinity, which JSON does not have, are read as missing numbers'))
-        return _parse(msgspec.json.encode(value), problems, notes)
+    found.append(Problem(NAN, 'NaN and Infinity, which JSON does not have, are read as missing numbers'))
+    return msgspec.json.decode(cleaned, type=_Document)
 
 
 def _format_of(text: bytes) -> str | None:
@@ -168,19 +158,42 @@ def _format_of(text: bytes) -> str | None:
     return next((what for keys, what in _FORMATS.items() if keys <= own or keys <= inner), None)
 
 
-_Identified = TypeVar('_Identified', CocoImage, CocoCategory)
+def _describe_malformed(text: bytes, error: Exception) -> str:
+    """Say where a JSON text breaks: the parser's message with line and column, both from 1."""
+    if isinstance(error, RecursionError):
+        return 'the JSON is nested too deeply'
+    message, _, byte = str(error).partition(' (byte ')
+    position = int(byte.rstrip(')')) if byte else len(text)
+    line, column = text.count(b'\n', 0, position) + 1, position - text.rfind(b'\n', 0, position)
+    return f'line {line}, column {column}: {message}'
 
 
-def _drop_repeated_ids(records: list[_Identified], key: str) -> list[Problem]:
-    """Remove records with an id that came before; one problem for each."""
-    kind = DUPLICATE_IMAGE if key == 'images' else DUPLICATE_CATEGORY
-    problems: list[Problem] = []
-    first: dict[int, _Identified] = {}
-    for row, record in enumerate(records):
-        if first.setdefault(record.id, record) is not record:
-            problems.append(Problem(kind, f'{key}[{row}]: id {record.id} is taken already'))
-    records[:] = first.values()
-    return problems
+_Record = TypeVar('_Record', CocoImage, CocoAnnotation, CocoCategory)
+
+
+def _sound(records: list[msgspec.Raw], kind: type[_Record], key: str, found: list[Problem]) -> Iterator[_Record]:
+    """Decode record by record; what is wrong with one, and how many have numbers as text, is added to ``found``."""
+    decode = msgspec.json.Decoder(kind).decode
+    ids: set[int] = set()
+    as_text = []
+    for row, raw in enumerate(records):
+        try:
+            record = decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            try:
+                record = msgspec.json.decode(raw, type=kind, strict=False)
+                as_text.append(row)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                found.append(Problem(STRUCTURE, f'{key}[{row}]: {error}'))
+                continue
+        if record.id in ids:
+            found.append(Problem(_DUPLICATES[key], f'{key}[{row}]: id {record.id} is taken already'))
+        else:
+            ids.add(record.id)
+            yield record
+    if as_text:
+        about = f'{len(as_text)} {key} (first {key}[{as_text[0]}]) have numbers written as text, or ids as fractions'
+        found.append(Problem(TEXT, f'{about}: read as numbers'))
 
 
 def raise_problems(problems: list[Problem], ann_file: Path) -> None:
@@ -200,50 +213,3 @@ def raise_problems(problems: list[Problem], ann_file: Path) -> None:
         f'annotation file must be well-formed COCO, got {len(problems)} problem(s) (in {ann_file}):'
         f'{"".join(shown)}{more}' + ('' if problems[0].kind in (FOREIGN, BOXES) else remedy)
     )
-
-
-def _describe_malformed(text: bytes, error: Exception) -> str:
-    """Say where a JSON text breaks: the parser's message with line and column, both from 1."""
-    if isinstance(error, RecursionError):
-        return 'line 1, column 1: the JSON is nested too deeply'
-    message = str(error)
-    found = re.search(r' \(byte (\d+)\)', message)
-    position = int(found.group(1)) if found else len(text)
-    line = text.count(b'\n', 0, position) + 1
-    column = position - text.rfind(b'\n', 0, position)
-    return f'line {line}, column {column}: {message.replace(found.group(0), "") if found else message}'
-
-
-def _parse_records(text: bytes, problems: list[Problem], notes: list[Problem]) -> CocoDocument:
-    """Parse record by record, after parsing the whole file at once has failed."""
-    raw = msgspec.json.decode(text, type=_RawDocument)
-    as_text: list[str] = []
-    document = CocoDocument(
-        list(_decode_each(raw.images, CocoImage, 'images', problems, as_text)),
-        list(_decode_each(raw.annotations, CocoAnnotation, 'annotations', problems, as_text)),
-        None
-        if raw.categories is None
-        else list(_decode_each(raw.categories, CocoCategory, 'categories', problems, as_text)),
-    )
-    if as_text:
-        number = f'{len(as_text)} records (first {as_text[0]})'
-        notes.append(Problem(TEXT, f'{number} have numbers written as text, or ids as fractions: read as numbers'))
-    return document
-
-
-_Record = TypeVar('_Record', CocoImage, CocoAnnotation, CocoCategory)
-
-
-def _decode_each(
-    records: list[msgspec.Raw], kind: type[_Record], key: str, problems: list[Problem], as_text: list[str]
-) -> Iterator[_Record]:
-    decode = msgspec.json.Decoder(kind).decode
-    for row, record in enumerate(records):
-        try:
-            yield decode(record)
-        except (msgspec.ValidationError, UnicodeDecodeError) as error:
-            try:
-                yield msgspec.json.decode(record, type=kind, strict=False)
-                as_text.append(f'{key}[{row}]')
-            except (msgspec.ValidationError, UnicodeDecodeError):
-                problems.append(Problem(STRUCTURE, f'{key}[{row}]: {error}'))

@@ -60,13 +60,8 @@ class GroundTruthSource:
     @classmethod
     def from_location(cls, location: Mapping[str, Any]) -> GroundTruthSource:
         """The inverse of :meth:`location`, for a location that has an ``ann_file``."""
-        folder = location.get('image_folder') or str(Path(location['ann_file']).parent / IMAGE_FOLDER)
-        return cls(
-            location['ann_file'],
-            folder,
-            category_map=location.get('category_map'),
-            cache_dir=location.get('cache_dir'),
-        )
+        beside = {'image_folder': str(Path(location['ann_file']).parent / IMAGE_FOLDER)}
+        return cls(**beside | {key: location[key] for key in cls.__dataclass_fields__ if key in location})
 
     def location(self) -> dict[str, Any]:
         """What a result file keeps of it, so that pictures can be drawn later: absolute paths, nothing that is None."""

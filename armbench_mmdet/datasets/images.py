@@ -9,6 +9,7 @@ import functools
 import glob
 import io
 import logging
+import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,10 +41,12 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-# What Pillow raises on hostile or damaged files.
+# What Pillow raises on hostile, damaged or very large files.
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
-                  MemoryError)  # fmt: skip
+                  MemoryError, Image.DecompressionBombError)  # fmt: skip
 
+_SLOTS, _SLOT_BYTES = 1024, 1024
+_IN_WORK = mmap.mmap(-1, _SLOTS * _SLOT_BYTES)  # shared with the data-loading processes that fork
 
 Inputs = str | Path | Iterable[str | Path]
 
@@ -59,8 +62,8 @@ def folder_of_images(ann_file: Path) -> Path:
 class FoundImages:
     """Image files, each once, with their ids, and the inputs that led to none, with the reason."""
 
-    paths: list[Path] = field(default_factory=list)
-    ids: Sequence[int] = ()
+    paths: list[Path]
+    ids: Sequence[int]
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,20 +86,19 @@ def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if len(given) == 1 and str(given[0]).endswith('.json') and Path(given[0]).is_file():
         return _listed(Path(given[0]))
-    found = FoundImages()
     unique: dict[str, Path] = {}
+    left_out: dict[str, str] = {}
     for name in given:
-        paths = list(_expanded(Path(name), skip))
+        paths = _expanded(Path(name), skip)
         if not paths:
-            found.left_out[str(name)] = _why_nothing(Path(name))
+            is_folder = Path(name).is_dir()
+            left_out[str(name)] = f'no {", ".join(SUFFIXES)} in the folder' if is_folder else 'no such file or folder'
         for path in paths:
             unique.setdefault(os.path.abspath(path), path)
-    found.paths = list(unique.values())
-    found.ids = range(1, len(unique) + 1)
-    if not found.paths:
-        faults = '; '.join(f'{name}: {reason}' for name, reason in found.left_out.items())
+    if not unique:
+        faults = '; '.join(f'{name}: {reason}' for name, reason in left_out.items())
         raise InputError(f'images must be files, folders or patterns that lead to some, got {faults or "none"}')
-    return found
+    return FoundImages(list(unique.values()), range(1, len(unique) + 1), left_out)
 
 
 class _Listing(msgspec.Struct):
@@ -112,21 +114,19 @@ def _listed(path: Path) -> FoundImages:
     return FoundImages([folder / image.file_name for image in images], [image.id for image in images])
 
 
-def _expanded(path: Path, skip: Path | None) -> Iterator[Path]:
-    if path.is_dir():
-        yield from _images_below(path, skip)
-    elif path.exists():
-        yield path
-    else:
-        for match in map(Path, sorted(glob.glob(str(path), recursive=True))):
-            if match.is_dir():
-                yield from _images_below(match, skip)
-            elif skip is None or skip.resolve() not in match.resolve().parents:
-                yield match
+def _expanded(path: Path, skip: Path | None) -> list[Path]:
+    """The files that a name stands for; those below ``skip`` only if it lies there itself."""
+    if path.is_file():
+        return [path]
+    matches = [path] if path.is_dir() else map(Path, sorted(glob.glob(str(path), recursive=True)))
+    files = (file for match in matches for file in (_images_below(match) if match.is_dir() else [match]))
+    if skip is None or path.resolve().is_relative_to(skip.resolve()):
+        return list(files)
+    return [file for file in files if skip.resolve() not in file.resolve().parents]
 
 
-def _images_below(folder: Path, skip: Path | None) -> Iterator[Path]:
-    seen = set() if skip is None or skip.resolve() == folder.resolve() else {os.path.realpath(skip)}
+def _images_below(folder: Path) -> Iterator[Path]:
+    seen = set()
     for base, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(base)
         if real in seen:  # a link may lead back to where it lies
@@ -134,14 +134,7 @@ def _images_below(folder: Path, skip: Path | None) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        images = (name for name in sorted(files) if name.lower().endswith(SUFFIXES) and not name.startswith('.'))
-        yield from (Path(base, name) for name in images)
-
-
-def _why_nothing(path: Path) -> str:
-    if path.is_dir():
-        return f'no {", ".join(SUFFIXES)} in the folder'
-    return 'the pattern fits no file' if glob.has_magic(str(path)) else 'no such file or folder'
+        yield from (Path(base, name) for name in sorted(files) if name.lower().endswith(SUFFIXES) and name[0] != '.')
 
 
 def read_bytes(path: Path) -> bytes:
@@ -162,15 +155,9 @@ def read_bytes(path: Path) -> bytes:
 
 def _nearby(path: Path) -> str:
     """Where a missing image lies instead, if its name has backslashes or folders that are not there."""
-    written = str(path)
-    parts = Path(written.replace('\\', '/')).parts
-    for start in range(len(parts) - 1, 0, -1):
-        folder = Path(*parts[:start])
-        ends = [folder.joinpath(*parts[end:]) for end in range(start, len(parts))] if folder.is_dir() else []
-        for found in filter(Path.is_file, ends):
-            why = 'backslashes in file_name' if '\\' in written else 'a folder named twice, or not there'
-            return f' ({why}: {found} is there; correct file_name or data_prefix)'
-    return ''
+    plain = Path(str(path).replace('\\', '/'))
+    found = next((folder / plain.name for folder in plain.parents if (folder / plain.name).is_file()), None)
+    return f' ({found} is there; correct file_name or data_prefix)' if found else ''
 
 
 def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
@@ -191,11 +178,10 @@ def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction])
         if image is not None:
             if is_dark(content, image):
-                _warn_once('images of 16 bits whose values are all under 16,384 are read as nearly black: scale them')
+                log_once('images of 16 bits whose values are all under 16,384 are read as nearly black: scale them')
             return image
     try:
-        with _opened(content) as opened:
-            opened.load()
+        Image.open(io.BytesIO(content)).load()
         reason = 'what OpenCV cannot decode'
     except _DECODE_ERRORS as error:
         reason = 'no image format' if isinstance(error, UnidentifiedImageError) else str(error)
@@ -211,8 +197,9 @@ def is_dark(content: bytes, image: np.ndarray) -> bool:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
-    print_log(message, 'current', logging.WARNING)
+def log_once(message: str, level: int = logging.WARNING) -> None:
+    """Log what a process may come to say again, when it opens the same data set another time."""
+    print_log(message, 'current', level)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -227,16 +214,16 @@ def image_size(content: bytes, path: Path) -> tuple[int, int]:
         UnreadableImageError: It is in no format known.
     """
     if exif_orientation(content) == 1:
-        with contextlib.suppress(*_DECODE_ERRORS), _opened(content) as image:
-            return image.height, image.width
+        with contextlib.suppress(*_DECODE_ERRORS):
+            return Image.open(io.BytesIO(content)).size[::-1]
     # Whether OpenCV turns an image depends on its format too; and it knows others.
     return decode_image(content, path).shape[:2]
 
 
 def exif_orientation(content: bytes) -> int:
     """EXIF's number for how viewers turn or mirror an image: 1 not at all, 3 by 180°, from 5 width becomes height."""
-    with contextlib.suppress(*_DECODE_ERRORS), _opened(content) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) or 1
+    with contextlib.suppress(*_DECODE_ERRORS):
+        return Image.open(io.BytesIO(content)).getexif().get(ExifTags.Base.Orientation, 1) or 1
     return 1
 
 
@@ -252,12 +239,15 @@ def size_differs(content: bytes, path: Path, width: int, height: int) -> str:
     return f'image must be {width}x{height} as annotated, got {found}{turned} (in {path})'
 
 
-@contextlib.contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
-    """Pillow's view of an image, without its limit: OpenCV's is larger."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+def note_image(index: int, path: str) -> None:
+    """Say which image this process is about to load."""
+    text = f'{os.getpid()}\0{index}\0{path}'.encode()[: _SLOT_BYTES - 1]
+    start = os.getpid() % _SLOTS * _SLOT_BYTES
+    _IN_WORK[start : start + len(text) + 1] = text + b'\0'
+
+
+def image_in_work(pid: int) -> tuple[int, str] | None:
+    """Index and path of the last image that a process began to load, None if it did not tell."""
+    start = pid % _SLOTS * _SLOT_BYTES
+    owner, index, path = _IN_WORK[start : start + _SLOT_BYTES].split(b'\0', 3)[:3]
+    return (int(index), os.fsdecode(path)) if owner == str(pid).encode() else None

@@ -6,9 +6,9 @@ import enum
 import gc
 import logging
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from armbench_mmdet.masks import encode
 FARTHEST_POLYGON = 10
 """Polygons that reach farther than this many image sizes are broken; rasterising one can take all memory."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Part of the cache key: raise it whenever a column changes."""
 
 _NO_BOX = (np.nan,) * 4
 _NOTED_MB = 20
+_NOT_COLUMNS = 4
 
 
 class SegmentationKind(enum.IntEnum):
@@ -63,8 +64,7 @@ class ColumnIndex:
     image_ids: NDArray[np.int64]  # (I,)
     widths: NDArray[np.int32]  # (I,), in px
     heights: NDArray[np.int32]
-    name_starts: NDArray[np.int64]  # (I + 1,), offsets of the file names in name_bytes
-    name_bytes: NDArray[np.uint8]  # UTF-8
+    names: NDArray[np.bytes_]  # (I,), the file names in UTF-8
     annotation_starts: NDArray[np.int64]  # (I + 1,); image i has the annotation rows [starts[i], starts[i + 1])
     annotation_ids: NDArray[np.int64]  # (A,), the file's
     image_rows: NDArray[np.int32]  # (A,), row of each annotation's image
@@ -109,8 +109,7 @@ class ColumnIndex:
 
     def file_name(self, row: int) -> str:
         """The ``file_name`` of an image."""
-        start, end = self.name_starts[row : row + 2].tolist()
-        return self.name_bytes[start:end].tobytes().decode()
+        return self.names[row].decode()
 
     def file_names(self) -> Iterator[str]:
         """All file names, in the images' order."""
@@ -151,7 +150,7 @@ def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> Col
         cache_dir: Where parsed files are kept; by default ``ARMBENCH_CACHE``, else the user's cache directory.
 
     Returns:
-        The index, mapped from the cache.
+        The index, mapped from the cache; in memory where there can be none.
 
     Raises:
         InputError: The file is missing, is no JSON, lacks keys, has values of a wrong type, ids that occur twice,
@@ -163,23 +162,18 @@ def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> Col
         size_mb = ann_file.stat().st_size / 1e6
         if size_mb >= _NOTED_MB:
             print_log(f'{ann_file}: indexing {size_mb:,.0f} MB, once', 'current', logging.INFO)
-        content, problems = _parse(ann_file)
+        index, problems = read_sound_records(ann_file)
         coco.raise_problems(problems, ann_file)
-        return content
+        columns = {field.name: getattr(index, field.name) for field in fields(index)[_NOT_COLUMNS:]}
+        return columns, {'categories': msgspec.to_builtins(index.categories), 'notes': index.notes}
 
     path, content = open_cached(ann_file, cache_dir, f'index-v{SCHEMA_VERSION}', build)
     return _index(ann_file, path, content)
 
 
-def read_sound_records(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
-    """Parse a COCO file into memory, leaving broken records out; and everything that is wrong with its structure."""
-    content, problems = _parse(ann_file)
-    return _index(ann_file, None, content), problems
-
-
 def _index(ann_file: Path, path: Path | None, content: Content) -> ColumnIndex:
     columns, meta = content
-    categories = meta['categories'] and [CocoCategory(**entry) for entry in meta['categories']]
+    categories = msgspec.convert(meta['categories'], list[CocoCategory] | None)
     return ColumnIndex(ann_file, path, categories, [Problem(*note) for note in meta['notes']], **columns)
 
 
@@ -187,73 +181,51 @@ def _reopen(ann_file: Path, path: Path) -> ColumnIndex:
     return _index(ann_file, path, read_columns(path))
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Do not look for garbage meanwhile: parsing makes millions of objects, and no cycles."""
-    was_enabled = gc.isenabled()
-    gc.disable()
+def read_sound_records(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
+    """Parse a COCO file into memory, leaving broken records out; and everything that is wrong with its structure."""
+    gc.disable()  # parsing makes millions of objects, and no cycles
     try:
-        yield
+        return _parse(ann_file)
     finally:
-        if was_enabled:
-            gc.enable()
+        gc.enable()
 
 
-@_without_collections()
-def _parse(ann_file: Path) -> tuple[Content, list[Problem]]:
-    document, problems, notes = coco.parse_coco(ann_file.read_bytes())
-    images = document.images
-    annotations, image_rows = _grouped(images, document.annotations, problems)
-    columns = (
-        _image_columns(images, image_rows)
-        | _record_columns(annotations, image_rows)
-        | _mask_columns(annotations, [images[row] for row in image_rows.tolist()], problems, notes)
-    )
-    _fill_from_masks(columns)
-    index = ColumnIndex(ann_file, None, None, [], **columns)
-    problems += patterns.mistaken_boxes(index)
-    notes += patterns.odd_areas(index) + patterns.nested_polygons(index) + patterns.repeated_images(index)
-    meta = {'categories': msgspec.to_builtins(document.categories), 'notes': [[n.kind, n.detail] for n in notes]}
-    return (columns, meta), problems
-
-
-def _grouped(
-    images: Sequence[CocoImage], annotations: Iterable[CocoAnnotation], problems: list[Problem]
-) -> tuple[list[CocoAnnotation], NDArray[np.int32]]:
-    """Annotations grouped by image, without orphans and repeated ids, which become problems; and their image rows."""
+def _parse(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
+    found: list[Problem] = []
+    images, records, categories = coco.parse_coco(ann_file.read_bytes(), found)
     row_of = {image.id: row for row, image in enumerate(images)}
-    seen: set[int] = set()
-    kept, rows = [], array('i')
-    for annotation in annotations:
+    annotations, rows = [], array('i')
+    for annotation in records:
         row = row_of.get(annotation.image_id)
         if row is None:
-            problems.append(Problem(coco.ORPHAN, f'annotation {annotation.id}: no image has id {annotation.image_id}'))
-        elif annotation.id in seen:
-            problems.append(Problem(coco.DUPLICATE_ANNOTATION, f'annotation {annotation.id}: the id is taken already'))
+            found.append(Problem(coco.ORPHAN, f'annotation {annotation.id}: no image has id {annotation.image_id}'))
         elif annotation.bbox and len(annotation.bbox) != 4:
-            problems.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: bbox must have 4 numbers or none'))
+            found.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: bbox must have 4 numbers or none'))
         else:
-            seen.add(annotation.id)
-            kept.append(annotation)
+            annotations.append(annotation)
             rows.append(row)
     image_rows = np.asarray(rows, np.int32)
     order = np.argsort(image_rows, kind='stable')
-    return [kept[row] for row in order.tolist()], image_rows[order]
-
-
-def _image_columns(images: Sequence[CocoImage], image_rows: NDArray[np.int32]) -> Columns:
-    names = [image.file_name.encode() for image in images]
-    return {
+    annotations = [annotations[row] for row in order.tolist()]
+    image_rows = image_rows[order]
+    columns: Columns = {
         'image_ids': np.array([image.id for image in images], np.int64),
         'widths': np.array([image.width for image in images], np.int32),
         'heights': np.array([image.height for image in images], np.int32),
-        'name_starts': _starts(np.array([len(name) for name in names], np.int64)),
-        'name_bytes': np.frombuffer(b''.join(names), np.uint8),
+        'names': np.array([image.file_name.encode() for image in images], np.bytes_),
         'annotation_starts': _starts(np.bincount(image_rows, minlength=len(images))),
+        'image_rows': image_rows,
+        **_record_columns(annotations),
+        **_mask_columns(annotations, [images[row] for row in image_rows.tolist()], found),
     }
+    index = ColumnIndex(ann_file, None, categories, [], **columns)
+    _fill_from_masks(index)
+    found += patterns.find_patterns(index)
+    index.notes.extend(problem for problem in found if problem.kind in coco.NOTES)
+    return index, [problem for problem in found if problem.kind not in coco.NOTES]
 
 
-def _record_columns(annotations: Sequence[CocoAnnotation], image_rows: NDArray[np.int32]) -> Columns:
+def _record_columns(annotations: Sequence[CocoAnnotation]) -> Columns:
     """What annotations say apart from their masks; NaN where they do not, and for areas of which none is positive."""
     boxes = np.array([a.bbox or _NO_BOX for a in annotations], np.float64).reshape(-1, 4)
     boxes[~np.isfinite(boxes).all(1)] = np.nan
@@ -261,7 +233,6 @@ def _record_columns(annotations: Sequence[CocoAnnotation], image_rows: NDArray[n
     areas[~np.isfinite(areas) | (areas.max(initial=0) <= 0)] = np.nan
     return {
         'annotation_ids': np.array([a.id for a in annotations], np.int64),
-        'image_rows': image_rows,
         'category_ids': np.array([a.category_id for a in annotations], np.int64),
         'boxes': boxes,
         'box_given': ~np.isnan(boxes[:, 0]),
@@ -272,17 +243,8 @@ def _record_columns(annotations: Sequence[CocoAnnotation], image_rows: NDArray[n
     }
 
 
-def _mask_columns(
-    annotations: Sequence[CocoAnnotation], images: Sequence[CocoImage], problems: list[Problem], notes: list[Problem]
-) -> Columns:
-    """Decode the mask of each annotation, one by one: as Python objects, all of them would fill the memory.
-
-    Args:
-        annotations: The annotations.
-        images: The image of each.
-        problems: Masks of no known shape are added.
-        notes: Masks that are not nested as COCO has them are counted.
-    """
+def _mask_columns(annotations: Sequence[CocoAnnotation], images: Sequence[CocoImage], found: list[Problem]) -> Columns:
+    """Decode the mask of each annotation, one by one: as Python objects, all of them would fill the memory."""
     parse = msgspec.json.Decoder(list[list[float]] | CocoRle | None).decode
     flat: list[int] = []
     kinds, dropped = bytearray(), array('i')
@@ -294,7 +256,7 @@ def _mask_columns(
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
             value = _read_oddly(annotation.segmentation)
             if value is None:
-                problems.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
+                found.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
             else:
                 flat.append(annotation.id)
         kind, usable, code = SegmentationKind.MISSING, [], b''
@@ -314,7 +276,7 @@ def _mask_columns(
         rle_bytes += code
     if flat:
         about = f'{len(flat)} masks (first of annotation {flat[0]})'
-        notes.append(Problem(coco.FLAT, f'{about} have numbers as text, or a polygon not in a list: read as polygons'))
+        found.append(Problem(coco.FLAT, f'{about} have numbers as text, or a polygon not in a list: read as polygons'))
     columns: Columns = {
         'segmentation_kinds': np.array(kinds, np.uint8),
         'dropped_rings': np.asarray(dropped, np.int32),
@@ -331,13 +293,11 @@ def _mask_columns(
 
 
 def _read_oddly(mask: msgspec.Raw) -> Any:
-    """A mask with numbers as text, or of one polygon that lies in no list, as others write it."""
-    for kind in (list[list[float]] | CocoRle, list[float]):
-        try:
-            value = msgspec.json.decode(mask, type=kind, strict=False)
-        except (msgspec.ValidationError, UnicodeDecodeError):
-            continue
-        return [value] if isinstance(value, list) and not isinstance(value[0], list) else value
+    """A mask with numbers as text, or of one polygon that lies in no list, as others write it; else None."""
+    with suppress(msgspec.ValidationError, UnicodeDecodeError):
+        return msgspec.json.decode(mask, type=list[list[float]] | CocoRle, strict=False)
+    with suppress(msgspec.ValidationError, UnicodeDecodeError):
+        return [msgspec.json.decode(mask, type=list[float], strict=False)]
     return None
 
 
@@ -367,18 +327,15 @@ def _extents(columns: Columns) -> NDArray[np.float64]:
     return extents
 
 
-def _fill_from_masks(columns: Columns) -> None:
+def _fill_from_masks(index: ColumnIndex) -> None:
     """Mark polygons that reach too far as broken; take boxes and areas from the masks where the file has none."""
-    kinds, extents, image_rows = columns['segmentation_kinds'], columns['extents'], columns['image_rows']
-    reach_px = np.maximum(columns['widths'], columns['heights'])[image_rows] * float(FARTHEST_POLYGON)
-    kinds[(np.abs(extents) > reach_px[:, None]).any(1)] = SegmentationKind.BROKEN
-    usable = kinds <= SegmentationKind.COMPRESSED_RLE
-    boxless = usable & ~columns['box_given']
-    columns['boxes'][boxless] = extents[boxless]
-    columns['boxes'][boxless, 2:] -= extents[boxless, :2]
-    index = ColumnIndex(Path(), None, None, [], **columns)
-    for row in np.flatnonzero(usable & ~columns['area_given']).tolist():
-        columns['areas'][row] = index.mask_area(row)
+    reach_px = np.maximum(index.widths, index.heights)[index.image_rows] * float(FARTHEST_POLYGON)
+    index.segmentation_kinds[(np.abs(index.extents) > reach_px[:, None]).any(1)] = SegmentationKind.BROKEN
+    boxless = index.usable_masks & ~index.box_given
+    index.boxes[boxless] = index.extents[boxless]
+    index.boxes[boxless, 2:] -= index.extents[boxless, :2]
+    for row in np.flatnonzero(index.usable_masks & ~index.area_given).tolist():
+        index.areas[row] = index.mask_area(row)
 
 
 def _starts(lengths: NDArray[Any]) -> NDArray[np.int64]:

@@ -101,25 +101,29 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
     counts = dict(zip(*(a.tolist() for a in np.unique(index.category_ids, return_counts=True)), strict=True))
     if not names and not all(c in wanted or str(c) in wanted for c in counts):
         subset = Path(index.ann_file).absolute().parent.name
-        names = CATEGORIES.get(subset, {})
-        problem, said = _disagreement(subset, names, counts, index)
-        if problem:
-            raise InputError(_describe_nameless(problem, counts, index, category_map or {}))
+        if problem := _disagreement(subset, counts, index):
+            readings: list[dict[int, str]] = [dict.fromkeys(counts, 'object')]
+            if len(counts) == len(CLASSES):
+                readings.insert(0, dict(zip(counts, CLASSES, strict=True)))
+            maps = [{**(category_map or {}), **reading} for reading in readings]
+            raise _refused(f'an annotation file without categories must {problem}', {}, counts, index, maps)
+        names = CATEGORIES[subset]
         table = ' and '.join(f'{c} = {name}' for c, name in names.items())
-        notes += [f'the file has no categories: assuming ids {table}, as in the release of {subset}', *said]
+        notes.append(f'the file has no categories: assuming ids {table}, as in the release of {subset}')
     labels: dict[int, int] = {}
-    unknown: list[int] = []
+    unknown: dict[int, int] = {}
     for category_id in [*names, *(c for c in counts if c not in names)]:
         name = _normalise(names.get(category_id, ''))
         target = wanted.get(category_id, wanted.get(name, wanted.get(str(category_id), name)))
         if target is None or target in CLASSES:
             labels[category_id] = IGNORED if target is None else CLASSES.index(target)
         elif category_id in counts:
-            unknown.append(category_id)
+            unknown[category_id] = counts[category_id]
         else:
             notes.append(f'category {names[category_id]!r} is neither tote nor object, and nothing has it')
     if unknown:
-        raise InputError(_describe_unknown(unknown, names, counts, index, category_map or {}))
+        offered = {**(category_map or {}), **{names.get(c, c): 'object' for c in unknown}}
+        raise _refused(f'categories must be named {" or ".join(CLASSES)}', names, unknown, index, [offered])
     for label, class_name in enumerate(CLASSES):
         ids = [c for c, assigned in labels.items() if assigned == label]
         if len(ids) > 1:
@@ -130,33 +134,38 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
     return CategoryAssignment(labels, rows, notes)
 
 
-def _disagreement(
-    subset: str, names: Mapping[int, str], counts: Mapping[int, int], index: ColumnIndex
-) -> tuple[str, list[str]]:
-    """What speaks against reading a file without names by a subset's table, if anything; and what to note."""
-    if not names:
-        return 'lie in the folder of its subset, whose ids are known', []
-    if strange := sorted(counts.keys() - names.keys()):
-        return f'have no id but {", ".join(map(str, names))}, the ids of {subset}, got {strange}', []
-    if counts and 2 in names and 2 not in counts:
-        return f'have objects, id 2 in {subset}, got id 1 alone', []
-    totes = np.bincount(index.image_rows[index.category_ids == 1], minlength=1) if 2 in names else np.zeros(1, int)
-    twice = int((totes > 1).sum())
+def _disagreement(subset: str, counts: Mapping[int, int], index: ColumnIndex) -> str:
+    """What speaks against reading a file without names by its subset's table, if anything."""
+    known = CATEGORIES.get(subset)
+    if known is None:
+        return 'lie in the folder of its subset, whose ids are known'
+    if counts.keys() - known.keys():
+        return f'have no id but {", ".join(map(str, known))}, the ids of {subset}'
+    if 2 not in known:
+        return ''
+    if counts and 2 not in counts:
+        return f'have objects, id 2 in {subset}'
+    twice = int((np.bincount(index.image_rows[index.category_ids == 1]) > 1).sum())
     if twice > _MOST_WITH_TWO_TOTES * index.num_images:
-        return f'have one tote, id 1 in {subset}, an image, got several in {twice} of {index.num_images} images', []
-    return '', [f'{twice} images have several totes'] if twice else []
+        return f'have one tote, id 1 in {subset}, an image (several in {twice} of {index.num_images} images)'
+    return ''
 
 
-def _describe_nameless(problem: str, counts: Mapping[int, int], index: ColumnIndex, given: CategoryMap) -> str:
-    ids = sorted(counts)
-    readings: list[dict[str | int, str | None]] = [dict.fromkeys(ids, 'object')]
-    if len(ids) == len(CLASSES):
-        readings.insert(0, dict(zip(ids, CLASSES, strict=True)))
-    offered = ' or '.join(f'category_map={dict(given) | reading}' for reading in readings)
-    found = ', '.join(f'id {c} ({counts[c]} annotations)' for c in ids)
-    return (
-        f'an annotation file without categories must {problem}; it has {found} (in {index.ann_file}). '
-        f'If you know what they are, pass {offered} to the data set, or with --category-map to tools/check_data.py'
+def _refused(
+    requirement: str,
+    names: Mapping[int, str],
+    counts: Mapping[int, int],
+    index: ColumnIndex,
+    maps: list[dict[str | int, str | None]],
+) -> InputError:
+    found = ', '.join(
+        f'{names[c]!r} (id {c}, {n} annotations)' if c in names else f'id {c} ({n} annotations)'
+        for c, n in counts.items()
+    )
+    offered = ' or '.join(f'category_map={one}' for one in maps)
+    return InputError(
+        f'{requirement}, got {found} (in {index.ann_file}). If you know what they are, pass {offered} to the data set, '
+        'or with --category-map to tools/check_data.py; None instead of a class ignores a category'
     )
 
 
@@ -171,18 +180,3 @@ def _normalise_map(category_map: CategoryMap | None) -> dict[str | int, str | No
             raise InputError(f'category_map values must be one of {CLASSES} or None, got {target!r} for {key!r}')
         wanted[_normalise(key) if isinstance(key, str) else key] = None if target is None else _normalise(target)
     return wanted
-
-
-def _describe_unknown(
-    unknown: list[int], names: dict[int, str], counts: dict[int, int], index: ColumnIndex, given: CategoryMap
-) -> str:
-    found = ', '.join(
-        f'{names[c]!r} (id {c}, {counts[c]} annotations)' if c in names else f'id {c} ({counts[c]} annotations)'
-        for c in unknown
-    )
-    remedy = {**given, **{names.get(c, c): 'object' for c in unknown}}
-    return (
-        f'categories must be named {" or ".join(CLASSES)}, got {found} (in {index.ann_file}); '
-        f'if you know what they are, pass category_map={remedy} to the data set, or with --category-map to '
-        'tools/check_data.py, with None for a category to ignore'
-    )

@@ -15,7 +15,7 @@ from mmengine.registry import Registry
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
-from armbench_mmdet.datasets.worker_notes import image_in_work
+from armbench_mmdet.datasets.images import image_in_work
 from armbench_mmdet.errors import InputError, UnreadableImageError, nearest
 from armbench_mmdet.run_folder import Ending, Reason
 

@@ -3,6 +3,7 @@
 A *switch* is a position ``x · H + y``, down the columns, at which a mask changes between off and on.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def _blend(left: np.ndarray, right: np.ndarray, weights: np.ndarray, out: np.nda
         out[row] = left[row] * weights[0] + right[row] * weights[1]
 
 
-@compiled(fastmath={'reassoc', 'contract'})
+@partial(compiled, fastmath={'reassoc', 'contract'})
 def sigmoid_sum(values: np.ndarray) -> float:
     """Sum of the sigmoids of the values above zero, each to 4e-7.
 

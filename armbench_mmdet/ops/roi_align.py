@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.jit import compiled, run_tasks
+from armbench_mmdet.jit import compiled, map_threads
 from armbench_mmdet.ops.backend import choose_backend
 
 AVERAGE = 1
@@ -289,4 +289,4 @@ def _pool_numba(maps: Tensor, pooled: Tensor, boxes: Tensor, bins: Bins, backwar
     members = [np.flatnonzero(boxes[:, 0].long().numpy() == image) for image in range(images)]
     blocks = product(range(images), range(0, channels, CHANNEL_BLOCK))
     some = ((image, first, members[image], *axes) for image, first in blocks if members[image].size)
-    run_tasks(_pool_block, ((maps.numpy(), pooled.numpy(), backward, *block) for block in some))
+    map_threads(lambda block: _pool_block(maps.numpy(), pooled.numpy(), backward, *block), some)

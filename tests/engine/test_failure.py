@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_run import Fit, Points, guarded_runner
 
-from armbench_mmdet.datasets.worker_notes import image_in_work, note_image, share_notes
+from armbench_mmdet.datasets.images import image_in_work, note_image
 from armbench_mmdet.engine import ArmbenchRunner
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError, UnreadableImageError
@@ -45,7 +45,6 @@ def test_out_of_memory_names_the_batch_and_what_to_do(tmp_path: Path, fail: Call
 
 
 def die(number: int, at: int):
-    share_notes()
 
     def load(index: int) -> None:
         note_image(index, f'images/{index}.jpg')
