@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
-from armbench_mmdet.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -56,18 +55,3 @@ def test_pickles_and_copies_share_the_mapped_file(tmp_path):
     assert len(pickled) < 1000
     assert pickle.loads(pickled).segmentation(1) == index.segmentation(1)
     assert copy.deepcopy(index) is index
-
-
-def test_a_broken_file_leaves_nothing_in_the_cache(tmp_path):
-    document = coco_files.document()
-    document['annotations'][1]['image_id'] = 99
-    with pytest.raises(InputError, match=r'annotation 2: no image has id 99'):
-        open_index(coco_files.write_json(tmp_path / 'a.json', document), tmp_path / 'cache')
-    assert not [path for path in (tmp_path / 'cache').rglob('*') if path.suffix in ('.npy', '.draft')]
-
-
-def test_an_error_shows_ten_problems_and_counts_the_rest(tmp_path):
-    document = coco_files.document()
-    document['annotations'] = [{**document['annotations'][0], 'image_id': 99, 'id': i} for i in range(25)]
-    with pytest.raises(InputError, match=r'got 25 problem\(s\)(.|\n)*and 15 more'):
-        open_index(coco_files.write_json(tmp_path / 'a.json', document), tmp_path / 'cache')
