@@ -1,5 +1,6 @@
 """The software, the code and the machine of a run, and the command that started it."""
 
+import argparse
 import contextlib
 import math
 import os
@@ -8,7 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -113,19 +114,6 @@ def resume_command(runner: Runner) -> str:
     is_training = sys.argv[0] == 'armbench train' or any(word.endswith('train.py') for word in words)
     if not is_training:  # started from Python, by whatever command
         words = ['armbench', 'train', str(runner.cfg.filename), '--work-dir', runner.work_dir]
-    return shlex.join([*_without_resume(words), '--resume'])
-
-
-def _without_resume(words: Sequence[str]) -> list[str]:
-    """The command without ``--resume`` and the checkpoint it may name."""
-    kept: list[str] = []
-    after_resume = False
-    for word in words:
-        if word == '--resume':
-            after_resume = True
-        elif word.startswith('--resume=') or (after_resume and not word.startswith('-')):
-            after_resume = False
-        else:
-            after_resume = False
-            kept.append(word)
-    return kept
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--resume', nargs='?')
+    return shlex.join([*parser.parse_known_args(words)[1], '--resume'])

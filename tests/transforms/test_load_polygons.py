@@ -9,19 +9,13 @@ from pycocotools import mask as coco_mask
 from transform_samples import disc, instance
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.masks.encode import decode_counts
 from armbench_mmdet.transforms import LoadPolygons, Polygons
 
 WIDTH, HEIGHT = 60, 50
 SQUARE = [5.0, 5.0, 20.0, 5.0, 20.0, 20.0, 5.0, 20.0]
 BITMAP = np.asfortranarray(np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5, np.uint8)
 CODE = coco_mask.encode(BITMAP)
-
-
-def counts_of(bitmap: np.ndarray) -> list[int]:
-    """Uncompressed run lengths, column by column, beginning with the zeros."""
-    flat = bitmap.ravel(order='F')
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat])))
-    return np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
 
 
 MASKS = {
@@ -48,7 +42,7 @@ def test_masks_are_those_of_stock(mask: list | dict) -> None:
         np.testing.assert_array_equal(ours[key], stock[key])
 
 
-@pytest.mark.parametrize('counts', [CODE['counts'], counts_of(BITMAP)], ids=['bytes', 'numbers'])
+@pytest.mark.parametrize('counts', [CODE['counts'], decode_counts(CODE['counts'].decode())], ids=['bytes', 'numbers'])
 def test_run_lengths_stock_does_not_read(counts: bytes | list[int]) -> None:
     info = {'height': HEIGHT, 'width': WIDTH}
     info['instances'] = [instance({'size': [HEIGHT, WIDTH], 'counts': counts}, 1, [0, 0, 5, 5])]

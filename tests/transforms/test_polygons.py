@@ -181,12 +181,3 @@ def test_traced_bitmaps_are_exact(bitmap: np.ndarray) -> None:
     np.testing.assert_array_equal(traced.to_ndarray(), [bitmap, bitmap])
     np.testing.assert_array_equal(traced.flip('diagonal').to_ndarray()[0], bitmap[::-1, ::-1])
     np.testing.assert_array_equal(traced.resize((69, 93)).to_ndarray()[0], np.kron(bitmap, np.ones((3, 3), np.uint8)))
-
-
-def test_a_traced_bitmap_moves_like_the_polygon_it_came_from() -> None:
-    shape = disc((200, 150), 90)
-    bitmap = Polygons([[np.array(shape)]], 300, 400).to_ndarray()
-    for size in ((75, 100), (30, 40), (600, 800)):
-        pair = (Polygons.from_bitmaps(bitmap), Polygons([[np.array(shape)]], 300, 400))
-        first, second = (one.flip('horizontal').resize(size).to_ndarray()[0] for one in pair)
-        assert iou(first, second) > 0.97

@@ -76,23 +76,12 @@ def test_an_image_already_there_is_kept() -> None:
     assert RenderImage()(results)['img'] is image
 
 
-@pytest.mark.parametrize(
-    ('content', 'height', 'message'),
-    [
-        (None, 64, 'existing file, got No such file'),
-        (b'', 64, 'got an empty file'),
-        (b'\xff\xd8\xff\xe0 no jpeg', 64, 'must be readable, got'),
-        (cv2.imencode('.jpg', picture())[1].tobytes(), 63, '80x63 as annotated, got 80x64'),
-        (cv2.imencode('.jpg', picture())[1].tobytes(), 32, '80x32 as annotated, got 80x64'),
-    ],
-)
-def test_bad_files_are_named(tmp_path: Path, content: bytes | None, height: int, message: str) -> None:
+@pytest.mark.parametrize('height', [63, 32])
+def test_an_image_of_another_size_than_annotated_is_named(tmp_path: Path, height: int) -> None:
     path = tmp_path / 'bad.jpg'
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=message) as caught:
+    cv2.imwrite(str(path), picture())
+    with pytest.raises(InputError, match=rf'80x{height} as annotated, got 80x64 .*bad\.jpg'):
         RenderImage()(described(path, height=height))
-    assert str(path) in str(caught.value)
 
 
 def test_float_image_is_the_whole_photo_resized_without_rounding(tmp_path: Path) -> None:
