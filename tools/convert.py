@@ -60,8 +60,7 @@ def main(args: argparse.Namespace) -> int:
         )
         print(report.text())
         return 0
-    options = {'values': {args.tote_value: 'tote'}} if args.format == 'label-images' and args.tote_value else {}
-    report = convert(args.format, args.source, args.out, args.split, args.images, **options)
+    report = convert(args.format, args.source, args.out, args.split, args.images, args.tote_value)
     print(report.text())
     audit = audit_own_files([report.ann_file], args.out / IMAGE_FOLDER, show_progress=True)
     print(format_audit(audit))

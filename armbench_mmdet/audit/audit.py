@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
 from armbench_mmdet.audit.checks import ImageTask, check_annotations, check_images
-from armbench_mmdet.audit.findings import ERROR, NOTE, SHOWN, WARNING, Findings
-from armbench_mmdet.audit.statistics import measure_split
+from armbench_mmdet.audit.findings import SEVERITIES, SHOWN, Findings
 from armbench_mmdet.datasets.images import SUFFIXES, folder_of_images
-from armbench_mmdet.datasets.index import open_index, read_sound_records
-from armbench_mmdet.datasets.release import IMAGE_FOLDER, SPLITS, SUBSETS, CategoryMap, require_existing
+from armbench_mmdet.datasets.index import ColumnIndex, open_index, read_sound_records
+from armbench_mmdet.datasets.release import CLASSES, IMAGE_FOLDER, SPLITS, SUBSETS, CategoryMap, require_existing
 from armbench_mmdet.errors import InputError
 
 _ROBOFLOW = '_annotations.coco.json'
@@ -34,10 +35,8 @@ class Audit:
         return {
             'schema': 1,
             'root': str(self.root),
-            'errors': self.findings.count('error'),
-            'warnings': self.findings.count('warning'),
-            'notes': self.findings.count('note'),
-            'findings': [finding.to_dict() for finding in self.findings.sorted()],
+            **{f'{severity}s': self.findings.count(severity) for severity in SEVERITIES},
+            'findings': [vars(finding) for finding in self.findings.sorted()],
             'statistics': self.statistics,
         }
 
@@ -113,7 +112,6 @@ def audit_files(
     category_map: CategoryMap | None = None,
     workers: int | None = None,
     show_progress: bool = False,
-    cache_dir: Path | str | None = None,
 ) -> Audit:
     """Check annotation files and their images.
 
@@ -123,21 +121,18 @@ def audit_files(
         category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
         workers: Processes that decode images; one a core by default.
         show_progress: Show a progress bar on standard error.
-        cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
     """
     images: dict[str, list[ImageTask]] = {}
     for file in tqdm(files, 'annotations', unit='file', disable=not show_progress):
-        images[file.place] = _audit_file(audit, file, category_map, cache_dir)
+        images[file.place] = _audit_file(audit, file, category_map)
     _compare_paths(audit.findings, images, {file.images for file in files})
     _audit_images(audit.findings, images, workers or os.cpu_count() or 1, show_progress)
     return audit
 
 
-def _audit_file(
-    audit: Audit, file: AnnotationFile, category_map: CategoryMap | None, cache_dir: Path | str | None
-) -> list[ImageTask]:
+def _audit_file(audit: Audit, file: AnnotationFile, category_map: CategoryMap | None) -> list[ImageTask]:
     try:
-        index = open_index(file.path, cache_dir)
+        index = open_index(file.path)
     except InputError:
         index, problems = read_sound_records(file.path)
         for problem in problems:
@@ -172,29 +167,61 @@ def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], worker
     for place, tasks in images.items():
         for task in dict.fromkeys(tasks):
             listed.setdefault(task, []).append(place)
-    by_content: dict[str, dict[Path, list[str]]] = {}
+    by_content: dict[str, list[tuple[str, str]]] = {}
     checks = tqdm(check_images(list(listed), workers), 'images', len(listed), unit='image', disable=not show_progress)
     for (task, places), (found, content) in zip(listed.items(), checks, strict=True):
         for place in places:
             for kind, detail in found:
                 findings.add(kind, place, [detail])
         if content:
-            by_content.setdefault(content, {}).setdefault(task.path, []).extend(places)
-    for paths in by_content.values():
-        _compare_contents(findings, paths)
-
-
-def _compare_contents(findings: Findings, paths: dict[Path, list[str]]) -> None:
-    """Findings for the files of one content: path to places that list it."""
-    members = [(place, path.name) for path, places in paths.items() for place in places]
-    places = list(dict.fromkeys(place for place, _ in members))
-    if len(places) > 1:
-        line = ', '.join(f'{name} in {place}' for place, name in members)
-        findings.add('same-content-in-splits', ' + '.join(places), [line])
-    for place in places:
-        names = sorted({name for member_place, name in members if member_place == place})
+            by_content.setdefault(content, []).extend((place, task.path.name) for place in places)
+    for members in by_content.values():
+        names: dict[str, set[str]] = {}
+        for place, name in members:
+            names.setdefault(place, set()).add(name)
         if len(names) > 1:
-            findings.add('image-copied', place, [', '.join(names)])
+            line = ', '.join(f'{name} in {place}' for place, name in members)
+            findings.add('same-content-in-splits', ' + '.join(names), [line])
+        for place, copies in names.items():
+            if len(copies) > 1:
+                findings.add('image-copied', place, [', '.join(sorted(copies))])
+
+
+def measure_split(index: ColumnIndex, labels: NDArray[np.int64] | None, place: str) -> dict[str, Any]:
+    """Measure the annotations of a file that have a mask and are no crowds.
+
+    Args:
+        index: The file.
+        labels: ``(A,) int64`` labels; None when the categories are unknown, and everything counts as ``unknown``.
+        place: ``subset/split``.
+
+    Returns:
+        For JSON: number of images, instances by class and in an image, and for each class and for ``all`` percentiles
+        of the sides of the masks, √area in px and in shares of √image area.
+    """
+    used = index.usable_masks & ~index.crowds & (index.areas > 0)
+    chosen = {'unknown': used}
+    if labels is not None:
+        used = used & (labels >= 0)
+        chosen = {name: used & (labels == label) for label, name in enumerate(CLASSES)}
+    sides_px = np.sqrt(np.where(used, index.areas, 0))
+    sides_frac = sides_px / np.sqrt(index.widths.astype(float) * index.heights)[index.image_rows]
+    rows = {**chosen, 'all': used}
+    return {
+        'place': place,
+        'images': index.num_images,
+        'instances': {name: int(one.sum()) for name, one in chosen.items()},
+        'instances_per_image': _quantiles(np.bincount(index.image_rows[used], minlength=index.num_images)),
+        'mask_side_px': {name: _quantiles(sides_px[one]) for name, one in rows.items()},
+        'mask_side_frac': {name: _quantiles(sides_frac[one]) for name, one in rows.items()},
+    }
+
+
+def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
+    """Percentiles of some values, None of no values."""
+    if len(values) == 0:
+        return None
+    return {f'p{q}': round(float(np.percentile(values, q)), 4) for q in (5, 50, 95, 100)}
 
 
 _LINE_CHARACTERS = 500
@@ -209,19 +236,16 @@ def format_audit(audit: Audit) -> str:
     lines = [tabulate(rows, _STATISTICS, 'plain', colalign=align, disable_numparse=True) if rows else '', '']
     for finding in audit.findings.sorted():
         lines.append(f'{finding.severity:7} {finding.count:>9,}  {finding.kind}  ({finding.place}): {finding.meaning}')
-        lines += [
-            f'{"":20}{textwrap.shorten(example, _LINE_CHARACTERS, placeholder="…")}'
-            for example in finding.examples[:SHOWN]
-        ]
+        shown = (textwrap.shorten(line, _LINE_CHARACTERS, placeholder='…') for line in finding.examples[:SHOWN])
+        lines += [f'{"":20}{line}' for line in shown]
         if finding.count > SHOWN:
             lines.append(f'{"":20}… and {finding.count - SHOWN:,} more')
-    counts = ', '.join(f'{audit.findings.count(severity):,} {severity}s' for severity in (ERROR, WARNING, NOTE))
+    counts = ', '.join(f'{audit.findings.count(severity):,} {severity}s' for severity in SEVERITIES)
     return '\n'.join([*lines, f'{audit.root}: {counts}'])
 
 
 def _statistics_row(split: dict[str, Any]) -> list[str]:
-    each, sides = split['instances_per_image'], split['classes']['all']
-    px, frac = sides['mask_side_px'], sides['mask_side_frac']
+    each, px, frac = split['instances_per_image'], split['mask_side_px']['all'], split['mask_side_frac']['all']
     if px is None:
         return [split['place'], f'{split["images"]:,}', 'none', '', '', '']
     return [

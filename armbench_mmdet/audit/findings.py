@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from armbench_mmdet.datasets import coco
 from armbench_mmdet.datasets.records import KEPT_IN_PART
 
-ERROR, WARNING, NOTE = 'error', 'warning', 'note'
+SEVERITIES = ERROR, WARNING, NOTE = 'error', 'warning', 'note'
 SHOWN = 5
 """Examples shown of each kind in each place."""
 
@@ -86,22 +85,10 @@ class Finding:
 
     kind: str
     place: str
+    severity: str
+    meaning: str
     count: int = 0
     examples: list[str] = field(default_factory=list)
-
-    @property
-    def severity(self) -> str:
-        """``error``, ``warning`` or ``note``."""
-        return KINDS[self.kind][0]
-
-    @property
-    def meaning(self) -> str:
-        """What the kind means."""
-        return KINDS[self.kind][1]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**vars(self), 'severity': self.severity, 'meaning': self.meaning}
 
 
 class Findings:
@@ -121,11 +108,10 @@ class Findings:
         """
         lines = list(examples)
         number = len(lines) if count is None else count
-        if number == 0:
-            return
-        finding = self._found.setdefault((kind, place), Finding(kind, place))
-        finding.count += number
-        finding.examples += lines
+        if number:
+            finding = self._found.setdefault((kind, place), Finding(kind, place, *KINDS[kind]))
+            finding.count += number
+            finding.examples += lines
 
     def has(self, kind: str, place: str) -> bool:
         """Whether something of a kind was found in a place."""
@@ -133,8 +119,8 @@ class Findings:
 
     def sorted(self) -> list[Finding]:
         """Errors first, then warnings, then notes; each in the order of :data:`KINDS`."""
-        severities, kinds = [ERROR, WARNING, NOTE], list(KINDS)
-        return sorted(self._found.values(), key=lambda f: (severities.index(f.severity), kinds.index(f.kind), f.place))
+        kinds = list(KINDS)
+        return sorted(self._found.values(), key=lambda f: (SEVERITIES.index(f.severity), kinds.index(f.kind), f.place))
 
     def count(self, severity: str) -> int:
         """Number of things found of a severity."""
@@ -142,6 +128,4 @@ class Findings:
 
     def exit_status(self, strict: bool) -> int:
         """2 with errors, 1 with warnings if ``strict``, else 0."""
-        if self.count(ERROR):
-            return 2
-        return 1 if strict and self.count(WARNING) else 0
+        return 2 if self.count(ERROR) else int(strict and self.count(WARNING) > 0)

@@ -65,19 +65,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 """How our names begin, and theirs; ``#`` is a number. Several of theirs are stacked in one of ours."""
 
-IN_MEMORY = {
-    rf'^{SWIN}\.swin\.e': f'{SWIN}.e',
-    r'\.attention\.q_proj\.': '.attention.self.query.',
-    r'\.attention\.k_proj\.': '.attention.self.key.',
-    r'\.attention\.v_proj\.': '.attention.self.value.',
-    r'\.attention\.o_proj\.': '.attention.output.dense.',
-    r'\.attention\.relative_position_bias\.': '.attention.self.',
-    r'\.mlp\.fc1\.': '.intermediate.dense.',
-    r'\.mlp\.fc2\.': '.output.dense.',
-}
-"""Names in a model of transformers 5, and in files of every version."""
-
-NOT_USED = re.compile(rf'^{SWIN}\.(swin\.)?layernorm\.|\.relative_position_index$')
+NOT_USED = re.compile(rf'^{SWIN}\.layernorm\.|\.relative_position_index$')
 """A norm that a backbone does not reach, and an index that follows from the window's size."""
 
 CLASS_WEIGHTS = 'criterion.empty_weight'
@@ -86,36 +74,26 @@ GENERIC = re.compile(r'LABEL_\d+')
 
 
 def current(state: State, source: Path) -> State:
-    """A state dict in the names of files, without what nothing uses, its classes in our order.
+    """A state dict without what nothing uses, its classes in our order.
 
     Raises:
         InputError: ``config.json`` beside the file names other classes than two of ours.
     """
-    renamed = {}
-    for name, value in state.items():
-        if not NOT_USED.search(name):
-            for old, new in IN_MEMORY.items():
-                name = re.sub(old, new, name)
-            renamed[name] = value
-    names = class_names(source.parent / 'config.json')
-    if len(names) == len(CLASSES) and not all(GENERIC.fullmatch(name) for name in names):
-        if set(names) != set(CLASSES):
-            raise InputError(
-                f'id2label must name {" and ".join(CLASSES)}, got {" and ".join(names)} '
-                f'(in {source.parent / "config.json"}); rename them there'
-            )
-        order = [*(names.index(name) for name in CLASSES), len(CLASSES)]
-        for name in renamed:
-            if name.startswith('class_predictor.'):
-                renamed[name] = renamed[name][order]
-    return renamed
-
-
-def class_names(config: Path) -> list[str]:
-    """The classes that a model's ``config.json`` names, in lower case but for ``LABEL_0`` and so on."""
+    kept = {name: value for name, value in state.items() if not NOT_USED.search(name)}
+    config = source.parent / 'config.json'
     labels = json.loads(config.read_text()).get('id2label', {}) if config.is_file() else {}
     names = [str(labels[key]) for key in sorted(labels, key=int)]
-    return [name if GENERIC.fullmatch(name) else name.lower() for name in names]
+    if len(names) == len(CLASSES) and not all(GENERIC.fullmatch(name) for name in names):
+        names = [name.lower() for name in names]
+        if set(names) != set(CLASSES):
+            raise InputError(
+                f'id2label must name {" and ".join(CLASSES)}, got {" and ".join(names)} (in {config}); rename them'
+            )
+        order = [*(names.index(name) for name in CLASSES), len(CLASSES)]
+        for name in ('class_predictor.weight', 'class_predictor.bias'):
+            if name in kept:
+                kept[name] = kept[name][order]
+    return kept
 
 
 def to_ours(state: State) -> State:

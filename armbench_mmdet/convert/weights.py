@@ -2,7 +2,7 @@
 
 import importlib
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,7 @@ def convert_weights(
     """
     row = family_of(family)
     ours = our_tensors(row, num_classes)
-    content = read_arrays(source) if source.suffix == '.pkl' else read_checkpoint(source)
-    state = bare_state(content, source)
+    state = bare_state(read_arrays(source) if source.suffix == '.pkl' else read_checkpoint(source), source)
     state = state if reverse else row.current(state, source)
     comparison = compare_weights(state, ours if reverse else row.from_ours(ours))
     if not comparison.is_exact:
@@ -83,13 +82,10 @@ def convert_weights(
             f'weights must be those of {whose} with {num_classes or len(CLASSES)} classes, got other tensors: '
             f'{comparison.describe()} (in {source}). Is it of another family? For other classes give --num-classes.'
         )
-    names = CLASSES if num_classes is None else [str(number) for number in range(1, num_classes + 1)]
-    if reverse:
-        theirs = row.from_ours(state)
-        write_checkpoint(out, theirs)
-        return list(theirs)
-    converted = row.to_ours(state)
-    write_checkpoint(out, checkpoint_of(converted, names))
+    converted = row.from_ours(state) if reverse else row.to_ours(state)
+    classes = list(CLASSES) if num_classes is None else [str(number) for number in range(1, num_classes + 1)]
+    meta = {'dataset_meta': {'classes': classes}}
+    write_checkpoint(out, converted if reverse else {'meta': meta, 'state_dict': converted})
     return list(converted)
 
 
@@ -113,6 +109,8 @@ def our_tensors(family: Family, num_classes: int | None = None) -> State:
     return dict(MODELS.build(config.model).state_dict())
 
 
+UNREADABLE = (pickle.PickleError, OSError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+"""What unpickling raises on a file that is cut off, made to do harm, or no pickle at all."""
 ARRAY_PARTS = {
     ('numpy', 'dtype'),
     ('numpy', 'ndarray'),
@@ -144,7 +142,7 @@ def read_arrays(path: Path) -> dict[str, dict[str, Tensor]]:
         with path.open('rb') as stream:
             arrays = ArrayUnpickler(stream).load()['model']
         return {'model': {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}}
-    except Exception as error:  # a file made to do harm raises any of a dozen types
+    except UNREADABLE as error:
         raise InputError(f"weights must be a pickle of arrays under 'model', got {str(path)!r}: {error}") from error
 
 
@@ -160,13 +158,8 @@ def bare_state(checkpoint: Any, source: Path) -> State:
     named = checkpoint if isinstance(checkpoint, Mapping) else {}
     others = [str(name) for name, value in named.items() if not isinstance(value, Tensor)]
     if others or not named:
-        found = ', '.join(others[:5]) or 'none'
         raise InputError(
-            f'weights must be tensors by name, bare or under one of {", ".join(WRAPPERS)}, got {found} (in {source})'
+            f'weights must be tensors by name, bare or under one of {", ".join(WRAPPERS)}, '
+            f'got {", ".join(others[:5]) or "none"} (in {source})'
         )
     return {name.removeprefix('module.'): value for name, value in named.items()}
-
-
-def checkpoint_of(state: State, classes: Sequence[str]) -> dict[str, Any]:
-    """A checkpoint as mmengine writes it, of weights alone."""
-    return {'meta': {'dataset_meta': {'classes': list(classes)}}, 'state_dict': state}

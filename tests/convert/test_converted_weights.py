@@ -67,25 +67,20 @@ def test_what_does_not_fit_is_named(family: tuple[str, Path, Path], tmp_path: Pa
         convert_weights(name, tmp_path / 'other.pth', tmp_path / 'out.pth')
 
 
-def test_names_of_old_versions_and_batch_norm_without_counters(family: tuple[str, Path, Path], tmp_path: Path) -> None:
-    name, _, theirs = family
-    if name != 'torchvision':
-        pytest.skip('only torchvision has renamed its modules')
-    state, old = read_checkpoint(theirs), {}
-    for key, value in state.items():
-        key = re.sub(r'(inner_blocks|layer_blocks)\.(\d)\.0', r'\1.\2', key).replace(
-            'rpn.head.conv.0.0', 'rpn.head.conv'
-        )
+def test_names_of_old_versions_and_batch_norm_without_counters(tmp_path: Path) -> None:
+    family = family_of('torchvision')
+    ours, old = thin_tensors(family), {}
+    for key, value in family.from_ours(ours).items():
+        key = re.sub(r'(inner_blocks|layer_blocks)\.(\d)\.0', r'\1.\2', key).replace('head.conv.0.0', 'head.conv')
         key = re.sub(r'mask_head\.(\d)\.0', lambda match: f'mask_head.mask_fcn{int(match[1]) + 1}', key)
         if not key.endswith('num_batches_tracked'):
             old[key] = value
-    assert len(old.keys() - state.keys()) == 2 * (8 + 1 + 4)
+    assert len(old.keys() - family.from_ours(ours).keys()) == 2 * (8 + 1 + 4)
     torch.save({'epoch': 9, 'model_state_dict': old, 'optimizer_state_dict': {'state': {}}}, tmp_path / 'latest.pt')
-    convert_weights('amazon', tmp_path / 'latest.pt', tmp_path / 'of_old.pth')
-    convert_weights(name, theirs, tmp_path / 'of_new.pth')
-    first, second = (read_checkpoint(tmp_path / file)['state_dict'] for file in ('of_old.pth', 'of_new.pth'))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    convert_weights('amazon', tmp_path / 'latest.pt', tmp_path / 'out.pth')
+    converted = read_checkpoint(tmp_path / 'out.pth')['state_dict']
+    assert converted.keys() == ours.keys()
+    assert all(torch.equal(value, ours[key]) for key, value in converted.items())
 
 
 def test_weights_of_other_classes_are_named_and_wanted(tmp_path: Path) -> None:

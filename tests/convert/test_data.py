@@ -53,7 +53,7 @@ def written(folder: Path, form: str, truth: COCO) -> dict[str, Any]:
             cv2.imwrite(str(folder / 'labels' / f'{stem}.png'), ids)
     (folder / 'data.yaml').write_text('names: [Tote, Object]\n')
     if form == 'label-images':
-        return {'source': folder / 'labels', 'values': {1: 'Tote'}}
+        return {'source': folder / 'labels', 'tote': 1}
     return {'source': folder}
 
 
@@ -90,8 +90,8 @@ SHAPE = {'label': 'Object', 'points': [[10, 10], [60, 10], [60, 90]]}
     [
         ([{**SHAPE, 'shape_type': None}], 1, {}),
         ([{**SHAPE, 'shape_type': 'rectangle', 'points': [[10, 10], [60, 90]]}], 1, {}),
-        ([{**SHAPE, 'shape_type': 'circle'}], 0, {"shapes of type 'circle' are left out": 1}),
-        ([{**SHAPE, 'points': [[10, 10], [60, 10]]}], 0, {'polygons under 3 points are left out': 1}),
+        ([{**SHAPE, 'shape_type': 'circle'}], 0, {"shapes of type 'circle' with 3 points are left out": 1}),
+        ([{**SHAPE, 'points': [[10, 10], [60, 10]]}], 0, {"shapes of type 'polygon' with 2 points are left out": 1}),
         ([{**SHAPE, 'points': [[-9, -9], [-5, -9], [-5, -2]]}], 0, {'instances that cover no pixel are left out': 1}),
         ([{**SHAPE, 'group_id': 3}, {**SHAPE, 'group_id': 3}, SHAPE, SHAPE], 3, {}),
     ],
@@ -110,7 +110,7 @@ LABELS = {'nothing.json': '{"shapes": []}', 'nowhere.json': '{"shapes": [], "ima
 @pytest.mark.parametrize(
     ('form', 'files', 'said'),
     [
-        ('labelme', {}, 'must have annotation files, got none'),
+        ('labelme', {}, r'must have annotation files \(\.json …\), got none'),
         ('labelme', {'nothing.json': '{"shapes": []}'}, r'LabelMe files, got .*imagePath.*nothing\.json'),
         ('labelme', {'a.json': '{"shapes": [], "imagePath": "a.jpg"}'}, r"image 'a\.jpg' must lie in .*--images"),
         ('yolo', {'labels/a.txt': '0 1 2'}, r'data\.yaml with the names'),
@@ -180,6 +180,7 @@ def test_a_list_of_images(many: Path) -> None:
 def test_what_comes_out_is_audited(minibench: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     written(tmp_path / 'in', 'labelme', COCO(str(minibench / 'test.json')))
     options = {'format': 'labelme', 'source': tmp_path / 'in', 'split': 'test', 'images': minibench / 'images'}
+    options['tote_value'] = None
     assert tool.main(Namespace(what='data', out=tmp_path / 'out', **options)) == 0
     assert '0 errors' in capsys.readouterr().out
     for file in (tmp_path / 'in/labels').glob('*.json'):

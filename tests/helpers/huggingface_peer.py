@@ -5,17 +5,20 @@ installed: ``tests/fixtures/huggingface_reference.npz``.
 """
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 from peer_weights import made_image, made_weights
 from torch import Tensor, nn
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.convert.huggingface import FAMILY
+from armbench_mmdet.convert.huggingface import CLASS_WEIGHTS, FAMILY
 
 FIXTURE = Path(__file__).parents[1] / 'fixtures/huggingface_reference.npz'
 FIXTURE_SIZE = (61, 75)
@@ -32,33 +35,26 @@ GAINS = {
     'class_predictor.weight': 2.0,
 }
 """Residual branches are small, as after a training, so that rounding does not grow; queries are varied."""
-WIDTH, QUERIES, ENCODERS, DECODERS = 64, 20, 2, 4
+SWIN_B = ('embed_dim', 128), ('depths', [2, 2, 18, 2]), ('num_heads', [4, 8, 16, 32]), ('window_size', 12)
+SMALL = ('embed_dim', 32), ('depths', [2, 2, 2, 2]), ('num_heads', [1, 2, 4, 8]), ('window_size', 4)
+THEIR_SIZE = (384, 384)
+"""Where transformers decides about masks and their scores, whatever the image's size."""
+
+Logits = tuple[Tensor, Tensor]
+"""Of the last layer: classes ``(1, Q, classes + 1)`` and masks ``(1, Q, h, w)``."""
 
 
 def our_model(small: bool = True) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Our model, with every part of Swin-B's or that itself, and its weights as transformers has them in files."""
+    """Our model, with a small Swin or with Swin-B, and its weights as transformers has them in files."""
     init_default_scope('mmdet')
-    config = load_config(FAMILY.config)
+    config = load_config(FAMILY.config).model
     if small:
-        attention, forward = {'embed_dims': WIDTH}, {'embed_dims': WIDTH, 'feedforward_channels': 2 * WIDTH}
-        positions = {'num_feats': WIDTH // 2}
-        encoder = {'num_layers': ENCODERS, 'layer_cfg': {'self_attn_cfg': attention, 'ffn_cfg': forward}}
-        decoder = {'self_attn_cfg': attention, 'cross_attn_cfg': attention, 'ffn_cfg': forward}
-        backbone = {'embed_dims': 32, 'depths': [2, 2, 4, 2], 'num_heads': [1, 2, 4, 8], 'window_size': 4}
-        head = {
-            'in_channels': [32, 64, 128, 256],
-            'num_queries': QUERIES,
-            'feat_channels': WIDTH,
-            'out_channels': WIDTH,
-            'positional_encoding': positions,
-            'pixel_decoder': {'encoder': encoder, 'positional_encoding': positions},
-            'transformer_decoder': {'num_layers': DECODERS - 1, 'layer_cfg': decoder},
-        }
-        config.merge_from_dict(
-            {'model': {'backbone': backbone, 'panoptic_head': head, 'test_cfg': {'max_per_image': QUERIES}}}
-        )
-    model = MODELS.build(config.model).eval()
-    theirs = made_weights(FAMILY.from_ours(model.state_dict()), GAINS)
+        width, *swin = (value for _, value in SMALL)
+        config.backbone.update(embed_dims=width, **dict(zip(('depths', 'num_heads', 'window_size'), swin, strict=True)))
+        config.panoptic_head.in_channels = [width * 2**stage for stage in range(4)]
+    model = MODELS.build(config).eval()
+    like = FAMILY.from_ours(model.state_dict())
+    theirs = {**made_weights(like, GAINS), CLASS_WEIGHTS: like[CLASS_WEIGHTS]}
     for name, value in theirs.items():
         if value.dim() == 1 and name.endswith('.weight'):
             theirs[name] = 1 + value
@@ -70,15 +66,9 @@ def peer_model(weights: dict[str, Tensor], small: bool = True) -> nn.Module:
     """The model of transformers."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
-    stages = {'drop_path_rate': 0.3, 'out_features': [f'stage{number}' for number in range(1, 5)]}
-    swin: dict[str, Any] = {'embed_dim': 128, 'depths': [2, 2, 18, 2], 'num_heads': [4, 8, 16, 32], 'window_size': 12}
-    sizes: dict[str, Any] = {}
-    if small:
-        swin = {'embed_dim': 32, 'depths': [2, 2, 4, 2], 'num_heads': [1, 2, 4, 8], 'window_size': 4}
-        sizes = dict.fromkeys(('feature_size', 'mask_feature_size', 'hidden_dim'), WIDTH)
-        sizes |= dict.fromkeys(('encoder_feedforward_dim', 'dim_feedforward'), 2 * WIDTH)
-        sizes |= {'num_queries': QUERIES, 'encoder_layers': ENCODERS, 'decoder_layers': DECODERS}
-    config = Mask2FormerConfig(backbone_config=SwinConfig(**stages, **swin), num_labels=2, **sizes)
+    stages = [f'stage{number}' for number in range(1, 5)]
+    swin = SwinConfig(out_features=stages, **dict(SMALL if small else SWIN_B))
+    config = Mask2FormerConfig(backbone_config=swin, num_labels=2)
     return Mask2FormerForUniversalSegmentation.from_pretrained(None, config=config, state_dict=weights).eval()
 
 
@@ -89,17 +79,38 @@ def pixels(height: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def ours(model: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Class and mask logits of our model's last layer."""
+def ours(model: nn.Module, image: Tensor) -> Logits:
+    """What our model says."""
     classes, masks = model.panoptic_head(model.extract_feat(image), [])
     return classes[-1], masks[-1]
 
 
 @torch.no_grad()
-def theirs(model: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of the model of transformers."""
+def theirs(model: nn.Module, image: Tensor) -> Logits:
+    """What the model of transformers says."""
     said = model(image)
     return said.class_queries_logits, said.masks_queries_logits
+
+
+def our_instances(model: nn.Module, logits: Logits) -> InstanceData:
+    """What our model makes of logits, but for empty masks, which transformers leaves out."""
+    masks = F.interpolate(logits[1], THEIR_SIZE, mode='bilinear', align_corners=False)
+    sample = DetDataSample(metainfo={'img_shape': THEIR_SIZE, 'ori_shape': THEIR_SIZE})
+    (found,) = model.panoptic_fusion_head.predict(logits[0], masks, [sample], rescale=True)
+    found = found['ins_results']
+    found.masks = found.masks.to_tensor()
+    return found[found.masks.flatten(1).any(1)]
+
+
+def their_instances(logits: Logits) -> InstanceData:
+    """What transformers makes of logits."""
+    from transformers import Mask2FormerImageProcessor
+
+    said = SimpleNamespace(class_queries_logits=logits[0], masks_queries_logits=logits[1])
+    decide = Mask2FormerImageProcessor().post_process_instance_segmentation
+    (found,) = decide(said, threshold=0, return_binary_maps=True)
+    scores, labels = (torch.tensor([row[key] for row in found['segments_info']]) for key in ('score', 'label_id'))
+    return InstanceData(scores=scores, labels=labels, masks=found['segmentation'].bool())
 
 
 if __name__ == '__main__':

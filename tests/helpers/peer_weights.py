@@ -45,3 +45,13 @@ def made_image(height: int, width: int, seed: int = 0) -> np.ndarray:
         noise = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
         image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST) / 4
     return image.astype(np.uint8)
+
+
+def made_objects(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A tote and three objects: boxes ``(4, 4) float32`` in px, labels ``(4,)``, elliptic masks ``(4, H, W) uint8``."""
+    shares = [(0.03, 0.06, 0.94, 0.96), (0.16, 0.19, 0.41, 0.46), (0.47, 0.12, 0.6, 0.62), (0.48, 0.66, 0.66, 0.84)]
+    boxes = np.rint(np.multiply(shares, (width, height, width, height))).astype(int)
+    masks = np.zeros((len(boxes), height, width), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
+        cv2.ellipse(mask, ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2), 0, 0, 360, 1, -1)
+    return torch.from_numpy(boxes).float(), torch.tensor([0, 1, 1, 1]), torch.from_numpy(masks)

@@ -4,7 +4,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,9 +11,9 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from peer_weights import made_image
+from peer_weights import made_image, made_objects
 from pycocotools import mask as coco_mask
-from torch import nn
+from torch import Tensor, nn
 from torchvision_peer import FAMILY, FIXTURE, SMALL, our_model, ours, peer_model, theirs, write_image
 
 from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks
@@ -22,7 +21,6 @@ from armbench_mmdet.masks.upsample import resized_axis
 from armbench_mmdet.models import BestMatchAssigner, TorchvisionBBoxHead
 
 SIZES = {'portrait': (1000, 640), 'landscape': (480, 640), 'ARMBench': (2048, 2448)}
-OBJECTS = [(20, 30, 600, 460), (100, 90, 260, 220), (300, 60, 380, 300), (310, 320, 420, 400)]
 """Height and width of the pictures compared where torchvision is installed."""
 
 
@@ -80,59 +78,58 @@ def test_features_proposals_and_detections(models: tuple[nn.Module, nn.Module], 
 
 
 @pytest.mark.peers
-def test_training_losses_of_the_same_proposals(models: tuple[nn.Module, nn.Module]) -> None:
-    mine, peer = models
+def test_losses_of_training_steps_with_the_same_proposals() -> None:
+    mine, weights = our_model()
+    peer = peer_model(weights, SMALL['scale'])
     image = torch.from_numpy(made_image(480, 640)[..., ::-1].copy()).permute(2, 0, 1) / 255
-    boxes, labels = torch.tensor(OBJECTS, dtype=torch.float32), torch.tensor([1, 2, 2, 2])
-    masks = torch.from_numpy(np.stack([ellipse(box) for box in OBJECTS]))
-    with torch.no_grad():
-        batch, targets = peer.transform([image], [{'boxes': boxes, 'labels': labels, 'masks': masks}])
-        features, size = peer.backbone(batch.tensors), batch.image_sizes[0]
-        # Proposals around the objects and elsewhere; all are sampled, by both.
-        noise = torch.from_numpy(np.random.default_rng(0).normal(0, 12, (200, 4))).float()
-        proposals = (targets[0]['boxes'].repeat(50, 1) + noise).clamp(min=0)
-        proposals[:, 2:] = proposals[:, 2:].minimum(torch.tensor(size[::-1])).maximum(proposals[:, :2] + 1)
-        for part in (peer.rpn, peer.roi_heads):
-            part.train()
-            part.fg_bg_sampler.batch_size_per_image = 10**9
-        expected = {
-            **peer.rpn(batch, features, targets)[1],
-            **peer.roi_heads(features, [proposals], batch.image_sizes, targets)[1],
+    boxes, labels, masks = made_objects(480, 640)
+    batch, targets = peer.transform([image], [{'boxes': boxes, 'labels': labels + 1, 'masks': masks}])
+    size, padded = batch.image_sizes[0], tuple(batch.tensors.shape[2:])
+    # Proposals around the objects and elsewhere; all are sampled, by both.
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 12, (200, 4))).float()
+    proposals = (targets[0]['boxes'].repeat(50, 1) + noise).clamp(min=0)
+    proposals[:, 2:] = proposals[:, 2:].minimum(torch.tensor(size[::-1])).maximum(proposals[:, :2] + 1)
+    for part in (peer.rpn, peer.roi_heads):
+        part.train()
+        part.fg_bg_sampler.batch_size_per_image = 10**9
+    mine.rpn_head.sampler.num = mine.roi_head.bbox_sampler.num = 10**9
+    sample = DetDataSample(metainfo={'img_shape': size, 'pad_shape': padded, 'batch_input_shape': padded})
+    sample.gt_instances = InstanceData(
+        bboxes=targets[0]['boxes'], labels=labels, masks=BitmapMasks(targets[0]['masks'].numpy(), *size)
+    )
+
+    def our_losses() -> dict[str, Tensor]:
+        features = mine.extract_feat(batch.tensors)
+        rpn = mine.rpn_head.loss(features, [sample])
+        heads = mine.roi_head.loss(features, [InstanceData(bboxes=proposals)], [sample])
+        return {
+            'loss_objectness': sum(rpn['loss_rpn_cls']),
+            'loss_rpn_box_reg': sum(rpn['loss_rpn_bbox']),
+            'loss_classifier': heads['loss_cls'],
+            'loss_box_reg': heads['loss_bbox'],
+            'loss_mask': heads['loss_mask'],
         }
-        for part in (peer.rpn, peer.roi_heads):
-            part.eval()
 
-        truth = InstanceData(
-            bboxes=targets[0]['boxes'],
-            labels=labels - 1,
-            masks=BitmapMasks(targets[0]['masks'].numpy(), *size),
-        )
-        padded = tuple(batch.tensors.shape[2:])
-        sample = DetDataSample(metainfo={'img_shape': size, 'pad_shape': padded, 'batch_input_shape': padded})
-        sample.gt_instances = truth
-        mine.rpn_head.sampler.num = mine.roi_head.bbox_sampler.num = 10**9
-        rpn = mine.rpn_head.loss(tuple(features.values()), [sample])
-        heads = mine.roi_head.loss(tuple(features.values()), [InstanceData(bboxes=proposals)], [sample])
-    found = {
-        'loss_objectness': sum(rpn['loss_rpn_cls']),
-        'loss_rpn_box_reg': sum(rpn['loss_rpn_bbox']),
-        'loss_classifier': heads['loss_cls'],
-        'loss_box_reg': heads['loss_bbox'],
-        'loss_mask': heads['loss_mask'],
-    }
-    assert found.keys() == expected.keys()
-    trained = [{name: p for name, p in model.named_parameters() if p.requires_grad} for model in models]
+    def their_losses() -> dict[str, Tensor]:
+        features = peer.backbone(batch.tensors)
+        rpn = peer.rpn(batch, features, targets)[1]
+        return {**rpn, **peer.roi_heads(features, [proposals], batch.image_sizes, targets)[1]}
+
+    trained = [{name: p for name, p in model.named_parameters() if p.requires_grad} for model in (mine, peer)]
     assert FAMILY.from_ours(trained[0]).keys() == trained[1].keys()
-    for name, value in expected.items():
-        print(name, float(value), float(found[name] / value - 1))
-        assert float(found[name]) == pytest.approx(float(value), rel=1e-3), name
-
-
-def ellipse(box: tuple[int, int, int, int]) -> np.ndarray:
-    """The mask of what fills a box round, ``(480, 640) uint8``."""
-    x1, y1, x2, y2 = box
-    centre, axes = ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2)
-    return cv2.ellipse(np.zeros((480, 640), np.uint8), centre, axes, 0, 0, 360, 1, -1)
+    optimizers = [torch.optim.SGD(parameters.values(), 1e-3) for parameters in trained]
+    totals = []
+    for _ in range(4):
+        both = our_losses(), their_losses()
+        found, expected = ({name: value.item() for name, value in losses.items()} for losses in both)
+        print({name: found[name] / value - 1 for name, value in expected.items()})
+        assert found == pytest.approx(expected, rel=1e-3)
+        totals.append(sum(expected.values()))
+        for optimizer, losses in zip(optimizers, both, strict=True):
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            optimizer.step()
+    assert totals[-1] < 0.95 * totals[0]
 
 
 @pytest.mark.peers
