@@ -65,7 +65,19 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 """How our names begin, and theirs; ``#`` is a number. Several of theirs are stacked in one of ours."""
 
-NOT_USED = re.compile(rf'^{SWIN}\.layernorm\.|\.relative_position_index$')
+IN_MEMORY = {
+    rf'^{SWIN}\.swin\.e': f'{SWIN}.e',
+    r'\.attention\.q_proj\.': '.attention.self.query.',
+    r'\.attention\.k_proj\.': '.attention.self.key.',
+    r'\.attention\.v_proj\.': '.attention.self.value.',
+    r'\.attention\.o_proj\.': '.attention.output.dense.',
+    r'\.attention\.relative_position_bias\.': '.attention.self.',
+    r'\.mlp\.fc1\.': '.intermediate.dense.',
+    r'\.mlp\.fc2\.': '.output.dense.',
+}
+"""Names in a model of transformers 5, and in files of every version."""
+
+NOT_USED = re.compile(rf'^{SWIN}\.(swin\.)?layernorm\.|\.relative_position_index$')
 """A norm that a backbone does not reach, and an index that follows from the window's size."""
 
 CLASS_WEIGHTS = 'criterion.empty_weight'
@@ -74,12 +86,17 @@ GENERIC = re.compile(r'LABEL_\d+')
 
 
 def current(state: State, source: Path) -> State:
-    """A state dict without what nothing uses, its classes in our order.
+    """A state dict in the names of files, without what nothing uses, its classes in our order.
 
     Raises:
         InputError: ``config.json`` beside the file names other classes than two of ours.
     """
-    kept = {name: value for name, value in state.items() if not NOT_USED.search(name)}
+    kept = {}
+    for name, value in state.items():
+        if not NOT_USED.search(name):
+            for old, new in IN_MEMORY.items():
+                name = re.sub(old, new, name)
+            kept[name] = value
     config = source.parent / 'config.json'
     labels = json.loads(config.read_text()).get('id2label', {}) if config.is_file() else {}
     names = [str(labels[key]) for key in sorted(labels, key=int)]
