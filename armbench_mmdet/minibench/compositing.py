@@ -10,15 +10,12 @@ MIN_VISIBLE_FRAC, MIN_VISIBLE_AREA_FRAC = 0.35, 0.0009
 """Objects that show a smaller share of themselves, or of the image, are taken out of the scene before painting."""
 
 
-def _window(brush: Brush, shape: tuple[int, ...]) -> tuple[slice, slice, slice, slice] | None:
-    """Rows and columns of the canvas, then of the patch, where the two meet."""
-    y0, x0 = max(0, brush.top_px), max(0, brush.left_px)
-    y1 = min(shape[0], brush.top_px + brush.mask.shape[0])
-    x1 = min(shape[1], brush.left_px + brush.mask.shape[1])
-    if y1 <= y0 or x1 <= x0:
-        return None
-    top, left = brush.top_px, brush.left_px
-    return slice(y0, y1), slice(x0, x1), slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+def _meeting(top_px: int, left_px: int, patch: Pixels, canvas: Pixels) -> tuple[Pixels, Pixels]:
+    """Of a canvas and a patch on it the parts where they meet, as views; empty where they do not."""
+    places = zip((top_px, left_px), patch.shape, canvas.shape, strict=False)
+    spans = [(start, max(0, start), max(0, start, min(side, start + length))) for start, length, side in places]
+    on_canvas = tuple(slice(first, last) for _, first, last in spans)
+    return canvas[on_canvas], patch[tuple(slice(first - start, last - start) for start, first, last in spans)]
 
 
 def cast_shadow(canvas: Pixels, brush: Brush) -> None:
@@ -33,23 +30,16 @@ def cast_shadow(canvas: Pixels, brush: Brush) -> None:
     reach = max(1, brush.px(0.012) // factor) * 2 + 1
     soft = cv2.GaussianBlur(cv2.resize(padded, small, interpolation=cv2.INTER_AREA), (0, 0), reach / 2)
     dark = cv2.resize(255 - cv2.convertScaleAbs(soft, alpha=0.55), padded.shape[::-1])
-    top, left = brush.top_px - pad + shift_y, brush.left_px - pad + shift_x
-    y0, x0 = max(0, top), max(0, left)
-    y1, x1 = min(canvas.shape[0], top + dark.shape[0]), min(canvas.shape[1], left + dark.shape[1])
-    if y1 <= y0 or x1 <= x0:
-        return
-    part = dark[y0 - top : y1 - top, x0 - left : x1 - left]
-    cv2.multiply(canvas[y0:y1, x0:x1], cv2.merge([part] * 3), dst=canvas[y0:y1, x0:x1], scale=1 / 255)
+    ground, dark = _meeting(brush.top_px - pad + shift_y, brush.left_px - pad + shift_x, dark, canvas)
+    if dark.size:
+        cv2.multiply(ground, cv2.merge([dark] * 3), dst=ground, scale=1 / 255)
 
 
 def composite(canvas: Pixels, brush: Brush) -> None:
     """Put an object's patch on the canvas."""
-    window = _window(brush, canvas.shape)
-    if window is None:
-        return
-    rows, columns, patch_rows, patch_columns = window
-    mask, image = brush.mask[patch_rows, patch_columns], brush.image[patch_rows, patch_columns]
-    cv2.copyTo(np.ascontiguousarray(image), np.ascontiguousarray(mask), canvas[rows, columns])
+    part, image = _meeting(brush.top_px, brush.left_px, brush.image, canvas)
+    _, mask = _meeting(brush.top_px, brush.left_px, brush.mask, canvas)
+    np.copyto(part, image, where=mask[..., None] > 0)
 
 
 def _number(brushes: list[Brush], shape: tuple[int, int], factor: int) -> tuple[NDArray[np.int32], list[int]]:
@@ -57,16 +47,11 @@ def _number(brushes: list[Brush], shape: tuple[int, int], factor: int) -> tuple[
     id_map = np.zeros(shape, np.int32)
     areas = []
     for number, brush in enumerate(brushes, 1):
-        first_y, first_x = -(brush.top_px // -factor), -(brush.left_px // -factor)
-        mask = brush.mask[first_y * factor - brush.top_px :: factor, first_x * factor - brush.left_px :: factor] > 0
-        y0, x0 = max(0, first_y), max(0, first_x)
-        y1, x1 = min(shape[0], first_y + mask.shape[0]), min(shape[1], first_x + mask.shape[1])
-        if y1 <= y0 or x1 <= x0:
-            areas.append(0)
-            continue
-        inside = mask[y0 - first_y : y1 - first_y, x0 - first_x : x1 - first_x]
-        id_map[y0:y1, x0:x1][inside] = number
-        areas.append(int(np.count_nonzero(inside)))
+        top, left = -(brush.top_px // -factor), -(brush.left_px // -factor)
+        mask = brush.mask[top * factor - brush.top_px :: factor, left * factor - brush.left_px :: factor]
+        part, mask = _meeting(top, left, mask, id_map)
+        part[mask > 0] = number
+        areas.append(int(np.count_nonzero(mask)))
     return id_map, areas
 
 

@@ -50,8 +50,7 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
-def sample_kind(rng: np.random.Generator) -> Kind:
-    """A kind, the common ones more often."""
+def _sample_kind(rng: np.random.Generator) -> Kind:
     return KINDS[weighted(rng, [kind.weight for kind in KINDS])]
 
 
@@ -203,7 +202,7 @@ def scatter(rng: np.random.Generator, ground: Ground, rim: float) -> list[Placed
     crowd = max(0.74, min(1.0, math.sqrt(7 / max(count, 1))))
     placed: list[Placed] = []
     for _ in range(count):
-        kind = sample_kind(rng)
+        kind = _sample_kind(rng)
         size = kind.sample_size(rng, crowd)
         spot = _choose(rng, ground, size, placed, rim)
         placed.append(_lay(ground, spot, kind, size, len(placed), int(rng.integers(2**62))))
@@ -212,7 +211,7 @@ def scatter(rng: np.random.Generator, ground: Ground, rim: float) -> list[Placed
 
 def copies(rng: np.random.Generator, ground: Ground, cells: tuple[int, int] | None) -> list[Placed]:
     """A few small copies of one object, none on another: anywhere, some side by side, or one a compartment (x, y)."""
-    kind, look_seed = sample_kind(rng), int(rng.integers(2**62))
+    kind, look_seed = _sample_kind(rng), int(rng.integers(2**62))
     size = kind.sample_size(rng, float(rng.uniform(0.55, 0.9)))
     placed: list[Placed] = []
     if cells is None:
@@ -240,12 +239,9 @@ def painting_order(placed: list[Placed], foot: tuple[float, float]) -> list[int]
     from the point under the camera comes first, as its nearer neighbours stand before it.
     """
     distance = [math.hypot(p.pose.origin[0] - foot[0], p.pose.origin[1] - foot[1]) for p in placed]
-    todo = sorted(range(len(placed)), key=lambda i: (-distance[i], i))
+    todo = sorted(range(len(placed)), key=lambda i: -distance[i])
     order: list[int] = []
-    done: set[int] = set()
     while todo:
-        ready = next(i for i in todo if done.issuperset(placed[i].supports))
-        todo.remove(ready)
-        order.append(ready)
-        done.add(ready)
+        order.append(next(i for i in todo if set(placed[i].supports) <= set(order)))
+        todo.remove(order[-1])
     return order

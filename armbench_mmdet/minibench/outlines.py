@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, Scene
+from armbench_mmdet.minibench.scene import SAME_OBJECT, Scene
 
 
 def categories(subset: str) -> list[dict[str, Any]]:
@@ -94,31 +94,23 @@ def mask_polygons(mask: Mask) -> tuple[list[Polygon], tuple[int, int, int, int]]
     return shifted, (left, top, shape[1], shape[0])
 
 
-def _annotation(mask: Mask, category_id: int, visible_frac: float) -> dict[str, Any]:
-    polygons, box = mask_polygons(mask)
-    return {
-        'category_id': category_id,
-        'segmentation': polygons,
-        'bbox': list(box),
-        'area': int(np.count_nonzero(mask)),
-        'iscrowd': 0,
-        'visible_frac': round(visible_frac, 4),
-    }
-
-
 def scene_annotations(scene: Scene) -> list[dict[str, Any]]:
-    """A scene's annotations without ids: the tote first, then the objects in order of their ids.
+    """A scene's COCO annotations without ``id`` and ``image_id``: the tote first, then the objects by id.
 
     The tote's mask is its outer silhouette, as in ARMBench: the objects inside are not cut out of it; same-object has
     none. ``area`` counts the mask's pixels. ``visible_frac``, not COCO's, is the share that nothing covers.
-
-    Args:
-        scene: The scene.
-
-    Returns:
-        COCO annotations lacking ``id`` and ``image_id``.
     """
-    tote = scene.tote_mask
-    object_id = next(c['id'] for c in categories(SAME_OBJECT if tote is None else MIX) if c['name'] == 'Object')
-    rows = [] if tote is None else [_annotation(tote, 1, 1.0)]
-    return rows + [_annotation(scene.id_map == item.id, object_id, item.visible_frac) for item in scene.objects]
+    totes = [] if scene.tote_mask is None else [(scene.tote_mask, 1.0)]
+    masks = totes + [(scene.id_map == item.id, item.visible_frac) for item in scene.objects]
+    rows = []
+    for number, (mask, visible_frac) in enumerate(masks):
+        polygons, box = mask_polygons(mask)
+        category = 1 if number < len(totes) else len(totes) + 1
+        row = {
+            'category_id': category,
+            'segmentation': polygons,
+            'bbox': list(box),
+            'area': int(np.count_nonzero(mask)),
+        }
+        rows.append({**row, 'iscrowd': 0, 'visible_frac': round(visible_frac, 4)})
+    return rows

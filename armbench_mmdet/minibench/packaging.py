@@ -215,13 +215,12 @@ def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
     shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), 7, 0.8)
     brush.face(add_glare(multiply(bag, shade), glare, 0.6), sheet_quad(brush, 0.2), outline)
     card = 0.22 * length
-    across = 2
-    along = max(2, int((length - card) / (width / across)))
-    pitch_x, pitch_y = (length - card) / along, width / across
+    along = max(2, int((length - card) / (width / 2)))
+    pitch_x, pitch_y = (length - card) / along, width / 2
     radius = min(pitch_x, pitch_y, height * 1.4) / 2 * 0.97
     holes = rng.random() < 0.6
     for i in range(along):
-        for j in range(across):
+        for j in range(2):
             size = brush.px(2 * radius, 6)
             texture = labels.blank(size, size, toned(ball, rng, 0.95))
             if holes:

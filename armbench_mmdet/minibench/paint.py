@@ -81,15 +81,12 @@ def object_colour(rng: np.random.Generator, floor: Colour) -> Colour:
 def accent_colour(rng: np.random.Generator, base: Colour) -> Colour:
     """A print colour that stands out from ``base``."""
     colours = [print_colour(rng) for _ in range(3)] + [WHITE, BLACK]
-    usable = [colour for colour in colours if contrast(colour, base) > 80]
-    return usable[0] if usable else WHITE
+    return next((colour for colour in colours if contrast(colour, base) > 80), WHITE)
 
 
 def toned(base: Colour, rng: np.random.Generator, factor: float = 1.0) -> Colour:
     """The colour, a little brighter or darker than ``factor`` makes it."""
-    scale = factor * (0.85 + 0.3 * float(rng.random()))
-    b, g, r = (int(min(255.0, channel * scale)) for channel in base)
-    return b, g, r
+    return lit(base, factor * (0.85 + 0.3 * float(rng.random())))
 
 
 Pixels = MatLike
@@ -162,33 +159,23 @@ class Brush:
         light, u, v = self.light, self.pose.u, self.pose.v
         return light.x * u[0] + light.y * u[1], light.x * v[0] + light.y * v[1]
 
-    def _window(self, outline_px: Points) -> tuple[int, int, int, int] | None:
-        low = np.maximum(np.floor(outline_px.min(axis=0)).astype(int) - 1, 0)
-        high = np.minimum(np.ceil(outline_px.max(axis=0)).astype(int) + 2, self.mask.shape[::-1])
-        if (high <= low).any():
-            return None
-        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
-
     def face(self, texture: Pixels, quad: Points, outline: Points | None = None, shade: float = 1.0) -> None:
         """Draw a texture ``(h, w, 3)`` between the ``(4, 3)`` places of its corners, cut to an outline ``(N, 3)``."""
         quad_px = self.project(quad)
         outline_px = quad_px if outline is None else self.project(outline)
-        window = self._window(outline_px)
-        if window is None:
-            return
-        x0, y0, x1, y1 = window
+        x0, y0 = np.maximum(np.floor(outline_px.min(axis=0)).astype(int) - 1, 0).tolist()
+        x1, y1 = np.minimum(np.ceil(outline_px.max(axis=0)).astype(int) + 2, self.mask.shape[::-1]).tolist()
         rows, columns = texture.shape[:2]
         source = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32) - np.float32(0.5)
         transform = cv2.getPerspectiveTransform(source, (quad_px - (x0, y0)).astype(np.float32))
-        warped = cv2.warpPerspective(
-            texture, transform, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        size = (x1 - x0, y1 - y0)
+        warped = cv2.warpPerspective(texture, transform, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         if shade != 1.0:
             warped = cv2.convertScaleAbs(warped, alpha=shade)
         stencil = np.zeros((y1 - y0, x1 - x0), np.uint8)
         fill_polygon(stencil, outline_px - (x0, y0), 255)
         cv2.copyTo(warped, stencil, self.image[y0:y1, x0:x1])
-        cv2.bitwise_or(self.mask[y0:y1, x0:x1], stencil, dst=self.mask[y0:y1, x0:x1])
+        self.mask[y0:y1, x0:x1] |= stencil
 
     def fill(self, outline: Points, colour: Colour, shade: float = 1.0) -> None:
         """Fill a local ``(N, 3)`` polygon with one colour."""
@@ -207,9 +194,8 @@ class Brush:
 
     def line(self, points: Points, colour: Colour, width_px: int = 1, closed: bool = False) -> None:
         """Draw a decoration along local ``(N, 3)`` points; it does not add to the mask."""
-        cv2.polylines(
-            self.image, [fixed(self.project(points))], closed, colour, max(1, width_px), cv2.LINE_AA, _SUBPIXEL_BITS
-        )
+        pixels = fixed(self.project(points))
+        cv2.polylines(self.image, [pixels], closed, colour, max(1, width_px), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 Field = MatLike

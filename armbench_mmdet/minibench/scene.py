@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from armbench_mmdet.minibench.camera import Camera, Light, cos_sin
 from armbench_mmdet.minibench.compositing import cast_shadow, composite, drop_hidden, expose
-from armbench_mmdet.minibench.layout import Ground, Placed, copies, painting_order, scatter
+from armbench_mmdet.minibench.layout import Ground, copies, painting_order, scatter
 from armbench_mmdet.minibench.paint import Brush, Pixels, fill_polygon, lit, multiply, smooth_noise
 from armbench_mmdet.minibench.tote import (
     Bench,
@@ -83,17 +83,6 @@ def _sample_light(rng: np.random.Generator) -> Light:
     return Light(tilt * c, tilt * s, math.sqrt(1 - tilt * tilt), float(rng.uniform(0.3, 0.5)))
 
 
-def _paint_objects(camera: Camera, light: Light, place: Tote | Bench, placed: list[Placed]) -> list[Brush]:
-    """A brush for each object, in their order."""
-    brushes = []
-    floor = lit(place.colour, 0.86)
-    for item in placed:
-        brush = Brush(camera, light, item.pose, item.size, floor)
-        item.kind.paint(brush, np.random.default_rng(item.look_seed))
-        brushes.append(brush)
-    return brushes
-
-
 def _uneven_light(
     rng: np.random.Generator, camera: Camera, place: Tote | Bench, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
@@ -133,7 +122,9 @@ def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px
         fill_polygon(stencil, camera.project(silhouette(place)), 1)
     canvas = multiply(canvas, _uneven_light(looks, camera, place, canvas.shape[:2]))
     placed = [placed[i] for i in painting_order(placed, (camera.foot_x, camera.foot_y))]
-    brushes = _paint_objects(camera, light, place, placed)
+    brushes = [Brush(camera, light, item.pose, item.size, lit(place.colour, 0.86)) for item in placed]
+    for item, brush in zip(placed, brushes, strict=True):
+        item.kind.paint(brush, np.random.default_rng(item.look_seed))
     kept, id_map, full, visible = drop_hidden(brushes, (height_px, width_px), factor)
     for i in kept:
         cast_shadow(canvas, brushes[i])

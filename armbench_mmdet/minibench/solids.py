@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armbench_mmdet.minibench import labels
-from armbench_mmdet.minibench.camera import circle, cos_sin, level_quad
+from armbench_mmdet.minibench.camera import Points, circle, cos_sin, level_quad
 from armbench_mmdet.minibench.paint import (
     WHITE,
     Brush,
@@ -28,67 +28,54 @@ Profile = list[tuple[float, float]]
 _RIM = [cos_sin(2 * math.pi * i / 20) for i in range(20)]
 
 
-def _radii(profile: Profile, columns: int) -> NDArray[np.float32]:
-    x = (np.arange(columns) + 0.5) / columns - 0.5
-    return np.interp(x, [p[0] for p in profile], [p[1] for p in profile]).astype(np.float32)
-
-
-def turned_shading(
-    radii: NDArray[np.float32], rows: int, light: tuple[float, float], gloss: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Light on a lying solid of revolution seen from above, of ``(w,)`` radii, 1 at the thickest.
-
-    Returns:
-        Brightness factors, highlights 0…1 and the row of the unrolled label for each pixel (−1…1 of the visible
-        half), each ``(rows, w) float32``.
-    """
-    v = ((np.arange(rows, dtype=np.float32) + 0.5) / rows * 2 - 1)[:, None]
-    side = np.clip(v / np.maximum(radii, 0.05)[None, :], -0.999, 0.999)
-    facing = (np.sqrt(1 - side * side) + side * np.float32(light[1])) * np.float32(0.8)
-    shade = np.float32(0.38) + np.float32(0.72) * np.clip(facing, 0, 1)
-    glint = np.clip(1 - np.abs(side - np.float32(0.45 * light[1])) * np.float32(5.5), 0, 1)
-    return shade, glint * glint * np.float32(gloss), np.arcsin(side) * np.float32(2 / math.pi)
-
-
 def shaded(texture: Pixels, shade: NDArray[np.float32]) -> Pixels:
     """A texture times brightness factors, each ``(h, w)``."""
     return cv2.multiply(texture, np.repeat(shade[:, :, None], 3, axis=2).astype(np.float32), dtype=cv2.CV_8U)
 
 
-def _wrapped(flat: Pixels, unrolled: NDArray[np.float32]) -> Pixels:
-    rows, columns = unrolled.shape
-    map_x = np.broadcast_to(np.arange(columns, dtype=np.float32), unrolled.shape)
-    map_y = (unrolled + 1) * np.float32(0.5 * (rows - 1))
-    return cv2.remap(flat, np.ascontiguousarray(map_x), map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+def _turned(flat: Pixels, profile: Profile, light: tuple[float, float], gloss: float) -> Pixels:
+    """An unrolled texture around a lying solid of revolution, as it looks from above."""
+    rows, columns = flat.shape[:2]
+    x = (np.arange(columns) + 0.5) / columns - 0.5
+    radii = np.interp(x, [p[0] for p in profile], [p[1] for p in profile]).astype(np.float32)
+    v = ((np.arange(rows, dtype=np.float32) + 0.5) / rows * 2 - 1)[:, None]
+    side = np.clip(v / np.maximum(radii, 0.05)[None, :], -0.999, 0.999)
+    facing = (np.sqrt(1 - side * side) + side * np.float32(light[1])) * np.float32(0.8)
+    shade = np.float32(0.38) + np.float32(0.72) * np.clip(facing, 0, 1)
+    glint = np.clip(1 - np.abs(side - np.float32(0.45 * light[1])) * np.float32(5.5), 0, 1)
+    map_x = np.tile(np.arange(columns, dtype=np.float32), (rows, 1))
+    map_y = (np.arcsin(side) * np.float32(2 / math.pi) + 1) * np.float32(0.5 * (rows - 1))
+    wrapped = cv2.remap(flat, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return add_glare(shaded(wrapped, shade), glint * glint * np.float32(gloss))
 
 
 def paint_turned(brush: Brush, flat: Pixels, profile: Profile, ends: tuple[Colour, Colour], gloss: float) -> None:
-    """Draw a lying solid of revolution.
+    """Draw a lying solid of revolution, whose largest diameter is the size's width.
 
     Args:
-        brush: Where to; the size's width is the largest diameter.
+        brush: Where to.
         flat: Unrolled texture, ``brush.texture_px(length, width)``.
         profile: Outline.
         ends: Colours of the two end faces.
         gloss: Strength of the highlight.
     """
     length, width, height = brush.size
-    radius, axis = width / 2, height / 2
-    radii = _radii(profile, flat.shape[1])
-    shade, glint, unrolled = turned_shading(radii, flat.shape[0], brush.light_on_texture(), gloss)
-    texture = add_glare(shaded(_wrapped(flat, unrolled), shade), glint)
-    x, caps = length / 2, ((profile[0], ends[0], -1.0), (profile[-1], ends[1], 1.0))
+    radius, axis, x = width / 2, height / 2, length / 2
+    caps = ((profile[0], ends[0], -1.0), (profile[-1], ends[1], 1.0))
+
+    def disc(place: float, share: float) -> Points:
+        return np.array([(place * length, share * radius * c, axis * (1 + share * s)) for c, s in _RIM])
+
     for (place, share), colour, to in caps:
-        disc = np.array([(place * length, share * radius * c, axis * (1 + share * s)) for c, s in _RIM])
-        brush.hull(disc, colour, 0.4 + 0.5 * brush.shade((to, 0.0, 0.0)))
+        brush.hull(disc(place, share), colour, 0.4 + 0.5 * brush.shade((to, 0.0, 0.0)))
     places = [(x * length, r * radius) for x, r in profile]
     outline = [(x, r, axis) for x, r in places] + [(x, -r, axis) for x, r in reversed(places)]
+    texture = _turned(flat, profile, brush.light_on_texture(), gloss)
     brush.face(texture, level_quad(-x, -radius, x, radius, axis), np.array(outline))
     for (place, share), colour, to in caps:
         if brush.sees((to * x, 0, axis), (to, 0, 0)):
-            for size, bright in ((1.0, 0.72), (0.7, 0.55)):
-                ring = [(place * length, size * share * radius * c, axis * (1 + size * share * s)) for c, s in _RIM]
-                brush.hull(np.array(ring), colour, bright)
+            brush.hull(disc(place, share), colour, 0.72)
+            brush.hull(disc(place, 0.7 * share), colour, 0.55)
 
 
 def _bands(flat: Pixels, spans: list[tuple[float, float, Colour]]) -> None:
@@ -157,49 +144,39 @@ def paint_tube(brush: Brush, rng: np.random.Generator) -> None:
 _SIDES = 28
 
 
-def _cone(
-    brush: Brush, centre: tuple[float, float], low: tuple[float, float], high: tuple[float, float], colour: Colour
-) -> None:
-    """The visible side of a cone's frustum; ``low`` and ``high`` are (radius, z)."""
-    bottom, top = circle(low[0], low[1], _SIDES, centre), circle(high[0], high[1], _SIDES, centre)
+def _side(brush: Brush, radius: float, span: tuple[float, float], colour: Colour) -> None:
+    """The visible side of an upright cylinder between two heights."""
+    low, high = span
+    px = brush.project(np.concatenate([circle(radius, low, _SIDES), circle(radius, high, _SIDES)]))
     ring = circle(1.0, 0.0, _SIDES)
-    px = brush.project(np.concatenate([bottom, top]))
-    bottom_px, top_px = px[:_SIDES], px[_SIDES:]
     for i in range(_SIDES):
         j = (i + 1) % _SIDES
-        quad = np.array([bottom_px[i], bottom_px[j], top_px[j], top_px[i]])
+        quad = px[[i, j, _SIDES + j, _SIDES + i]]
         (ax, ay), (bx, by) = quad[2] - quad[0], quad[3] - quad[1]
         if ax * by - ay * bx < 0:
             normal = (float(ring[i, 0] + ring[j, 0]) / 2, float(ring[i, 1] + ring[j, 1]) / 2, 0.0)
             brush.fill_px(quad, lit(colour, brush.shade(normal)))
 
 
-def _disc(
-    brush: Brush, centre: tuple[float, float], radius: float, z: float, colour: Colour, shade: float = 1.0
-) -> None:
-    brush.fill(circle(radius, z, _SIDES, centre), colour, shade)
-
-
-def _can_top(brush: Brush, centre: tuple[float, float], radius: float, z: float, rng: np.random.Generator) -> None:
-    """A metal lid with a pull tab."""
-    for share, shade in ((1.0, 0.75), (0.93, 1.15), (0.84, 0.8), (0.8, 1.0)):
-        _disc(brush, centre, radius * share, z, (165, 168, 170), shade)
-    turn = int(rng.integers(24))
-    far, near = circle(0.55 * radius, z, 24, centre), circle(0.3 * radius, z, 24, centre)
-    tab = np.array([far[turn - 1], far[turn], near[(turn + 3) % 24], near[turn - 4]])
-    brush.line(tab, (95, 98, 100), brush.px(radius * 0.1), closed=True)
+def _disc(brush: Brush, radius: float, z: float, colour: Colour, shade: float = 1.0) -> None:
+    brush.fill(circle(radius, z, _SIDES), colour, shade)
 
 
 def paint_can(brush: Brush, rng: np.random.Generator) -> None:
-    """A standing tin with printed side and metal lid."""
+    """A standing tin with printed side, metal lid and pull tab."""
     _, width, height = brush.size
     base = object_colour(rng, brush.floor)
     radius = width / 2
-    _disc(brush, (0, 0), radius, 0.0, base, 0.6)
-    _cone(brush, (0, 0), (radius, 0.0), (radius, 0.3 * height), accent_colour(rng, base))
-    _cone(brush, (0, 0), (radius, 0.3 * height), (radius, height * 0.96), base)
-    _cone(brush, (0, 0), (radius, 0.96 * height), (radius, height), (150, 152, 155))
-    _can_top(brush, (0, 0), radius, height, rng)
+    _disc(brush, radius, 0.0, base, 0.6)
+    _side(brush, radius, (0.0, 0.3 * height), accent_colour(rng, base))
+    _side(brush, radius, (0.3 * height, height * 0.96), base)
+    _side(brush, radius, (0.96 * height, height), (150, 152, 155))
+    for share, shade in ((1.0, 0.75), (0.93, 1.15), (0.84, 0.8), (0.8, 1.0)):
+        _disc(brush, radius * share, height, (165, 168, 170), shade)
+    turn = int(rng.integers(24))
+    far, near = circle(0.55 * radius, height, 24), circle(0.3 * radius, height, 24)
+    tab = np.array([far[turn - 1], far[turn], near[(turn + 3) % 24], near[turn - 4]])
+    brush.line(tab, (95, 98, 100), brush.px(radius * 0.1), closed=True)
 
 
 def paint_tape(brush: Brush, rng: np.random.Generator) -> None:
@@ -207,13 +184,13 @@ def paint_tape(brush: Brush, rng: np.random.Generator) -> None:
     _, width, height = brush.size
     base = object_colour(rng, brush.floor)
     radius = width / 2
-    _disc(brush, (0, 0), radius, 0.0, base, 0.6)
-    _cone(brush, (0, 0), (radius, 0.0), (radius, height), base)
+    _disc(brush, radius, 0.0, base, 0.6)
+    _side(brush, radius, (0.0, height), base)
     for i in range(5):
-        _disc(brush, (0, 0), radius * (1 - 0.07 * i), height, base, 1.05 if i % 2 else 0.92)
-    _disc(brush, (0, 0), radius * 0.66, height, (120, 165, 200))
-    _disc(brush, (0, 0), radius * 0.58, height, toned(brush.floor, rng, 0.5))
-    _disc(brush, (0, 0), radius * 0.54, height * 0.2, toned(brush.floor, rng, 0.75))
+        _disc(brush, radius * (1 - 0.07 * i), height, base, 1.05 if i % 2 else 0.92)
+    _disc(brush, radius * 0.66, height, (120, 165, 200))
+    _disc(brush, radius * 0.58, height, toned(brush.floor, rng, 0.5))
+    _disc(brush, radius * 0.54, height * 0.2, toned(brush.floor, rng, 0.75))
 
 
 def paint_ball(brush: Brush, rng: np.random.Generator) -> None:

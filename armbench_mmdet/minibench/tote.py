@@ -92,13 +92,6 @@ class TotePainter:
         self.canvas, self.camera, self.light, self.tote, self.rng = canvas, camera, light, tote, rng
         self.unit_px = camera.scale_px(tote.rim)
 
-    def paint(self) -> None:
-        """Rim, walls, floor, in this order."""
-        self._rim()
-        self._walls()
-        self._floor()
-        self._sticker()
-
     def _fill(self, points: Points, colour: Colour) -> None:
         fill_polygon(self.canvas, self.camera.project(points), colour)
 
@@ -106,7 +99,8 @@ class TotePainter:
         pixels = fixed(self.camera.project(points))
         cv2.polylines(self.canvas, [pixels], closed, colour, max(1, round(width * self.unit_px)), cv2.LINE_AA, 4)
 
-    def _rim(self) -> None:
+    def paint(self) -> None:
+        """Rim, walls, floor, in this order."""
         tote, colour = self.tote, self.tote.colour
         outline = silhouette(tote)
         skirt = outline.copy()
@@ -114,6 +108,9 @@ class TotePainter:
         self._fill(skirt, lit(colour, 0.35))
         self._fill(outline, lit(colour, 1.04))
         self._line(outline, lit(colour, 0.62), 0.004, closed=True)
+        self._walls()
+        self._floor()
+        self._sticker()
 
     def _walls(self) -> None:
         tote = self.tote
@@ -128,11 +125,9 @@ class TotePainter:
             j = (k + 1) % count
             edge = rings[0][j] - rings[0][k]
             size = math.hypot(edge[0], edge[1]) or 1.0
-            normal = (-float(edge[1]) / size * 0.95, float(edge[0]) / size * 0.95, 0.3)
-            inward = (
-                normal if normal[0] * rings[0][k][0] + normal[1] * rings[0][k][1] < 0 else (-normal[0], -normal[1], 0.3)
-            )
-            shade = 0.35 + 0.6 * self.light.shade(inward)
+            normal = (-float(edge[1]) / size * 0.95, float(edge[0]) / size * 0.95)
+            inward = -1 if normal[0] * rings[0][k][0] + normal[1] * rings[0][k][1] >= 0 else 1
+            shade = 0.35 + 0.6 * self.light.shade((inward * normal[0], inward * normal[1], 0.3))
             for upper, lower, (_, _, factor) in zip(pixels, pixels[1:], levels[1:], strict=False):
                 corners = np.array([upper[k], upper[j], lower[j], lower[k]])
                 cv2.fillConvexPoly(self.canvas, corners, lit(tote.colour, factor * shade), cv2.LINE_8, 4)
@@ -259,12 +254,10 @@ def paint_bench(canvas: Pixels, camera: Camera, bench: Bench, rng: np.random.Gen
             ring = rounded(half_x + grown, half_y + grown, 0.04, 0.0)
             fill_polygon(canvas, camera.project(ring), lit(bench.colour, shade))
     columns, rows = bench.cells or (1, 1)
-    places = [half_x * (2 * i / columns - 1) for i in range(1, columns)]
-    walls = [((x, -half_y, 0.0), (x, half_y, 0.0)) for x in places]
-    places = [half_y * (2 * i / rows - 1) for i in range(1, rows)]
-    walls += [((-half_x, y, 0.0), (half_x, y, 0.0)) for y in places]
+    walls = [((x, -half_y, 0.0), (x, half_y, 0.0)) for i in range(1, columns) for x in [half_x * (2 * i / columns - 1)]]
+    walls += [((-half_x, y, 0.0), (half_x, y, 0.0)) for i in range(1, rows) for y in [half_y * (2 * i / rows - 1)]]
+    width_px = max(2, round(0.02 * camera.scale_px(0.0)))
     for wall in walls:
-        width_px = max(2, round(0.02 * camera.scale_px(0.0)))
         pixels = fixed(camera.project(np.array(wall)))
         cv2.polylines(canvas, [pixels], False, lit(bench.colour, 1.6), width_px, cv2.LINE_AA, 4)
     for _ in range(int(rng.integers(4, 20))):  # scratches

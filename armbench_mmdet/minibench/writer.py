@@ -1,13 +1,11 @@
 """Minibench as a folder in the shape of the release; made on first use."""
 
-import contextlib
 import itertools
 import json
 import multiprocessing
 import shutil
 import sys
-import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from mmengine.logging import print_log
 from tqdm import tqdm
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import locked, remove_drafts, write_atomically
+from armbench_mmdet.files import locked, write_atomically
 from armbench_mmdet.minibench.outlines import categories, scene_annotations
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
 from armbench_mmdet.system import usable_cores
@@ -56,7 +54,7 @@ class _Job:
     height_px: int
 
 
-def image_size(subset: str, index: int, width_px: int, height_px: int) -> tuple[int, int]:
+def _image_size(subset: str, index: int, width_px: int, height_px: int) -> tuple[int, int]:
     """Width and height: as in the release, same-object is less tall, and some images of the others are narrower."""
     if subset == SAME_OBJECT:
         return width_px, max(MIN_SIDE_PX, round(height_px * 0.92))
@@ -68,11 +66,7 @@ def image_name(seed: int, subset: int, split: int, index: int) -> str:
     number = (subset * len(SPLITS) + split) * 10**8 + index
     # The factor has no divisor in common with 36, so numbers and names correspond one to one.
     code = (number * 2_862_933_555_777_941 + seed * 3_037_000_493_001 + 1_234_567_891_011) % _NAMES
-    digits = ''
-    for _ in range(10):
-        code, digit = divmod(code, 36)
-        digits += _NAME_DIGITS[digit]
-    return f'{digits}.jpg'
+    return ''.join(_NAME_DIGITS[code // 36**place % 36] for place in range(10)) + '.jpg'
 
 
 def _make(job: _Job) -> list[dict[str, Any]]:
@@ -83,69 +77,44 @@ def _make(job: _Job) -> list[dict[str, Any]]:
     return scene_annotations(scene)
 
 
-def _made(jobs: list[_Job], workers: int) -> Generator[list[dict[str, Any]], None, None]:
+def _made(jobs: list[_Job], workers: int) -> Iterator[list[dict[str, Any]]]:
     """Make pictures, yielding their annotations in the jobs' order."""
     if workers <= 1:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(0)
-        try:
-            yield from map(_make, jobs)
-        finally:
-            cv2.setNumThreads(threads)
+        yield from map(_make, jobs)
         return
     # Forked workers need not import the package again, which takes longer than many pictures.
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', DeprecationWarning)
-        pool = context.Pool(workers, initializer=cv2.setNumThreads, initargs=(0,))
-    with pool:
+    with context.Pool(workers, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
         yield from pool.imap(_make, jobs, chunksize=4)
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, separators=(',', ':')))
-
-
 def _coco(jobs: list[_Job], rows: list[list[dict[str, Any]]], subset: str, split: str) -> dict[str, Any]:
-    sizes = [{'file_name': job.path.name, 'width': job.width_px, 'height': job.height_px} for job in jobs]
-    images = [{'id': number, **size} for number, size in enumerate(sizes, 1)]
     owned = [{'image_id': number, **row} for number, found in enumerate(rows, 1) for row in found]
-    annotations = [{'id': number, **row} for number, row in enumerate(owned, 1)]
     return {
         'info': {'description': f'minibench {subset} {split}: procedural totes', 'version': str(VERSION)},
         'licenses': [],
-        'images': images,
-        'annotations': annotations,
+        'images': [
+            {'id': number, 'file_name': job.path.name, 'width': job.width_px, 'height': job.height_px}
+            for number, job in enumerate(jobs, 1)
+        ],
+        'annotations': [{'id': number, **row} for number, row in enumerate(owned, 1)],
         'categories': categories(subset),
     }
 
 
 def _checked(counts: Mapping[tuple[str, str], int], width_px: int, height_px: int, seed: int) -> None:
-    sides = {'width_px': width_px, 'height_px': height_px}.items()
     allowed = f'{MIN_SIDE_PX}…{MAX_SIDE_PX}'
-    problems = [
-        f'{name} must be {allowed}, got {value!r}' for name, value in sides if not MIN_SIDE_PX <= value <= MAX_SIDE_PX
-    ]
-    problems += [f'seed must be 0 or more, got {seed!r}'] if seed < 0 else []
-    for (subset, split), count in counts.items():
-        if subset not in SUBSETS or split not in SPLITS:
-            problems.append(f'counts must name a subset of {SUBSETS} and a split of {SPLITS}, got {(subset, split)!r}')
-        elif not 0 <= count < 10**8:
-            problems.append(f'the count of {subset} {split} must be 0 or more, got {count!r}')
+    sides = {'width_px': width_px, 'height_px': height_px}.items()
+    problems = [f'{name} must be {allowed}, got {px!r}' for name, px in sides if not MIN_SIDE_PX <= px <= MAX_SIDE_PX]
+    numbers = {'seed': seed, **{f'the count of {subset} {split}': count for (subset, split), count in counts.items()}}
+    problems += [f'{name} must be 0 or more, got {number!r}' for name, number in numbers.items() if number < 0]
     if problems:
         raise InputError('; '.join(problems))
 
 
-def check_ours(out: Path) -> None:
-    """Refuse a folder that holds something which minibench did not make.
-
-    Raises:
-        InputError: If it does, or is a file.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f'out must be a folder, got the file {str(out)!r}')
-    remove_drafts(out, MARKER)
-    found = {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
+def _check_ours(out: Path) -> None:
+    """Refuse a folder that holds something which minibench did not make."""
+    found = {path.name for path in out.iterdir()} - {LOCK} if out.is_dir() else {out.name} if out.exists() else set()
     if found and MARKER not in found:
         raise InputError(
             f'out must be an empty folder or one that minibench made (it would hold {MARKER}), '
@@ -171,9 +140,8 @@ def make_minibench(
 
     Args:
         out: Folder to make; empty, absent, or an earlier minibench, which is replaced.
-        counts: Pictures by (subset, split); a file is written for each key. None for the default 400 / 60 / 60 of mix
-            and 60 test pictures of each shift set.
-        width_px: Width of the pictures, 64…2448, like the height; see :func:`image_size`.
+        counts: Pictures by (subset, split); a file is written for each key. None for :data:`DEFAULT_COUNTS`.
+        width_px: Width of the pictures, 64…2448, like the height; same-object's are less tall, some others narrower.
         height_px: Height.
         seed: Seed, 0 or more.
         workers: Processes; None for one a CPU core. 0 or 1 makes them in this process.
@@ -184,12 +152,12 @@ def make_minibench(
     """
     counts = dict(DEFAULT_COUNTS if counts is None else counts)
     _checked(counts, width_px, height_px, seed)
-    check_ours(out)
-    out.mkdir(parents=True, exist_ok=True)
+    _check_ours(out)
     for subset in SUBSETS:  # what an earlier call left
         shutil.rmtree(out / subset, ignore_errors=True)
     listed = {f'{subset}/{split}': count for (subset, split), count in sorted(counts.items())}
     identity = {'version': VERSION, 'seed': seed, 'width_px': width_px, 'height_px': height_px, 'counts': listed}
+    out.mkdir(parents=True, exist_ok=True)
     _write(out / MARKER, {**identity, 'complete': False})
     jobs: dict[tuple[str, str], list[_Job]] = {}
     for subset, split in sorted(counts, key=lambda key: (SUBSETS.index(key[0]), SPLITS.index(key[1]))):
@@ -197,35 +165,36 @@ def make_minibench(
         folder.mkdir(parents=True, exist_ok=True)
         a, b = SUBSETS.index(subset), SPLITS.index(split)
         jobs[subset, split] = [
-            _Job(folder / image_name(seed, a, b, i), seed, a, b, i, *image_size(subset, i, width_px, height_px))
+            _Job(folder / image_name(seed, a, b, i), seed, a, b, i, *_image_size(subset, i, width_px, height_px))
             for i in range(counts[subset, split])
         ]
     flat = [job for group in jobs.values() for job in group]
     workers = min(usable_cores() if workers is None else workers, max(1, len(flat) // 8))
-    shown = tqdm(total=len(flat), desc='minibench', unit='img', disable=not show_progress, smoothing=0.1)
-    with contextlib.closing(_made(flat, workers)) as made, shown:
-        for (subset, split), group in jobs.items():
-            rows = []
-            for row in itertools.islice(made, len(group)):
-                rows.append(row)
-                shown.update()
-            _write(out / subset / f'{split}.json', _coco(group, rows, subset, split))
+    made = tqdm(_made(flat, workers), 'minibench', len(flat), unit='img', disable=not show_progress, smoothing=0.1)
+    rows = iter(list(made))
+    for (subset, split), group in jobs.items():
+        own = list(itertools.islice(rows, len(group)))
+        _write(out / subset / f'{split}.json', _coco(group, own, subset, split))
     _write(out / MARKER, {**identity, 'complete': True})
 
 
-def _marker(root: Path) -> dict[str, Any]:
-    """What a folder says of the minibench in it; nothing where there is none, or only a part."""
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, separators=(',', ':')))
+
+
+def _version(root: Path) -> int | None:
+    """The version of the minibench in a folder; None where there is none, or only a part."""
     try:
         content = json.loads((root / MARKER).read_text())
     except (OSError, json.JSONDecodeError):
-        return {}
-    whole = content.get('complete') and all((root / f'{name}.json').is_file() for name in content.get('counts', {}))
-    return content if whole else {}
+        return None
+    whole = content['complete'] and all((root / f'{name}.json').is_file() for name in content['counts'])
+    return content['version'] if whole else None
 
 
 def is_complete(root: Path) -> bool:
     """Whether a folder holds a finished minibench of this version, whatever its size and seed."""
-    return _marker(root).get('version') == VERSION
+    return _version(root) == VERSION
 
 
 def ensure_minibench(root: Path, train_images: int | None = None) -> None:
@@ -243,12 +212,12 @@ def ensure_minibench(root: Path, train_images: int | None = None) -> None:
     """
     if is_complete(root):
         return
-    if older := _marker(root).get('version'):
+    if older := _version(root):
         raise InputError(
             f'minibench must be of version {VERSION}, got {older} (in {root}); make it anew with '
             f'`python tools/make_minibench.py {root} --overwrite`, and train anew: results of both do not compare'
         )
-    check_ours(root)
+    _check_ours(root)
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / LOCK, f'waiting for another process that makes minibench in {root}'):
         if is_complete(root):
