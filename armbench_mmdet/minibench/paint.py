@@ -175,7 +175,7 @@ class Brush:
         stencil = np.zeros((y1 - y0, x1 - x0), np.uint8)
         fill_polygon(stencil, outline_px - (x0, y0), 255)
         cv2.copyTo(warped, stencil, self.image[y0:y1, x0:x1])
-        self.mask[y0:y1, x0:x1] |= stencil
+        cv2.bitwise_or(self.mask[y0:y1, x0:x1], stencil, dst=self.mask[y0:y1, x0:x1])
 
     def fill(self, outline: Points, colour: Colour, shade: float = 1.0) -> None:
         """Fill a local ``(N, 3)`` polygon with one colour."""
