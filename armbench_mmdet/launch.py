@@ -4,10 +4,9 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from mmdet.registry import DATASETS, OPTIMIZERS, RUNNERS, TRANSFORMS
+from mmdet.registry import DATASETS, OPTIMIZERS, RUNNERS
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
@@ -52,12 +51,9 @@ def set_resume(config: Config, resume: str) -> None:
         return
     path = latest_checkpoint(Path(config.work_dir)) if resume == 'auto' else Path(resume)
     if path is None or not path.is_file():
-        where = (
-            f'a whole checkpoint in {config.work_dir!r}'
-            if resume == 'auto'
-            else f'an existing checkpoint, got {resume!r}'
+        raise InputError(
+            f'--resume must find a whole checkpoint, got {resume!r} (in {config.work_dir}); or leave it out'
         )
-        raise InputError(f'--resume must find {where}; leave --resume out to start afresh')
     config.resume = True
     config.load_from = str(path)
 
@@ -100,13 +96,9 @@ def make_usable(config: Config) -> None:
                     "with type='ConcatDataset', datasets=[…]"
                 )
     wrapper = config.get('optim_wrapper') or {}
-    named = [('optim_wrapper.optimizer', wrapper.get('optimizer'), OPTIMIZERS)]  # mmengine says: None is not callable
-    tested = (config.get('test_dataloader') or {}).get('dataset') or {}  # training does not build what tests
-    named += [('test_dataloader', step, TRANSFORMS) for one in unwrapped(tested) for step in one.get('pipeline') or ()]
-    for where, settings, registry in named:
-        kind = settings.get('type') if isinstance(settings, Mapping) else None
-        if isinstance(kind, str) and registry.get(kind) is None:
-            problems.append(f'{where}: {unknown_type(kind, registry.name)}')
+    kind = (wrapper.get('optimizer') or {}).get('type')
+    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:  # mmengine says: None is not callable
+        problems.append(f'optim_wrapper.optimizer: {unknown_type(kind, OPTIMIZERS.name)}')
     if wrapper.get('type') == 'OptimWrapper':
         for name in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(name, None)
@@ -121,27 +113,13 @@ def make_usable(config: Config) -> None:
 
 def _make_wrapper_usable(wrapper: ConfigDict) -> None:
     """Let joined data sets have files of their own; refuse transforms of several images that would lose masks."""
-    if _kind(wrapper) == 'ConcatDataset':
+    kind, *transforms = (str(one.get('type')).rpartition('.')[2] for one in (wrapper, *wrapper.get('pipeline', ())))
+    if kind == 'ConcatDataset':
         ignored = wrapper.get('ignore_keys') or []
         wrapper['ignore_keys'] = [*([ignored] if isinstance(ignored, str) else ignored), METAINFO_KEY]
-    if _kind(wrapper) != 'MultiImageMixDataset':
-        return
-    has_polygons = any(
-        _kind(one) == 'LoadPolygons' for inner in unwrapped(wrapper) for one in inner.get('pipeline', ())
-    )
-    for transform in map(_kind, wrapper.get('pipeline', ())):
+    for transform in transforms:
         if transform in ('Mosaic', 'MixUp', 'YOLOXMixUp'):
-            raise InputError(f'MultiImageMixDataset.pipeline must keep masks, which {transform} does not; leave it out')
-        if has_polygons and transform in ('CopyPaste', 'CachedMosaic', 'CachedMixUp'):
-            raise InputError(
-                f'{transform} must have bitmaps, got LoadPolygons; load with LoadImageFromFile and LoadAnnotations, or '
-                'use ToteCopyPaste'
-            )
-
-
-def _kind(settings: Any) -> str:
-    """The type that settings name, without its scope."""
-    return str(settings.get('type')).rpartition('.')[2] if isinstance(settings, Mapping) else ''
+            raise InputError(f'{kind}.pipeline must keep masks, which {transform} does not; leave it out')
 
 
 def build_runner(config: Config) -> Runner:
@@ -195,12 +173,8 @@ def on_data(config: Config, subset: str | None, split: str | None) -> Config:
 
 def evaluation_config(config: Config) -> Config:
     """Return ``config``, changed in place so that nothing of training is built."""
-    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_cfg', 'val_evaluator'):
-        config[key] = None
-    config.param_scheduler = None
-    config.auto_scale_lr = None
-    config.load_from = None
-    config.resume = False
+    of_training = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'load_from')
+    config.update(dict.fromkeys((*of_training, 'val_dataloader', 'val_cfg', 'val_evaluator')), resume=False)
     return config
 
 
@@ -257,6 +231,7 @@ def evaluate(
     trusted = bool(config.get('trust_checkpoint', False))
     load_exactly(runner.model, checkpoint, str(config.filename), trusted)
     runner.call_hook('before_run')
+    pictures = [(one, one.test_out_dir) for one in runner.hooks if isinstance(one, PicturesHook) and one.test_out_dir]
     results: dict[str, Result] = {}
     evaluated = 0
     for subset, own in configs.items():
@@ -274,8 +249,8 @@ def evaluate(
             print_log(f'{subset} is left out: {error}', logger='current')
             continue
         runner._test_loop = loop  # hooks look for it in the runner, which has no public way to give it another
-        if len(subsets) > 1:
-            _draw_apart(runner, metric.source.subset)
+        for hook, folder in pictures if len(subsets) > 1 else ():  # subsets may share file names
+            hook.test_out_dir = os.path.join(folder, metric.source.subset)
         with explained_failures(runner):
             loop.run()
         evaluated += 1
@@ -285,11 +260,3 @@ def evaluate(
         raise InputError(f'at least one subset must be there, got none of {", ".join(SUBSETS)}')
     runner.call_hook('after_run')
     return results
-
-
-def _draw_apart(runner: Runner, subset: str) -> None:
-    """Let pictures of a subset go to a folder of their own: subsets may share file names."""
-    folder = runner.cfg.default_hooks.get('visualization', {}).get('test_out_dir')
-    for hook in runner.hooks:
-        if folder and isinstance(hook, PicturesHook):
-            hook.test_out_dir = os.path.join(folder, subset)

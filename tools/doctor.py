@@ -84,25 +84,18 @@ def check_operators() -> Iterator[Row]:
     yield 'operators', ', '.join(f'{name}: {backend}' for name, backend in ops.active_backend().items()), ''
     problems = ops.unavailable_backends()
     yield 'backends', ', '.join(name for name in BACKENDS if name not in problems), ''
-    if 'torchvision' in problems and find_spec('torchvision'):
-        yield 'torchvision', problems['torchvision'], 'note: it is not used; install the one that belongs to this torch'
 
 
 def check_data() -> Iterator[Row]:
     """Look for the data sets in the places the configs read, from the working directory."""
-    places = {
-        'ARMBench': Path(os.environ.get('ARMBENCH_ROOT', 'data/armbench-segmentation-0.1')),
-        'minibench': Path('data/minibench'),
-    }
-    remedies = {
-        'ARMBench': 'to train on it: download it (see README.md) and set ARMBENCH_ROOT',
-        'minibench': 'made on first use, or `armbench make-minibench data/minibench`',
-    }
-    for name, root in places.items():
-        found = [s for s in SUBSETS if list((root / s).glob('*.json'))]
-        missing = [s for s in SUBSETS if s not in found]
-        what = f'{len(found)} of {len(SUBSETS)} subsets in {root}'
-        yield name, what, f'note: {remedies[name]}' if missing else ''
+    armbench = Path(os.environ.get('ARMBENCH_ROOT', 'data/armbench-segmentation-0.1'))
+    for name, root, remedy in (
+        ('ARMBench', armbench, 'to train on it: download it (see README.md) and set ARMBENCH_ROOT'),
+        ('minibench', Path('data/minibench'), 'made on first use, or `armbench make-minibench data/minibench`'),
+    ):
+        found = [subset for subset in SUBSETS if list((root / subset).glob('*.json'))]
+        is_complete = len(found) == len(SUBSETS)
+        yield name, f'{len(found)} of {len(SUBSETS)} subsets in {root}', '' if is_complete else f'note: {remedy}'
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.datasets.release import CLASSES
-from armbench_mmdet.engine.checkpoints import compare_weights, read_checkpoint, write_checkpoint
+from armbench_mmdet.engine.checkpoints import compare_weights, described, read_checkpoint, write_checkpoint
 from armbench_mmdet.errors import InputError
 
 State = dict[str, Tensor]
@@ -75,12 +75,12 @@ def convert_weights(
     ours = our_tensors(row, num_classes)
     state = bare_state(read_arrays(source) if source.suffix == '.pkl' else read_checkpoint(source), source)
     state = state if reverse else row.current(state, source)
-    comparison = compare_weights(state, ours if reverse else row.from_ours(ours))
-    if not comparison.is_exact:
+    differences = compare_weights(state, ours if reverse else row.from_ours(ours))
+    if differences:
         whose = f'{row.config} of this project' if reverse else family
         raise InputError(
             f'weights must be those of {whose} with {num_classes or len(CLASSES)} classes, got other tensors: '
-            f'{comparison.describe()} (in {source}). Is it of another family? For other classes give --num-classes.'
+            f'{described(differences)} (in {source}). Is it of another family? For other classes give --num-classes.'
         )
     converted = row.from_ours(state) if reverse else row.to_ours(state)
     classes = list(CLASSES) if num_classes is None else [str(number) for number in range(1, num_classes + 1)]

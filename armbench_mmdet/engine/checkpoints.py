@@ -1,11 +1,11 @@
-"""Checkpoints: written atomically with a checksum, read without running code, compared with the model."""
+"""Checkpoints: written atomically with a digest, read without running code, compared with the model."""
 
 import contextlib
-import functools
+import hashlib
+import io
 import pickle
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import barrier, get_rank
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -29,54 +29,66 @@ from armbench_mmdet.run_folder import LATEST
 _TRUST = '--trust-checkpoint'
 
 
+@register_backend('atomic')
+class AtomicBackend(LocalBackend):
+    """Local files for mmengine's checkpoints: never half there, with their SHA-256 beside them.
+
+    Args:
+        unwanted: Paths of files to remove, which waits until what comes instead is there; text, as mmengine needs it.
+    """
+
+    def __init__(self, unwanted: list[str] | None = None) -> None:
+        self.unwanted = [] if unwanted is None else unwanted
+
+    def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
+        """Write a file and its digest, then remove what is unwanted.
+
+        Raises:
+            InputError: The disk is full or fails; an earlier file of that name, and every other one, is as it was.
+        """
+        path = Path(filepath)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with draft_of(path) as draft:
+                draft.write_bytes(obj)
+                _digest_of(path).unlink(missing_ok=True)  # of the earlier file: better none than one that is wrong
+            write_atomically(_digest_of(path), f'{hashlib.sha256(obj).hexdigest()}  {path.name}\n')
+        except OSError as error:
+            raise InputError(
+                f'The checkpoint could not be written: {error.strerror or error} (in {path}). Earlier checkpoints are '
+                'intact: make room, and continue with --resume.'
+            ) from error
+        while self.unwanted:
+            if (other := Path(self.unwanted.pop())) != path:
+                remove_checkpoint(other)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Take note of a file to remove."""
+        self.unwanted.append(str(filepath))
+
+
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint and its checksum, after reading it back as a resumed run would.
+    """Write a checkpoint and its digest.
 
     Raises:
-        InputError: The disk is full or fails, or the checkpoint would not load again; an earlier file of that name,
-            and every other checkpoint, is as it was.
+        InputError: The disk is full or fails.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft_of(path) as draft:
-            _save(checkpoint, draft)
-            digest = sha256_of(draft)
-            try:
-                read_checkpoint(draft, is_lazy=True)
-            except InputError as error:
-                raise InputError(
-                    f'what hooks and metrics store must be plain data, or no run could resume from it: {error}'
-                ) from error
-            _beside(path, 'sha256').unlink(missing_ok=True)  # of the earlier file: better none than one that is wrong
-        write_atomically(_beside(path, 'sha256'), f'{digest}  {path.name}\n')
-    except OSError as error:
-        raise InputError(
-            f'The checkpoint could not be written: {error.strerror or error} (in {path}). Earlier checkpoints are '
-            'intact: make room, and continue with --resume.'
-        ) from error
+    stream = io.BytesIO()
+    torch.save(checkpoint, stream)
+    AtomicBackend().put(stream.getbuffer(), path)
 
 
-def _save(content: Mapping[str, Any], file: Path) -> None:
-    with file.open('wb') as stream:
-        try:
-            torch.save(content, stream)
-        except RuntimeError as error:  # torch's own trouble with a file that could not be written hides the cause
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
-def _beside(path: Path, kind: str) -> Path:
-    return path.with_name(f'{path.name}.{kind}')
+def _digest_of(path: Path) -> Path:
+    return path.with_name(f'{path.name}.sha256')
 
 
 def check_checksum(path: Path) -> None:
-    """Compare a checkpoint with the checksum beside it, if there is one.
+    """Compare a checkpoint with the digest beside it, if there is one.
 
     Raises:
         InputError: They differ: the file was damaged or changed.
     """
-    expected = _beside(path, 'sha256')
+    expected = _digest_of(path)
     if expected.is_file() and expected.read_text(errors='replace').split(' ')[0] != sha256_of(path):
         raise InputError(
             f'The checkpoint is damaged: it differs from its checksum {expected.name} (in {path}). Take another one, '
@@ -86,63 +98,14 @@ def check_checksum(path: Path) -> None:
 
 def checkpoint_digests(work_dir: Path) -> set[str]:
     """The SHA-256 of each checkpoint in a run's folder: as written beside it, else computed."""
-    checkpoints = [path for path in work_dir.glob('*.pth') if path.is_file()]
-    written = {path: _beside(path, 'sha256') for path in checkpoints}
+    written = {path: _digest_of(path) for path in work_dir.glob('*.pth')}
     return {file.read_text().split(' ')[0] if file.is_file() else sha256_of(path) for path, file in written.items()}
 
 
-def mark_validated(path: Path, state: Mapping[str, Any]) -> None:
-    """Keep, in a small file beside a checkpoint, what the validation of its moment has changed.
-
-    A run resumed from the checkpoint takes it from there and does not validate twice; where it is lost, it does.
-
-    Args:
-        path: The checkpoint.
-        state: Replaces what the checkpoint has under these keys; dictionaries one level deeper.
-    """
-    try:
-        with draft_of(_beside(path, 'validated')) as draft:
-            _save({**state, 'checksum': _beside(path, 'sha256').read_text()}, draft)
-    except OSError as error:
-        print_log(f'a run resumed from {path} will validate once more: {error}', 'current', WARNING)
-
-
-def add_validation(path: Path, checkpoint: dict[str, Any]) -> bool:
-    """Add what :func:`mark_validated` has kept to a checkpoint that was read; whether there was any for it."""
-    beside = _beside(path, 'validated')
-    if not beside.is_file():
-        return False
-    try:
-        state = read_checkpoint(beside)
-        if state.pop('checksum') != _beside(path, 'sha256').read_text():  # of an earlier file of that name
-            return False
-    except (InputError, OSError, KeyError) as error:
-        print_log(f'the checkpoint is validated once more: {error} (in {beside})', 'current', WARNING)
-        return False
-    for key, value in state.items():
-        checkpoint[key] = {**checkpoint[key], **value} if isinstance(value, dict) else value
-    return True
-
-
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint and what lies beside it, if they are there."""
-    for one in (path, _beside(path, 'sha256'), _beside(path, 'validated')):
+    """Remove a checkpoint and its digest, if they are there."""
+    for one in (path, _digest_of(path)):
         one.unlink(missing_ok=True)
-
-
-def mark_latest(work_dir: Path, checkpoint: Path) -> None:
-    """Name a run's latest checkpoint in ``last_checkpoint``.
-
-    Raises:
-        InputError: The disk is full or fails; the earlier name stays.
-    """
-    try:
-        write_atomically(work_dir / LATEST, str(checkpoint))
-    except OSError as error:
-        raise InputError(
-            f'{LATEST} could not be written: {error.strerror or error} (in {work_dir}). The checkpoint is complete: '
-            f'make room, and continue with --resume {checkpoint}.'
-        ) from error
 
 
 def latest_checkpoint(work_dir: Path) -> Path | None:
@@ -150,19 +113,9 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
 
     Those that are passed over are reported. Checkpoints kept for their metric (``best_…``) are none to resume from.
     """
-    candidates = []
-    if (work_dir / LATEST).is_file():
-        named = Path((work_dir / LATEST).read_text().strip())
-        own = work_dir / named.name  # first: the folder may be a copy of the one where the name was written
-        candidates.append(own if own.is_file() or named.parent.name != work_dir.absolute().name else named)
-    candidates += sorted(
-        (path for path in work_dir.glob('*.pth') if not path.name.startswith('best_')),
-        key=lambda path: path.stat().st_mtime,
-        reverse=True,
-    )
-    for path in candidates:
-        if not path.is_file():
-            continue
+    checkpoints = [path for path in work_dir.glob('*.pth') if not path.name.startswith('best_')]
+    named = Path((work_dir / LATEST).read_text()).name if (work_dir / LATEST).is_file() else ''
+    for path in sorted(checkpoints, key=lambda path: (path.name == named, path.stat().st_mtime), reverse=True):
         try:
             check_checksum(path)
             return path
@@ -191,70 +144,57 @@ def _history_statistic(owner: type, name: str) -> Any:
     return getattr(HistoryBuffer, name)
 
 
-@functools.cache
-def _safe_types() -> list[Any]:
-    """All that may be built from a checkpoint besides tensors and plain containers: what mmengine's checkpoints hold.
-
-    That is the message hub's buffers, NumPy arrays and numbers (named as NumPy 1 and NumPy 2 name them), and a
-    config's dict.
-    """
-    rebuild_array, rebuild_number = np.zeros(1).__reduce__()[0], np.float64().__reduce__()[0]
-    return [
-        HistoryBuffer,
-        (_history_statistic, 'builtins.getattr'),
-        ConfigDict,
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
-        *((rebuild_array, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
-        *((rebuild_number, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-    ]
+_CORES = ('numpy.core.multiarray', 'numpy._core.multiarray')  # as NumPy 1 and NumPy 2 name it
+_SAFE_TYPES = [
+    HistoryBuffer,
+    (_history_statistic, 'builtins.getattr'),
+    ConfigDict,
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
+    *((np.zeros(1).__reduce__()[0], f'{core}._reconstruct') for core in _CORES),
+    *((np.float64().__reduce__()[0], f'{core}.scalar') for core in _CORES),
+]
+"""All that may be built from a checkpoint besides tensors and plain containers: what mmengine's checkpoints hold."""
 
 
-def read_checkpoint(path: Path, map_location: Any = 'cpu', is_lazy: bool = False, trusted: bool = False) -> Any:
+def read_checkpoint(path: Path, map_location: Any = 'cpu', trusted: bool = False) -> Any:
     """Read a checkpoint without running code.
 
     Args:
         path: A file written by ``torch.save``, or a safetensors file.
         map_location: Where the tensors go, as for ``torch.load``.
-        is_lazy: Leave the tensors in the file until they are used; for looking at a checkpoint, not for loading one.
         trusted: Load a file that holds more than plain data as well, with a warning; it can run any code.
 
     Returns:
         What was saved; of a safetensors file, ``{'state_dict': tensors by name}``.
 
     Raises:
-        InputError: The file is missing, differs from its checksum, is damaged, or holds more than plain data.
+        InputError: The file is missing, differs from its digest, is damaged, or holds more than plain data.
     """
     if not path.is_file():
         raise InputError(f'checkpoint must be an existing file, got {str(path)!r}; train first, or check the path')
     check_checksum(path)
     try:
         if path.suffix == '.safetensors':
-            device = map_location if isinstance(map_location, str) else 'cpu'
-            return {'state_dict': load_file(path, device)}
+            return {'state_dict': load_file(path, map_location if isinstance(map_location, str) else 'cpu')}
         try:
-            with torch.serialization.safe_globals(_safe_types()):
-                return torch.load(path, map_location, weights_only=True, mmap=is_lazy)
+            with torch.serialization.safe_globals(_SAFE_TYPES):
+                return torch.load(path, map_location, weights_only=True)
         except pickle.UnpicklingError:
             if not trusted:
                 raise
         print_log(f'{path} may hold more than plain data, is trusted and can run code ({_TRUST})', 'current', WARNING)
         return torch.load(path, map_location, weights_only=False)
     except Exception as error:  # a file that is cut off or made to do harm raises any of a dozen types
-        raise InputError(
-            f'checkpoint must be a readable file of tensors and plain data, got {str(path)!r}: {_reason(error)}'
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """What was wrong with the file; torch's advice to trust it is replaced by ours."""
-    if isinstance(error, pickle.UnpicklingError):
         unsafe = re.search(r'Unsupported \w+: \w+ (\S+)|GLOBAL (\S+)', str(error))
-        if unsafe:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if unsafe and isinstance(error, pickle.UnpicklingError):  # torch would advise to trust it
             name = unsafe[1] or unsafe[2]
-            return f'it holds {name}, which could run code; if you trust its author, load it with {_TRUST}'
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = f'it holds {name}, which could run code; if you trust its author, load it with {_TRUST}'
+        raise InputError(
+            f'checkpoint must be a readable file of tensors and plain data, got {str(path)!r}: {reason}'
+        ) from error
 
 
 def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
@@ -295,16 +235,18 @@ def export_weights(checkpoint: Path, out: Path, trusted: bool = False) -> int:
 @contextlib.contextmanager
 def safe_loaders(trusted: bool = False) -> Iterator[None]:
     """Let everything that loads a checkpoint through mmengine read it with :func:`read_checkpoint` meanwhile."""
-
-    def load_from_safely(filename: str, map_location: Any = None) -> Any:
-        return read_checkpoint(local_file(filename), map_location, trusted=trusted)
-
     before = CheckpointLoader._schemes  # there is no public way to put loaders back
-    CheckpointLoader._schemes = {'': load_from_safely}  # the empty prefix is every name's
+    CheckpointLoader._schemes = {  # the empty prefix is every name's
+        '': lambda filename, map_location=None: read_checkpoint(local_file(filename), map_location, trusted)
+    }
     try:
         yield
     finally:
         CheckpointLoader._schemes = before
+
+
+_ZOOS = {'torchvision': 'torchvision_0.12.json', 'open-mmlab': 'openmmlab.json'}
+"""mmengine's lists of URLs by the names of a zoo."""
 
 
 def local_file(name: str) -> Path:
@@ -319,15 +261,8 @@ def local_file(name: str) -> Path:
     scheme, separator, rest = name.partition('://')
     if not separator:
         return Path(name).expanduser()
-    urls = {}
-    if scheme in ('http', 'https'):
-        urls = {rest: name}
-    elif scheme in ('modelzoo', 'torchvision'):
-        urls = mmengine.load(Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json')
-        urls = urls if rest in urls else get_torchvision_models()  # which needs torchvision
-    elif scheme in ('open-mmlab', 'openmmlab'):
-        urls = get_external_models()
-    url = urls.get(rest, '')
+    zoo = mmengine.load(Path(mmengine.__file__).parent / 'hub' / _ZOOS[scheme]) if scheme in _ZOOS else {rest: name}
+    url = zoo.get(rest, '')
     if not url.startswith('http'):
         raise InputError(
             f'checkpoint must be a path, a URL or a known name, got {name!r}; fetch the file and give its path'
@@ -335,62 +270,35 @@ def local_file(name: str) -> Path:
     file = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
     for turn in (get_rank() == 0, get_rank() != 0):  # the others find it there, unless they are another machine
         if turn and not file.is_file():
-            _download(url, file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                torch.hub.download_url_to_file(url, str(file))
+            except OSError as error:
+                raise InputError(
+                    f'The checkpoint could not be downloaded: {error} (from {url}). Save it as {file}, or give the '
+                    'path of your copy.'
+                ) from error
         barrier()
     return file
 
 
-def _download(url: str, file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file))
-    except OSError as error:
-        raise InputError(
-            f'The checkpoint could not be downloaded: {error} (from {url}). Save it as {file}, or give the path of '
-            'your copy.'
-        ) from error
-
-
-@dataclass
-class WeightComparison:
-    """How the tensors of a checkpoint and of a model relate, by name and shape."""
-
-    matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether every tensor of each side has its equal on the other."""
-        return not (self.missing or self.unexpected or self.mismatched)
-
-    def describe(self, limit: int = 5) -> str:
-        """Return the differences, the first ``limit`` of each kind by name."""
-        kinds = {
-            'missing from the checkpoint': self.missing,
-            'not in the model': self.unexpected,
-            'of another shape (checkpoint ≠ model)': [f'{n} {a} ≠ {b}' for n, (a, b) in self.mismatched.items()],
-        }
-        lines = []
-        for kind, names in kinds.items():
-            if names:
-                more = f', … (+{len(names) - limit} more)' if len(names) > limit else ''
-                lines.append(f'{len(names)} tensors {kind}: {", ".join(names[:limit])}{more}')
-        return '; '.join(lines)
-
-
-def compare_weights(checkpoint: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> WeightComparison:
-    """Compare two state dicts by tensor name and shape; nothing is loaded."""
-    shapes = {
-        name: (tuple(value.shape), tuple(model[name].shape)) for name, value in checkpoint.items() if name in model
+def compare_weights(checkpoint: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dict[str, str]:
+    """How the tensors of two state dicts differ, by name; of another shape, ``(checkpoint's) ≠ (model's)``."""
+    shapes = {name: (tuple(checkpoint[name].shape), tuple(model[name].shape)) for name in model if name in checkpoint}
+    return {
+        **{name: f'{theirs} ≠ {ours}' for name, (theirs, ours) in shapes.items() if theirs != ours},
+        **{name: 'is missing from the checkpoint' for name in model if name not in checkpoint},
+        **{name: 'is not in the model' for name in checkpoint if name not in model},
     }
-    return WeightComparison(
-        matched=[name for name, (theirs, ours) in shapes.items() if theirs == ours],
-        missing=[name for name in model if name not in checkpoint],
-        unexpected=[name for name in checkpoint if name not in model],
-        mismatched={name: both for name, both in shapes.items() if both[0] != both[1]},
-    )
+
+
+def described(differences: Mapping[str, str], limit: int = 5) -> str:
+    """Some differences in words: the first of each kind by name, and how many more there are."""
+    kinds: dict[Any, list[str]] = {}
+    for name, what in differences.items():
+        kinds.setdefault('≠' in what or what, []).append(f'{name} {what}')
+    more = {kind: [f'… (+{len(lines) - limit} more)'] if len(lines) > limit else [] for kind, lines in kinds.items()}
+    return '; '.join(', '.join([*lines[:limit], *more[kind]]) for kind, lines in kinds.items())
 
 
 def load_exactly(model: nn.Module, checkpoint: Path, config_file: str, trusted: bool = False) -> None:
@@ -406,10 +314,10 @@ def load_exactly(model: nn.Module, checkpoint: Path, config_file: str, trusted: 
         InputError: Tensors are missing, left over or of another shape: the checkpoint belongs to another model.
     """
     model, state = getattr(model, 'module', model), load_weights(checkpoint, trusted)
-    comparison = compare_weights(state, model.state_dict())
-    if not comparison.is_exact:
+    differences = compare_weights(state, model.state_dict())
+    if differences:
         raise InputError(
-            f'checkpoint must be one of this config, got {str(checkpoint)!r}: {comparison.describe()} '
+            f'checkpoint must be one of this config, got {str(checkpoint)!r}: {described(differences)} '
             f'(in {config_file})'
         )
     model.load_state_dict(state)

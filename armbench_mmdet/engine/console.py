@@ -25,6 +25,7 @@ _NOISE = (
     '"FileClient" will be deprecated in future',
     'make sure that the mlflow server is running',  # with a database file there is none
     '"HardDiskBackend" is the alias of "LocalBackend"',
+    '`save_param_scheduler` is True but',
     'The model and loaded state dict do not match exactly',  # PretrainedReportHook says it better
 )
 

@@ -8,24 +8,20 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, gather_object, get_world_size
+from mmengine.dist import all_reduce, gather_object
 
 from armbench_mmdet.errors import InputError
 
 
 def largest(value: int) -> int:
     """The largest of the values that the processes give; each must call this at the same point."""
-    if get_world_size() == 1:
-        return value
-    values = torch.tensor(value, dtype=torch.int64)
+    values = torch.tensor(value)
     all_reduce(values, 'max')
     return int(values)
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
     """The sum of a scalar over the processes, which is NaN or infinite if one of them is."""
-    if get_world_size() == 1:
-        return value
     summed = value.detach().float().clone()
     all_reduce(summed, 'sum')
     return summed
@@ -46,9 +42,11 @@ def gathered(share: Sequence[Any], size: int) -> list[Any]:
     return [one for one in in_turn if one is not None][:size]
 
 
-_RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
-_LOCAL_RANK_VARIABLES = {'pytorch': 'LOCAL_RANK', 'slurm': 'SLURM_LOCALID', 'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK'}
-_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+_STARTERS = {  # what a launcher's processes are started by, and the variable that this sets
+    'pytorch': ('torchrun', 'RANK'),
+    'slurm': ('srun', 'SLURM_PROCID'),
+    'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK'),
+}
 
 
 @contextlib.contextmanager
@@ -69,15 +67,21 @@ def joined_processes(config: Config, launcher: str) -> Iterator[None]:
     if launcher == 'none':
         yield
         return
-    rank = _number(launcher, _RANK_VARIABLES)
-    for name in _THREAD_VARIABLES:
+    starter, variable = _STARTERS[launcher]
+    if variable not in os.environ:
+        raise InputError(
+            f'--launcher {launcher} is for processes that {starter} starts, which sets {variable}; it is not set. '
+            'tools/dist_train.sh CONFIG N starts N processes on this machine.'
+        )
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
         os.environ.setdefault(name, '1')  # mmengine would, with a warning
-    if torch.cuda.is_available():
-        _require_gpu(_number(launcher, _LOCAL_RANK_VARIABLES))
-    else:
+    gpus, local_rank = torch.cuda.device_count(), int(os.environ.get('LOCAL_RANK', 0))
+    if not gpus:
         _join_on_cpus(config, launcher)
+    elif launcher == 'pytorch' and local_rank >= gpus:
+        raise InputError(f'local rank must be below {gpus}, the number of GPUs of this machine, got {local_rank}')
     with contextlib.ExitStack() as quiet:
-        if rank:
+        if os.environ[variable] != '0':
             quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, 'w'))))
         try:
             yield
@@ -90,23 +94,6 @@ def joined_processes(config: Config, launcher: str) -> Iterator[None]:
 def _leave() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _number(launcher: str, variables: dict[str, str]) -> int:
-    name = variables[launcher]
-    if name not in os.environ:
-        starter = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}[launcher]
-        raise InputError(
-            f'--launcher {launcher} is for processes that {starter} starts, which sets {name}; it is not set. '
-            'tools/dist_train.sh CONFIG N starts N processes on this machine.'
-        )
-    return int(os.environ[name])
-
-
-def _require_gpu(local_rank: int) -> None:
-    gpus = torch.cuda.device_count()
-    if local_rank >= gpus:
-        raise InputError(f'local rank must be below {gpus}, the number of GPUs of this machine, got {local_rank}')
 
 
 def _join_on_cpus(config: Config, launcher: str) -> None:

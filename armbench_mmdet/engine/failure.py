@@ -22,18 +22,12 @@ from armbench_mmdet.run_folder import Ending, Reason
 
 def image_lines(batch: Any) -> list[str]:
     """One line for each image of a batch from mmdet's loaders: ``file (width×height, instances)``, as far as known."""
-    samples = batch.get('data_samples', ()) if isinstance(batch, Mapping) else ()
-    return [_image_line(sample) for sample in samples or ()]
-
-
-def _image_line(sample: Any) -> str:
-    facts = []
-    if 'img_shape' in sample:
-        height, width = sample.img_shape[:2]
-        facts.append(f'{width}×{height} px')
-    if 'gt_instances' in sample:
-        facts.append(f'{len(sample.gt_instances)} instances')
-    return f'{sample.get("img_path", "an unnamed image")} ({", ".join(facts) or "nothing known"})'
+    lines = []
+    for sample in (batch.get('data_samples') if isinstance(batch, Mapping) else None) or ():
+        height, width = sample.get('img_shape', ('?', '?'))[:2]
+        instances = len(sample.get('gt_instances', ()))
+        lines.append(f'{sample.get("img_path", "an unnamed image")} ({width}×{height} px, {instances} instances)')
+    return lines
 
 
 class RunError(InputError):
@@ -45,14 +39,10 @@ class RunError(InputError):
 
 
 class EndingHook(Hook):
-    """A hook that hears of every end of a training but the planned one, which is mmengine's ``after_train``.
-
-    :func:`explained_failures` calls :meth:`after_abort` when a run fails or Ctrl-C breaks it off, and
-    :class:`~armbench_mmdet.hooks.InterruptionHook` when a run is asked to stop; it may come before ``before_train``.
-    """
+    """A hook that hears of every end of a training but the planned one, which is mmengine's ``after_train``."""
 
     def after_abort(self, runner: Runner, ending: Ending) -> None:
-        """Note the end, or close what is open."""
+        """Note the end, or close what is open; it may come before ``before_train``."""
 
 
 def tell(runner: Runner, ending: Ending) -> None:
@@ -88,17 +78,16 @@ def explained_failures(runner: Runner) -> Iterator[None]:
         tell(runner, Ending('stopped', 'interrupted', iterations=runner.iter))
         raise
     except Exception as error:
-        explained = explain(_dead_process(error) or error, runner)
-        message = str(explained or error) or type(error).__name__
+        explained = explain(_dead_process(error), runner) or error
+        message = str(explained) or type(error).__name__
         iterations = runner.iter if isinstance(runner._train_loop, BaseLoop) else 0  # the loop may be what failed
-        tell(runner, Ending('failed', message, reason_of(explained or error), iterations))
-        if explained is None:
+        tell(runner, Ending('failed', message, _reason_of(explained), iterations))
+        if explained is error:
             raise
         raise explained from error
 
 
-def reason_of(error: Exception) -> Reason:
-    """Why a run failed, in the words of its record."""
+def _reason_of(error: Exception) -> Reason:
     if isinstance(error, RunError):
         return error.reason
     if isinstance(error, UnreadableImageError):
@@ -121,7 +110,7 @@ def explained_config() -> Iterator[None]:
     """
     try:
         yield
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, ImportError, KeyError, TypeError, ValueError) as error:
         explained = None if isinstance(error, InputError) else explain_config(error)
         if explained is None:
             raise
@@ -145,18 +134,18 @@ def explain_config(error: Exception) -> InputError | None:
             f'num_classes must be {classes[3]}, the number of classes of the data, got {classes[1]} in the '
             f"model's {classes[2]}; set it there, or leave it to the base config"
         )
+    if isinstance(error, ImportError) and 'pip install' in message:  # an optional package of mmengine's
+        return InputError(message)
     builders = [f for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_name in _BUILDERS]
-    if not builders or not isinstance(error, KeyError | TypeError | ValueError):
+    if not builders:
         return None
     if isinstance(error, ValueError):  # what mmengine and mmdet raise for settings that they refuse
         return InputError(f'{builders[-1].f_locals.get("obj_cls", DataLoader).__name__}: {message}')
     if '"type"' in message:
         return InputError(f'type must be in every dict that builds something; {message}')
-    unknown = _UNKNOWN_TYPE.search(message)
-    if unknown:
+    if unknown := _UNKNOWN_TYPE.search(message):
         return InputError(unknown_type(unknown[1], unknown[2]))
-    unknown = _UNKNOWN_KEY.search(message)
-    if unknown:
+    if unknown := _UNKNOWN_KEY.search(message):
         built = builders[-1].f_locals.get('obj_cls', DataLoader)  # mmengine calls that one without a registry
         known = {name for base in inspect.getmro(built) for name in inspect.signature(base).parameters}
         return InputError(f'{built.__name__} has no option {unknown[1]!r}{nearest(unknown[1], known)}')
@@ -171,29 +160,21 @@ def explain(error: Exception, runner: Runner) -> InputError | None:
         return type(error)(ours[-1].strip()) if len(ours) > 1 else None
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or _OUT_OF_MEMORY.search(message):
         return _out_of_memory(message, runner)
-    dead = _DEAD_WORKER.search(message)
-    if dead:
+    if dead := _DEAD_WORKER.search(message):
         return _dead_worker(dead)
-    if isinstance(error, AssertionError | KeyError | TypeError | ValueError):
-        return explain_config(error)
     if isinstance(error, torch.distributed.DistError) or _LOST_PROCESS in message:
         return RunError('lost process', 'Another process of this run has ended; its message says why.')
-    return None
+    return explain_config(error)
 
 
-def _dead_process(error: Exception) -> RuntimeError | None:
-    """What torch says of a data-loading process whose death may be behind an error; torch's signal may come late."""
-    try:  # torch has no public name for it
-        from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
-    except ImportError:
-        return None
+def _dead_process(error: Exception) -> Exception:
+    """The error, or what torch's handler of a signal says a moment later: a data-loading process has died."""
     try:
         if isinstance(error, ConnectionError | EOFError):
             time.sleep(_LATE_S)
-        _error_if_any_worker_fails()
     except RuntimeError as dead:
         return dead
-    return None
+    return error
 
 
 def _out_of_memory(message: str, runner: Runner) -> RunError:

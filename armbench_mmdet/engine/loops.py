@@ -91,7 +91,6 @@ class PositionedBatches:
         self.sampler = batches.sampler  # mmengine looks for it here
         self.batch_size = batches.batch_size
         self.is_endless = is_endless
-        self._rank, self._world_size = get_dist_info()
         self._epoch = self._first = 0
 
     def start_at(self, epoch: int, batch: int) -> None:
@@ -104,6 +103,7 @@ class PositionedBatches:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yield the batches, for ever if endless."""
+        rank, processes = get_dist_info()  # mmengine's samplers deal their indices to the processes in turn
         to_skip, self._first = self._first, 0
         epoch = self._epoch
         while True:
@@ -114,17 +114,14 @@ class PositionedBatches:
                 if to_skip:
                     to_skip -= 1
                 else:
-                    yield [Draw(index, epoch, self._place(drawn + i)) for i, index in enumerate(indices)]
+                    places = range(drawn * processes + rank, (drawn + len(indices)) * processes, processes)
+                    yield [Draw(index, epoch, place) for index, place in zip(indices, places, strict=True)]
                 drawn += len(indices)
             if not self.is_endless:
                 return
             if not drawn:
                 raise InputError('train_dataloader must give at least one batch, got none: there are too few images')
             epoch += 1
-
-    def _place(self, drawn: int) -> int:
-        """The place in the stream: mmengine's samplers deal their indices to the processes in turn."""
-        return drawn * self._world_size + self._rank
 
 
 _KEPT = (
@@ -137,12 +134,10 @@ def positioned_loader(runner: Runner, dataloader: DataLoader | dict, is_endless:
     """Build a training loader as mmengine does, with :class:`PositionedBatches` of :class:`SeededSamples`.
 
     Raises:
-        InputError: The loader does not draw batches of indices.
+        InputError: The loader joins data sets that do not go together.
     """
     seed = run_seed(runner)
     loader = runner.build_dataloader(dataloader, seed=seed)
-    if loader.batch_sampler is None:
-        raise InputError('train_dataloader must draw batches of indices from a data set that has a length')
     if isinstance(getattr(loader.dataset, 'metainfo', None), list):  # mmdet's ConcatDataset gives one for each
         several = [one.get('classes') for one in loader.dataset.metainfo]
         raise InputError(
@@ -153,6 +148,12 @@ def positioned_loader(runner: Runner, dataloader: DataLoader | dict, is_endless:
         batch_sampler=PositionedBatches(loader.batch_sampler, is_endless),
         **{name: getattr(loader, name) for name in _KEPT},
     )
+
+
+def _validation_is_due(loop: Any, step: int, last: int) -> bool:
+    """Whether an uninterrupted run validates after so many epochs or iterations."""
+    loop._decide_current_val_interval()
+    return step >= max(loop.val_begin, 1) and (step % loop.val_interval == 0 or step == last)
 
 
 @LOOPS.register_module()
@@ -179,16 +180,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left to train."""
-        return self._epoch >= self._max_epochs
-
     def validation_is_due(self) -> bool:
         """Whether an uninterrupted run validates at this point."""
-        self._decide_current_val_interval()
-        is_step = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
-        return self.batches_done == 0 and self._epoch >= max(self.val_begin, 1) and is_step
+        return self.batches_done == 0 and _validation_is_due(self, self._epoch, self._max_epochs)
 
 
 @LOOPS.register_module()
@@ -213,18 +207,11 @@ class ResumableIterLoop(IterBasedTrainLoop):
         try:
             return super().run()
         finally:
-            self.dataloader_iterator.close()
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left to train."""
-        return self._iter >= self._max_iters
+            del self.dataloader_iterator
 
     def validation_is_due(self) -> bool:
         """Whether an uninterrupted run validates at this point."""
-        self._decide_current_val_interval()
-        is_step = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-        return self._iter >= max(self.val_begin, 1) and is_step
+        return _validation_is_due(self, self._iter, self._max_iters)
 
 
 class _EndlessBatches:
@@ -235,19 +222,11 @@ class _EndlessBatches:
         self._batches: Iterator[Any] | None = None
 
     def skip_iter(self, batches: int) -> None:
-        """Begin after so many batches."""
-        positions: Any = self._dataloader.batch_sampler
-        positions.start_at(0, batches)
+        self._dataloader.batch_sampler.start_at(0, batches)  # type: ignore[union-attr]
 
     def __next__(self) -> Any:
-        """The next batch."""
-        if self._batches is None:
-            self._batches = iter(self._dataloader)
+        self._batches = self._batches or iter(self._dataloader)
         return next(self._batches)
-
-    def close(self) -> None:
-        """Let go of the processes that load data."""
-        self._batches = None
 
 
 def resumable(loop: Any) -> Any:
@@ -259,10 +238,8 @@ def resumable(loop: Any) -> Any:
         return loop
     settings = dict(loop)
     if 'type' not in settings:
-        settings['type'] = EpochBasedTrainLoop if settings.pop('by_epoch') else IterBasedTrainLoop
-    for ours in (ResumableEpochLoop, ResumableIterLoop):
-        theirs = ours.__base__
-        assert theirs is not None
-        if settings['type'] in (theirs, theirs.__name__, f'mmengine.{theirs.__name__}'):
-            settings['type'] = ours.__name__
-    return settings
+        settings['type'] = 'EpochBasedTrainLoop' if settings.pop('by_epoch') else 'IterBasedTrainLoop'
+    kind = settings['type']
+    name = kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+    ours = {'EpochBasedTrainLoop': 'ResumableEpochLoop', 'IterBasedTrainLoop': 'ResumableIterLoop'}
+    return {**settings, 'type': ours.get(name, kind)}

@@ -86,7 +86,9 @@ class InterruptionHook(EndingHook):
             # A data-loading process may die of the same signal, and torch's handler would break off the iteration.
             self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if is_main_process():  # not print: the signal may come in the middle of one
-                os.write(sys.__stderr__.fileno(), _heard(number).encode())  # type: ignore[union-attr]
+                again = '; again to quit at once' if number == signal.SIGINT else ''
+                said = f'\n{signal.Signals(number).name}: finishing this iteration, then writing a checkpoint{again}\n'
+                os.write(sys.__stderr__.fileno(), said.encode())  # type: ignore[union-attr]
         elif number == signal.SIGINT and now_s - self._since_s > _SAME_KEY_S:
             raise KeyboardInterrupt
 
@@ -96,22 +98,15 @@ class InterruptionHook(EndingHook):
             return
         name = signal.Signals(number).name
         hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
+        remedy = 'nothing is saved: there is no AtomicCheckpointHook'
         if hook is not None:
             hook.save_now(runner, iterations)
+            remedy = f'to go on:\n  {resume_command(runner)}'
         message = f'stopped by {name} after iteration {iterations}'
         tell(runner, Ending('stopped', message, iterations=iterations))
-        remedy = (
-            f'to go on:\n  {resume_command(runner)}' if hook else 'nothing is saved: there is no AtomicCheckpointHook'
-        )
         print_log(f'{message}; {remedy}', 'current', logging.INFO)
         runner.visualizer.close()
         raise SystemExit(128 + number)
-
-
-def _heard(number: int) -> str:
-    again = '; again to quit at once' if number == signal.SIGINT else ''
-    name = signal.Signals(number).name
-    return f'\n{name}: finishing this iteration, then writing a checkpoint{again}\n'
 
 
 def _start_worker(worker_id: int, inner: Callable[[int], None] | None) -> None:

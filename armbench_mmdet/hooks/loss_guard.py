@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +15,11 @@ from armbench_mmdet.engine.distributed import total
 from armbench_mmdet.engine.failure import RunError, image_lines
 from armbench_mmdet.errors import InputError
 
-ACTIONS = ('stop', 'skip')
+_REMEDY = (
+    ', with the weights from before this step. Lower the learning rate, set optim_wrapper.clip_grad, or look at these '
+    'images (tools/browse_data.py). To leave such steps out instead: --cfg-options '
+    'default_hooks.loss_guard.on_bad_loss=skip'
+)
 
 
 @HOOKS.register_module()
@@ -28,8 +31,6 @@ class LossGuardHook(Hook):
     overflow, as it must. If one of several processes has such a loss, all leave out the step. With gradient
     accumulation the gradient gathered since the last step is dropped with it.
 
-    mmdet's ``CheckInvalidLossHook`` beside it ends a run at such a loss whatever ``on_bad_loss`` says.
-
     The look costs one number copied from the device each iteration, where mmengine copies every loss to log it.
 
     Args:
@@ -40,10 +41,8 @@ class LossGuardHook(Hook):
     priority = 'HIGH'  # once mmengine has noted the losses for the log, before anything shows them
 
     def __init__(self, on_bad_loss: str = 'stop', max_skipped: int = 10) -> None:
-        if on_bad_loss not in ACTIONS:
-            raise InputError(f'on_bad_loss must be one of {", ".join(ACTIONS)}, got {on_bad_loss!r}')
-        if max_skipped < 0:
-            raise InputError(f'max_skipped must be at least 0, got {max_skipped!r}')
+        if on_bad_loss not in ('stop', 'skip'):
+            raise InputError(f"on_bad_loss must be 'stop' or 'skip', got {on_bad_loss!r}")
         self.max_skipped = max_skipped if on_bad_loss == 'skip' else 0
         self.skipped = 0
         self._is_bad = False
@@ -81,44 +80,26 @@ class LossGuardHook(Hook):
             return
         self._is_bad = False
         self.skipped += 1
-        problem = describe_losses(outputs or {}, runner.iter + 1, data_batch)
+        problem = _described(outputs or {}, runner.iter + 1, data_batch)
         if self.skipped > self.max_skipped:
-            raise RunError('nan', problem + self._remedy())
+            after = f' after {self.max_skipped} steps were left out' if self.max_skipped else ''
+            raise RunError('nan', f'{problem}\n  Stopped{after}{_REMEDY}')
         left_out = f'{problem}\n  This step is left out, {self.skipped} of at most {self.max_skipped}.'
         print_log(left_out, 'current', logging.WARNING)
-        for name in outputs or {}:
-            _drop_last(runner.message_hub.log_scalars, f'train/{name}')
-
-    def _remedy(self) -> str:
-        after = f' after {self.max_skipped} steps were left out' if self.max_skipped else ''
-        return (
-            f'\n  Stopped{after}, with the weights from before this step. Lower the learning rate, set '
-            'optim_wrapper.clip_grad, or look at these images (tools/browse_data.py). To leave such steps out instead: '
-            '--cfg-options default_hooks.loss_guard.on_bad_loss=skip'
-        )
+        log = runner.message_hub.log_scalars
+        for name in [f'train/{name}' for name in outputs or {} if f'train/{name}' in log]:
+            values, counts = log.pop(name).data
+            if len(values) > 1:
+                log[name] = HistoryBuffer(values[:-1], counts[:-1])
 
 
-def _drop_last(log: dict[str, HistoryBuffer], name: str) -> None:
-    """Take the last value of a curve out of the log."""
-    buffer = log.pop(name, None)
-    if buffer is not None and len(buffer.data[0]) > 1:
-        values, counts = buffer.data
-        log[name] = HistoryBuffer(values[:-1], counts[:-1])
-
-
-def describe_losses(losses: Mapping[str, Any], iteration: int, batch: Any) -> str:
-    """What is wrong with an iteration's losses, and the images it happened on.
-
-    Args:
-        losses: Scalars by name, as a model's ``parse_losses`` gives them.
-        iteration: Counted from 1.
-        batch: What the losses were computed from.
-    """
+def _described(losses: dict[str, Any], iteration: int, batch: Any) -> str:
+    """What is wrong with an iteration's losses, and the images it happened on."""
     values = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items()}
     bad = [f'{name} {value}' for name, value in values.items() if not math.isfinite(value)]
     good = [f'{name} {value:.4g}' for name, value in values.items() if math.isfinite(value)]
     got = ', '.join(bad) or 'NaN or infinite in another process'
     lines = [f'The loss is not finite at iteration {iteration}: {got}.']
     if good:
-        lines.append(f'  Other losses: {", ".join(good)}')
-    return '\n'.join([*lines, *(f'  {line}' for line in image_lines(batch))])
+        lines.append(f'Other losses: {", ".join(good)}')
+    return '\n  '.join([*lines, *image_lines(batch)])

@@ -18,15 +18,12 @@ class _Lines:
     """Turns the redrawing of a bar into lines, for files that keep everything."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.flush = stream.flush
+        self._stream = stream
 
     def write(self, text: str) -> None:
-        line = text.strip()
-        if line:
-            self.stream.write(line + '\n')
-
-    def flush(self) -> None:
-        self.stream.flush()
+        if line := text.strip():
+            self._stream.write(line + '\n')
 
 
 @HOOKS.register_module()
@@ -62,7 +59,7 @@ class ProgressHook(EndingHook):
             position=0,
             smoothing=0,
             file=sys.stderr if is_terminal else _Lines(sys.stderr),
-            bar_format='{l_bar}{bar}| ' + _COUNT if is_terminal else '{desc}: {percentage:3.0f}% ' + _COUNT,
+            bar_format=('{l_bar}{bar}| ' if is_terminal else '{desc}: {percentage:3.0f}% ') + _COUNT,
             dynamic_ncols=is_terminal,
             mininterval=0.2 if is_terminal else self.line_interval_s,
             delay=0 if is_terminal else self.line_interval_s,
@@ -74,9 +71,8 @@ class ProgressHook(EndingHook):
         if bar.n == bar.total:  # now, so that what is printed next does not run into it
             self._close(phase)
 
-    def _close(self, phase: str) -> None:
-        bar = self._bars.pop(phase, None)
-        if bar is not None:
+    def _close(self, *phases: str) -> None:
+        for bar in [self._bars.pop(phase) for phase in phases if phase in self._bars]:
             bar.close()
 
     def before_train(self, runner: Runner) -> None:
@@ -101,8 +97,7 @@ class ProgressHook(EndingHook):
 
     def after_abort(self, runner: Runner, ending: Ending) -> None:
         """Close the bars of a run that fails or is stopped."""
-        for phase in list(self._bars):
-            self._close(phase)
+        self._close(*self._bars)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Open the validation bar in the place of the training bar."""

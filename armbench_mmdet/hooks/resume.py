@@ -1,11 +1,9 @@
 """A resumed run goes on exactly where it was, or says why it cannot."""
 
 from logging import WARNING
-from pathlib import Path
 from typing import Any
 
 from mmdet.registry import HOOKS
-from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -13,7 +11,6 @@ from mmengine.runner import Runner
 from torch import nn
 
 from armbench_mmdet.configs import ABSENT, leaves
-from armbench_mmdet.engine.checkpoints import add_validation
 from armbench_mmdet.engine.loops import ResumableEpochLoop, ResumableIterLoop, run_seed
 from armbench_mmdet.errors import InputError
 
@@ -31,8 +28,8 @@ class ResumeHook(Hook):
     A checkpoint of another seed, of another place in an epoch than this data has, or without an optimizer is refused,
     and so is another optimizer or schedule than the checkpoint's. Where images, batch size, number of processes or
     other settings of training have changed, the run goes on with them, and a warning that it is no longer the same
-    run. A validation that was due when the run was interrupted comes before training goes on; a run that was finished
-    is validated and says so.
+    run. A validation that follows the checkpoint comes before training goes on; a run that was finished is validated
+    and says so.
     """
 
     priority = 'LOWEST'  # the validation comes after every other hook has prepared itself
@@ -73,43 +70,29 @@ class ResumeHook(Hook):
                 f'(in {runner._load_from}); resume with --cfg-options randomness.seed={seed}'
             )
         _compare_settings(runner, checkpoint['meta'].get('settings'))
-        if add_validation(Path(str(runner._load_from)), checkpoint):
-            checkpoint['meta']['validated'] = True
         self._checkpoint = {name: checkpoint.get(name, {}) for name in ('meta', 'gradients')}
 
     def before_train(self, runner: Runner) -> None:
-        """Take a resumed run to its place, and validate what was not validated.
+        """Take a resumed run to its place, and validate if that is what comes next.
 
         Raises:
             InputError: The place is in the middle of an epoch of other data.
         """
-        if self._checkpoint is None:
-            return
-        meta, gradients = self._checkpoint['meta'], self._checkpoint['gradients']
-        self._checkpoint = None
+        checkpoint, self._checkpoint = self._checkpoint, None
         loop = runner.train_loop
-        if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
+        if checkpoint is None or not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
             return
-        if 'data' in meta:
-            loop.batches_done = _compare_data(runner, meta['data'])
+        if 'data' in checkpoint['meta']:
+            loop.batches_done = _compare_data(runner, checkpoint['meta']['data'])
         for name, parameter in _model(runner).named_parameters():
-            if name in gradients:
-                parameter.grad = gradients[name].to(parameter.device)
-        if gradients and get_world_size() > 1:
-            print_log(
-                'resumed between the batches of one accumulated step: with several processes, the gradient so far is '
-                "the first process's",
-                'current',
-                WARNING,
-            )
-        if loop.is_finished:
+            if name in checkpoint['gradients']:
+                parameter.grad = checkpoint['gradients'][name].to(parameter.device)
+        source = runner._load_from or 'the latest checkpoint'
+        message = f'resumed from {source} at iteration {runner.iter} of {runner.max_iters}'
+        if runner.iter >= runner.max_iters:
             message = f'this run was finished at iteration {runner.iter}: nothing to train, validating'
-        else:
-            source = runner._load_from or 'the latest checkpoint'
-            message = f'resumed from {source} at iteration {runner.iter} of {runner.max_iters}'
         print_log(message, 'current')
-        is_validated = meta.get('validated', False) and not loop.is_finished
-        if runner.val_loop is not None and not is_validated and loop.validation_is_due():
+        if runner.val_loop is not None and loop.validation_is_due():
             runner.val_loop.run()
 
 
@@ -126,23 +109,21 @@ def _settings(runner: Runner) -> dict[str, str]:
 
 def _compare_settings(runner: Runner, then: dict[str, str] | None) -> None:
     """Compare the settings with the checkpoint's, if it has them: say which are new, refuse those not followed."""
-    if then is None:
-        return
     now = _settings(runner)
+    then = now if then is None else then
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     keys = [key for key in keys if key.rpartition('.')[2] not in _NO_MATTER]
-    changes = {key: f'{key}: {then.get(key, ABSENT)} → {now.get(key, ABSENT)}' for key in keys}
+    changes = {key: f'\n  {key}: {then.get(key, ABSENT)} → {now.get(key, ABSENT)}' for key in keys}
     refused = [change for key, change in changes.items() if key.startswith(_FROM_CHECKPOINT)]
     if refused:
-        lines = '\n  '.join(refused)
         raise InputError(
-            f'This run cannot be resumed with another optimizer or schedule (in {runner._load_from}):\n  {lines}\n'
-            f'Resume with the former settings, or start afresh from its weights, without --resume: --cfg-options '
-            f'load_from={runner._load_from}'
+            f'This run cannot be resumed with another optimizer or schedule (in {runner._load_from}):'
+            f'{"".join(refused)}\nResume with the former settings, or start afresh from its weights, without --resume: '
+            f'--cfg-options load_from={runner._load_from}'
         )
     if changes:
-        lines = '\n  '.join(changes.values())
-        print_log(f'resumed with other settings, which hold from here on:\n  {lines}', 'current', WARNING)
+        said = f'resumed with other settings, which hold from here on:{"".join(changes.values())}'
+        print_log(said, 'current', WARNING)
 
 
 def _data_facts(runner: Runner) -> dict[str, int]:

@@ -14,7 +14,6 @@ from mmengine.runner import Runner
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.engine.failure import EndingHook
-from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import sha256_of, write_atomically
 from armbench_mmdet.run_folder import RECORD, Attempt, Ending, Git, RunRecord, read_record, write_record
 from armbench_mmdet.system import command_line, git_state, hardware, installed_versions
@@ -26,8 +25,7 @@ class RunRecordHook(EndingHook):
     code, packages and machine (:class:`~armbench_mmdet.run_folder.RunRecord`).
 
     A run that is resumed gets another attempt. What a checkout has changed since its revision is kept beside as
-    ``git.diff``. A record that cannot be written is a warning, never the end of a run; ``status`` stays ``running``
-    when a process is killed.
+    ``git.diff``. ``status`` stays ``running`` when a process is killed.
     """
 
     priority = 'LOWEST'
@@ -37,14 +35,9 @@ class RunRecordHook(EndingHook):
 
     def before_train(self, runner: Runner) -> None:
         """Begin an attempt."""
-        if not is_main_process():
-            return
-        try:
-            self._record = self._begun(runner)
-            write_record(Path(runner.work_dir), self._record)
-        except OSError as error:
-            self._record = None
-            _warn(runner, error)
+        if is_main_process():
+            self._record = _begun(runner)
+            _write(runner, self._record)
 
     def after_train(self, runner: Runner) -> None:
         """Note that the run is finished."""
@@ -56,41 +49,38 @@ class RunRecordHook(EndingHook):
             return
         unreadable = [path for one in _datasets(runner) for path in getattr(one, 'unreadable_images', list)()]
         self._record.end(ending, _now(), unreadable)
-        try:
-            write_record(Path(runner.work_dir), self._record)
-        except OSError as error:
-            _warn(runner, error)
+        _write(runner, self._record)
 
-    @staticmethod
-    def _begun(runner: Runner) -> RunRecord:
-        """The record with a new attempt."""
-        work_dir = Path(runner.work_dir)
-        earlier = _earlier_record(work_dir) if runner._resume else None
-        attempts = earlier.attempts if earlier else []
-        sources = map(GroundTruthSource.of, (one.metainfo for one in _datasets(runner)))
-        files = dict.fromkeys(source.ann_file for source in sources if source)
-        data = {file: f'sha256:{sha256_of(Path(file))}' for file in files}
-        changed = [file for file, digest in data.items() if earlier and digest not in earlier.data.values()]
-        if changed:
-            message = f'resumed on other annotations than before: {", ".join(changed)}; not the run it would have been'
-            print_log(message, 'current', logging.WARNING)
-        attempt = Attempt(
-            started=_now(),
-            command=shlex.join(command_line()),
-            resumed_from=str(runner._load_from) if runner._resume else None,
-            start_iter=runner.iter,
-            world_size=runner.world_size,
-            git=_git(work_dir, len(attempts)),
-            versions=installed_versions(),
-            hardware=hardware(),
-        )
-        return RunRecord(
-            config=str(runner.cfg.filename),
-            seed=runner.seed,
-            status='running',
-            data=data,
-            attempts=[*attempts, attempt],
-        )
+
+def _begun(runner: Runner) -> RunRecord:
+    """The record with a new attempt."""
+    work_dir = Path(runner.work_dir)
+    earlier = read_record(work_dir) if runner._resume else None
+    attempts = earlier.attempts if earlier else []
+    sources = map(GroundTruthSource.of, (one.metainfo for one in _datasets(runner)))
+    files = dict.fromkeys(source.ann_file for source in sources if source)
+    data = {file: f'sha256:{sha256_of(Path(file))}' for file in files}
+    changed = [file for file, digest in data.items() if earlier and digest not in earlier.data.values()]
+    if changed:
+        message = f'resumed on other annotations than before: {", ".join(changed)}; not the run it would have been'
+        print_log(message, 'current', logging.WARNING)
+    attempt = Attempt(
+        started=_now(),
+        command=shlex.join(command_line()),
+        resumed_from=str(runner._load_from) if runner._resume else None,
+        start_iter=runner.iter,
+        world_size=runner.world_size,
+        git=_git(work_dir, len(attempts)),
+        versions=installed_versions(),
+        hardware=hardware(),
+    )
+    return RunRecord(
+        config=str(runner.cfg.filename),
+        seed=runner.seed,
+        status='running',
+        data=data,
+        attempts=[*attempts, attempt],
+    )
 
 
 def leaf_datasets(dataset: Any) -> Iterator[Any]:
@@ -116,19 +106,11 @@ def _git(work_dir: Path, earlier: int) -> Git:
     return Git(revision, name if patch else None)
 
 
-def _earlier_record(work_dir: Path) -> RunRecord | None:
-    """The record so far; one that cannot be read is kept under another name."""
+def _write(runner: Runner, record: RunRecord) -> None:
     try:
-        return read_record(work_dir)
-    except InputError as error:
-        path = work_dir / RECORD
-        kept = path.replace(path.with_suffix('.broken.json'))
-        print_log(f'earlier attempts are left out: {error}; it is kept as {kept.name}', 'current', logging.WARNING)
-        return None
-
-
-def _warn(runner: Runner, error: OSError) -> None:
-    print_log(f'no record of this run: {error} (in {Path(runner.work_dir) / RECORD})', 'current', logging.WARNING)
+        write_record(Path(runner.work_dir), record)
+    except OSError as error:  # not to hide why a run has failed
+        print_log(f'no record of this run: {error} (in {Path(runner.work_dir) / RECORD})', 'current', logging.WARNING)
 
 
 def _now() -> str:

@@ -1,17 +1,14 @@
 """Losses of the validation data."""
 
 import math
-import random
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -19,7 +16,6 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from armbench_mmdet.engine.loops import seed_generators
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.run_folder import VALIDATION_LOSS_PREFIX
 
@@ -30,10 +26,10 @@ _OFF = '--cfg-options default_hooks.validation_loss.enabled=False'
 class ValidationLossHook(Hook):
     """Logs the losses of the validation data at every validation: ``val_loss/loss`` and its components.
 
-    They are training's losses of the network as it is evaluated: dropout off, batch norm with its running statistics
-    (and leaving them alone), weights averaged where ``EMAHook`` averages them, images as the validation pipeline makes
-    them and without batch augmentations, mixed precision as in training. The logged training loss has batch statistics
-    and augmentations instead, so compare the shape of the two curves rather than their height.
+    They are training's losses of the network as it is evaluated: dropout off, batch norm with its running statistics,
+    weights averaged where ``EMAHook`` averages them, images as the validation pipeline makes them and without batch
+    augmentations, mixed precision as in training. The logged training loss has batch statistics and augmentations
+    instead, so compare the shape of the two curves rather than their height.
 
     What the losses draw at random (Mask R-CNN's samples, Mask2Former's points) is drawn from one seed for every batch,
     and the random states are put back: equal weights have equal losses, and training is the same with and without the
@@ -44,35 +40,31 @@ class ValidationLossHook(Hook):
     The metrics of the validation get the losses too, so ``save_best`` or early stopping may use ``val_loss/loss``.
 
     Args:
-        max_images: How many images at most, of all processes together (rounded up to whole batches); None for all, 0
-            to switch the hook off.
+        max_images: How many images at most, of all processes together (rounded up to whole batches); None for all.
     """
 
     def __init__(self, max_images: int | None = 200) -> None:
-        if max_images is not None and max_images < 0:
-            raise InputError(f'max_images must be at least 0, or None for all, got {max_images!r}')
+        if max_images is not None and max_images < 1:
+            raise InputError(f'max_images must be at least 1, or None for all, got {max_images!r}')
         self.max_images = max_images
         self._start()
 
-    def _start(self, chosen: frozenset[int] = frozenset()) -> None:
+    def _start(self, chosen: Sequence[int] = ()) -> None:
         self._chosen = chosen
         self._sums: dict[str, float] = {}
         self._images = 0
-        self._seconds = 0.0
 
     def before_train(self, runner: Runner) -> None:
         """Look at the annotations of one validation image now, rather than after the first epoch."""
-        if runner.val_loop is not None and self.max_images != 0:
-            with fixed_randomness():
-                _check_annotations(runner.val_dataloader.dataset[0]['data_samples'])
+        if runner.val_loop is not None:
+            _check_annotations(runner.val_dataloader.dataset[0]['data_samples'])
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Choose the batches: the same ones in every process, since losses may wait for one another."""
         batches = min(all_gather_object(len(runner.val_dataloader)))
-        wanted = batches
-        if self.max_images is not None:
-            wanted = math.ceil(self.max_images / (_batch_size(runner) * get_world_size()))
-        self._start(frozenset(evenly_spaced(batches, wanted)))
+        a_batch = (runner.val_dataloader.batch_size or 1) * get_world_size()
+        wanted = batches if self.max_images is None else min(batches, math.ceil(self.max_images / a_batch))
+        self._start([(2 * part + 1) * batches // (2 * wanted) for part in range(wanted)])  # the middles of equal parts
 
     @torch.no_grad()
     def after_val_iter(
@@ -81,26 +73,14 @@ class ValidationLossHook(Hook):
         """Add the losses of a chosen batch."""
         if batch_idx not in self._chosen:
             return
-        start_s = time.perf_counter()
-        samples = data_batch['data_samples']
-        for sample in samples:
-            _check_annotations(sample)
         losses = batch_losses(runner.model, data_batch, runner.optim_wrapper)
-        first = batch_idx * _batch_size(runner)
-        # The sampler deals images to the processes in turn, and goes round again where they do not divide evenly.
-        places = [(first + offset) * get_world_size() + get_rank() for offset in range(len(samples))]
-        fresh = [place < len(runner.val_dataloader.dataset) for place in places]
-        images = sum(new and len(sample.gt_instances) > 0 for new, sample in zip(fresh, samples, strict=True))
-        if images:
-            for name, value in losses.items():
-                self._sums[name] = self._sums.get(name, 0.0) + images * value
+        images = sum(len(sample.gt_instances) > 0 for sample in data_batch['data_samples'])
+        for name, value in losses.items() if images else ():
+            self._sums[name] = self._sums.get(name, 0.0) + images * value
         self._images += images
-        self._seconds += time.perf_counter() - start_s
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Log the means over all processes in the row of the validation's metrics, and print them."""
-        if not self._chosen:
-            return
         shares = all_gather_object((self._sums, self._images))
         images = sum(share[1] for share in shares)
         if not images:
@@ -114,13 +94,13 @@ class ValidationLossHook(Hook):
             runner.message_hub.update_scalar(key, value)
             if metrics is not None:
                 metrics[VALIDATION_LOSS_PREFIX + name] = value
-        print_log(_summary(means, images, self._seconds), 'current')
+        # the losses of earlier decoder layers (d0.loss_cls, …) are in the total and the log only
+        parts = [f'{name.removeprefix("loss_")} {value:.3f}' for name, value in means.items() if '.' not in name]
+        print_log(f'validation {parts[0]} on {images} images: {", ".join(parts[1:])}', 'current')
 
 
 def batch_losses(model: nn.Module, data_batch: Mapping[str, Any], optim_wrapper: Any = None) -> dict[str, float]:
     """The losses of a batch, as ``train_step`` computes them but for batch augmentations, at fixed random numbers.
-
-    Nothing is changed: call it in evaluation mode and without gradients.
 
     Args:
         model: The detector, in a wrapper or not.
@@ -132,35 +112,14 @@ def batch_losses(model: nn.Module, data_batch: Mapping[str, Any], optim_wrapper:
     """
     detector: Any = model.module if is_model_wrapper(model) else model
     precision = optim_wrapper.optim_context(detector) if isinstance(optim_wrapper, OptimWrapper) else nullcontext()
-    with precision, fixed_randomness():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with precision, torch.random.fork_rng(devices):
+        torch.manual_seed(0)
         data = detector.data_preprocessor(data_batch, False)
         if detector.data_preprocessor.pad_mask:
             detector.data_preprocessor.pad_gt_masks(data['data_samples'])
         _, values = detector.parse_losses(detector(**data, mode='loss'))
     return {name: float(value) for name, value in values.items() if 'loss' in name}
-
-
-@contextmanager
-def fixed_randomness(seed: int = 0) -> Iterator[None]:
-    """Draw from ``seed`` in Python, NumPy and torch (CPU and the current GPU), then go on as if nothing was drawn."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
-        seed_generators(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-def evenly_spaced(count: int, wanted: int) -> list[int]:
-    """``wanted`` of the numbers below ``count``, from the middles of equal parts; all of them if it wants more."""
-    wanted = min(count, wanted)
-    return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
-
-
-def _batch_size(runner: Runner) -> int:
-    return runner.val_dataloader.batch_size or 1
 
 
 def _check_annotations(sample: DetDataSample) -> None:
@@ -176,10 +135,3 @@ def _check_annotations(sample: DetDataSample) -> None:
         f'val_dataloader.dataset.pipeline must load annotations before it resizes, got {problem} (in '
         f'{sample.get("img_path")}); put LoadPolygons first, or go without validation losses: {_OFF}'
     )
-
-
-def _summary(means: Mapping[str, float], images: int, seconds: float) -> str:
-    """One line; the losses of earlier decoder layers (``d0.loss_cls``, …) are in the total and the log only."""
-    parts = [f'{name.removeprefix("loss_")} {value:.3f}' for name, value in means.items() if '.' not in name]
-    total, *components = parts
-    return f'validation {total} on {images} images: {", ".join(components)} ({seconds:.1f} s)'

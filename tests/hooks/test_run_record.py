@@ -95,14 +95,6 @@ def test_record_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys) -> N
     assert 'warning: no record of this run' in capsys.readouterr().out
 
 
-def test_record_that_cannot_be_read_is_kept_aside(tmp_path: Path, capsys) -> None:
-    run(tmp_path, 1)
-    (tmp_path / 'record.json').write_text('{"attempts": ')
-    assert len(run(tmp_path, 2)['attempts']) == 1
-    assert (tmp_path / 'record.broken.json').read_text() == '{"attempts": '
-    assert 'record.broken.json' in capsys.readouterr().out
-
-
 def git(folder: Path, *arguments: str) -> None:
     identity = ['-c', 'user.name=a', '-c', 'user.email=a@b.c']
     subprocess.run(['git', '-C', str(folder), *identity, *arguments], check=True, capture_output=True)

@@ -67,32 +67,17 @@ def sound() -> tuple[FewImages, dict[str, Any]]:
 
 
 def test_a_sound_path_scores_one(sound):
-    assert run_selftest(*sound) == (3, 1.0, 1.0)
-    assert run_selftest(*sound, num_images=1) == (1, 1.0, 1.0)
-    assert run_selftest(*sound, iou_types=('bbox',)) == (3, 1.0, 1.0)
+    assert run_selftest(*sound) == 'ground truth of 3 images scores 1.0'
+    assert run_selftest(*sound, ('bbox',), num_images=1) == 'ground truth of 1 images scores 1.0'
 
 
-@pytest.mark.parametrize(
-    ('objects', 'num_images', 'score', 'attainable'),
-    [
-        ([3, 3, 100], 3, 1.0, 1.0),
-        ([3, 3, 134], 2, 1.0, (1 + 76 / 101) / 2),  # 106 of 140 count: a recall of 0.757, and 76 points of 101 below it
-        ([134, 3, 3], 1, (1 + 75 / 101) / 2, (1 + 76 / 101) / 2),  # 100 of 134, 0.746
-        ([200, 200, 100], 3, (1 + 61 / 101) / 2, (1 + 61 / 101) / 2),  # 300 of 500
-    ],
-    ids=str,
-)
-def test_images_of_more_instances_than_count_score_what_is_attainable(
-    sound: Any, objects: list[int], num_images: int, score: float, attainable: float
-) -> None:
+def test_images_of_which_not_everything_is_scored_are_left_out(sound: Any) -> None:
     dataset, truth = sound
-    for record, count in zip(dataset.records, objects, strict=True):
-        for number in range(count - 3):
-            x, y = number % 20 * 7, number // 20 * 9
-            annotate(truth, record, [x, y, x + 6, y, x + 6, y + 8, x, y + 8], 1)
-    done = run_selftest(dataset, truth, num_images=num_images)
-    assert done == (num_images, pytest.approx(score), pytest.approx(attainable))
-    assert ('no prediction of this set can score more' in str(done)) == (attainable < 1)
+    del dataset.records[0]['instances'][0]
+    for number in range(98):  # beside three: COCO counts a hundred
+        x, y = number % 20 * 7, number // 20 * 9
+        annotate(truth, dataset.records[1], [x, y, x + 6, y, x + 6, y + 8, x, y + 8], 1)
+    assert run_selftest(dataset, truth) == 'ground truth of 1 images scores 1.0'
 
 
 def shift_label(record: dict, instance: dict) -> None:
@@ -149,12 +134,6 @@ def test_a_fault_behind_all_checked_steps_is_caught_by_the_score(sound, monkeypa
     monkeypatch.setattr(ArmbenchMetric, 'process', lambda metric, batch, samples: process(metric, batch, samples[1:]))
     with pytest.raises(InputError, match='lost at metric: bbox mAP is 0'):
         run_selftest(*sound)
-
-
-def test_an_image_of_which_the_data_set_left_something_out_is_not_used(sound):
-    dataset, truth = sound
-    del dataset.records[0]['instances'][0]
-    assert run_selftest(dataset, truth).images == 2
 
 
 def test_the_hook_stops_training(sound):

@@ -1,6 +1,5 @@
 """kill −9 at any moment and ``--resume`` give the run that was never killed, bit for bit."""
 
-import io
 import os
 import random
 import signal
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from mmengine.config import Config
 from processes import in_processes
 from small_models import tiny_config
@@ -57,7 +55,7 @@ class Moments:
 
     def watch(self) -> None:
         """Stand beside hooks, and inside and between the steps of writing a file."""
-        call_hook, fsync, replace, save = ArmbenchRunner.call_hook, os.fsync, os.replace, torch.save
+        call_hook, fsync, replace = ArmbenchRunner.call_hook, os.fsync, os.replace
 
         def hooked(runner: Any, fn_name: str, **kwargs: Any) -> None:
             call_hook(runner, fn_name, **kwargs)
@@ -73,17 +71,16 @@ class Moments:
             replace(source, target)
             self.pass_by(f'after a rename to {Path(target).suffix}')
 
-        def saved(content: Any, stream: Any) -> None:
-            whole = io.BytesIO()
-            save(content, whole)
-            half = len(whole.getvalue()) // 2
-            stream.write(whole.getvalue()[:half])
-            stream.flush()
-            self.pass_by('half-way through a file')
-            stream.write(whole.getvalue()[half:])
+        def written(path: Path, content: Any) -> None:
+            half = len(content) // 2
+            with path.open('wb') as file:
+                file.write(content[:half])
+                file.flush()
+                self.pass_by('half-way through a file')
+                file.write(content[half:])
 
         ArmbenchRunner.call_hook = hooked  # type: ignore[method-assign]
-        os.fsync, os.replace, torch.save = synced, replaced, saved
+        os.fsync, os.replace, Path.write_bytes = synced, replaced, written  # type: ignore[method-assign]
 
 
 def live(root: Path, work_dir: Path, workers: int, processes: int, moment: int | None) -> None:

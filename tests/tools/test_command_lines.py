@@ -102,7 +102,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ('tool', 'arguments', 'message'),
     [
         ('train', ['configs/nowhere.py'], 'config must be an existing file'),
-        ('train', [LEAF, '--resume', 'nowhere.pth'], '--resume must find an existing checkpoint'),
+        ('train', [LEAF, '--resume', 'nowhere.pth'], '--resume must find a whole checkpoint'),
         ('test', [LEAF, 'nowhere.pth'], 'checkpoint must be a file'),
         ('test', [LEAF, 'pyproject.toml'], 'checkpoint must be a readable file'),
         ('train', [ARMBENCH, '--data-root', 'nowhere', '--cfg-options', 'model.backbone.init_cfg=None'], 'nowhere'),
