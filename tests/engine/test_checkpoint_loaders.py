@@ -1,14 +1,12 @@
 """The ways to a checkpoint read it safely, unless told to trust it; tests/launch gives one to the command lines."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 from small_models import Attack
@@ -18,44 +16,6 @@ from armbench_mmdet.engine.checkpoints import load_weights, local_file, safe_loa
 from armbench_mmdet.errors import InputError
 
 load_by_mmengine = CheckpointLoader.load_checkpoint
-
-
-@pytest.fixture
-def evil(tmp_path: Path) -> Path:
-    """A checkpoint of the toy model, complete, that makes the file ``made`` when it is unpickled."""
-    run(toy_config(tmp_path / 'run'), dies=dict(iteration=3))
-    checkpoint = torch.load(tmp_path / 'run/iter_2.pth', weights_only=False)
-    checkpoint['meta']['extra'] = Attack(tmp_path / 'made')
-    path = tmp_path / 'evil.pth'
-    torch.save(checkpoint, path)
-    return path
-
-
-def fine_tune(config: Config, path: Path) -> Any:
-    config.load_from = str(path)
-    return run(config)
-
-
-def resume(config: Config, path: Path) -> Any:
-    return run(config, str(path))
-
-
-def pretrained(config: Config, path: Path) -> Any:
-    config.model.init_cfg = dict(type='Pretrained', checkpoint=str(path))
-    return run(config)
-
-
-@pytest.mark.parametrize('use', [fine_tune, resume, pretrained])
-def test_a_trusted_checkpoint_loads_with_a_warning(use: Callable, evil: Path, tmp_path: Path, capsys) -> None:
-    use(toy_config(tmp_path / 'again', trust_checkpoint=True), evil)
-    assert (tmp_path / 'made').exists()
-    assert 'is trusted and can run code' in capsys.readouterr().out
-
-
-def test_trust_is_for_unsafe_files_and_no_cure_for_broken_ones(tmp_path: Path) -> None:
-    (tmp_path / 'broken.pth').write_bytes(b'nothing')
-    with pytest.raises(InputError, match=r'broken\.pth'):
-        load_weights(tmp_path / 'broken.pth', trusted=True)
 
 
 def test_only_a_run_of_ours_loads_safely(tmp_path: Path) -> None:
@@ -118,7 +78,8 @@ def test_safetensors_are_weights_to_start_from_and_not_to_resume_from(tmp_path: 
     config = toy_config(tmp_path / 'run')
     config.optim_wrapper.optimizer.lr = 0.0
     config.optim_wrapper.optimizer.weight_decay = 0.0
-    runner = fine_tune(config, tmp_path / 'model.safetensors')
+    config.load_from = str(tmp_path / 'model.safetensors')
+    runner = run(config)
     assert torch.equal(runner.model.net[0].weight.data, state['net.0.weight'])
     with pytest.raises(InputError, match='it holds no meta, message_hub, optimizer'):
-        resume(toy_config(tmp_path / 'run'), tmp_path / 'model.safetensors')
+        run(toy_config(tmp_path / 'run'), str(tmp_path / 'model.safetensors'))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_run import Fit, Points, guarded_runner
 
-from armbench_mmdet.datasets.images import image_in_work, note_image
+from armbench_mmdet.datasets.images import note_image
 from armbench_mmdet.engine import ArmbenchRunner
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError, UnreadableImageError
@@ -85,14 +85,3 @@ def test_other_failures_pass_as_they_are(tmp_path: Path) -> None:
     runner = guarded_runner(tmp_path, model=Fit(on_forward=lambda: raises(KeyError('a defect'))))
     with pytest.raises(KeyError, match='a defect'), explained_failures(runner):
         runner.train()
-
-
-def test_image_of_a_process_is_known_to_the_one_it_came_from() -> None:
-    assert image_in_work(os.getpid() + 1) is None
-    child = os.fork()
-    if not child:
-        note_image(17, 'images/' + 'long' * 500)
-        note_image(5, 'images/ä.jpg')
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert image_in_work(child) == (5, 'images/ä.jpg')

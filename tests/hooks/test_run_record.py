@@ -25,7 +25,9 @@ def run(work_dir: Path, iterations: int, **options: Any) -> dict:
 
 
 def test_finished_run_says_what_it_was(tmp_path: Path) -> None:
-    written = run(tmp_path, 2)
+    begun = []
+    written = run(tmp_path, 2, hooks=[AtIteration(1, lambda: begun.append(record(tmp_path)))])
+    assert (begun[0]['status'], begun[0]['attempts'][0]['ended']) == ('running', None)
     assert written['schema_version'] == 1
     assert (written['seed'], written['status'], written['message']) == (3, 'finished', None)
     assert written['config'].endswith('toy.py')
@@ -81,12 +83,6 @@ def test_a_run_resumed_on_other_annotations_says_so(tmp_path: Path, capsys, name
         run(tmp_path / 'run', iterations, data=data)
     warning = f'resumed on other annotations than before: {tmp_path / name}'
     assert (warning in capsys.readouterr().out) is is_said
-
-
-def test_killed_run_stays_running(tmp_path: Path) -> None:
-    seen = []
-    guarded_runner(tmp_path, hooks=[AtIteration(1, lambda: seen.append(record(tmp_path)))]).train()
-    assert (seen[0]['status'], seen[0]['attempts'][0]['ended']) == ('running', None)
 
 
 def test_record_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys) -> None:
