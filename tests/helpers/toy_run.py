@@ -268,10 +268,6 @@ def assert_equal(first: Any, second: Any, where: str = '') -> None:
         for key in first:
             assert_equal(first[key], second[key], f'{where}.{key}')
     elif isinstance(first, (list, tuple)):
-        assert len(first) == len(second), (where, first, second)
-        for index, pair in enumerate(zip(first, second, strict=True)):
-            assert_equal(*pair, f'{where}[{index}]')
-    elif isinstance(first, Tensor):
-        assert torch.equal(first, second), where
+        assert_equal(dict(enumerate(first)), dict(enumerate(second)), where)
     else:
-        assert first == second, (where, first, second)
+        assert torch.equal(first, second) if isinstance(first, Tensor) else first == second, (where, first, second)

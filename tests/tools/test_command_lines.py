@@ -66,13 +66,6 @@ def test_the_command_lists_every_tool_in_no_time() -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == [tool.replace('_', '-') for tool in TOOLS]
 
 
-@pytest.mark.parametrize('tool', TOOLS)
-def test_unknown_options_are_wrong_usage(tool: str) -> None:
-    done = start(tool, '--no-such-option')
-    assert done.returncode == 2
-    assert done.stderr.count('error: ') == 1
-
-
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'message'),
     [
