@@ -1,5 +1,6 @@
 """Checkpoints at intervals, of the best validation, and when a run is asked to stop."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,17 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Args:
         **kwargs: As for ``CheckpointHook``, but for ``backend_args`` and ``file_client_args``: files are local.
+
+    Raises:
+        InputError: There is an option that the hook does not have.
     """
 
     last_ckpt: str | None
 
     def __init__(self, **kwargs: Any) -> None:
+        options = inspect.signature(CheckpointHook).parameters
+        for name in kwargs.keys() - options.keys():  # mmengine would take it for an option of the writing
+            raise InputError(f'AtomicCheckpointHook has no option {name!r}{nearest(name, options)}')
         super().__init__(**kwargs, backend_args={'backend': 'atomic', 'unwanted': []})
 
     def before_train(self, runner: Runner) -> None:
