@@ -33,7 +33,8 @@ class _Overlaps(NamedTuple):
         own_at: ``(D,) int64``, that instance, or -1.
         other: The same with the other classes.
         other_at: The same.
-        iou: ``(D,) float64``, the IoU with the instance that the detection has, 0 without one.
+        is_wrong: ``(D,) bool``, sure detections that are wrong.
+        is_free: ``(G,) bool``, instances that no sure one has.
     """
 
     counts: np.ndarray
@@ -43,7 +44,8 @@ class _Overlaps(NamedTuple):
     own_at: np.ndarray
     other: np.ndarray
     other_at: np.ndarray
-    iou: np.ndarray
+    is_wrong: np.ndarray
+    is_free: np.ndarray
 
 
 def error_anatomy(matching: Matching) -> Anatomy:
@@ -57,7 +59,10 @@ def error_anatomy(matching: Matching) -> Anatomy:
     outcome[counts[matching.found.kind] == 0] = IGNORED
     ious, nearest = np.zeros((3, len(outcome))), np.full((2, len(outcome)), -1)
     _nearest(matching.common, matching.crowd, owner, ious, nearest)
-    overlaps = _Overlaps(counts, outcome, owner, ious[0], nearest[0], ious[1], nearest[1], ious[2])
+    is_sure = matching.found.scores >= SCORE_THRESHOLD
+    has_sure = np.append(is_sure, False)[owner]  # -1 is nobody
+    free = is_sure & (outcome == MISSED), ~has_sure & ~matching.crowd
+    overlaps = _Overlaps(counts, outcome, owner, ious[0], nearest[0], ious[1], nearest[1], *free)
     suspects, total = _suspects(matching, overlaps)
     return Anatomy(
         costs=_costs(matching, overlaps),
@@ -150,15 +155,8 @@ def _optimal_lrp(outcome: np.ndarray, ious: np.ndarray, scores: np.ndarray, inst
     )
 
 
-def _free(matching: Matching, overlaps: _Overlaps) -> tuple[np.ndarray, np.ndarray]:
-    """``(D,) bool``, sure detections that are wrong, and ``(G,) bool``, instances that no sure one has."""
-    is_sure = matching.found.scores >= SCORE_THRESHOLD
-    has_sure = np.append(is_sure, False)[overlaps.owner]  # -1 is nobody
-    return is_sure & (overlaps.outcome == MISSED), ~has_sure & ~matching.crowd
-
-
 def _confusion(matching: Matching, overlaps: _Overlaps) -> dict[str, dict[str, int]]:
-    is_wrong, is_free = _free(matching, overlaps)
+    is_wrong, is_free = overlaps.is_wrong, overlaps.is_free
     is_right = (matching.found.scores >= SCORE_THRESHOLD) & (overlaps.outcome == FOUND)
     counts, size = overlaps.counts, len(overlaps.counts)
     table = np.zeros((size + 1, size + 1), np.int64)
@@ -177,7 +175,7 @@ def _confusion(matching: Matching, overlaps: _Overlaps) -> dict[str, dict[str, i
 
 def _suspects(matching: Matching, overlaps: _Overlaps) -> tuple[list[Suspect], int]:
     """The most suspicious, by falling score of the detection that disagrees, and how many there are."""
-    is_wrong, is_free = _free(matching, overlaps)
+    is_wrong, is_free = overlaps.is_wrong, overlaps.is_free
     is_other = overlaps.other >= IOU
     at, iou = np.where(is_other, overlaps.other_at, overlaps.own_at), np.where(is_other, overlaps.other, overlaps.own)
     rows = np.flatnonzero(is_wrong & (is_other | (overlaps.own >= BACKGROUND_IOU) & (overlaps.own < IOU)))

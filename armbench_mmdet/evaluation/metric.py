@@ -35,7 +35,13 @@ from armbench_mmdet.evaluation.result import (
     result_table,
     write_result,
 )
-from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type, segmentation_errors, speed_summary
+from armbench_mmdet.evaluation.strata import (
+    SCORE_THRESHOLD,
+    density_of_images,
+    scores_of_type,
+    segmentation_errors,
+    speed_summary,
+)
 from armbench_mmdet.run_folder import METRIC_PREFIX
 from armbench_mmdet.system import installed_versions
 
@@ -223,7 +229,7 @@ class ArmbenchMetric(BaseMetric):
             confidence = {name: Interval(low=one.low, high=one.high) for name, one in intervals.items()}
         if is_segm:
             fields['segmentation_errors'] = segmentation_errors(matching)
-            fields['picks'] = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1]))
+            fields['picks'] = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1], SCORE_THRESHOLD))
             fields['anatomy'] = error_anatomy(matching) if self.result_file else None
         if is_segm or 'segm' not in self.iou_types:
             fields['operation'] = operations(matching, thresholds)

@@ -16,22 +16,16 @@ _BINS = 10
 _CURVE = np.linspace(0.05, 0.95, 19)
 
 
-def operations(matching: Matching, val_thresholds: Mapping[str, float] | None = None) -> dict[str, Operation]:
-    """The operation of each class with instances.
-
-    Args:
-        matching: Detections and ground truth.
-        val_thresholds: The threshold that was best on ``val``, by class.
-    """
+def operations(matching: Matching, val_thresholds: Mapping[str, float]) -> dict[str, Operation]:
+    """The operation of each class with instances; the threshold that was best on ``val`` is given by class."""
     outcome = matched(matching, matching.crowd, np.array([_IOU]))[0][0]
     result = {}
-    for kind, name in enumerate(matching.classes):
-        order = matching.orders[kind]
-        counts = outcome[order] != IGNORED
-        is_found, scores = outcome[order][counts] == FOUND, matching.found.scores[order][counts]
+    for kind, (name, order) in enumerate(zip(matching.classes, matching.orders, strict=True)):
+        counted = order[outcome[order] != IGNORED]
         instances = int((~matching.crowd & (matching.truth.kind == kind)).sum())
         if instances:
-            result[name] = _operation(is_found, scores, instances, (val_thresholds or {}).get(name))
+            own = outcome[counted] == FOUND, matching.found.scores[counted]
+            result[name] = _operation(*own, instances, val_thresholds.get(name))
     return result
 
 

@@ -13,25 +13,23 @@ from armbench_mmdet.masks.runs import Runs
 
 FIRST = (1, 3, 5)
 COVERED = 0.25
-DEFAULT_SCORE = 0.5
 GRID = 64
 
 
-def pick_scores(matching: Matching, class_name: str, score: float | None = None) -> PickScores | None:
+def pick_scores(matching: Matching, class_name: str, score: float = 0.5) -> PickScores | None:
     """The scores of picks of one class; None without instances of it.
 
     Args:
         matching: Of masks.
         class_name: The class that is picked.
-        score: Predictions with at least this score are counted; None for 0.5.
+        score: Predictions with at least this score are counted.
     """
     if class_name not in matching.classes:
         return None
-    kind, threshold = matching.classes.index(class_name), DEFAULT_SCORE if score is None else score
-    found, truth = matching.found, matching.truth
+    kind, found, truth = matching.classes.index(class_name), matching.found, matching.truth
     is_object = (truth.kind == kind) & ~matching.crowd
     objects = np.bincount(truth.image[is_object], minlength=len(matching.image_ids))
-    is_counted = (found.kind == kind) & (found.scores >= threshold)
+    is_counted = (found.kind == kind) & (found.scores >= score)
     predictions = np.bincount(found.image[is_counted], minlength=len(objects))
     if not objects.any():
         return None
@@ -41,7 +39,7 @@ def pick_scores(matching: Matching, class_name: str, score: float | None = None)
     return PickScores(
         **{f'success_{k}': float(share.mean()) for k, share in shares.items()},
         count_error=float(abs(predictions - objects).mean()),
-        count_score=threshold,
+        count_score=score,
         images=len(wanted),
     )
 

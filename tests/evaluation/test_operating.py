@@ -53,7 +53,7 @@ def test_points_and_calibration(seed: int) -> None:
 
 def test_nothing_found_has_no_point() -> None:
     truth, _ = random_dataset(1)
-    for one in operations(matching_of(truth, [])).values():
+    for one in operations(matching_of(truth, []), {}).values():
         assert (one.best, one.calibration_error, one.reliability) == (None, None, [])
         assert {point.recall for point in one.curve} == {0.0}
 

@@ -78,7 +78,7 @@ def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: 
     scores_of_type(matching, table)
     if iou_type == 'segm':
         segmentation_errors(matching)
-        operations(matching)
+        operations(matching, {})
         pick_scores(matching, 'object')
         error_anatomy(matching)
     return table
