@@ -204,12 +204,11 @@ def raise_problems(problems: list[Problem], ann_file: Path) -> None:
     """
     if not problems:
         return
-    shown = [f'\n  {problem.kind}: {problem.detail}' for problem in problems[:_SHOWN]]
-    more = f'\n  … and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
-    remedy = (
-        f'\n  correct or remove these records; `python tools/check_data.py --ann-file {ann_file}` checks the whole file'
-    )
-    raise InputError(
-        f'annotation file must be well-formed COCO, got {len(problems)} problem(s) (in {ann_file}):'
-        f'{"".join(shown)}{more}' + ('' if problems[0].kind in (FOREIGN, BOXES) else remedy)
-    )
+    lines = [f'annotation file must be well-formed COCO, got {len(problems)} problem(s) (in {ann_file}):']
+    lines += [f'{problem.kind}: {problem.detail}' for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f'… and {len(problems) - _SHOWN} more')
+    if problems[0].kind not in (FOREIGN, BOXES):
+        check = f'`python tools/check_data.py --ann-file {ann_file}`'
+        lines.append(f'correct or remove these records; {check} checks the whole file')
+    raise InputError('\n  '.join(lines))

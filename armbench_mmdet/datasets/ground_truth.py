@@ -87,8 +87,8 @@ def load_ground_truth(
 
     Args:
         ann_file: COCO annotation file.
-        category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
-        cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
+        category_map: As for :class:`GroundTruthSource`.
+        cache_dir: As for :class:`GroundTruthSource`.
 
     Returns:
         ``images`` (ids as the data set's ``img_id``), ``annotations`` (``category_id`` 1 = tote, 2 = object; crowds
@@ -100,14 +100,10 @@ def load_ground_truth(
     index = open_index(ann_file, cache_dir)
     labels = assign_categories(index, category_map).rows
     kept = (labels != IGNORED) & index.usable_masks
-    ignored = int((labels == IGNORED).sum())
     if not kept.all():
-        print_log(
-            f'ground truth of {index.ann_file}: left out {ignored} annotations of ignored categories and '
-            f'{int((~kept).sum()) - ignored} without a usable mask',
-            'current',
-            logging.WARNING,
-        )
+        ignored = (labels == IGNORED).sum()
+        about = f'{ignored} annotations of ignored categories and {(~kept).sum() - ignored} without a usable mask'
+        print_log(f'ground truth of {index.ann_file}: left out {about}', 'current', logging.WARNING)
     image_ids, widths, heights = index.image_ids.tolist(), index.widths.tolist(), index.heights.tolist()
     return {
         'images': [

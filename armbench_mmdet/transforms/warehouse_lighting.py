@@ -92,8 +92,6 @@ def _motion(length_px: float, angle: float) -> np.ndarray:
 
 def _noise(image: np.ndarray, white_level: float, rng: np.random.Generator) -> np.ndarray:
     """Noise whose variance is a tenth read noise, the rest proportional to the light, as a sensor's is."""
-    if white_level <= 0:
-        return image
     # OpenCV's generator is ten times faster than NumPy's; a repeated patch of noise looks like noise.
     cv2.setRNGSeed(int(rng.integers(2**31)))
     height, width = image.shape[:2]

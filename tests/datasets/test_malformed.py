@@ -331,14 +331,3 @@ def test_any_structure_gives_an_error_or_a_full_account(document):
             return
         assert_nothing_vanished(data_set, document)
         assert kinds or not data_set.skipped, 'the audit did not notice what the data set left out'
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_give_an_error(content):
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        coco_files.write_split(root, content)
-        assert audited(root)[1] == 2
-        with pytest.raises(InputError):
-            ArmbenchDataset(data_root=root)
