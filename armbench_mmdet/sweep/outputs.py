@@ -108,7 +108,7 @@ def write_table(folder: Path, study: optuna.Study, space: Space) -> None:
 
 def write_report(folder: Path, study: optuna.Study, space: Space) -> None:
     """Write ``report.html``, which needs no other file and no network."""
-    progress, best = Progress(study.get_trials(deepcopy=False)), best_trials(study)
+    progress, best = Progress(study), best_trials(study)
     rows = [{name: value for name, value in row.items() if name not in _LONG} for row in _rows(study, space)]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Optuna's about few trials: the page shows how many there are

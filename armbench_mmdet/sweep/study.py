@@ -157,14 +157,14 @@ class Progress:
     """How far a study is; a trial that was lost and tried again is one trial, in the state of its latest attempt.
 
     Args:
-        trials: All trials of the study.
+        study: The study.
 
     Attributes:
         latest: The latest attempt of each trial, by the number of the first.
     """
 
-    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
-        kept = [trial for trial in trials if SURPLUS not in trial.user_attrs]
+    def __init__(self, study: optuna.Study) -> None:
+        kept = [trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs]
         self.latest = {(*attempts_before(trial), trial.number)[0]: trial for trial in kept}
 
     def count(self, *states: TrialState) -> int:

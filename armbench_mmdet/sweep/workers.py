@@ -15,7 +15,7 @@ from typing import NoReturn
 import optuna
 from mmengine.logging import print_log
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from armbench_mmdet.engine.checkpoints import remove_checkpoint
 from armbench_mmdet.errors import InputError
@@ -93,7 +93,7 @@ class Sweep:
         others = sorted(folder.glob('trial_*'))
         self._storage = open_storage(storage, self._is_stopped)
         self.study = open_study(self._storage, study, space)
-        self._begun = len(self._trials())
+        self._begun = len(self.study.get_trials(deepcopy=False))
         if others and not self._begun:
             raise InputError(
                 f'study {study!r} must begin in a folder without trials of another, got {others[0]}; go on with that '
@@ -111,7 +111,7 @@ class Sweep:
         Raises:
             InputError: Ten trials failed in a row.
         """
-        over, count = Progress(self._trials()).count(*OVER), len(self.devices)
+        over, count = Progress(self.study).count(*OVER), len(self.devices)
         threads = training_environment(count, self.devices[0])['OMP_NUM_THREADS']
         print_log(
             f'{over} of {self.n_trials} trials are over; {count} at a time on {usable_cores()} cores, threads of each '
@@ -125,7 +125,7 @@ class Sweep:
         self._write()
         write_report(self.folder, self.study, self.space)
         print_log(f'files: {self.folder}', logger='current')
-        failures = Progress(self._trials()).failures_in_a_row(self._begun)
+        failures = Progress(self.study).failures_in_a_row(self._begun)
         if len(failures) >= FAILURES_IN_A_ROW:
             last = failures[-1]
             raise InputError(
@@ -175,7 +175,7 @@ class Sweep:
         while not self._is_stopped.is_set():
             with self._asking:
                 reap(study, self.space)
-                progress = Progress(study.get_trials(deepcopy=False))
+                progress = Progress(study)
                 over, running = progress.count(*OVER), progress.count(TrialState.RUNNING)
                 if over >= self.n_trials or len(progress.failures_in_a_row(self._begun)) >= FAILURES_IN_A_ROW:
                     return None
@@ -188,9 +188,9 @@ class Sweep:
 
     def _is_surplus(self, study: optuna.Study, trial: optuna.Trial) -> bool:
         """Whether other commands asked for the last trials at the same moment; it is then as if there were none."""
-        trials = study.get_trials(deepcopy=False)
-        own = (*attempts_before(trials[trial.number]), trial.number)[0]
-        if sum(first < own for first in Progress(trials).latest) < self.n_trials:
+        before = attempts_before(study.get_trials(deepcopy=False)[trial.number])
+        own = (*before, trial.number)[0]
+        if sum(first < own for first in Progress(study).latest) < self.n_trials:
             return False
         trial.set_user_attr(SURPLUS, True)
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
@@ -265,11 +265,8 @@ class Sweep:
                 trial.set_user_attr(BEAT, time.time())
         return training.outcome()
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
-
     def _write(self) -> None:
         best = best_trials(self.study)
-        print_log(Progress(self._trials()).line(self.n_trials, best), logger='current')
+        print_log(Progress(self.study).line(self.n_trials, best), logger='current')
         write_best(self.folder, best, self.space)
         write_table(self.folder, self.study, self.space)

@@ -331,6 +331,6 @@ def test_database_that_goes_away_for_a_while(postgres: Postgres, tmp_path: Path)
     postgres.start()
     sweep.finish(command)
     # One that was begun while the connection broke is nobody's: it is reaped and tried again.
-    progress = Progress(sweep.trials())
+    progress = Progress(sweep.study())
     assert progress.count(TrialState.COMPLETE) == len(progress.latest) == 4
     assert not sweep.trainings()
