@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import write_atomically
-from armbench_mmdet.sweep.overrides import BASE, write_overrides
+from armbench_mmdet.sweep.overrides import BASE, overrides, write_overrides
 from armbench_mmdet.sweep.space import Space
 from armbench_mmdet.sweep.study import (
     ERROR,
@@ -50,7 +50,7 @@ _LONG = ('duration_s', 'validations', 'retry_of', ERROR, WORKER)  # columns that
 
 
 def write_best(folder: Path, best: Sequence[FrozenTrial], space: Space) -> None:
-    """Write ``best.py``, the config of the best trial so far, if there is one and it is another than before.
+    """Write ``best.py``, the config of the best trial so far, if there is one.
 
     It is computed from the parameters in the storage, so that it does not matter which machine ran the trial. By
     several objectives there is no best trial, but a front.
@@ -58,10 +58,9 @@ def write_best(folder: Path, best: Sequence[FrozenTrial], space: Space) -> None:
     if not best or len(space.given.objectives) > 1:
         return
     note = f'trial {best[0].number}, the best so far: {space.given.objectives[0]} {best[0].values[0]:.6f}'
-    path = folder / 'best.py'
-    if not path.is_file() or path.read_text(encoding='utf-8').splitlines()[0] != f'# {note}':
-        config = space.config(FixedTrial(best[0].params, best[0].number))
-        write_overrides(path, BASE, space.base_config, config, note)
+    config = space.config(FixedTrial(best[0].params, best[0].number))
+    # Not reloaded, as the trial's own file was: another command may write its own at the same moment.
+    write_atomically(folder / 'best.py', overrides(BASE, space.base_config, config, note))
 
 
 def write_full_length(folder: Path, study: optuna.Study, space: Space, number: int | None) -> Path:
@@ -155,7 +154,8 @@ def _complete(study: optuna.Study) -> list[FrozenTrial]:
 def _figures(study: optuna.Study, objectives: list[str]) -> Iterator[tuple[str, Any]]:
     from optuna import visualization as plots
 
-    if len(_complete(study)) < 2:
+    count = len(_complete(study))
+    if not count:
         return
     several = len(objectives) > 1
     if several:
@@ -167,8 +167,9 @@ def _figures(study: optuna.Study, objectives: list[str]) -> Iterator[tuple[str, 
         about: dict[str, Any] = {'target_name': name}
         if several:
             about['target'] = lambda trial, index=index: trial.values[index]
-        importances = plots.plot_param_importances(study, PedAnovaImportanceEvaluator(), **about)
         yield f'Optimisation history{of}', plots.plot_optimization_history(study, **about)
-        yield f'Importance of each parameter{of}', importances
+        if count > 1:
+            importances = plots.plot_param_importances(study, PedAnovaImportanceEvaluator(), **about)
+            yield f'Importance of each parameter{of}', importances
         yield f'Slice{of}', plots.plot_slice(study, **about)
         yield f'Parallel coordinates{of}', plots.plot_parallel_coordinate(study, **about)

@@ -160,13 +160,18 @@ def write_base(folder: Path, source: Path, config: Mapping[str, Any]) -> None:
     write_atomically(folder / BASE, f'# {source.as_posix()}, resolved\n{_source(config)}')
 
 
+def overrides(base: str, old: Mapping[str, Any], new: Mapping[str, Any], note: str) -> str:
+    """Return the text of the config file that makes ``new`` of the config ``old`` in the file ``base``."""
+    return f'# {note}\n_base_ = {base!r}\n\n{_source(difference(old, new))}'
+
+
 def write_overrides(path: Path, base: str, old: Mapping[str, Any], new: Mapping[str, Any], note: str) -> None:
-    """Write the config file that makes ``new`` of the config ``old`` in the file ``base``, reload it and compare.
+    """Write :func:`overrides`, reload the file and compare.
 
     Raises:
         InputError: The reloaded file is not ``new``.
     """
-    write_atomically(path, f'# {note}\n_base_ = {base!r}\n\n{_source(difference(old, new))}')
+    write_atomically(path, overrides(base, old, new, note))
     found = differences(new, load_config(path).to_dict())
     if found:
         raise InputError(f'{path} must reload as written, got differences:{listed(found)}')

@@ -41,6 +41,7 @@ def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path)
     for subset in SUBSETS:
         assert (results[subset].identity.subset, results[subset].identity.split) == (subset, 'test')
         assert read_result(tmp_path / f'{subset}_test.json') == results[subset]
+        assert selftest(config, subset, 'test').startswith(f'{subset} test: the ground truth of ')
         assert len(list((tmp_path / 'shown' / subset).iterdir())) == results[subset].images.ground_truth
 
 
@@ -112,9 +113,3 @@ def test_console_has_no_noise_and_the_log_file_has_everything(minibench_root: Pa
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'Hooks will be executed' in log
     assert 'System environment' in log
-
-
-def test_selftest_passes_on_every_subset(minibench_root: Path, tmp_path: Path) -> None:
-    config = tiny_config(minibench_root, tmp_path)
-    for subset in SUBSETS:
-        assert selftest(config, subset, 'test').startswith(f'{subset} test: the ground truth of ')

@@ -31,12 +31,3 @@ def test_resume_in_an_empty_folder_starts_afresh_as_in_mmdet(tmp_path: Path, cap
     assert config.load_from == 'coco.pth'
     assert not config.get('resume')
     assert 'no checkpoint yet' in capsys.readouterr().out
-
-
-def test_resume_finds_the_latest_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / 'epoch_3.pth').touch()
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
-    config = Config(dict(work_dir=str(tmp_path)))
-    set_resume(config, 'auto')
-    assert config.resume
-    assert config.load_from == str(tmp_path / 'epoch_3.pth')

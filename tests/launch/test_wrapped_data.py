@@ -34,8 +34,6 @@ def mixed(data: dict[str, Any]) -> dict[str, Any]:
 
 WRAPPERS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], set[str]]] = {
     'concatenated': (concatenated, {'train.json', 'val.json'}),
-    'repeated': (lambda data: dict(type='RepeatDataset', times=3, dataset=data), {'train.json'}),
-    'balanced': (lambda data: dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=data), {'train.json'}),
     'mixed': (mixed, {'train.json'}),
     'concatenated and repeated': (
         lambda data: dict(
