@@ -5,7 +5,7 @@
     from armbench_runtime import Detector
 
     detector = Detector.from_onnx('model.onnx')
-    predictions = list(detector.predict('photos/*.jpg', min_score=0.5))
+    predictions = list(detector.predict(['photo.jpg'], min_score=0.5))
 
 Each :class:`Prediction` has ``path``, ``boxes``, ``scores``, ``labels`` and ``masks``, run lengths of COCO.
 """

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from armbench_runtime.errors import InputError, UnreadableImageError
-from armbench_runtime.images import ImageScale, image_files, read_image, resized
-from armbench_runtime.masks import bilinear_axis, encode_bitmap, interpolated, pasted, upsampled
+from armbench_runtime.images import ImageScale, read_image, resized
+from armbench_runtime.masks import at_input, encode_bitmap, pasted, upsampled
 from armbench_runtime.prediction import Prediction
 
 METADATA = 'armbench'
 """Key of the file's metadata, a JSON object."""
-FORMAT = 1
+FORMAT = 2
 Report = Callable[[str, str], None]
 
 
@@ -40,8 +40,7 @@ class Detector:
         self.metadata, self.path = metadata, path
         self.classes = tuple(metadata['classes'])
         self._session = session
-        self._input = metadata['input']
-        self.scale = ImageScale(**self._input['scale'])
+        self.scale = ImageScale(**metadata['input']['scale'])
 
     @classmethod
     def from_onnx(cls, path: str | Path, threads: int = 0, providers: Sequence[str] | None = None) -> Detector:
@@ -82,79 +81,81 @@ class Detector:
         """Predict images, one prediction for each that can be read, in order.
 
         Args:
-            images: Files, folders and patterns, or arrays ``(H, W, 3) uint8``, RGB.
+            images: Files, or arrays ``(H, W, 3) uint8``, RGB; or one of them.
             min_score: Instances with a lower one are left out, and their masks never made.
             ids: Of the images, by default their numbers from 1.
             report: Called with an image's path and the reason when it cannot be read and is left out; by default it
                 is a warning.
 
         Raises:
-            InputError: There is no image, an array is none, or an image is of another size than the model takes.
+            InputError: An array is no image, or an image is of another size than the model takes.
         """
         given = [images] if isinstance(images, str | Path | np.ndarray) else images
-        number = 0
-        for one in given:
-            for image in [one] if isinstance(one, np.ndarray) else image_files(one):
-                image_id = ids[number] if ids is not None else number + 1
-                number += 1
-                try:
-                    yield self._predict(image, image_id, min_score)
-                except UnreadableImageError as error:
-                    (report or _warn)(str(image), str(error).removesuffix(f' (in {image})'))
+        for number, image in enumerate(given):
+            try:
+                yield self._predict(image, ids[number] if ids is not None else number + 1, min_score)
+            except UnreadableImageError as error:
+                (report or _warn)(str(image), str(error).removesuffix(f' (in {image})'))
 
-    def _predict(self, image: np.ndarray | Path, image_id: int, min_score: float) -> Prediction:
-        if isinstance(image, Path):
-            path = image
-            pixels, size = read_image(path, self.scale)
+    def pixels(self, image: str | Path | np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+        """What the network sees of an image, ``(h, w, 3) uint8``, and the image's height and width.
+
+        Raises:
+            InputError: See :meth:`predict`.
+            UnreadableImageError: It cannot be read, or nothing would be left of it.
+        """
+        if not isinstance(image, np.ndarray):
+            values, size = read_image(Path(image), self.scale)
+        elif image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size:
+            values, size = image, image.shape[:2]
         else:
-            path, pixels, size = Path(), image, image.shape[:2]
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-                raise InputError(f'image must be (H, W, 3) uint8, got {image.shape} {image.dtype}')
-        network = self.scale.network_size(*size)
-        self._check(network, size, path)
-        if self._input['resizing'] == 'outside':
-            pixels = resized(pixels, *network)
-        names = [output.name for output in self._session.get_outputs()]
-        found = dict(zip(names, self._session.run(names, {'image': pixels}), strict=True))
-        kept = np.flatnonzero(found['scores'][: int(found['count'])] >= min_score)
-        found = {name: value[kept] for name, value in found.items() if name != 'count'}
-        make = self._boxed if 'boxes' in found else self._whole
-        boxes, scores, masks = make(found, pixels.shape[:2], network, size)
-        prediction = Prediction(image_id, path, *size, boxes, scores, found['labels'], masks, self.classes)
-        return prediction.above(min_score)
-
-    def _check(self, network: tuple[int, int], size: tuple[int, int], path: Path) -> None:
+            raise InputError(f'image must be (H, W, 3) uint8, got {image.shape} {image.dtype}')
+        network, fixed = self.scale.network_size(*size), self.metadata['input']['size']
         if not all(network):
             raise UnreadableImageError(
-                f'{size[1]}x{size[0]} is too narrow: nothing is left at the input size of the model (in {path})'
+                f'{size[1]}x{size[0]} is too narrow: nothing is left at the input size of the model'
             )
-        fixed = self._input['size']
         if fixed and list(network) != fixed:
+            where = 'an array' if isinstance(image, np.ndarray) else image
             raise InputError(
                 f'image must be of a size that scales to {fixed[1]}x{fixed[0]}, for which {self.path} was exported, '
-                f'got {size[1]}x{size[0]} (in {path}); export it with --size {size[0]} {size[1]}, or with --dynamic'
+                f'got {size[1]}x{size[0]} (in {where}); export it with --size {size[0]} {size[1]}, or with --dynamic'
             )
+        return resized(values, *network), size
 
-    def _boxed(self, found: dict[str, Any], given: Any, network: Any, size: Any) -> tuple[Any, ...]:
-        """Boxes, scores and masks of instances whose small masks lie in their boxes."""
-        boxes = found['boxes'] * np.tile(np.array(size[::-1], np.float32) / given[::-1], 2).astype(np.float32)
-        threshold = self.metadata['mask_threshold']
-        pairs = zip(found['masks'], boxes, strict=True)
-        return boxes, found['scores'], [encode_bitmap(pasted(mask, box, size, threshold)) for mask, box in pairs]
+    def run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs of the file by name, see docs/export.md."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, {'image': pixels}), strict=True))
 
-    def _whole(self, found: dict[str, Any], given: Any, network: Any, size: Any) -> tuple[Any, ...]:
-        """Boxes, scores and masks of instances whose small masks are of the whole padded input."""
-        divisor = self._input['divisor']
-        padded = [-(-side // divisor) * divisor for side in network]
-        axes = [bilinear_axis(cells, side) for cells, side in zip(found['masks'].shape[1:], padded, strict=True)]
-        boxes, scores, masks = [], [], []
-        for mask, score in zip(found['masks'], found['scores'], strict=True):
-            at_input = interpolated(mask, *axes)[: network[0], : network[1]]
-            bitmap, box, sureness = upsampled(at_input, size)
-            boxes.append(box)
-            scores.append(score * np.float32(sureness))
-            masks.append(encode_bitmap(bitmap))
-        return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), masks
+    def _predict(self, image: str | Path | np.ndarray, image_id: int, min_score: float) -> Prediction:
+        pixels, size = self.pixels(image)
+        found = self.run(pixels)
+        masks = found.pop('masks')
+        kept = np.flatnonzero(found['scores'] >= min_score)
+        one = {name: value[kept] for name, value in found.items()}
+        if 'boxes' in one:
+            scale = np.array(size[::-1], np.float32) / np.array(pixels.shape[1::-1], np.float32)
+            one['boxes'] = one['boxes'] * np.tile(scale, 2)
+            threshold = self.metadata['mask_threshold']
+            bitmaps = (pasted(mask, box, size, threshold) for mask, box in zip(masks[kept], one['boxes'], strict=True))
+            rles = [encode_bitmap(bitmap) for bitmap in bitmaps]
+        else:
+            one, rles = self._of_queries(one, masks, pixels.shape[:2], size)
+        path = Path() if isinstance(image, np.ndarray) else Path(image)
+        arrays = (one['boxes'], one['scores'], one['labels'])
+        return Prediction(image_id, path, *size, *arrays, rles, self.classes).above(min_score)
+
+    def _of_queries(self, one: dict[str, Any], logits: np.ndarray, network: Any, size: Any) -> tuple[Any, list[Any]]:
+        """Boxes, scores and masks of instances whose small masks are of the whole padded input, each once a query."""
+        divisor = self.metadata['input']['divisor']
+        padded = tuple(-(-side // divisor) * divisor for side in network)
+        queries, place = np.unique(one['queries'], return_inverse=True)
+        made = [upsampled(at_input(logits[query], padded, network), size) for query in queries]
+        rles = [encode_bitmap(bitmap) for bitmap, _, _ in made]
+        boxes = np.array([box for _, box, _ in made], np.float32).reshape(-1, 4)[place]
+        scores = one['scores'] * np.array([sureness for _, _, sureness in made], np.float32)[place]
+        return {**one, 'boxes': boxes, 'scores': scores}, [rles[i] for i in place]
 
 
 def _read_metadata(stored: dict[str, str], path: Path) -> dict[str, Any]:

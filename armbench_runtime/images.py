@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from armbench_runtime.errors import InputError, UnreadableImageError
+from armbench_runtime.errors import UnreadableImageError
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error)
 _BITS = 11  # of the weights with which OpenCV resizes 8-bit images
-
-
-def image_files(name: str | Path) -> list[Path]:
-    """The files that a file, folder or pattern stands for, sorted.
-
-    Raises:
-        InputError: A folder or a pattern stands for none.
-    """
-    path = Path(name)
-    if path.is_dir():
-        found = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
-    elif path.exists() or not glob.has_magic(str(name)):
-        found = [path]
-    else:
-        found = [Path(match) for match in sorted(glob.glob(str(name), recursive=True))]
-    if not found:
-        raise InputError(f'images must be files, folders or patterns that lead to some, got {str(name)!r}')
-    return found
 
 
 def read_image(path: Path, scale_of: ImageScale | None = None) -> tuple[np.ndarray, tuple[int, int]]:

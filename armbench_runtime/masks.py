@@ -68,6 +68,11 @@ class BilinearAxis:
     cells: slice
     first: int = 0
 
+    @property
+    def pixels(self) -> slice:
+        """The pixels that are here."""
+        return slice(self.first, self.first + len(self.low))
+
     def made_of(self, wanted: np.ndarray) -> BilinearAxis:
         """The part of a whole axis from the first to the last pixel made of a wanted cell, ``(cells,) bool``."""
         high = np.minimum(self.low + 1, len(wanted) - 1)
@@ -118,8 +123,7 @@ def pasted(mask: np.ndarray, box: np.ndarray, size: tuple[int, int], threshold: 
     rows, columns = _pasted_axis(y1, y2, size[0], mask.shape[0]), _pasted_axis(x1, x2, size[1], mask.shape[1])
     values = interpolated(source, rows, columns)
     limit = np.nextafter(np.float32(threshold), np.float32(-1))
-    place = (slice(axis.first, axis.first + len(axis.low)) for axis in (rows, columns))
-    bitmap[tuple(place)] = values > limit
+    bitmap[rows.pixels, columns.pixels] = values > limit
     return bitmap
 
 
@@ -135,6 +139,18 @@ def _pasted_axis(low: float, high: float, side: int, cells: int) -> BilinearAxis
     return BilinearAxis(start, np.stack([1 - share, share], axis=1), slice(0, cells + 2), first)
 
 
+def at_input(logits: np.ndarray, padded: tuple[int, int], network: tuple[int, int]) -> np.ndarray:
+    """Mask logits ``(h, w)`` of a padded input, at its size, cut; -1 where all around is negative."""
+    # A cell to spare on each side: the next step looks at neighbours.
+    rows, columns = (
+        bilinear_axis(cells, side).made_of(np.convolve(logits.max(axis) > 0, np.ones(3), 'same') > 0)
+        for cells, side, axis in zip(logits.shape, padded, (1, 0), strict=True)
+    )
+    values = np.full(padded, -1, np.float32)
+    values[rows.pixels, columns.pixels] = interpolated(logits, rows, columns)
+    return values[: network[0], : network[1]]
+
+
 def upsampled(logits: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
     """A mask cut at zero at the size of the image, its box, and the mean of its sigmoid, 0 for an empty mask.
 
@@ -144,10 +160,11 @@ def upsampled(logits: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np
     """
     rows = bilinear_axis(logits.shape[0], size[0]).made_of(logits.max(1) > 0)
     columns = bilinear_axis(logits.shape[1], size[1]).made_of(logits.max(0) > 0)
-    values = interpolated(logits, rows, columns)
+    place = rows.pixels, columns.pixels
+    values = logits[place] if logits.shape == size else interpolated(logits, rows, columns)
     inside = values > 0
     bitmap = np.zeros(size, bool)
-    bitmap[rows.first : rows.first + len(rows.low), columns.first : columns.first + len(columns.low)] = inside
+    bitmap[place] = inside
     y, x = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(y):
         return bitmap, np.zeros(4, np.float32), 0.0

@@ -19,9 +19,7 @@ def parse_args() -> argparse.Namespace:
     sizes.add_argument(
         '--size', type=int, nargs=2, metavar=('H', 'W'), help='of the images (default: of the first --check image)'
     )
-    sizes.add_argument('--dynamic', action='store_true', help='images of any size, resized outside of the file')
-    parser.add_argument('--resizing', choices=['inside', 'outside'], default='inside', help='default: %(default)s')
-    parser.add_argument('--half', action='store_true', help='store the weights in half precision')
+    sizes.add_argument('--dynamic', action='store_true', help='images of any size')
     parser.add_argument(
         '--check',
         nargs='+',
@@ -36,6 +34,9 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
+    import logging
+    import warnings
+
     from mmengine.logging import MMLogger
 
     from armbench_mmdet import configs
@@ -44,12 +45,15 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.inference.detector import Detector
 
     quiet_warnings()
+    warnings.filterwarnings('ignore', module=r'(torch|onnx)')
+    for name in ('torch.onnx', 'onnxscript'):  # they tell of operators that are not used here
+        logging.getLogger(name).setLevel(logging.ERROR)
     quiet_console(MMLogger.get_current_instance())
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     config.pop('levers', None)  # they change how PyTorch computes, not what
     detector = Detector(config, args.checkpoint, 'cpu', args.trust_checkpoint)
     size = tuple(args.size) if args.size else None
-    parity = export(detector, args.out, size, args.dynamic, args.resizing, args.half, args.check, args.force)
+    parity = export(detector, args.out, size, args.dynamic, args.check, args.force)
     print(parity)
     for fault in parity.faults:
         print(f'fault: {fault}')

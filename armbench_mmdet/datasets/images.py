@@ -60,11 +60,12 @@ def folder_of_images(ann_file: Path) -> Path:
 
 @dataclass
 class FoundImages:
-    """Image files, each once, with their ids, and the inputs that led to none, with the reason."""
+    """Image files, each once, with their ids; the inputs that led to none, with the reason; and their annotations."""
 
     paths: list[Path]
     ids: Sequence[int]
     left_out: dict[str, str] = field(default_factory=dict)
+    ann_file: Path | None = None
 
 
 def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
@@ -103,15 +104,17 @@ def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
 
 class _Listing(msgspec.Struct):
     images: list[CocoImage]
+    annotations: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 def _listed(path: Path) -> FoundImages:
     try:
-        images = msgspec.json.decode(path.read_bytes(), type=_Listing, strict=False).images
+        listing = msgspec.json.decode(path.read_bytes(), type=_Listing, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f'images must be files, or a COCO file that lists some, got {error} (in {path})') from error
     folder = folder_of_images(path)
-    return FoundImages([folder / image.file_name for image in images], [image.id for image in images])
+    paths, ids = [folder / image.file_name for image in listing.images], [image.id for image in listing.images]
+    return FoundImages(paths, ids, ann_file=path if listing.annotations else None)
 
 
 def _expanded(path: Path, skip: Path | None) -> list[Path]:

@@ -1,13 +1,12 @@
 """Export: a file, checked, or none."""
 
-import contextlib
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
+from armbench_mmdet.datasets.ground_truth import load_ground_truth, only_classes
 from armbench_mmdet.datasets.images import FoundImages, find_images, image_size, read_bytes
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.export.parity import EXACT, HALF, Parity, compare, first_diverging_stage
+from armbench_mmdet.export.parity import Parity, compare, first_diverging_stage
 from armbench_mmdet.export.write import write_onnx
 from armbench_mmdet.files import draft_of
 from armbench_mmdet.inference.detector import Detector
@@ -22,8 +21,6 @@ def export(
     out: Path,
     size: tuple[int, int] | None = None,
     dynamic: bool = False,
-    resizing: str = 'inside',
-    half: bool = False,
     check: list[str] | None = None,
     force: bool = False,
 ) -> Parity:
@@ -33,9 +30,7 @@ def export(
         detector: The model, on the CPU.
         out: The file.
         size: Height and width of the images; by default those of the first one of ``check``.
-        dynamic: Take images of any size; they are then resized outside of the file.
-        resizing: ``inside`` or ``outside`` of the file.
-        half: Store the weights in half precision, with wider tolerances.
+        dynamic: Take images of any size.
         check: Images to compare on, as :func:`~armbench_mmdet.datasets.images.find_images` takes them; a COCO file's
             annotations are compared on too. By default a few totes are made.
         force: Write the file whatever the comparison says.
@@ -50,23 +45,36 @@ def export(
         raise InputError('--size HEIGHT WIDTH, --dynamic or --check IMAGES must say which images the file is for')
     if not out.parent.is_dir():
         raise InputError(f'OUT must lie in an existing folder, got {str(out)!r}')
-    with _images(check, size) as (images, ann_file), draft_of(out) as draft:
+    with tempfile.TemporaryDirectory() as folder, draft_of(out) as draft:
+        images = find_images(check or _totes(Path(folder), size))
+        truth = None
+        if images.ann_file:
+            truth = only_classes(load_ground_truth(images.ann_file, cache_dir=folder), detector.classes)
         if size is None and not dynamic:
             size = image_size(read_bytes(images.paths[0]), images.paths[0])
-        fixed = None if dynamic else size
-        write_onnx(detector, draft, fixed, resizing, half)
+        write_onnx(detector, draft, size)
         exported = ExportedDetector.from_onnx(draft)
-        parity = compare(detector, exported, _fitting(images, exported), HALF if half else EXACT, ann_file)
+        expected = list(detector.predict(_fitting(images, exported), batch_size=1))
+        got = list(exported.predict([one.path for one in expected], ids=[one.image_id for one in expected]))
+        parity = compare(expected, got, truth)
         if parity.faults and not force:
             where = ''
             if parity.differences:
-                stage = first_diverging_stage(detector, parity.image, fixed, resizing, half)
+                stage = first_diverging_stage(detector, parity.image, size)
                 where = f'; first diverging stage: {stage} (on {parity.image})'
             raise InputError(
                 f'the exported file must say what the model says, got: {"; ".join(parity.faults)}{where}; '
                 'nothing is written, unless with --force'
             )
     return parity
+
+
+def _totes(folder: Path, size: tuple[int, int] | None) -> str:
+    """A COCO file of a few totes made into a folder."""
+    height, width = size or (256, 320)
+    counts = {('mix-object-tote', 'test'): CHECK_IMAGES}
+    make_minibench(folder, counts=counts, width_px=width, height_px=height, workers=1, show_progress=False)
+    return str(folder / 'mix-object-tote/test.json')
 
 
 def _fitting(images: FoundImages, exported: ExportedDetector) -> FoundImages:
@@ -83,20 +91,4 @@ def _fitting(images: FoundImages, exported: ExportedDetector) -> FoundImages:
     ]
     if not pairs:
         raise InputError(f'--check must have images that scale to {fixed[1]}x{fixed[0]} as --size says, got none')
-    return FoundImages([path for path, _ in pairs], [image_id for _, image_id in pairs], images.left_out)
-
-
-@contextlib.contextmanager
-def _images(check: list[str] | None, size: tuple[int, int] | None) -> Iterator[tuple[FoundImages, Path | None]]:
-    """The images to compare on, and their annotations if there are any."""
-    if check is not None:
-        found = find_images(check)
-        has_truth = len(check) == 1 and check[0].endswith('.json') and '"annotations"' in Path(check[0]).read_text()
-        yield found, Path(check[0]) if has_truth else None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        height, width = size or (256, 320)
-        counts = {('mix-object-tote', 'test'): CHECK_IMAGES}
-        make_minibench(Path(folder), counts=counts, width_px=width, height_px=height, workers=1, show_progress=False)
-        file = Path(folder) / 'mix-object-tote/test.json'
-        yield find_images(str(file)), file
+    return FoundImages([path for path, _ in pairs], [image_id for _, image_id in pairs])

@@ -33,8 +33,8 @@ class Mask2FormerGraph(nn.Module):
             width: Of it.
 
         Returns:
-            ``scores`` ``(K,)`` of the class alone, falling, ``labels`` ``(K,)``, ``count``, and ``masks``
-            ``(K, h, w)``, logits of the padded input. And stages on the way.
+            ``scores`` ``(N,)`` of the class alone, falling, ``labels`` ``(N,)``, the ``queries`` ``(N,)`` that they
+            are of, and ``masks`` ``(Q, h, w)`` of all queries, logits of the padded input. And stages on the way.
         """
         features = self.model.extract_feat(pixels)
         all_classes, all_masks = self.model.panoptic_head(features, None)
@@ -42,10 +42,8 @@ class Mask2FormerGraph(nn.Module):
         limit = self.model.panoptic_fusion_head.test_cfg.get('max_per_image', 100)
         scores, best = chances.flatten().topk(limit)
         classes = chances.shape[1]
-        masks = all_masks[-1][0][best // classes]
-        count = (scores > 0).sum()
-        outputs = {'scores': scores, 'labels': best % classes, 'count': count, 'masks': masks}
-        return outputs, {'features': features[0], 'class logits': all_classes[-1], 'mask logits': all_masks[-1]}
+        outputs = {'scores': scores, 'labels': best % classes, 'queries': best // classes, 'masks': all_masks[-1][0]}
+        return outputs, {'features': features[0], 'class logits': all_classes[-1]}
 
 
 class PixelDecoderGraph(nn.Module):
@@ -81,7 +79,7 @@ class PixelDecoderGraph(nn.Module):
             positions.append(position.flatten(2).transpose(1, 2))
             shapes.append((height, width))
         memory, position = torch.cat(tokens, 1), torch.cat(positions, 1)
-        reference = torch.cat(points)[None, :, None, None, None]
+        reference = torch.cat(points)
         for layer in own.encoder.layers:
             memory = layer.norms[0](_deformable_attention(layer.self_attn, memory, position, reference, shapes))
             memory = layer.norms[1](layer.ffn(memory))
@@ -98,18 +96,35 @@ class PixelDecoderGraph(nn.Module):
 def _deformable_attention(
     module: Any, query: Tensor, position: Tensor, reference: Tensor, shapes: list[tuple[int, int]]
 ) -> Tensor:
-    """Mmcv's ``MultiScaleDeformableAttention`` of a sequence on itself, ``(1, N, C)``; points are ``(1, N, …, 2)``."""
-    heads, levels, points = module.num_heads, module.num_levels, module.num_points
-    asked = query + position
-    count = query.shape[1]
-    offsets = module.sampling_offsets(asked).view(1, count, heads, levels, points, 2)
-    weights = module.attention_weights(asked).view(count, heads, levels * points).softmax(-1).permute(1, 0, 2)
-    value = module.value_proj(query)[0].T.reshape(heads, -1, count)
-    sizes = torch.tensor([[width, height] for height, width in shapes], dtype=query.dtype)
-    grids = (2 * (reference + offsets / sizes[:, None]) - 1)[0].permute(1, 2, 0, 3, 4)  # (M, L, N, P, 2)
-    samples = []
-    for level, (part, shape) in enumerate(zip(value.split([h * w for h, w in shapes], 2), shapes, strict=True)):
-        maps = part.reshape(heads, -1, *shape)
-        samples.append(F.grid_sample(maps, grids[:, level], padding_mode='zeros', align_corners=False))
-    attended = (torch.cat(samples, -1) * weights[:, None]).sum(-1)  # (M, D, N)
-    return module.output_proj(attended.reshape(1, -1, count).transpose(1, 2)) + query
+    """Mmcv's ``MultiScaleDeformableAttention`` of a sequence on itself, ``(1, N, C)``; points are ``(N, 2)``.
+
+    The four neighbours of each point are gathered from maps with a border of zeros: onnxruntime's ``GridSample`` takes
+    several times as long.
+    """
+    heads, levels, points, count = module.num_heads, module.num_levels, module.num_points, query.shape[1]
+    asked = (query + position)[0]
+    weights = module.attention_weights(asked).view(count, heads, -1).softmax(-1)
+    sizes = torch.tensor([[width, height] for height, width in shapes], dtype=query.dtype).repeat_interleave(points, 0)
+    lows, shares, maps = [], [], []
+    for axis in (0, 1):
+        linear = module.sampling_offsets
+        offsets = F.linear(asked, linear.weight[axis::2], linear.bias[axis::2]).view(count, heads, -1)
+        place = offsets + (reference[:, axis, None] * sizes[:, axis] - 0.5)[:, None]
+        place = place.clamp(min=-1).minimum(sizes[:, axis])
+        lows.append(place.floor())
+        shares.append(place - lows[-1])
+    parts = module.value_proj(query)[0].split([height * width for height, width in shapes])
+    for part, (height, width) in zip(parts, shapes, strict=True):
+        maps.append(F.pad(part.view(height, width, -1), (0, 0, 1, 2, 1, 2)).flatten(0, 1))
+    values = torch.cat(maps).view(-1, module.embed_dims // heads)
+    bordered = (sizes + 3).long()
+    areas = bordered.prod(1)[::points]
+    first = (areas.cumsum(0) - areas).repeat_interleave(points) + bordered[:, 0] + 1
+    rows = (lows[1].long() * bordered[:, 0] + lows[0].long() + first) * heads + torch.arange(heads)[:, None]
+    attended: Any = 0
+    for down, up_to_down in ((0, 1 - shares[1]), (1, shares[1])):
+        for right, left_to_right in ((0, 1 - shares[0]), (1, shares[0])):
+            places = (rows + (down * bordered[:, 0] + right) * heads).flatten()
+            neighbours = values.index_select(0, places).view(count * heads, levels * points, -1)
+            attended = attended + (left_to_right * (up_to_down * weights)).view(count * heads, 1, -1) @ neighbours
+    return module.output_proj(attended.view(1, count, -1)) + query

@@ -28,19 +28,17 @@ class MaskRCNNGraph(nn.Module):
             width: Of it.
 
         Returns:
-            ``boxes`` ``(K, 4)`` in input pixels, ``scores`` ``(K,)`` falling, ``labels`` ``(K,)``, ``count`` of those
-            that are there, and ``masks`` ``(K, h, w)``, probabilities within the boxes. And stages on the way.
+            ``boxes`` ``(N, 4)`` in input pixels, ``scores`` ``(N,)`` falling, ``labels`` ``(N,)`` and ``masks``
+            ``(N, h, w)``, probabilities within the boxes. And stages on the way.
         """
         features = self.model.extract_feat(pixels)
         proposals = self._proposals(features, (height, width))
         boxes, scores, labels = self._boxes(features, proposals, (height, width))
         head = self.model.roi_head
-        pooled = self._pooled(head.mask_roi_extractor, features, boxes, scores > 0)
-        logits = head.mask_head(pooled)
+        logits = head.mask_head(_pooled(head.mask_roi_extractor, features, boxes))
         own = torch.zeros_like(labels) if head.mask_head.class_agnostic else labels
-        masks = logits[torch.arange(len(labels)), own].sigmoid()
-        count = (scores > 0).sum()
-        outputs = {'boxes': boxes, 'scores': scores, 'labels': labels, 'count': count, 'masks': masks}
+        masks = logits[torch.arange(labels.shape[0]), own].sigmoid()
+        outputs = {'boxes': boxes, 'scores': scores, 'labels': labels, 'masks': masks}
         return outputs, {'features': features[0], 'proposals': proposals}
 
     def _proposals(self, features: Any, size: tuple[int, int]) -> Tensor:
@@ -65,10 +63,10 @@ class MaskRCNNGraph(nn.Module):
         return _best(decoded, chances, torch.cat(levels), cfg.nms.iou_threshold, cfg.max_per_img)[1]
 
     def _boxes(self, features: Any, proposals: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, scores and labels of the instances that are found."""
         head, cfg = self.model.roi_head, self.model.test_cfg.rcnn
         there = proposals[:, 2] > proposals[:, 0]
-        pooled = self._pooled(head.bbox_roi_extractor, features, proposals, there)
-        logits, shifts = head.bbox_head(pooled)
+        logits, shifts = head.bbox_head(_pooled(head.bbox_roi_extractor, features, proposals))
         classes = head.bbox_head.num_classes
         chances = logits.softmax(-1)[:, :classes]
         chances = torch.where(there[:, None] & (chances > cfg.score_thr), chances, -1)
@@ -79,16 +77,15 @@ class MaskRCNNGraph(nn.Module):
         decoded = decoded.reshape(-1, repeats, 4).expand(-1, classes, 4).reshape(-1, 4)
         kinds = torch.arange(classes).expand(len(proposals), classes).reshape(-1)
         scores, boxes, labels = _best(decoded, chances.reshape(-1), kinds, cfg.nms.iou_threshold, cfg.max_per_img)
-        return boxes, scores, labels
+        found = (scores > 0).nonzero()[:, 0]
+        return boxes[found], scores[found], labels[found]
 
-    def _pooled(self, extractor: Any, features: Any, boxes: Tensor, there: Tensor) -> Tensor:
-        layers = extractor.roi_layers
-        used = features[: len(layers)]
-        levels = extractor.map_roi_levels(nn.functional.pad(boxes, (1, 0)), len(layers))
-        levels = torch.where(there, levels, -1)
-        return pyramid_roi_align(
-            used, boxes, levels, [layer.spatial_scale for layer in layers], layers[0].output_size[0]
-        )
+
+def _pooled(extractor: Any, features: Any, boxes: Tensor) -> Tensor:
+    layers = extractor.roi_layers
+    levels = extractor.map_roi_levels(nn.functional.pad(boxes, (1, 0)), len(layers))
+    scales = [layer.spatial_scale for layer in layers]
+    return pyramid_roi_align(features[: len(layers)], boxes, levels, scales, layers[0].output_size[0])
 
 
 def _best(boxes: Tensor, scores: Tensor, kinds: Tensor, iou_threshold: float, limit: int) -> tuple[Tensor, ...]:

@@ -45,7 +45,7 @@ def pyramid_roi_align(
     Args:
         features: Of each level, ``(1, C, H, W)``.
         rois: ``(N, 4)``, x1, y1, x2, y2 in input pixels.
-        levels: ``(N,) int64``; a RoI of another level than there are gives zeros.
+        levels: ``(N,) int64``.
         scales: Feature pixels per input pixel of each level.
         size: Bins on each axis.
 

@@ -103,29 +103,24 @@ class Detector:
         data = {key: [packed[key]] for key in ('inputs', 'data_samples')}
         return self.model.data_preprocessor(data)['inputs'][0]
 
+    @torch.no_grad()
     def _predict(self, loader: DataLoader, report: Report) -> Iterator[Prediction]:
+        is_mixed = bool(self.config.get('test_cfg', {}).get('fp16', False))
         for batch in loader:
             for path, reason in (entry for entry in batch if isinstance(entry, tuple)):
                 report(path, reason)
             packed = [entry for entry in batch if isinstance(entry, dict)]
-            if packed:
-                yield from self._predict_batch(packed)
-
-    @torch.no_grad()
-    def _predict_batch(self, packed: list[dict[str, Any]]) -> list[Prediction]:
-        data = {key: [one[key] for one in packed] for key in ('inputs', 'data_samples')}
-        predictions = []
-        is_mixed = bool(self.config.get('test_cfg', {}).get('fp16', False))
-        with torch.autocast(self.device.type, enabled=is_mixed):
-            samples = self.model.test_step(data)
-        for record, sample in zip((one['record'] for one in packed), samples, strict=True):
-            height, width = record['height'], record['width']
-            about = {'img_id': record['img_id'], 'ori_shape': (height, width)}
-            one = checked_prediction({**sample.to_dict(), **about}, len(self.classes), with_masks=True)
-            arrays = (one['bboxes'], one['scores'], one['labels'], one['masks'])
-            path = Path(record['img_path'])
-            predictions.append(Prediction(record['img_id'], path, height, width, *arrays, classes=self.classes))
-        return predictions
+            if not packed:
+                continue
+            data = {key: [one[key] for one in packed] for key in ('inputs', 'data_samples')}
+            with torch.autocast(self.device.type, enabled=is_mixed):
+                samples = self.model.test_step(data)
+            for record, sample in zip((one['record'] for one in packed), samples, strict=True):
+                size = record['height'], record['width']
+                about = {'img_id': record['img_id'], 'ori_shape': size}
+                one = checked_prediction({**sample.to_dict(), **about}, len(self.classes), with_masks=True)
+                arrays = (one['bboxes'], one['scores'], one['labels'], one['masks'])
+                yield Prediction(record['img_id'], Path(record['img_path']), *size, *arrays, classes=self.classes)
 
 
 class _Records(Dataset):

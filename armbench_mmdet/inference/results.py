@@ -9,40 +9,29 @@
   ``categories``; ``info`` with config, checkpoint and threshold; ``left_out`` with ``file_name`` and ``reason``.
 """
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import msgspec
 from tqdm import tqdm
 
-from armbench_mmdet.datasets.images import FoundImages, Inputs, find_images, folder_of_images
+from armbench_mmdet.datasets.images import Inputs, find_images, folder_of_images
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.predictions import coco_results, shapes_of, write_coco_results
-from armbench_mmdet.files import draft_of, write_atomically
-from armbench_mmdet.inference.detector import Detector, Report
+from armbench_mmdet.evaluation.predictions import shapes_of, write_coco_results
+from armbench_mmdet.files import write_atomically
+from armbench_mmdet.inference.detector import Detector
 from armbench_runtime import Detector as ExportedDetector
-from armbench_runtime import Prediction
 
 JPEG_QUALITY = 90
-_KINDS = ('segm', 'bbox')
 
 
-@dataclass(frozen=True)
-class Inference:
-    """How an inference went.
-
-    Attributes:
-        images: How many were predicted.
-        instances: How many instances reached the threshold.
-        left_out: Reason by image or input that was not predicted.
-    """
+class Inference(NamedTuple):
+    """How many images were predicted, how many instances reached the threshold, and why what was left out was."""
 
     images: int
     instances: int
@@ -71,57 +60,43 @@ def infer(
     if not 0 <= score_threshold <= 1:
         raise InputError(f'score threshold must be from 0 to 1, got {score_threshold!r}')
     found = find_images(inputs, skip=out_dir / 'overlays')
-    left_out: dict[str, str] = {}
-    overlays = overlay_paths(found.paths)
+    left_out = dict(found.left_out)
     images: list[dict[str, Any]] = []
-    ids = category_ids(detector.classes)
+    rows: list[dict[str, Any]] = []
+    common = os.path.commonpath([os.path.abspath(path.parent) for path in found.paths])
+    # In a log, a line every quarter of a minute.
+    often_s = 0.2 if sys.stderr.isatty() else 15.0
     try:
-        (out_dir / 'overlays').mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            results = {kind: stack.enter_context(_written(out_dir / f'results.{kind}.json')) for kind in _KINDS}
-            # In a log, a line every quarter of a minute.
-            often_s = 0.2 if sys.stderr.isatty() else 15.0
-            bar = stack.enter_context(tqdm(total=len(found.paths), desc='infer', unit='img', mininterval=often_s))
+        with tqdm(total=len(found.paths), desc='infer', unit='img', mininterval=often_s) as bar:
 
             def report(path: str, reason: str) -> None:
                 left_out[path] = reason
                 bar.update(path not in found.left_out)
 
-            instances = 0
-            for prediction in _predictions(detector, found, score_threshold, batch_size, report):
+            if isinstance(detector, Detector):
+                predictions = detector.predict(found, batch_size, report)
+            else:
+                predictions = detector.predict(found.paths, score_threshold, found.ids, report)
+            for prediction in predictions:
                 kept = prediction.above(score_threshold)
-                instances += len(kept)
-                shapes = shapes_of([kept.for_evaluation()], ids)
-                for kind, write in results.items():
-                    write(coco_results(shapes, kind))
-                place = overlays[kept.path]
+                rows.append(kept.for_evaluation())
+                place = overlay_path(kept.path, common)
                 (out_dir / place).parent.mkdir(parents=True, exist_ok=True)
                 jpeg = cv2.imencode('.jpg', kept.overlay(), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
                 (out_dir / place).write_bytes(jpeg.tobytes())
                 size = {'width': kept.width, 'height': kept.height}
                 images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
                 bar.update()
-            if not images:
-                faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
-                raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
+        if not images:
+            faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
+            raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
+        detections = shapes_of(rows, category_ids(detector.classes))
+        for kind in ('segm', 'bbox'):
+            write_coco_results(out_dir / f'results.{kind}.json', detections, kind)
         _write_index(out_dir, detector, images, left_out, score_threshold)
     except OSError as error:
         raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
-    return Inference(len(images), instances, left_out)
-
-
-def _predictions(
-    detector: Detector | ExportedDetector,
-    found: FoundImages,
-    min_score: float,
-    batch_size: int | None,
-    report: Report,
-) -> Iterator[Prediction]:
-    if isinstance(detector, Detector):
-        return detector.predict(found, batch_size, report)
-    for name, reason in found.left_out.items():
-        report(name, reason)
-    return detector.predict(found.paths, min_score, found.ids, report)
+    return Inference(len(images), sum(len(row['scores']) for row in rows), left_out)
 
 
 def predict_file(model: Path, ann_file: Path, image_folder: Path, out: Path) -> None:
@@ -144,38 +119,10 @@ def predict_file(model: Path, ann_file: Path, image_folder: Path, out: Path) -> 
     write_coco_results(out, shapes_of([one.for_evaluation() for one in bar], detector.classes), 'segm')
 
 
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[Callable[[Iterable[dict[str, Any]]], None]]:
-    """Write COCO results as they come; the file has its name once it is complete."""
-    with draft_of(path) as draft, draft.open('wb') as file:
-        file.write(b'[')
-
-        def write(detections: Iterable[dict[str, Any]]) -> None:
-            for one in detections:
-                file.write((b',\n' if file.tell() > 1 else b'') + msgspec.json.encode(one))
-
-        yield write
-        file.write(b']\n')
-
-
-def overlay_paths(paths: Sequence[Path]) -> dict[Path, Path]:
-    """Where the overlay of each image goes below the output folder; no two share a place.
-
-    Images keep their folders below the deepest one that all are in. Names that differ only in their suffix, or in
-    upper and lower case, get a number.
-    """
-    absolute = [Path(os.path.abspath(path)) for path in paths]
-    common = os.path.commonpath([path.parent for path in absolute])
-    taken: set[str] = set()
-    places = {}
-    for path, whole in zip(paths, absolute, strict=True):
-        place, number = whole.relative_to(common).with_suffix('.jpg'), 1
-        while str(place).casefold() in taken:
-            number += 1
-            place = place.with_name(f'{whole.stem}-{number}.jpg')
-        taken.add(str(place).casefold())
-        places[path] = Path('overlays') / place
-    return places
+def overlay_path(path: Path, common: str) -> Path:
+    """Where the overlay of an image goes below the output folder: as the image below the folder common to all."""
+    place = Path('overlays') / os.path.relpath(os.path.abspath(path), common)
+    return place if place.suffix == '.jpg' else place.with_name(f'{place.name}.jpg')
 
 
 def category_ids(classes: Sequence[str]) -> list[int]:

@@ -141,6 +141,8 @@ def test_a_coco_file_stands_for_its_images(tree: Path, layout: str) -> None:
     images[1] |= {'width': 8, 'height': 8}
     found = find_images(coco_files.write_json(file, {'images': images}))
     assert (found.paths, found.ids) == ([tree / layout / 'b.JPG', tree / layout / 'in/c.jpg'], [7, 3])
+    assert found.ann_file is None
+    assert find_images(coco_files.write_json(file, {'images': images, 'annotations': []})).ann_file == file
 
 
 def test_links_are_followed_but_not_in_circles(tree: Path, tmp_path: Path) -> None:

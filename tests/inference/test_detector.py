@@ -1,7 +1,6 @@
 """The detector: the predictions of tools/test.py, whatever the images, and nothing unsafe or unfit loaded."""
 
 import json
-import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
-from pycocotools import mask as mask_api
 from small_models import untrained
 
 import armbench_mmdet
@@ -83,30 +81,6 @@ def test_three_lines_of_python(mask_rcnn: tuple[Config, Path], images: Path) -> 
     assert isinstance(names['predictions'][0], Prediction)
 
 
-def test_a_broken_image_is_reported_and_the_others_go_on(detector: Detector, images: Path, tmp_path: Path) -> None:
-    first, second = sorted(images.glob('*.jpg'))[:2]
-    shutil.copy(first, tmp_path / 'a.jpg')
-    (tmp_path / 'b.jpg').write_bytes(first.read_bytes()[:900])
-    (tmp_path / 'c.jpg').touch()
-    shutil.copy(second, tmp_path / 'd.jpg')
-    reported: dict[str, str] = {}
-    inputs = [tmp_path, 'nowhere.jpg']
-    predictions = list(detector.predict(inputs, batch_size=3, report=reported.__setitem__))
-    assert [(one.path.name, one.image_id) for one in predictions] == [('a.jpg', 1), ('d.jpg', 4)]
-    assert sorted(Path(name).name for name in reported) == ['b.jpg', 'c.jpg', 'nowhere.jpg']
-    assert all(reported.values())
-    assert predictions[0].masks == next(iter(detector.predict(first))).masks
-
-
-def test_what_is_left_out_is_logged_where_nobody_asks_for_it(
-    detector: Detector, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr('armbench_mmdet.inference.detector.print_log', lambda message, *_: said.append(message))
-    assert list(detector.predict([next(images.glob('*.jpg')), tmp_path / 'nowhere.jpg']))
-    assert said == [f'{tmp_path / "nowhere.jpg"} is left out: no such file or folder']
-
-
 def test_batches_give_the_same_instances(detector: Detector, images: Path) -> None:
     files = sorted(images.glob('*.jpg'))[:3]
     one_by_one, together = (list(detector.predict(files, batch_size=size)) for size in (1, 3))
@@ -152,18 +126,6 @@ def test_an_image_too_narrow_for_the_model_is_reported(detector: Detector, tmp_p
     assert list(reported.values()) == ['5000x1 is too narrow: nothing is left at the input size of the model']
 
 
-def test_a_threshold_keeps_what_reaches_it(detector: Detector, images: Path) -> None:
-    prediction = next(iter(detector.predict(images)))
-    threshold = float(np.median(prediction.scores))
-    kept = prediction.above(threshold)
-    assert 0 < len(kept) < len(prediction)
-    assert len(kept) == len(kept.masks) == len(kept.boxes) == len(kept.labels) == (prediction.scores >= threshold).sum()
-    assert kept.scores.min() >= threshold
-    assert mask_api.decode(kept.masks[0]).shape == (prediction.height, prediction.width)
-    assert len(prediction.above(1.01)) == 0
-    assert prediction.above(1.01).overlay().shape == kept.overlay().shape
-
-
 def test_a_checkpoint_of_another_model_is_refused(mask_rcnn: tuple[Config, Path], tmp_path: Path) -> None:
     config, checkpoint = mask_rcnn
     state = torch.load(checkpoint, weights_only=True)['state_dict']
@@ -171,18 +133,6 @@ def test_a_checkpoint_of_another_model_is_refused(mask_rcnn: tuple[Config, Path]
     torch.save({'state_dict': state}, tmp_path / 'other.pth')
     with pytest.raises(InputError, match=r'other\.pth.*backbone\.conv1\.weight.*minibench\.py'):
         Detector(config, tmp_path / 'other.pth', 'cpu')
-
-
-class Note:
-    """More than plain data, and harmless."""
-
-
-def test_a_trusted_checkpoint_may_hold_more(mask_rcnn: tuple[Config, Path], tmp_path: Path) -> None:
-    content = torch.load(mask_rcnn[1], weights_only=True)
-    torch.save({**content, 'note': Note()}, tmp_path / 'noted.pth')
-    with pytest.raises(InputError, match='--trust-checkpoint'):
-        Detector(mask_rcnn[0], tmp_path / 'noted.pth', 'cpu')
-    assert Detector(mask_rcnn[0], tmp_path / 'noted.pth', 'cpu', trust_checkpoint=True).classes == ('tote', 'object')
 
 
 @pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'cpu:x'])

@@ -15,8 +15,8 @@ from armbench_mmdet.datasets.images import decode_image
 from armbench_mmdet.masks.encode import encode_boxed_masks
 from armbench_mmdet.masks.upsample import upsample_masks
 from armbench_runtime import Detector, InputError
-from armbench_runtime.images import ImageScale, image_files, read_image, resized
-from armbench_runtime.masks import encode_bitmap, pasted, upsampled
+from armbench_runtime.images import ImageScale, read_image, resized
+from armbench_runtime.masks import at_input, encode_bitmap, pasted, upsampled
 
 HEAVY = ('torch', 'mmdet', 'mmengine', 'mmcv', 'numba', 'cv2', 'pycocotools', 'armbench_mmdet')
 
@@ -63,6 +63,15 @@ def test_upsampled_masks_are_the_models(size: tuple[int, int]) -> None:
         assert score == pytest.approx(other.score, abs=1e-5)
 
 
+def test_masks_are_brought_to_the_input_as_by_the_model() -> None:
+    logits = np.random.default_rng(0).normal(-0.5, 1, (16, 20)).astype(np.float32)
+    logits[:, 8:] = -1
+    whole = torch.nn.functional.interpolate(torch.from_numpy(logits)[None, None], (64, 80), mode='bilinear')[0, 0, :50]
+    found = at_input(logits, (64, 80), (50, 80))
+    np.testing.assert_allclose(found[:, :32], whole[:, :32], atol=1e-5)
+    assert (found[:, 36:] < 0).all()
+
+
 @pytest.mark.parametrize('size', [(51, 77), (100, 130), (50, 65), (400, 300), (1, 1)])
 def test_images_are_resized_as_by_opencv(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (100, 130, 3), np.uint8)
@@ -93,15 +102,6 @@ def test_images_of_other_kinds_are_read_as_by_opencv(tmp_path: Path) -> None:
         assert image.shape[:2] == size
 
 
-def test_files_folders_and_patterns(tmp_path: Path) -> None:
-    for name in ('b.png', 'a.jpg', 'c.txt'):
-        (tmp_path / name).touch()
-    assert [path.name for path in image_files(tmp_path)] == ['a.jpg', 'b.png']
-    assert [path.name for path in image_files(f'{tmp_path}/*.jpg')] == ['a.jpg']
-    with pytest.raises(InputError, match='lead to some'):
-        image_files(f'{tmp_path}/*.bmp')
-
-
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime')
     (tmp_path / 'empty.onnx').touch()
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     [
         (18, {}, r"must have the metadata 'armbench', which tools/export.py writes, got \[\]"),
         (18, {'armbench': 'x'}, "must have the metadata 'armbench'"),
-        (18, {'armbench': '{"format": 9}'}, 'format of the model must be 1, got 9'),
+        (18, {'armbench': '{"format": 9}'}, 'format of the model must be 2, got 9'),
         (999, {}, r'that onnxruntime .* runs, got .*opset'),
     ],
 )
