@@ -93,7 +93,7 @@ def compare(
     ap = None
     if ground_truth is not None:
         numbers = (_average_precisions(one, ground_truth) for one in (expected, got))
-        ap = max((abs(a - b) for a, b in zip(*numbers, strict=True) if None not in (a, b)), default=0.0)
+        ap = max((abs(a - b) for a, b in zip(*numbers, strict=True) if a is not None and b is not None), default=0.0)
     return Parity(sum(pairs), sum(alone), max(scores), min(ious), len(rows), expected[rows.index(worst)].path, ap)
 
 
