@@ -2,6 +2,7 @@
 
 from armbench_mmdet.models.mask2former import BoundedMaskFormerFusionHead, StableMask2FormerHead
 from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
+from armbench_mmdet.models.resnet import FoldedResNet
 from armbench_mmdet.models.swin import WindowedSwinTransformer
 from armbench_mmdet.models.torchvision import (
     BestMatchAssigner,
@@ -14,6 +15,7 @@ from armbench_mmdet.models.torchvision import (
 __all__ = [
     'BestMatchAssigner',
     'BoundedMaskFormerFusionHead',
+    'FoldedResNet',
     'RleFCNMaskHead',
     'StableMask2FormerHead',
     'TorchvisionAnchorGenerator',

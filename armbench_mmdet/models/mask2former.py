@@ -15,6 +15,7 @@ from torch import Tensor
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import RleMasks
 from armbench_mmdet.masks.upsample import upsample_masks
+from armbench_mmdet.models.attention import DeformableAttention, FusedAttention
 
 MASK_FORMATS = ('rle', 'bitmap')
 
@@ -112,6 +113,25 @@ class StableMask2FormerHead(Mask2FormerHead):
     Target masks are float32 from the start. The stock head keeps them as int64, eight bytes a pixel, and converts them
     to float32 twice for every decoder layer.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for layer in self.pixel_decoder.encoder.layers:
+            layer.self_attn = DeformableAttention(**layer.self_attn_cfg)
+        for layer in self.transformer_decoder.layers:
+            layer.self_attn, layer.cross_attn = (
+                FusedAttention(**layer.self_attn_cfg),
+                FusedAttention(**layer.cross_attn_cfg),
+            )
+
+    def _forward_head(
+        self, decoder_out: Tensor, mask_feature: Tensor, attn_mask_target_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Classes, masks and what a query does not see, ``(B, 1, Q, keys) bool``, the same for all heads."""
+        normal = self.transformer_decoder.post_norm(decoder_out)
+        masks = torch.einsum('bqc,bchw->bqhw', self.mask_embed(normal), mask_feature)
+        seen = F.interpolate(masks.detach(), attn_mask_target_size, mode='bilinear', align_corners=False)
+        return self.cls_embed(normal), masks, (seen < 0).flatten(2)[:, None]
 
     def preprocess_gt(
         self, batch_gt_instances: list[InstanceData], batch_gt_semantic_segs: Sequence[Any]

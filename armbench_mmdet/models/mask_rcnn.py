@@ -12,6 +12,7 @@ from torch import Tensor
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks, pasted_pixels
 from armbench_mmdet.masks.runs import mask_nms
+from armbench_mmdet.models.resnet import pixel_by_pixel
 
 
 @MODELS.register_module()
@@ -28,6 +29,10 @@ class RleFCNMaskHead(FCNMaskHead):
 
     axis = staticmethod(pasted_pixels)
     """The rule of pasting, see :func:`~armbench_mmdet.masks.encode.encode_boxed_masks`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, num_classes, h, w)`` of RoIs, see the stock head."""
+        return super().forward(pixel_by_pixel(x))
 
     def predict_by_feat(
         self,

@@ -65,7 +65,7 @@ class WindowAttention(nn.Module):
         dropout = attention.attn_drop.p if self.training else 0.0
         attended = [
             F.scaled_dot_product_attention(
-                part[0], part[1], part[2], bias.to(part.dtype), dropout, scale=attention.scale
+                part[0], part[1], part[2], bias[None].to(part.dtype), dropout, scale=attention.scale
             )
             for part, bias in zip(windows.split(counts, 1), biases, strict=True)
             if part.numel()

@@ -74,8 +74,8 @@ def sample_positions(boxes: Tensor, axis: int, bins: Bins) -> tuple[Tensor, Tens
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """Return a contiguous tensor in single precision or better."""
-    return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).contiguous()
+    """Return a tensor in single precision or better."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def roi_align_backward(
     """
     if grad_output.numel() == 0:
         return
-    bins, gradient = Bins(**options), _wide(grad_output.detach())
+    bins, gradient = Bins(**options), _wide(grad_output.detach()).contiguous()
     boxes = rois.detach().to(gradient.dtype)
     backend = choose_backend('roi_align', gradient.device)
     if backend == 'torchvision':
@@ -234,34 +234,18 @@ def _axis(positions: Array, extent: int) -> Axis:
 
 
 @compiled
-def _span(ranges: Array, members: Array) -> tuple[int, int]:
-    """Return the first cell, and the last plus one, that the RoIs need along one axis."""
-    first, end = np.iinfo(np.int64).max, 0
-    for box in members:
-        for p in range(ranges.shape[1]):
-            if ranges[box, p, 0] < ranges[box, p, 1]:
-                first, end = min(first, ranges[box, p, 0]), max(end, ranges[box, p, 1])
-    return first, end
-
-
-@compiled
 def _pool_block(
     maps: Array, pooled: Array, backward: bool, image: int, first: int, members: Array, rows: Axis, columns: Axis
 ) -> None:
-    """Do what :func:`_pool_torch` does, for the RoIs ``members`` of an image and the block of channels at ``first``."""
-    block = min(CHANNEL_BLOCK, maps.shape[1] - first)
-    plane = np.empty((maps.shape[2], maps.shape[3], block), maps.dtype)
-    means = np.empty((pooled.shape[2], pooled.shape[3], block), maps.dtype)
-    (top, bottom), (left, right) = _span(rows[1], members), _span(columns[1], members)
-    if backward:
-        plane[:] = 0
-    for c in range(0 if backward else block):
-        for y in range(top, bottom):
-            for x in range(left, right):
-                plane[y, x, c] = maps[image, first + c, y, x]
+    """Do what :func:`_pool_torch` does, for the RoIs ``members`` of an image and the block of channels at ``first``.
+
+    Here ``maps`` is ``(B, H, W, C)``.
+    """
+    block = slice(first, min(first + CHANNEL_BLOCK, maps.shape[3]))
+    means = np.empty((pooled.shape[2], pooled.shape[3], block.stop - first), maps.dtype)
     for box in members:
         if backward:
-            means[:] = pooled[box, first : first + block].transpose(1, 2, 0)
+            means[:] = pooled[box, block].transpose(1, 2, 0)
         else:
             means[:] = 0
         for p in range(means.shape[0]):
@@ -270,16 +254,12 @@ def _pool_block(
                 for y in range(rows[1][box, p, 0], rows[1][box, p, 1]):
                     for x in range(columns[1][box, q, 0], columns[1][box, q, 1]):
                         weight = rows[0][box, p, y] * columns[0][box, q, x]
-                        cell = plane[y, x]
+                        cell = maps[image, y, x, block]
                         source, target = (mean, cell) if backward else (cell, mean)
-                        for c in range(block):
+                        for c in range(mean.size):
                             target[c] += weight * source[c]
         if not backward:
-            pooled[box, first : first + block] = means.transpose(2, 0, 1)
-    for c in range(block if backward else 0):
-        for y in range(top, bottom):
-            for x in range(left, right):
-                maps[image, first + c, y, x] += plane[y, x, c]
+            pooled[box, block] = means.transpose(2, 0, 1)
 
 
 def _pool_numba(maps: Tensor, pooled: Tensor, boxes: Tensor, bins: Bins, backward: bool) -> None:
@@ -289,4 +269,8 @@ def _pool_numba(maps: Tensor, pooled: Tensor, boxes: Tensor, bins: Bins, backwar
     members = [np.flatnonzero(boxes[:, 0].long().numpy() == image) for image in range(images)]
     blocks = product(range(images), range(0, channels, CHANNEL_BLOCK))
     some = ((image, first, members[image], *axes) for image, first in blocks if members[image].size)
-    map_threads(lambda block: _pool_block(maps.numpy(), pooled.numpy(), backward, *block), some)
+    pixels = maps.contiguous(memory_format=torch.channels_last)
+    arguments = pixels.permute(0, 2, 3, 1).numpy(), pooled.numpy(), backward
+    map_threads(lambda block: _pool_block(*arguments, *block), some)
+    if backward:
+        maps.copy_(pixels)

@@ -80,13 +80,22 @@ def test_full_model_learns_everywhere_and_predicts(with_cp: bool) -> None:
     check_step_and_prediction(model)
 
 
-def test_losses_in_full_precision_are_the_stock_heads() -> None:
+def test_outputs_losses_and_gradients_are_the_stock_heads() -> None:
     ours, stock = build(SMALL), build(SMALL, **{'panoptic_head.type': 'Mask2FormerHead'})
+    assert list(ours.state_dict()) == list(stock.state_dict())
     stock.load_state_dict(ours.state_dict())
-    mine, theirs = losses(ours, batch(images=2)), losses(stock, batch(images=2))
-    assert mine.keys() == theirs.keys()
-    for name in mine:
-        assert torch.equal(mine[name], theirs[name]), name
+    image = torch.randn(2, 3, SIDE_PX, 96)
+    with torch.no_grad():
+        outputs = [model.eval()(image, [None] * 2, mode='tensor') for model in (ours, stock)]
+    for mine, theirs in zip(*outputs, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    found, expected = losses(ours.train(), batch(images=2)), losses(stock.train(), batch(images=2))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for one in (found, expected):
+        sum(one.values()).backward()
+    for (name, mine), theirs in zip(ours.named_parameters(), stock.parameters(), strict=True):
+        scale = float(theirs.grad.abs().max())
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-4 * scale, msg=lambda m, n=name: f'{n}: {m}')
 
 
 def test_matching_survives_mixed_precision_where_the_stock_head_does_not() -> None:

@@ -26,7 +26,7 @@ def extension(value: Tensor, locations: Tensor, weights: Tensor, step: int = 64)
 
 
 @pytest.mark.parametrize('step', [1, 64])
-def test_agrees_with_mmcv(step: int) -> None:
+def test_agrees_with_mmcv(step: int, backend: str) -> None:
     results = []
     for function in (extension, lambda v, x, w, _: multi_scale_deformable_attn_pytorch(v, SHAPES, x, w)):
         arguments = inputs()
@@ -37,12 +37,12 @@ def test_agrees_with_mmcv(step: int) -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_gradient() -> None:
+def test_gradient(backend: str) -> None:
     assert torch.autograd.gradcheck(extension, tuple(inputs()))
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
-def test_precision_is_that_of_float32_under_autocast_too(dtype: torch.dtype) -> None:
+def test_precision_is_that_of_float32_under_autocast_too(dtype: torch.dtype, backend: str) -> None:
     arguments = inputs(dtype)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         output = extension(*arguments)
@@ -52,7 +52,7 @@ def test_precision_is_that_of_float32_under_autocast_too(dtype: torch.dtype) -> 
     torch.testing.assert_close(output, extension(*(a.float() for a in arguments)).to(dtype))
 
 
-def test_levels_may_lie_anywhere() -> None:
+def test_levels_may_lie_anywhere(backend: str) -> None:
     value, locations, weights = (tensor.detach() for tensor in inputs())
     moved = torch.cat((value[:, 35:], value[:, :35]), 1)
     found = ms_deform_attn_forward(moved, SHAPES, torch.tensor([14, 0, 12]), locations, weights)

@@ -11,7 +11,7 @@ model = dict(
     data_preprocessor=dict(batch_augments=None),  # images keep their size, padded to a multiple of 32
     backbone=dict(
         _delete_=True,
-        type='ResNet',
+        type='FoldedResNet',
         depth=18,
         base_channels=32,
         stem_channels=32,
