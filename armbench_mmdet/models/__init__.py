@@ -3,7 +3,9 @@
 from armbench_mmdet.models.mask2former import BoundedMaskFormerFusionHead, StableMask2FormerHead
 from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
 from armbench_mmdet.models.resnet import FoldedResNet
+from armbench_mmdet.models.rtmdet_ins import RleRTMDetInsSepBNHead
 from armbench_mmdet.models.swin import WindowedSwinTransformer
+from armbench_mmdet.models.tta import MaskTTAModel
 from armbench_mmdet.models.torchvision import (
     BestMatchAssigner,
     TorchvisionAnchorGenerator,
@@ -16,7 +18,9 @@ __all__ = [
     'BestMatchAssigner',
     'BoundedMaskFormerFusionHead',
     'FoldedResNet',
+    'MaskTTAModel',
     'RleFCNMaskHead',
+    'RleRTMDetInsSepBNHead',
     'StableMask2FormerHead',
     'TorchvisionAnchorGenerator',
     'TorchvisionBBoxHead',

@@ -1,5 +1,6 @@
 """Polygon-first loading and the custom augmentations; importing it registers them with mmdet."""
 
+from armbench_mmdet.transforms.corruption import CorruptImage
 from armbench_mmdet.transforms.geometry import FloorResize, LazyRandomCrop, LazyRandomFlip, LazyResize
 from armbench_mmdet.transforms.loading import LoadPolygons, RenderFloatImage, RenderImage
 from armbench_mmdet.transforms.polygons import Polygons
@@ -9,6 +10,7 @@ from armbench_mmdet.transforms.warehouse_lighting import WarehouseLighting
 from armbench_mmdet.transforms.zoom_out_tote import ZoomOutTote
 
 __all__ = [
+    'CorruptImage',
     'FloorResize',
     'LazyRandomCrop',
     'LazyRandomFlip',

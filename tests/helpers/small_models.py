@@ -29,9 +29,9 @@ class Attack:
         return (Path.touch, (self.path,))
 
 
-def tiny_config(root: Path, work_dir: Path, iterations: int = 2, model: str = 'mask_rcnn') -> Config:
+def tiny_config(root: Path, work_dir: Path, iterations: int = 2, model: str | Path = 'mask_rcnn') -> Config:
     """A training cut down to a couple of iterations without data-loading processes."""
-    config = configs.load_config(LEAVES[model])
+    config = configs.load_config(LEAVES.get(model, model))
     configs.set_data_root(config, root)
     configs.set_work_dir(config, work_dir)
     config.experiment_name = f'run-{next(_runs)}'  # two of one name in one second would share a visualizer

@@ -1,0 +1,149 @@
+"""Test-time augmentation for instance masks: several views of an image, one answer."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseTTAModel
+from mmengine.structures import InstanceData
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.masks.encode import RleMasks, encode_switches
+from armbench_mmdet.masks.runs import Runs, runs_of, shared_pixels
+
+
+@MODELS.register_module()
+class MaskTTAModel(BaseTTAModel):
+    """Merges the instances that a model finds in flipped and scaled views of an image; stock's drops masks.
+
+    The surest instance takes from each other view the one of its class whose mask overlaps it most, by at least
+    ``iou_threshold``. The score of a merged instance is the sum of theirs over the number of views; its mask has the
+    pixels that more than half of them, weighted by score, agree on, and its box is the weighted mean. Masks are flipped
+    and merged as run lengths.
+
+    Args:
+        iou_threshold: Least IoU of masks that show one instance, above 0 and at most 1.
+        max_per_img: Instances kept of an image.
+        **kwargs: As for mmengine's ``BaseTTAModel``; ``module`` is the model.
+    """
+
+    def __init__(self, iou_threshold: float = 0.5, max_per_img: int = 100, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 < iou_threshold <= 1:
+            raise InputError(f'iou_threshold must be above 0 and at most 1, got {iou_threshold!r} (in tta_model)')
+        self.iou_threshold = iou_threshold
+        self.max_per_img = max_per_img
+
+    def merge_preds(self, data_samples_list: list[tuple[DetDataSample, ...]]) -> list[DetDataSample]:
+        """Merge the views of each image; the first view carries the answer."""
+        return [self._merged(views) for views in data_samples_list]
+
+    def _merged(self, views: tuple[DetDataSample, ...]) -> DetDataSample:
+        height, width = views[0].ori_shape[:2]
+        found = [_unflipped(view, height, width) for view in views]
+        boxes, scores, labels = (
+            np.concatenate([getattr(one, name).cpu().numpy() for one in found]) for name in ('bboxes', 'scores', 'labels')
+        )
+        view_of = np.repeat(np.arange(len(views)), [len(one) for one in found])
+        codes = [rle for one in found for rle in one.masks.rles]
+        masks = runs_of(codes, [(height, width)] * len(codes))
+        groups = _groups(masks, scores, labels, view_of, self.iou_threshold)
+        merged_scores = np.array([scores[group].sum() / len(views) for group in groups])
+        best = np.argsort(-merged_scores, kind='stable')[: self.max_per_img]
+        groups = [groups[i] for i in best]
+        switches = [_agreed([_switches(masks, i) for i in group], scores[group]) for group in groups]
+        mean_boxes = [np.average(boxes[group], axis=0, weights=np.maximum(scores[group], 1e-9)) for group in groups]
+        like = views[0].pred_instances
+        views[0].pred_instances = InstanceData(
+            bboxes=like.bboxes.new_tensor(np.array(mean_boxes).reshape(-1, 4)),
+            scores=like.scores.new_tensor(merged_scores[best]),
+            labels=like.labels.new_tensor([labels[group[0]] for group in groups]),
+            masks=RleMasks([encode_switches(one, (height, width)) for one in switches], height, width),
+        )
+        return views[0]
+
+
+def _unflipped(view: DetDataSample, height: int, width: int) -> InstanceData:
+    """The instances of a view as they lie in the image itself."""
+    found, direction = view.pred_instances, view.get('flip_direction') if view.get('flip') else None
+    if direction is None:
+        return found
+    sides, codes = found.bboxes.clone(), found.masks.rles
+    if direction in ('horizontal', 'diagonal'):
+        sides[:, [0, 2]] = width - found.bboxes[:, [2, 0]]
+    if direction in ('vertical', 'diagonal'):
+        sides[:, [1, 3]] = height - found.bboxes[:, [3, 1]]
+    masks = runs_of(codes, [(height, width)] * len(codes))
+    flipped = [flip_switches(_switches(masks, i), height, width, direction) for i in range(len(codes))]
+    codes = [encode_switches(one, (height, width)) for one in flipped]
+    return InstanceData(
+        bboxes=sides, scores=found.scores, labels=found.labels, masks=RleMasks(codes, height, width)
+    )
+
+
+def _switches(masks: Runs, i: int) -> np.ndarray:
+    return masks.switches[masks.starts[i] : masks.starts[i + 1]].astype(np.int64)
+
+
+def flip_switches(switches: np.ndarray, height: int, width: int, direction: str) -> np.ndarray:
+    """Flip a mask that is given by the positions at which it changes.
+
+    Args:
+        switches: ``(S,) int64``, see :class:`~armbench_mmdet.masks.runs.Runs`.
+        height: Height of the mask.
+        width: Its width.
+        direction: ``horizontal``, ``vertical`` or ``diagonal``, which is both.
+    """
+    starts, ends = switches[0::2], switches[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    first = starts // height
+    spans = (ends - 1) // height - first + 1  # columns that a run touches
+    run = np.repeat(np.arange(len(starts)), spans)
+    column = first[run] + np.arange(len(run)) - (np.cumsum(spans) - spans)[run]
+    top = np.maximum(starts[run] - column * height, 0)
+    bottom = np.minimum(ends[run] - column * height, height)
+    if direction in ('horizontal', 'diagonal'):
+        column = width - 1 - column
+    if direction in ('vertical', 'diagonal'):
+        top, bottom = height - bottom, height - top
+    order = np.lexsort((top, column))
+    return _without_pairs(np.stack([(column * height + top)[order], (column * height + bottom)[order]], 1).ravel())
+
+
+def _without_pairs(switches: np.ndarray) -> np.ndarray:
+    """Rising positions without those of which an even number coincide: off and on again is no change."""
+    places, counts = np.unique(switches, return_counts=True)
+    return places[counts % 2 == 1]
+
+
+def _groups(
+    masks: Runs, scores: np.ndarray, labels: np.ndarray, view_of: np.ndarray, iou_threshold: float
+) -> list[list[int]]:
+    """Instances that show the same thing, at most one of a view, the surest first."""
+    free, groups = np.ones(len(scores), bool), []
+    for best in np.argsort(-scores, kind='stable'):
+        if not free[best]:
+            continue
+        free[best] = False
+        chosen: dict[int, tuple[float, int]] = {}
+        for other in np.flatnonzero(free & (labels == labels[best]) & (view_of != view_of[best])):
+            shared = shared_pixels(masks, best, masks, other)
+            iou = shared / max(masks.areas[best] + masks.areas[other] - shared, 1)
+            if iou >= max(iou_threshold, chosen.get(view_of[other], (0, 0))[0]):
+                chosen[view_of[other]] = iou, other
+        group = [int(best), *(int(other) for _, other in chosen.values())]
+        free[group] = False
+        groups.append(group)
+    return groups
+
+
+def _agreed(masks: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """The switches of the pixels that lie in more than half of the weight."""
+    positions = np.concatenate(masks)
+    steps = np.concatenate([np.tile([weight, -weight], len(own) // 2) for own, weight in zip(masks, weights, strict=True)])
+    order = np.argsort(positions, kind='stable')
+    places, last = np.unique(positions[order][::-1], return_index=True)
+    inside = np.cumsum(steps[order])[len(positions) - 1 - last] > weights.sum() / 2
+    return places[np.diff(inside, prepend=False)]
