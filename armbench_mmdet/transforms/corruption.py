@@ -90,14 +90,15 @@ class CorruptImage(BaseTransform):
         if not self.severity:
             return results
         image = np.clip(results['img'], 0, 255).astype(np.uint8)
-        seed = zlib.crc32(f'{Path(results["img_path"]).name} {self.corruption} {self.severity}'.encode())
+        seed = zlib.crc32(f'{Path(results["img_path"]).name} {self.corruption}'.encode())
         if self.corruption in WAREHOUSE:
             changed = WAREHOUSE[self.corruption](image, self.severity, np.random.default_rng(seed))
         else:
             state = np.random.get_state()  # noqa: NPY002 - what the library draws from
             np.random.seed(seed)  # noqa: NPY002
             rgb = np.ascontiguousarray(image[..., ::-1])
-            changed = imagecorruptions.corrupt(rgb, self.severity, self.corruption)[..., ::-1]
+            own = {'seed': seed} if self.corruption in ('impulse_noise', 'glass_blur') else {}  # a generator of theirs
+            changed = imagecorruptions.corrupt(rgb, self.severity, self.corruption, **own)[..., ::-1]
             np.random.set_state(state)  # noqa: NPY002
         results['img'] = np.clip(changed, 0, 255).round().astype(results['img'].dtype)
         return results

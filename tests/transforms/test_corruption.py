@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES, CorruptImage
+from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES, WAREHOUSE, CorruptImage
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +29,7 @@ def test_corruption(photo: np.ndarray, corruption: str) -> None:
         assert np.array_equal(image, corrupted(photo, corruption, severity, path='elsewhere/1.jpg'))
         changes.append(np.abs(image.astype(float) - photo).mean())
     assert min(changes) > 0.5
-    assert changes[-1] > changes[0]
+    assert corruption not in WAREHOUSE or changes == sorted(changes)
     assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
 
 
