@@ -5,7 +5,6 @@ from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
 from armbench_mmdet.models.resnet import FoldedResNet
 from armbench_mmdet.models.rtmdet_ins import RleRTMDetInsSepBNHead
 from armbench_mmdet.models.swin import WindowedSwinTransformer
-from armbench_mmdet.models.tta import MaskTTAModel
 from armbench_mmdet.models.torchvision import (
     BestMatchAssigner,
     TorchvisionAnchorGenerator,
@@ -13,6 +12,7 @@ from armbench_mmdet.models.torchvision import (
     TorchvisionMaskHead,
     TorchvisionRPNHead,
 )
+from armbench_mmdet.models.tta import MaskTTAModel
 
 __all__ = [
     'BestMatchAssigner',

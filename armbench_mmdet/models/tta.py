@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseTTAModel
@@ -44,7 +43,8 @@ class MaskTTAModel(BaseTTAModel):
         height, width = views[0].ori_shape[:2]
         found = [_unflipped(view, height, width) for view in views]
         boxes, scores, labels = (
-            np.concatenate([getattr(one, name).cpu().numpy() for one in found]) for name in ('bboxes', 'scores', 'labels')
+            np.concatenate([getattr(one, name).cpu().numpy() for one in found])
+            for name in ('bboxes', 'scores', 'labels')
         )
         view_of = np.repeat(np.arange(len(views)), [len(one) for one in found])
         codes = [rle for one in found for rle in one.masks.rles]
@@ -78,9 +78,7 @@ def _unflipped(view: DetDataSample, height: int, width: int) -> InstanceData:
     masks = runs_of(codes, [(height, width)] * len(codes))
     flipped = [flip_switches(_switches(masks, i), height, width, direction) for i in range(len(codes))]
     codes = [encode_switches(one, (height, width)) for one in flipped]
-    return InstanceData(
-        bboxes=sides, scores=found.scores, labels=found.labels, masks=RleMasks(codes, height, width)
-    )
+    return InstanceData(bboxes=sides, scores=found.scores, labels=found.labels, masks=RleMasks(codes, height, width))
 
 
 def _switches(masks: Runs, i: int) -> np.ndarray:
@@ -142,7 +140,9 @@ def _groups(
 def _agreed(masks: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """The switches of the pixels that lie in more than half of the weight."""
     positions = np.concatenate(masks)
-    steps = np.concatenate([np.tile([weight, -weight], len(own) // 2) for own, weight in zip(masks, weights, strict=True)])
+    steps = np.concatenate(
+        [np.tile([weight, -weight], len(own) // 2) for own, weight in zip(masks, weights, strict=True)]
+    )
     order = np.argsort(positions, kind='stable')
     places, last = np.unique(positions[order][::-1], return_index=True)
     inside = np.cumsum(steps[order])[len(positions) - 1 - last] > weights.sum() / 2

@@ -86,7 +86,9 @@ def test_masks_are_what_most_of_the_score_agrees_on() -> None:
     masks, scores = np.repeat(blobs(1), 3, axis=0), [0.9, 0.5, 0.7]
     noise = np.random.default_rng(2).random(masks.shape) < 0.1
     masks ^= noise
-    found = merged(*[view(one[None], [score], [1]) for one, score in zip(masks, scores, strict=True)], iou_threshold=0.1)
+    found = merged(
+        *[view(one[None], [score], [1]) for one, score in zip(masks, scores, strict=True)], iou_threshold=0.1
+    )
     votes = np.tensordot(scores, masks, axes=1)
     assert np.array_equal(found.masks.numpy()[0].astype(bool), votes > sum(scores) / 2)
     assert found.scores.tolist() == pytest.approx([sum(scores) / 3])

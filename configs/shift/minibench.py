@@ -1,0 +1,36 @@
+# The ingredients against the two shifts, on procedural totes: one at a time, then together.
+_first = [
+    dict(type='LoadPolygons'),
+    dict(type='LazyResize', scale=(320, 256), keep_ratio=True),
+    dict(type='LazyRandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+]
+_jitter = dict(type='RandomResize', scale=(320, 256), ratio_range=(0.5, 1.5), resize_type='LazyResize', keep_ratio=True)
+_crop = dict(
+    type='LazyRandomCrop',
+    crop_size=(256, 320),
+    crop_type='absolute',
+    recompute_bbox=True,
+    allow_negative_crop=True,
+)
+_render, _pack = dict(type='RenderImage'), dict(type='PackDetInputs')
+_zoom_out = dict(type='ZoomOutTote', prob=0.5, scale_range=(0.25, 0.8))
+_copy_paste = dict(type='ToteCopyPaste', prob=0.5, same_object_prob=0.7)
+_lighting = dict(type='WarehouseLighting', prob=0.5)
+_pipelines = dict(
+    zoom_out=[*_first, _render, _zoom_out, _pack],
+    crop_jitter=[*_first, dict(type='ToteCropJitter', prob=0.5), _render, _pack],
+    copy_paste=[*_first, _render, _copy_paste, _pack],
+    lighting=[*_first, _render, _lighting, _pack],
+    scale_jitter=[_first[0], _jitter, _first[2], _crop, _render, _pack],
+    final=[*_first, _render, _copy_paste, _zoom_out, _pack],
+)
+ingredients = dict(
+    baseline=dict(seeds=[0, 1, 2]),
+    **{
+        _name: dict(
+            overrides=dict(train_dataloader=dict(dataset=dict(pipeline=_pipeline))),
+            seeds=[0, 1, 2] if _name == 'final' else [0],
+        )
+        for _name, _pipeline in _pipelines.items()
+    },
+)
