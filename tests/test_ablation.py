@@ -1,0 +1,100 @@
+"""Ablations: what is run, what is skipped, and what the table says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from armbench_mmdet.ablation import BASELINE, TABLE, comparison, load_ablation, read_tables, run_ablation
+from armbench_mmdet.datasets.release import SUBSETS
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable
+
+REPO = Path(__file__).resolve().parents[1]
+STUDIES = [path for path in sorted((REPO / 'configs/shift').glob('*.py')) if path.stem != 'minibench']
+FAKE_TOOL = '''
+import sys
+from pathlib import Path
+name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+with open({log!r}, 'a') as log:
+    log.write(f'{{name}} {{Path(arguments[0]).parent.name}} {{" ".join(arguments[-2:])}}\\n')
+if 'broken' in arguments[0]:
+    sys.exit(2)
+if name == 'test.py':
+    folder = Path(arguments[arguments.index('--out') + 1])
+    folder.mkdir(exist_ok=True)
+    (folder / {table!r}).write_bytes(Path({source!r}).read_bytes())
+'''
+
+
+def table(found: np.ndarray) -> MatchTable:
+    """Of images with one object each: a detection at every one that is found."""
+    image = np.flatnonzero(found).astype(np.int32)
+    matches = ClassMatches(image, np.full((10, len(image)), FOUND, np.int8), np.ones(len(found), np.int32))
+    return MatchTable(np.arange(len(found)), {'object': matches})
+
+
+@pytest.mark.parametrize('path', STUDIES, ids=[path.stem for path in STUDIES])
+def test_ablations_of_the_project_are_whole(path: Path) -> None:
+    ablation = load_ablation(path)
+    assert (path.parent / ablation.base).is_file()
+    assert len(ablation.ingredients[BASELINE].seeds) == len(ablation.ingredients['final'].seeds) == 3
+
+
+def test_gain_over_the_baseline_with_its_interval() -> None:
+    few, more = np.arange(200) % 2 == 0, np.arange(200) % 4 != 0
+    tables = {BASELINE: [table(few), table(few)], 'better': [table(more), table(more)], 'same': [table(few)]}
+    rows = comparison(tables, [BASELINE, 'better', 'same', 'not run']).splitlines()[2:]
+    assert [row.split('|')[1].strip() for row in rows] == [BASELINE, 'better', 'same']
+    values = [float(row.split('|')[3].split('±')[0]) for row in rows]
+    assert values[0] == pytest.approx(100 * tables[BASELINE][0].ap(), abs=0.06)
+    assert values[1] == pytest.approx(100 * tables['better'][0].ap(), abs=0.06)
+    gains = [row.split('|')[4].strip() for row in rows]
+    assert gains[0] == '–'
+    assert gains[1].endswith('*')
+    assert float(gains[1].split()[0]) == pytest.approx(values[1] - values[0], abs=0.11)
+    assert gains[2] == '+0.0 [+0.0, +0.0]'
+
+
+def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
+    name = TABLE.format(subset=SUBSETS[0])
+    source = table(np.ones(40, bool)).save(tmp_path / 'table.npz')
+    log = tmp_path / 'log.txt'
+    for tool in ('train.py', 'test.py'):
+        (tmp_path / tool).write_text(FAKE_TOOL.format(log=str(log), table=name, source=str(source)))
+    study = tmp_path / 'study.py'
+    base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+    study.write_text(
+        f"base = {str(base)!r}\ningredients = dict(baseline=dict(seeds=[0, 1]), broken=dict(overrides=dict(seed_of=1)), "
+        "more=dict(weights_of='baseline', test_options=['--tta', '1']))\n"
+    )
+    arguments = study, tmp_path / 'runs', tmp_path / 'results', 2, tmp_path
+    assert run_ablation(*arguments) == ['broken_seed0']
+    lines = log.read_text().splitlines()
+    assert sorted(line.rsplit(' ', 2)[0] for line in lines) == [
+        *('test.py baseline_seed0', 'test.py baseline_seed1', 'test.py more_seed0'),
+        *('train.py baseline_seed0', 'train.py baseline_seed1', 'train.py broken_seed0'),
+    ]
+    assert lines[-1].endswith('--tta 1')
+    assert 'seed=1' in (tmp_path / 'runs/baseline_seed1/config.py').read_text().replace("'seed': 1", 'seed=1')
+    log.unlink()
+    assert run_ablation(*arguments) == ['broken_seed0']
+    assert log.read_text().split() == ['train.py', 'broken_seed0', '--resume', 'auto']
+    tables = read_tables(tmp_path / 'results')[SUBSETS[0]]
+    assert {ingredient: len(own) for ingredient, own in tables.items()} == {BASELINE: 2, 'more': 1}
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ("base = 'x.py'\n", 'ingredients'),
+        ("base = 'x.py'\ningredients = dict(other={})\n", "must have one named 'baseline'"),
+        ("base = 'x.py'\ningredients = dict(baseline=dict(sedes=[0]))\n", 'sedes'),
+        ("base = 'x.py'\ningredients = dict(baseline={}, a=dict(weights_of='b'))\n", "weights_of of 'a'"),
+        ("base = 'x.py'\ningredients = dict(baseline={}, a=dict(weights_of='baseline', seeds=[1]))\n", 'weights_of'),
+    ],
+)
+def test_unusable_ablations_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / 'a.py').write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_ablation(tmp_path / 'a.py')
