@@ -9,8 +9,9 @@ import torch
 from mmdet.registry import DATASETS, OPTIMIZERS, RUNNERS
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, TestLoop
 
 from armbench_mmdet.configs import LOADERS, unwrapped
 from armbench_mmdet.datasets.ground_truth import METAINFO_KEY
@@ -200,6 +201,35 @@ def selftest(config: Config, subset: str | None, split: str | None) -> str:
     return f'{source.subset} {source.split}: the {done}'
 
 
+def tester(config: Config, checkpoint: Path) -> Runner:
+    """Build a runner that tests a checkpoint, of an :func:`evaluation_config`.
+
+    Raises:
+        InputError: The checkpoint does not fit the config.
+    """
+    runner = build_runner(config)
+    model = runner.model.module if isinstance(runner.model, BaseTTAModel) else runner.model
+    load_exactly(model, checkpoint, str(config.filename), bool(config.get('trust_checkpoint', False)))
+    runner.call_hook('before_run')
+    return runner
+
+
+def test_loop(runner: Runner, config: Config) -> tuple[TestLoop, ArmbenchMetric]:
+    """Give a runner the test loop of a config, and return it with its metric.
+
+    Raises:
+        InputError: The data cannot be read, or the evaluator has no ``ArmbenchMetric``.
+    """
+    parts = {'dataloader': config.test_dataloader, 'evaluator': config.test_evaluator}
+    with explained_config():
+        loop = runner.build_test_loop({'type': 'TestLoop', **config.test_cfg, **parts})
+    metric = next((one for one in loop.evaluator.metrics if isinstance(one, ArmbenchMetric)), None)
+    if metric is None:
+        raise InputError(f'test_evaluator must have an ArmbenchMetric, got none (in {config.filename})')
+    runner._test_loop = loop  # hooks look for it in the runner, which has no public way to give it another
+    return loop, metric
+
+
 def evaluate(
     config: Config, checkpoint: Path, subsets: Sequence[str | None], split: str | None, out_dir: Path
 ) -> dict[str, Result]:
@@ -227,28 +257,19 @@ def evaluate(
         'seed': config.get('randomness', {}).get('seed'),
         'extra': {'checkpoint_sha256': sha256_of(checkpoint)},
     }
-    runner = build_runner(configs[subsets[0]])
-    trusted = bool(config.get('trust_checkpoint', False))
-    load_exactly(runner.model, checkpoint, str(config.filename), trusted)
-    runner.call_hook('before_run')
+    runner = tester(configs[subsets[0]], checkpoint)
     pictures = [(one, one.test_out_dir) for one in runner.hooks if isinstance(one, PicturesHook) and one.test_out_dir]
     results: dict[str, Result] = {}
     evaluated = 0
     for subset, own in configs.items():
-        parts = {'dataloader': own.test_dataloader, 'evaluator': own.test_evaluator}
         try:
-            with explained_config():
-                loop = runner.build_test_loop({'type': 'TestLoop', **own.test_cfg, **parts})
-            metric = next((one for one in loop.evaluator.metrics if isinstance(one, ArmbenchMetric)), None)
-            if metric is None:
-                raise InputError(f'test_evaluator must have an ArmbenchMetric, got none (in {config.filename})')
+            loop, metric = test_loop(runner, own)
             metric.write_to(out_dir, identity)
         except InputError as error:
             if len(subsets) == 1:
                 raise
             print_log(f'{subset} is left out: {error}', logger='current')
             continue
-        runner._test_loop = loop  # hooks look for it in the runner, which has no public way to give it another
         for hook, folder in pictures if len(subsets) > 1 else ():  # subsets may share file names
             hook.test_out_dir = os.path.join(folder, metric.source.subset)
         with explained_failures(runner):

@@ -65,7 +65,8 @@ def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
     study = tmp_path / 'study.py'
     base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
     study.write_text(
-        f"base = {str(base)!r}\ningredients = dict(baseline=dict(seeds=[0, 1]), broken=dict(overrides=dict(seed_of=1)), "
+        f'base = {str(base)!r}\n'
+        'ingredients = dict(baseline=dict(seeds=[0, 1]), broken=dict(overrides=dict(seed_of=1)), '
         "more=dict(weights_of='baseline', test_options=['--tta', '1']))\n"
     )
     arguments = study, tmp_path / 'runs', tmp_path / 'results', 2, tmp_path
