@@ -63,7 +63,9 @@ def set_tta(config: Config, scales: Sequence[float]) -> None:
         steps = list(dataset.pipeline)
         place = next((i for i, step in enumerate(steps) if step['type'].endswith('Resize') and 'scale' in step), None)
         if place is None:
-            raise InputError(f'--tta must find a step that resizes in the test pipeline, got none (in {config.filename})')
+            raise InputError(
+                f'--tta must find a step that resizes in the test pipeline, got none (in {config.filename})'
+            )
         resize, *others, pack = steps[place:]
         sizes = [{**resize, 'scale': tuple(round(side * scale) for side in resize['scale'])} for scale in scales]
         flips = [{'type': 'LazyRandomFlip', 'prob': prob} for prob in (0.0, 1.0)]
@@ -137,7 +139,9 @@ def read_corruptions(path: Path) -> Corruptions:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Corruptions)
     except msgspec.DecodeError as error:
-        raise InputError(f'corruptions must be as tools/test.py --corruptions writes them: {error} (in {path})') from error
+        raise InputError(
+            f'corruptions must be as tools/test.py --corruptions writes them: {error} (in {path})'
+        ) from error
 
 
 def corruption_table(found: Corruptions) -> str:
@@ -149,7 +153,9 @@ def corruption_table(found: Corruptions) -> str:
         f'{name}: clean {100 * clean:.1f}, under corruption {100 * mean:.1f} ({100 * share:.0f} % of it)'
         for name, clean, mean, share in _summary(found)
     )
-    return tabulate(rows, ['object mask mAP', *map(str, SEVERITIES)], disable_numparse=True) + '\n\n' + '\n'.join(summary)
+    return (
+        tabulate(rows, ['object mask mAP', *map(str, SEVERITIES)], disable_numparse=True) + '\n\n' + '\n'.join(summary)
+    )
 
 
 def _summary(found: Corruptions) -> Iterator[tuple[str, Any, float, float]]:

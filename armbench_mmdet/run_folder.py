@@ -16,6 +16,8 @@ INTERRUPTED = 'interrupted.pth'
 """Checkpoint of a run that was asked to stop; it goes when the resumed run has written its next one."""
 RESULTS = 'results'
 """Folder of the result files."""
+CORRUPTIONS = 'corruptions'
+"""Folder of what was measured on corrupted photos."""
 SCALARS = '*/vis_data/scalars.json'
 """Pattern of the logs with the curves: one for each start, a JSON object a line."""
 

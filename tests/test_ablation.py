@@ -12,7 +12,7 @@ from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable
 
 REPO = Path(__file__).resolve().parents[1]
 STUDIES = [path for path in sorted((REPO / 'configs/shift').glob('*.py')) if path.stem != 'minibench']
-FAKE_TOOL = '''
+FAKE_TOOL = """
 import sys
 from pathlib import Path
 name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
@@ -24,7 +24,7 @@ if name == 'test.py':
     folder = Path(arguments[arguments.index('--out') + 1])
     folder.mkdir(exist_ok=True)
     (folder / {table!r}).write_bytes(Path({source!r}).read_bytes())
-'''
+"""
 
 
 def table(found: np.ndarray) -> MatchTable:
@@ -58,7 +58,8 @@ def test_gain_over_the_baseline_with_its_interval() -> None:
 
 def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
     name = TABLE.format(subset=SUBSETS[0])
-    source = table(np.ones(40, bool)).save(tmp_path / 'table.npz')
+    source = tmp_path / 'table.npz'
+    table(np.ones(40, bool)).save(source)
     log = tmp_path / 'log.txt'
     for tool in ('train.py', 'test.py'):
         (tmp_path / tool).write_text(FAKE_TOOL.format(log=str(log), table=name, source=str(source)))

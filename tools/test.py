@@ -20,6 +20,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', help="folder for the result files (default: results in the checkpoint's run, else in the work dir)"
     )
+    parser.add_argument(
+        '--tta',
+        nargs='*',
+        type=float,
+        metavar='SCALE',
+        help='test in views of these scales (default: 1), each also flipped, and merge them',
+    )
+    parser.add_argument(
+        '--corruptions', action='store_true', help='test under 18 corruptions of 5 severities instead (hours)'
+    )
     parser.add_argument('--show-dir', help='folder for images with the predictions drawn')
     parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')
     armbench_cli.add_levers(parser)
@@ -41,7 +51,8 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.engine.levers import set_levers
     from armbench_mmdet.launch import chosen_subsets, evaluate, selftest
     from armbench_mmdet.report.tables import subset_table
-    from armbench_mmdet.run_folder import RECORD, RESULTS
+    from armbench_mmdet.robustness import corruption_table, evaluate_corrupted, set_tta
+    from armbench_mmdet.run_folder import CORRUPTIONS, RECORD, RESULTS
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     work_dir = configs.set_work_dir(config, args.work_dir)
@@ -52,6 +63,8 @@ def main(args: argparse.Namespace) -> None:
     if args.trust_checkpoint:
         config.trust_checkpoint = True
     set_levers(config, args.amp, args.channels_last, args.compile)
+    if args.tta is not None:
+        set_tta(config, args.tta or [1.0])
     subsets = chosen_subsets(args.subset)
     if args.selftest:
         for subset in subsets:
@@ -59,7 +72,15 @@ def main(args: argparse.Namespace) -> None:
         return
     checkpoint = find_checkpoint(args.checkpoint)
     is_of_a_run = (checkpoint.parent / RECORD).is_file() and not args.work_dir
-    out_dir = Path(args.out or (checkpoint.parent if is_of_a_run else work_dir) / RESULTS)
+    run = checkpoint.parent if is_of_a_run else work_dir
+    if args.tta is not None:
+        run = run.with_name(f'{run.name}_tta')  # a row of its own in the report
+    if args.corruptions:
+        for subset in subsets:
+            found = evaluate_corrupted(config, checkpoint, subset, args.split, Path(args.out or run / CORRUPTIONS))
+            print(f'\n{found.subset} {found.split}\n\n{corruption_table(found)}')
+        return
+    out_dir = Path(args.out or run / RESULTS)
     with joined_processes(config, args.launcher):
         results = evaluate(config, checkpoint, subsets, args.split, out_dir)
         if results:  # only one process has them

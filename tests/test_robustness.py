@@ -1,0 +1,72 @@
+"""Several views of an image, and corrupted photos, through the real path."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import tiny_config
+from varied_weights import write_varied_weights
+
+from armbench_mmdet import robustness
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.launch import evaluate
+from armbench_mmdet.robustness import Corruptions, corruption_table, evaluate_corrupted, read_corruptions, set_tta
+
+
+@pytest.fixture
+def weights(minibench_root: Path, tmp_path: Path):
+    return write_varied_weights(tiny_config(minibench_root, tmp_path), tmp_path / 'varied.pth')
+
+
+def test_views_are_merged_and_evaluated(minibench_root: Path, tmp_path: Path, weights: Path) -> None:
+    config = tiny_config(minibench_root, tmp_path)
+    set_tta(config, [1.0, 1.5])
+    result = evaluate(config, weights, SUBSETS[:1], 'test', tmp_path)[SUBSETS[0]]
+    assert result.detections > 50
+    assert result.scores['segm'].mAP is not None
+
+
+def test_performance_under_corruption() -> None:
+    found = Corruptions(
+        config='c.py',
+        checkpoint_sha256='',
+        subset=SUBSETS[0],
+        split='test',
+        clean={'mean': 0.7, 'tote': None, 'object': 0.7},
+        corrupted={'fog': [{'object': 0.6}, {'object': 0.2}], 'snow': [{'object': 0.4}, {'object': None}]},
+    )
+    assert found.performance('object') == (pytest.approx(0.3), pytest.approx(3 / 7))
+
+
+def test_unusable_views_are_refused(minibench_root: Path, tmp_path: Path) -> None:
+    config = tiny_config(minibench_root, tmp_path)
+    with pytest.raises(InputError, match='--tta must have scales above 0'):
+        set_tta(config, [0.0])
+    config.test_dataloader.dataset.pipeline = config.test_dataloader.dataset.pipeline[2:]
+    with pytest.raises(InputError, match='resizes'):
+        set_tta(config, [1.0])
+
+
+def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, weights: Path, monkeypatch) -> None:
+    monkeypatch.setattr(robustness, 'CORRUPTIONS', ('contrast', 'lens_smear'))
+    monkeypatch.setattr(robustness, 'SEVERITIES', (1, 5))
+    config = tiny_config(minibench_root, tmp_path)
+    clean = evaluate(config, weights, SUBSETS[:1], 'test', tmp_path)[SUBSETS[0]].scores['segm']
+    found = evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
+    assert found.clean == {'mean': clean.mAP, **{name: one.mAP for name, one in clean.per_class.items()}}
+    path = tmp_path / 'c' / f'{SUBSETS[0]}_test.json'
+    assert read_corruptions(path) == found
+    assert {name: len(scores) for name, scores in found.corrupted.items()} == {'contrast': 2, 'lens_smear': 2}
+    assert 'lens_smear' in corruption_table(found)
+
+    monkeypatch.setattr(robustness, 'SEVERITIES', ())  # nothing is measured anew
+    monkeypatch.setattr(robustness, 'CORRUPTIONS', ('contrast', 'lens_smear', 'fog'))
+    again = evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
+    assert again.corrupted == {**found.corrupted, 'fog': []}
+    torch.save({**torch.load(weights), 'other': 1}, weights)
+    other = evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
+    assert other.corrupted['contrast'] == []
+    path.write_text('{}')
+    with pytest.raises(InputError, match='corruptions must be'):
+        read_corruptions(path)
