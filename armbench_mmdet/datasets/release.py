@@ -101,7 +101,8 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
     counts = dict(zip(*(a.tolist() for a in np.unique(index.category_ids, return_counts=True)), strict=True))
     if not names and not all(c in wanted or str(c) in wanted for c in counts):
         subset = Path(index.ann_file).absolute().parent.name
-        if problem := _disagreement(subset, counts, index):
+        twice = int((np.bincount(index.image_rows[index.category_ids == 1]) > 1).sum())
+        if problem := _disagreement(subset, counts, twice, index.num_images):
             readings: list[dict[int, str]] = [dict.fromkeys(counts, 'object')]
             if len(counts) == len(CLASSES):
                 readings.insert(0, dict(zip(counts, CLASSES, strict=True)))
@@ -110,6 +111,8 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
         names = CATEGORIES[subset]
         table = ' and '.join(f'{c} = {name}' for c, name in names.items())
         notes.append(f'the file has no categories: assuming ids {table}, as in the release of {subset}')
+        if twice and 2 in names:
+            notes.append(f'{twice} images have several totes')
     labels: dict[int, int] = {}
     unknown: dict[int, int] = {}
     for category_id in [*names, *(c for c in counts if c not in names)]:
@@ -134,7 +137,7 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
     return CategoryAssignment(labels, rows, notes)
 
 
-def _disagreement(subset: str, counts: Mapping[int, int], index: ColumnIndex) -> str:
+def _disagreement(subset: str, counts: Mapping[int, int], twice: int, images: int) -> str:
     """What speaks against reading a file without names by its subset's table, if anything."""
     known = CATEGORIES.get(subset)
     if known is None:
@@ -145,9 +148,8 @@ def _disagreement(subset: str, counts: Mapping[int, int], index: ColumnIndex) ->
         return ''
     if counts and 2 not in counts:
         return f'have objects, id 2 in {subset}'
-    twice = int((np.bincount(index.image_rows[index.category_ids == 1]) > 1).sum())
-    if twice > _MOST_WITH_TWO_TOTES * index.num_images:
-        return f'have one tote, id 1 in {subset}, an image (several in {twice} of {index.num_images} images)'
+    if twice > _MOST_WITH_TWO_TOTES * images:
+        return f'have one tote, id 1 in {subset}, an image (several in {twice} of {images} images)'
     return ''
 
 
