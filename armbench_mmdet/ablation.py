@@ -117,11 +117,13 @@ def run_ablation(path: Path, folder: Path, results: Path, workers: int, tools: P
         ingredient = ablation.ingredients[cell.ingredient]
         own, config = folder / cell.name, _write_config(path, ablation, cell, folder)
         source = folder / Cell(ingredient.weights_of, cell.seed).name if ingredient.weights_of else own
-        commands = [] if ingredient.weights_of else [['train.py', config, '--work-dir', own, '--resume', 'auto']]
+        commands: list[list[object]] = (
+            [] if ingredient.weights_of else [['train.py', config, '--work-dir', own, '--resume', 'auto']]
+        )
         commands += [['test.py', config, source, '--subset', 'all', '--out', own / RESULTS, *ingredient.test_options]]
         with (own / 'output.txt').open('ab') as output:
             for tool, *arguments in commands:
-                command = [sys.executable, str(tools / tool), *map(str, arguments)]
+                command = [sys.executable, str(tools / str(tool)), *map(str, arguments)]
                 if subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode:
                     failed.append(cell.name)
                     tqdm.write(f'{cell.name} failed: see {own / "output.txt"}')

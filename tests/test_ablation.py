@@ -11,7 +11,7 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable
 
 REPO = Path(__file__).resolve().parents[1]
-STUDIES = [path for path in sorted((REPO / 'configs/shift').glob('*.py')) if path.stem != 'minibench']
+STUDIES = sorted((REPO / 'configs/shift').glob('*.py'))
 FAKE_TOOL = """
 import sys
 from pathlib import Path

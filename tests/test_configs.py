@@ -10,7 +10,7 @@ from mmengine.visualization import Visualizer
 from armbench_mmdet import configs
 
 REPO = Path(__file__).resolve().parents[1]
-LEAVES = sorted(p for p in REPO.glob('configs/*/*.py') if p.parts[-2] not in ('_base_', 'sweeps'))
+LEAVES = sorted(p for p in REPO.glob('configs/*/*.py') if p.parts[-2] not in ('_base_', 'sweeps', 'shift'))
 CLASSES = ('tote', 'object')
 
 

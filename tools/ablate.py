@@ -9,7 +9,7 @@ import armbench_cli
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train and test every ingredient, and compare', allow_abbrev=False)
-    parser.add_argument('ablation', type=Path, help='ablation file, such as configs/shift/mask-rcnn_minibench.py')
+    parser.add_argument('ablation', type=Path, help='ablation file, such as configs/shift/mask-rcnn_minibench-shift.py')
     parser.add_argument('--workers', type=int, default=1, help='trainings at a time; they share the cores')
     parser.add_argument('--work-dir', type=Path, help='folder of the runs (default: work_dirs/ablations/<file name>)')
     parser.add_argument(
