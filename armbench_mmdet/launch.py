@@ -9,7 +9,6 @@ import torch
 from mmdet.registry import DATASETS, OPTIMIZERS, RUNNERS
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, TestLoop
 
@@ -208,8 +207,7 @@ def tester(config: Config, checkpoint: Path) -> Runner:
         InputError: The checkpoint does not fit the config.
     """
     runner = build_runner(config)
-    model = runner.model.module if isinstance(runner.model, BaseTTAModel) else runner.model
-    load_exactly(model, checkpoint, str(config.filename), bool(config.get('trust_checkpoint', False)))
+    load_exactly(runner.model, checkpoint, str(config.filename), bool(config.get('trust_checkpoint', False)))
     runner.call_hook('before_run')
     return runner
 

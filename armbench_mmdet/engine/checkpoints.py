@@ -305,7 +305,7 @@ def load_exactly(model: nn.Module, checkpoint: Path, config_file: str, trusted: 
     """Load the weights of a checkpoint if every one fits the model, and none is missing.
 
     Args:
-        model: The model, perhaps wrapped for distributed work.
+        model: The model, perhaps wrapped for distributed work or test-time augmentation.
         checkpoint: The file.
         config_file: Where the model comes from, for the message.
         trusted: See :func:`read_checkpoint`.
