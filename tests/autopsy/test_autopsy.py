@@ -74,7 +74,7 @@ class Oracle:
 
     def stock(self, detections: list[dict], area: int = 0, max_dets: tuple = (1, 10, 100), **truth: Any) -> float:
         """The segmentation mAP of pycocotools: over all areas, or of small instances with ``area=1``."""
-        evaluated = pycocotools_evaluate({**self.truth, **truth}, detections, 'segm', max_dets)
+        evaluated = pycocotools_evaluate({**self.truth, **truth}, detections, 'segm', max_dets, as_given=True)
         precision = evaluated.eval['precision'][:, :, :, area, -1]
         return float(precision[precision > -1].mean())
 

@@ -12,11 +12,15 @@ from pycocotools.cocoeval import COCOeval
 
 
 def pycocotools_evaluate(
-    truth: dict[str, Any], detections: list[dict[str, Any]], iou_type: str, max_dets: Sequence[int] = (1, 10, 100)
+    truth: dict[str, Any],
+    detections: list[dict[str, Any]],
+    iou_type: str,
+    max_dets: Sequence[int] = (1, 10, 100),
+    as_given: bool = False,
 ) -> COCOeval:
-    # With a box beside the mask, its loader would take the box's area for the mask's.
-    drop = 'segmentation' if iou_type == 'bbox' else 'bbox'
-    detections = [{key: value for key, value in one.items() if key != drop} for one in detections]
+    if not as_given:  # with a box beside the mask, its loader would take the box's area for the mask's
+        drop = 'segmentation' if iou_type == 'bbox' else 'bbox'
+        detections = [{key: value for key, value in one.items() if key != drop} for one in detections]
     with contextlib.redirect_stdout(io.StringIO()):
         truth_api = COCO()
         truth_api.dataset = copy.deepcopy({'info': {}, **truth})

@@ -69,7 +69,7 @@ def test_the_command_lists_every_tool_in_no_time() -> None:
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'message'),
     [
-        ('../armbench_cli', ['trian', LEAF], 'TOOL must be one of benchmark, browse'),
+        ('../armbench_cli', ['trian', LEAF], 'TOOL must be one of ablate, benchmark, browse'),
         ('test', [LEAF], 'CHECKPOINT must be given'),
         ('train', [LEAF, '--work', 'x'], 'unrecognized arguments'),
         ('make_minibench', [], 'the following arguments are required: out'),
