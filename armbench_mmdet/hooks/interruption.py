@@ -83,8 +83,9 @@ class InterruptionHook(EndingHook):
         now_s = time.monotonic()
         if not self._signal:
             self._signal, self._since_s = number, now_s
-            # A data-loading process may die of the same signal, and torch's handler would break off the iteration.
-            self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A data-loading process may die of the same signal, and torch's handler would break off the iteration. Not
+            # SIG_DFL: Python raises where a signal that it has already taken has no handler any more.
+            self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
             if is_main_process():  # not print: the signal may come in the middle of one
                 again = '; again to quit at once' if number == signal.SIGINT else ''
                 said = f'\n{signal.Signals(number).name}: finishing this iteration, then writing a checkpoint{again}\n'

@@ -84,12 +84,14 @@ def finish(process: subprocess.Popen[str]) -> str:
 def test_torchrun_stops_all_processes_on_sigterm_and_the_printed_command_goes_on(
     data_root: Path, tmp_path: Path
 ) -> None:
-    options = ['--work-dir', tmp_path, '--data-root', data_root, '--cfg-options', 'train_cfg.max_iters=3']
-    options += ['train_cfg.val_interval=3', 'train_dataloader.batch_size=1', 'default_hooks.checkpoint.interval=3']
-    options += ['param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=3']
+    options = ['--work-dir', tmp_path, '--data-root', data_root, '--cfg-options', 'train_cfg.max_iters=12']
+    options += ['train_cfg.val_interval=12', 'train_dataloader.batch_size=1', 'default_hooks.checkpoint.interval=12']
+    options += ['param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=12']
+    options += ['default_hooks.logger.interval=1']
     process = start('bash', 'tools/dist_train.sh', LEAVES['mask_rcnn'], '2', *options)
     record = tmp_path / 'record.json'
-    while not record.is_file() and process.poll() is None:
+    # A data-loading process that is only just starting would die of the signal to the group.
+    while not any(tmp_path.glob('*/vis_data/scalars.json')) and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     printed = finish(process)
