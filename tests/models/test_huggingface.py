@@ -93,10 +93,11 @@ def shared_attention(mine: nn.Module, peer: nn.Module) -> Iterator[list[float]]:
         if not masks:  # behind the last layer, where nothing attends any more
             return None
         logits, own = output
-        others = (own & ~own.all(-1, keepdim=True) != masks[0]).any(-1).view(-1, logits.shape[1]).any(0)
+        given = masks.pop(0).expand(-1, len(own) // len(logits), -1, -1).flatten(0, 1)  # one for all heads
+        others = (own & ~own.all(-1, keepdim=True) != given).any(-1).view(-1, logits.shape[1]).any(0)
         near = F.interpolate(logits, args[2], mode='bilinear', align_corners=False).abs().flatten(2).amin(2)[0]
         distances.extend((near[others] / (logits.max() - logits.min())).tolist())
-        return logits, masks.pop(0)
+        return logits, given
 
     decoder = mine.panoptic_head.transformer_decoder
     hooks = [
