@@ -1,7 +1,6 @@
 """Ablations: a baseline and its ingredients, trained with several seeds and compared on every subset."""
 
 import os
-import pprint
 import re
 import shutil
 import subprocess
@@ -22,8 +21,10 @@ from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import difference_intervals
 from armbench_mmdet.evaluation.matches import MatchTable
+from armbench_mmdet.files import write_atomically
 from armbench_mmdet.run_folder import RESULTS
-from armbench_mmdet.system import usable_cores
+from armbench_mmdet.sweep.overrides import config_source
+from armbench_mmdet.sweep.workers import training_environment
 
 BASELINE = 'baseline'
 TABLE = '{subset}_test.segm.matches.npz'
@@ -88,11 +89,9 @@ def load_ablation(path: Path) -> Ablation:
 
 
 def cells(ablation: Ablation) -> Iterator[Cell]:
-    """The cells, those that need another's weights last."""
-    for borrows in (False, True):
-        for name, one in ablation.ingredients.items():
-            if bool(one.weights_of) == borrows:
-                yield from (Cell(name, seed) for seed in one.seeds)
+    """Every ingredient with each of its seeds."""
+    for name, one in ablation.ingredients.items():
+        yield from (Cell(name, seed) for seed in one.seeds)
 
 
 def run_ablation(path: Path, folder: Path, results: Path, workers: int, tools: Path) -> list[str]:
@@ -109,8 +108,7 @@ def run_ablation(path: Path, folder: Path, results: Path, workers: int, tools: P
         The names of the cells that failed.
     """
     ablation = load_ablation(path)
-    threads = str(max(usable_cores() // workers, 1))
-    environment = {**os.environ, **dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), threads)}
+    environment = training_environment(workers, None)
     failed: list[str] = []
 
     def run(cell: Cell) -> None:
@@ -135,7 +133,7 @@ def run_ablation(path: Path, folder: Path, results: Path, workers: int, tools: P
     every = list(cells(ablation))
     left = [cell for cell in every if not list((results / cell.name).glob('*.npz'))]
     with tqdm(total=len(every), initial=len(every) - len(left), desc='cells', unit='cell') as bar:
-        for borrows in (False, True):
+        for borrows in (False, True):  # what needs another's weights comes after them
             chosen = [cell for cell in left if bool(ablation.ingredients[cell.ingredient].weights_of) == borrows]
             with ThreadPoolExecutor(workers) as pool:
                 for _ in pool.map(run, chosen):
@@ -149,9 +147,8 @@ def _write_config(path: Path, ablation: Ablation, cell: Cell, folder: Path) -> P
     own.mkdir(parents=True, exist_ok=True)
     base = os.path.relpath((path.parent / ablation.base).resolve(), own.resolve())
     changes = {**ablation.ingredients[cell.ingredient].overrides, 'randomness': {'seed': cell.seed}}
-    lines = [f'_base_ = {base!r}', *(f'{key} = {pprint.pformat(value, width=110)}' for key, value in changes.items())]
     config = own / 'config.py'
-    config.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    write_atomically(config, f'_base_ = {base!r}\n{config_source(changes)}')
     load_config(config)  # a mistake is said before anything runs
     return config
 

@@ -1,9 +1,8 @@
 """Harder tests of a checkpoint: several views of an image, and corrupted photos."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -149,16 +148,11 @@ def corruption_table(found: Corruptions) -> str:
     rows = [
         [name, *(f'{100 * (one["object"] or 0):.1f}' for one in scores)] for name, scores in found.corrupted.items()
     ]
-    summary = (
-        f'{name}: clean {100 * clean:.1f}, under corruption {100 * mean:.1f} ({100 * share:.0f} % of it)'
-        for name, clean, mean, share in _summary(found)
-    )
-    return (
-        tabulate(rows, ['object mask mAP', *map(str, SEVERITIES)], disable_numparse=True) + '\n\n' + '\n'.join(summary)
-    )
-
-
-def _summary(found: Corruptions) -> Iterator[tuple[str, Any, float, float]]:
+    lines = [tabulate(rows, ['object mask mAP', *map(str, SEVERITIES)], disable_numparse=True), '']
     for name, clean in found.clean.items():
         if clean is not None:  # a class that the subset does not annotate
-            yield (name, clean, *found.performance(name))
+            mean, share = found.performance(name)
+            lines.append(
+                f'{name}: clean {100 * clean:.1f}, under corruption {100 * mean:.1f} ({100 * share:.0f} % of it)'
+            )
+    return '\n'.join(lines)

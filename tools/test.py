@@ -39,6 +39,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.checkpoint is None and not args.selftest:
         parser.error('CHECKPOINT must be given, unless --selftest is')
+    if args.corruptions and args.launcher != 'none':
+        parser.error('--corruptions is for one process: leave --launcher out')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmcv.ops import batched_nms
 from mmdet.models.dense_heads.rtmdet_ins_head import RTMDetInsSepBNHead
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import scale_boxes
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -45,7 +46,7 @@ class RleRTMDetInsSepBNHead(RTMDetInsSepBNHead):
         height, width = img_meta['img_shape'][:2]
         size = tuple(img_meta['ori_shape'][:2]) if rescale else (height, width)
         if rescale:
-            results.bboxes = results.bboxes / results.bboxes.new_tensor(img_meta['scale_factor']).repeat(2)
+            results.bboxes = scale_boxes(results.bboxes, [1 / factor for factor in img_meta['scale_factor']])
         sides = results.bboxes[:, 2:] - results.bboxes[:, :2]
         results = results[(sides > cfg.get('min_bbox_size', -1)).all(1)]
         if len(results):
