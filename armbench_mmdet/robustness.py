@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
 from mmengine.config import Config, ConfigDict
 from tabulate import tabulate
 from tqdm import tqdm
@@ -15,39 +14,8 @@ from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import sha256_of, write_atomically
 from armbench_mmdet.launch import evaluation_config, on_data, test_loop, tester
+from armbench_mmdet.run_folder import Corruptions, read_corruptions
 from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
-
-SCHEMA_VERSION = 1
-
-
-class Corruptions(msgspec.Struct, kw_only=True):
-    """``<subset>_<split>.json`` in a run's folder ``corruptions``.
-
-    Attributes:
-        schema_version: Of this shape.
-        config: Config file.
-        checkpoint_sha256: Of the checkpoint.
-        subset: Folder name of the subset.
-        split: ``val`` or ``test``.
-        clean: Mask mAP of the photos as they are: of each class, and ``mean``.
-        corrupted: The same under each corruption, from severity 1 to 5.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    config: str
-    checkpoint_sha256: str
-    subset: str
-    split: str
-    clean: dict[str, float | None]
-    corrupted: dict[str, list[dict[str, float | None]]]
-
-    def performance(self, name: str) -> tuple[float, float]:
-        """Mean performance under corruption of a class or ``mean``, and its share of the clean one.
-
-        Source: Michaelis et al., arXiv 1907.07484, mPC and rPC.
-        """
-        mean = float(np.mean([score[name] or 0 for scores in self.corrupted.values() for score in scores]))
-        return mean, mean / (self.clean[name] or np.nan)
 
 
 def set_tta(config: Config, scales: Sequence[float]) -> None:
@@ -127,20 +95,6 @@ def evaluate_corrupted(
         write_atomically(path, msgspec.json.format(msgspec.json.encode(found)) + b'\n')
     runner.call_hook('after_run')
     return found
-
-
-def read_corruptions(path: Path) -> Corruptions:
-    """Read what :func:`evaluate_corrupted` wrote.
-
-    Raises:
-        InputError: It is another file.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Corruptions)
-    except msgspec.DecodeError as error:
-        raise InputError(
-            f'corruptions must be as tools/test.py --corruptions writes them: {error} (in {path})'
-        ) from error
 
 
 def corruption_table(found: Corruptions) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import write_atomically
@@ -112,3 +113,42 @@ def read_record(work_dir: Path) -> RunRecord | None:
 def write_record(work_dir: Path, record: RunRecord) -> None:
     """Write the record of a run; where that raises an ``OSError``, the earlier one is as it was."""
     write_atomically(work_dir / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2) + b'\n')
+
+
+class Corruptions(msgspec.Struct, kw_only=True):
+    """``<subset>_<split>.json`` in a run's folder ``corruptions``.
+
+    Attributes:
+        clean: Mask mAP of the photos as they are: of each class, and ``mean``.
+        corrupted: The same under each corruption, from severity 1 to 5.
+    """
+
+    schema_version: Literal[1] = 1
+    config: str
+    checkpoint_sha256: str
+    subset: str
+    split: str
+    clean: dict[str, float | None]
+    corrupted: dict[str, list[dict[str, float | None]]]
+
+    def performance(self, name: str) -> tuple[float, float]:
+        """Mean performance under corruption of a class or ``mean``, and its share of the clean one.
+
+        Source: Michaelis et al., arXiv 1907.07484, mPC and rPC.
+        """
+        mean = float(np.mean([score.get(name) or 0 for scores in self.corrupted.values() for score in scores]))
+        return mean, mean / (self.clean[name] or np.nan)
+
+
+def read_corruptions(path: Path) -> Corruptions:
+    """Read what ``tools/test.py --corruptions`` wrote.
+
+    Raises:
+        InputError: It is another file.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Corruptions)
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f'corruptions must be as tools/test.py --corruptions writes them: {error} (in {path})'
+        ) from error

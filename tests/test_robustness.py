@@ -11,7 +11,8 @@ from armbench_mmdet import robustness
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.launch import evaluate
-from armbench_mmdet.robustness import Corruptions, corruption_table, evaluate_corrupted, read_corruptions, set_tta
+from armbench_mmdet.robustness import corruption_table, evaluate_corrupted, set_tta
+from armbench_mmdet.run_folder import Corruptions, read_corruptions
 
 
 @pytest.fixture

@@ -20,8 +20,10 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
 from armbench_mmdet.evaluation.result import FLAGS, MISSING, PREDICTIONS, Result, TypeScores, matches_path, read_result
+from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 AGAIN = 'evaluate again with tools/test.py'
+CORRUPT_AGAIN = 'go on with tools/test.py --corruptions'
 
 Row = dict[str, Any]
 Curve = tuple[list[float], list[float | None]]
@@ -156,6 +158,18 @@ def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) 
     return Evaluation(path, subset, split, result, tables, is_of_run)
 
 
+def _read_corruptions(path: Path, digests: Collection[str]) -> run_folder.Corruptions:
+    found = run_folder.read_corruptions(path)
+    if left := [name for name in CORRUPTIONS if len(found.corrupted.get(name, ())) < len(SEVERITIES)]:
+        raise InputError(
+            f'corruptions must all be measured, got none of {", ".join(left)} (in {path}); {CORRUPT_AGAIN}'
+        )
+    if digests and found.checkpoint_sha256 not in digests:
+        of = f'sha256 {found.checkpoint_sha256[:12]}…'
+        raise InputError(f"corruptions must be of one of the run's checkpoints, got {of} (in {path}); {CORRUPT_AGAIN}")
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One work directory.
@@ -163,7 +177,7 @@ class Run:
     Attributes:
         name: Short and unique in the report.
         config: The resolved config it was trained with.
-        evaluations: In the order of the subsets.
+        evaluations: In the order of the subsets; so are ``corruptions``.
         number: Its place in the report, from 0.
     """
 
@@ -174,6 +188,7 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     config: Config | None = None
     number: int = 0
+    corruptions: tuple[run_folder.Corruptions, ...] = ()
 
     @property
     def config_path(self) -> str | None:
@@ -244,7 +259,7 @@ def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]
             continue
         run, own = _read_run(folder, name, len(runs))
         problems += [f'{name}: {problem}' for problem in own]
-        if run.record or run.evaluations or run.log.train or run.log.validation:
+        if run.record or run.evaluations or run.corruptions or run.log.train or run.log.validation:
             runs.append(run)
         else:
             problems.append(f'work dir must hold a run ({run_folder.RECORD}, logs or results), got {str(folder)!r}')
@@ -270,8 +285,16 @@ def _read_run(folder: Path, name: str, number: int) -> tuple[Run, list[str]]:
     except InputError as error:
         problems.append(str(error))
     log, of_log = read_log(folder)
-    evaluations, of_results = read_evaluations(folder / run_folder.RESULTS, checkpoint_digests(folder))
-    run = Run(name, folder, record, log, evaluations, number=number)
+    digests = checkpoint_digests(folder)
+    evaluations, of_results = read_evaluations(folder / run_folder.RESULTS, digests)
+    corruptions = []
+    for path in (folder / run_folder.CORRUPTIONS).glob('*.json'):
+        try:
+            corruptions.append(_read_corruptions(path, digests))
+        except InputError as error:
+            problems.append(f'{error}; left out')
+    corruptions.sort(key=lambda one: (subset_order(one.subset), one.split))
+    run = Run(name, folder, record, log, evaluations, number=number, corruptions=tuple(corruptions))
     if run.is_another_models:
         return run, problems + of_results
     config, of_config = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)

@@ -145,6 +145,7 @@ def html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    corrupted = tables.corruption_table(report.runs)
     training = [*map(plots.loss_plot, report.runs), plots.score_plot(report.runs)]
     return environment.get_template('page.html.j2').render(
         report=report,
@@ -163,6 +164,10 @@ def html(report: Report) -> str:
             ]
             for name, (plot, own) in PARTS.items()
         },
+        corruptions=[
+            (None, [corrupted] * bool(corrupted.rows)),
+            *((plots.corruption_plot(run), ()) for run in report.runs),
+        ],
         provenances=[(run, tables.facts(run), tables.difference_to_base(run)) for run in report.runs],
         style=Markup((_FOLDER / 'page.css').read_text()),
         script=Markup((_FOLDER / 'page.js').read_text()),
@@ -181,6 +186,8 @@ def markdown(report: Report) -> str:
     parts += ['## Missing, broken or unfinished', *(f'- {line}' for line in report.problems)] if report.problems else []
     parts += ['## Scores', *(table.markdown() for table in [*report.scores, *report.matrices])]
     parts += ['## Parts of the data', *(table.markdown() for table in filled if table.rows)]
+    corrupted = tables.corruption_table(report.runs)
+    parts += ['## Corrupted photos', corrupted.markdown()] if corrupted.rows else []
     parts += ['## Published numbers', f'> {ELSEWHERE}', tables.published_table().markdown()]
     return '\n\n'.join(parts) + '\n'
 

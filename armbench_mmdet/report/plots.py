@@ -9,9 +9,11 @@ import numpy as np
 
 from armbench_mmdet.evaluation.matches import precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, RECALL_THRESHOLDS
+from armbench_mmdet.evaluation.result import MEAN
 from armbench_mmdet.report.collect import Comparison, Curve, Run
 from armbench_mmdet.report.tables import OBJECT
 from armbench_mmdet.run_folder import METRIC_PREFIX, VALIDATION_LOSS_PREFIX
+from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 # Okabe & Ito: told apart with any colour vision, and in grey.
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#8a8a00')
@@ -115,6 +117,24 @@ def operating_plot(comparison: Comparison) -> Plot | None:
             traces.append(line(points, name=f'{entry.label}, {what}', line=paint))
     layout = plot_layout('score threshold', 'at IoU 0.5')
     return Plot(f'{OBJECT.capitalize()}s at one threshold: {comparison.title}', traces, layout) if traces else None
+
+
+def corruption_plot(run: Run) -> Plot | None:
+    """Mask mAP of objects by kind and severity of corruption, 0 for none; the subsets side by side."""
+    columns = [(f'{one.subset} {one.split}', severity) for one in run.corruptions for severity in (0, *SEVERITIES)]
+    cells = [
+        [
+            scores.get(OBJECT, scores.get(MEAN))
+            for one in run.corruptions
+            for scores in (one.clean, *one.corrupted[kind][: len(SEVERITIES)])
+        ]
+        for kind in CORRUPTIONS
+    ]
+    trace = {'type': 'heatmap', 'x': [*zip(*columns, strict=True)], 'y': CORRUPTIONS, 'z': cells, 'zmin': 0, 'zmax': 1}
+    trace |= {'colorscale': 'Viridis', 'texttemplate': '%{z:.2f}', 'xgap': 1, 'ygap': 1}
+    layout = plot_layout('severity, 0: as it is', '', height_px=620)
+    layout['yaxis']['autorange'] = 'reversed'
+    return Plot(f'{OBJECT.capitalize()} mask mAP under corruption: {run.name}', [trace], layout) if columns else None
 
 
 def plot_layout(x_title: str, y_title: str, height_px: int = 380, **more: Any) -> dict[str, Any]:

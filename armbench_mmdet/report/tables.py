@@ -27,6 +27,7 @@ from armbench_mmdet.evaluation.result import (
 )
 from armbench_mmdet.evaluation.strata import DENSITY_NAMES, VERDICTS
 from armbench_mmdet.report.collect import Comparison, Run, ending, subset_order
+from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 TOTE, OBJECT = CLASSES
 LONGEST_VALUE = 240
@@ -310,6 +311,24 @@ def suspect_table(comparison: Comparison) -> Table:
             notes.append(f'{run}: the worst {len(anatomy.suspects)} of {anatomy.suspected}.')
     header = ['run', 'image', 'fault', 'annotation', 'prediction at x, y, width, height', 'score', 'IoU']
     return Table(f'{comparison.title}: suspected labels', header, rows, 5, notes)
+
+
+def corruption_table(runs: Sequence[Run]) -> Table:
+    """Mask mAP of the photos as they are, and under corruption."""
+    rows = []
+    for run in runs:
+        for found in run.corruptions:
+            for name, clean in found.clean.items():
+                if clean is not None:  # a class that the subset does not annotate
+                    mean, share = found.performance(name)
+                    rows.append([f'{found.subset} {found.split}', name, run.name, *map(shown, (clean, mean, share))])
+    rows.sort(key=lambda row: (subset_order(row[0].split()[0]), row[:2]))
+    header = ['tested on', 'class', 'run', 'clean mAP', 'mPC', 'rPC']
+    notes = [
+        f'mPC: the mean mAP under {len(CORRUPTIONS)} corruptions of {len(SEVERITIES)} severities; rPC: its share of '
+        'the clean mAP. Source: arXiv 1907.07484.'
+    ]
+    return Table('Masks under corruption', header, rows, 3, notes)
 
 
 def published_table() -> Table:

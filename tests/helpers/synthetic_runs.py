@@ -14,6 +14,7 @@ from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.evaluation import ArmbenchMetric
+from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 REPO = Path(__file__).resolve().parents[2]
 MASK_RCNN = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
@@ -110,10 +111,25 @@ def record(config: str, status: str = 'finished', **changes: Any) -> dict[str, A
     return {**whole, 'data': {'mix-object-tote/train.json': 'sha256:feed'}, 'attempts': [attempt], **changes}
 
 
+def write_corruptions(work_dir: Path, config: str, seed: int) -> None:
+    """What tools/test.py --corruptions leaves of two subsets; in the last no tote is annotated."""
+    for subset in (SUBSETS[0], SUBSETS[2]):
+        scores = [
+            {'mean': score, 'tote': None if subset == SUBSETS[2] else score, 'object': score}
+            for score in np.linspace(0.7, 0.2, 1 + len(SEVERITIES)) + 0.01 * seed
+        ]
+        content = {'config': config, 'checkpoint_sha256': 'feed', 'subset': subset, 'split': 'test', 'clean': scores[0]}
+        content['corrupted'] = dict.fromkeys(CORRUPTIONS, scores[1:])
+        path = work_dir / 'corruptions' / f'{subset}_test.json'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+
+
 def write_run(work_dir: Path, data: Path, config: str = MASK_RCNN, noise_px: float = 2.0, seed: int = 0) -> Path:
     """A finished run with results on every subset."""
     for subset in SUBSETS:
         write_result(work_dir, data, subset, config, noise_px, seed)
+    write_corruptions(work_dir, config, seed)
     vis_data = write_log(work_dir, log_rows()).parent
     (work_dir / 'record.json').write_text(json.dumps(record(config)))
     resolved = load_config(REPO / config)

@@ -50,6 +50,11 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda run: (run / 'record.json').write_text('{'), 'record must be JSON'),
     (lambda run: change(run / 'record.json', schema_version=2), 'schema_version must be 1, got 2'),
     (lambda run: change(run / 'record.json', attempts=None), 'record must be JSON as tools/train.py writes it'),
+    (lambda run: (run / f'corruptions/{MIX}.json').write_text('{'), 'corruptions must be as tools/test.py'),
+    (
+        lambda run: change(run / f'corruptions/{MIX}.json', corrupted={}),
+        'corruptions must all be measured, got none of g',
+    ),
     (break_config, 'config must load'),
 ]
 
@@ -156,8 +161,9 @@ def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
     if there:
         (run / 'iter_600.pth').write_bytes(there)
     report = gather([run, work_dirs[1]])
-    lines = [line for line in report.problems if "one of the run's checkpoints" in line]
+    lines = [line for line in report.problems if "result must be of one of the run's checkpoints" in line]
     assert len(lines) == (0 if is_credited else 3)
+    assert len(report.runs[0].corruptions) == (0 if there else 2)
     assert marks(report) == {'run' if is_credited else 'run †': is_credited, 'second': False}
     assert (', or of a checkpoint that the run does not have' in markdown(report)) is not is_credited
     assert f'{SUBSETS[0]} test (iter_600.pth)' in report.run_table().rows[0][-1]

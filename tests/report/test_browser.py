@@ -110,7 +110,7 @@ def unfold(browser: Any, parts: str = 'details.fold') -> list[dict[str, float]]:
     plots = (
         f"return [...document.querySelectorAll('{parts} figure.plot .canvas')].map((canvas) => ({{"
         "width: canvas.querySelector('svg.main-svg')?.getBoundingClientRect().width ?? 0,"
-        "marks: canvas.querySelectorAll('.trace path, .points path').length}))"
+        "marks: canvas.querySelectorAll('.trace path, .points path, .hm image').length}))"
     )
     waiting(browser, lambda one: all(plot['marks'] for plot in one.execute_script(plots)))
     return browser.execute_script(plots)
@@ -122,7 +122,7 @@ def test_every_plot_is_drawn(opened: Any) -> None:
     opened.execute_script('document.querySelector(\'nav a[href="#operating"]\').click()')
     waiting(opened, lambda one: one.execute_script(shown) == 1 + 3)
     plots = unfold(opened)
-    assert len(plots) == 3 + 3 * 3  # two losses and the scores; three of each subset
+    assert len(plots) == 3 + 3 * 3 + 2  # two losses and the scores; three of each subset; corruptions of each run
     assert all(plot['width'] > 800 for plot in plots)
     assert opened.get_log('browser') == []
 

@@ -19,6 +19,7 @@ from armbench_mmdet.report.page import PROCEDURAL, Report, comma_separated, gath
 from armbench_mmdet.report.pictures import KINDS
 from armbench_mmdet.report.tables import (
     confusion_table,
+    corruption_table,
     cost_table,
     density_table,
     error_table,
@@ -106,6 +107,15 @@ def test_the_anatomy_is_the_result_files(report: Report, work_dirs: list[Path]) 
     assert own
 
 
+def test_means_under_corruption_are_the_files(report: Report) -> None:
+    rows = {tuple(row[:3]): row[3:] for row in corruption_table(report.runs).rows}
+    assert len(rows) == 2 * (3 + 2)  # runs; classes and their mean
+    assert rows[f'{SUBSETS[0]} test', 'object', 'first'] == ['0.700', '0.400', '0.571']
+    assert rows[f'{SUBSETS[2]} test', 'mean', 'second'] == ['0.710', '0.410', '0.577']
+    assert '0.571' in html(report)
+    assert '0.571' in markdown(report)
+
+
 def test_rows_of_numbers_have_everything(report: Report, work_dirs: list[Path]) -> None:
     rows = list(csv.DictReader(io.StringIO(comma_separated(report))))
     assert len(rows) == 2 * 3 * 2 * 3  # runs, subsets, IoU types, classes and their mean
@@ -156,7 +166,7 @@ def test_results_of_one_class_are_shown_beside_those_of_two(data: Path, work_dir
 
 
 SECTIONS = ['answer', 'runs', 'results', 'published', 'training', 'precision-recall', 'operating', 'picks', 'size']
-SECTIONS += ['density', 'speed', 'errors', 'anatomy', 'suspects', 'pictures', 'provenance']
+SECTIONS += ['density', 'speed', 'errors', 'anatomy', 'corruptions', 'suspects', 'pictures', 'provenance']
 
 
 def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:

@@ -8,6 +8,7 @@ import plotly.graph_objects
 import pytest
 from synthetic_runs import log_rows, write_log
 
+from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report import plots
 from armbench_mmdet.report.answer import answer_plot
@@ -72,6 +73,7 @@ def test_nan_and_what_is_no_number_leave_gaps(tmp_path: Path) -> None:
 def test_plotly_takes_every_plot(report: Report) -> None:
     drawn = [*map(plots.loss_plot, report.runs), plots.score_plot(report.runs), answer_plot(report.answers)]
     drawn += [plot(comparison) for comparison in report.compared for plot, _ in PARTS.values() if plot]
+    drawn += map(plots.corruption_plot, report.runs)
     for plot in drawn:
         assert plot is not None
         plotly.graph_objects.Figure(plot.data, plot.layout)  # refuses what plotly does not know
@@ -89,6 +91,15 @@ def test_precision_recall_curves_have_the_average_precision_as_their_mean(
     for what, key in (('', 'mAP_50'), (', IoU 0.75', 'mAP_75'), (', mean', 'mAP')):
         (curve,) = (t['y'] for t in plot.data if t['name'] == f'second{what}')
         assert np.mean(curve) == pytest.approx(getattr(result, key), abs=1e-4)
+
+
+def test_corruptions_are_drawn_by_kind_and_severity(report: Report) -> None:
+    (trace,) = plots.corruption_plot(report.runs[0]).data
+    assert np.shape(trace['z']) == (len(trace['y']), len(trace['x'][0])) == (18, 2 * 6)
+    assert list(zip(*trace['x'], trace['z'][0], strict=True))[5:7] == [
+        (f'{SUBSETS[0]} test', 5, pytest.approx(0.2)),
+        (f'{SUBSETS[2]} test', 0, pytest.approx(0.7)),
+    ]
 
 
 def test_accuracy_stands_against_time(report: Report, work_dirs: list[Path]) -> None:
