@@ -1,6 +1,7 @@
 """Levers of speed: bfloat16 on a CPU, channels-last memory, compiled parts of a model."""
 
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -83,6 +84,7 @@ def use_levers(model: nn.Module, levers: Mapping[str, Any]) -> None:
         return
     if not torch.cuda.is_available() and not any(map(shutil.which, ('c++', 'g++', 'clang++', 'cl'))):
         raise InputError('--compile must have a C++ compiler on a machine without a GPU, got none; install g++')
+    warnings.filterwarnings('ignore', 'Dynamo detected a call to a `functools.lru_cache`')
     for name, module in model.named_modules():
         if name in COMPILED:
             module.compile()

@@ -86,20 +86,16 @@ def window_rows(
         For each of M places in windows its row in the images, any for padding; for each row of the images its place;
         the places that are padding; and how many windows lie at no border, the right, the lower, and both.
     """
-    image = torch.arange(batch * height * width, device=device).view(batch, height, width)
-    image = F.pad(image, (0, -width % window, 0, -height % window), value=-1).roll((-shift, -shift), (1, 2))
+    count = batch * height * width
+    image = torch.arange(count, device=device).view(batch, height, width)
+    image = F.pad(image, (0, -width % window, 0, -height % window), value=count).roll((-shift, -shift), (1, 2))
     cut = image.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3)  # (B, rows, columns, window²)
-    down, across = cut.shape[1:3]
-    border = torch.zeros(batch, down, across, dtype=torch.long, device=device)
-    if shift:
-        border[:, :, -1] += 1
-        border[:, -1] += 2
-    rows = cut.flatten(3).flatten(0, 2)[border.flatten().argsort(stable=True)].flatten()
-    inside = (rows >= 0).nonzero()[:, 0]
-    places = torch.empty_like(rows[: len(inside)])
-    places[rows[inside]] = inside
-    counts = border.flatten().bincount(minlength=4 if shift else 1).tolist()
-    return rows.clamp(min=0), places, (rows < 0).nonzero()[:, 0], counts
+    inner, last = slice(-1), slice(-1, None)
+    borders = [(inner, inner), (inner, last), (last, inner), (last, last)] if shift else [(slice(None), slice(None))]
+    parts = [cut[:, down, across].flatten(3).flatten(0, 2) for down, across in borders]
+    rows = torch.cat(parts).flatten()
+    places, padding = rows.argsort(stable=True).split([count, len(rows) - count])
+    return rows.clamp(max=count - 1), places, padding, [len(part) for part in parts]
 
 
 @functools.lru_cache(maxsize=64)
@@ -108,6 +104,6 @@ def border_masks(window: int, shift: int, device: torch.device) -> Tensor:
     """What is added to attention in windows at no border, the right, the lower, and both, ``(4 or 1, 1, N, N)``."""
     is_wrapped = torch.arange(window, device=device) >= window - shift
     across, down = is_wrapped.repeat(window), is_wrapped.repeat_interleave(window)
-    right, lower = (side[:, None] != side for side in (across, down))
+    right, lower = (side[:, None] ^ side for side in (across, down))
     masks = torch.stack([right & False, right, lower, right | lower][: 4 if shift else 1])
     return masks[:, None] * SEPARATE

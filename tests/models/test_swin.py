@@ -79,3 +79,14 @@ def test_bfloat16_autocast_is_as_near_as_the_stocks() -> None:
                 [(o.float() - e).abs().mean() for o, e in zip(m(image), exact, strict=True)] for m in (stock, ours)
             ]
     assert all(mine < 1.5 * theirs for theirs, mine in zip(*errors, strict=True))
+
+
+@pytest.mark.parametrize('backend', ['eager', pytest.param('inductor', marks=pytest.mark.slow)])
+def test_it_compiles_whole(backend: str) -> None:
+    one_stage = {'depths': [2], 'num_heads': [2], 'out_indices': (0,)}
+    plain = pair(window_size=4, **one_stage)[1]
+    image = torch.randn(2, 3, 61, 75)
+    expected = [plain(image)[0].detach(), *gradients(plain, image)]
+    plain.compile(backend=backend, fullgraph=True)
+    for before, after in zip(expected, [plain(image)[0], *gradients(plain, image)], strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=1e-5 * float(before.abs().max().clamp(min=1)))

@@ -2,7 +2,8 @@
 
 A row compares a setting with the plain model: seconds of a training step or of a prediction, and peak memory. Every
 setting runs in a process of its own, on the same random weights and images; ``equal`` says whether the losses agree to
-a thousandth, as they must but for mixed precision. Mixed precision is left out where the machine has none.
+a thousandth, as they must but for mixed precision. Mixed precision is left out where the machine has none, and a
+setting that fails has a line with its error instead of rows.
 """
 
 import json
@@ -32,11 +33,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def rows(small: bool = False) -> Iterator[dict[str, Any]]:
     """Yield a row of each figure of each setting, beside the same figure of the plain model."""
     for case, (config, height, width) in (SMALL if small else MODELS).items():
-        plain = run_python(sys.executable, __file__, json.dumps([config, height, width, {}]))
+        plain = _measured(f'{case}, no lever', [config, height, width, {}])
         for name, setting in SETTINGS.items():
-            if setting.get('amp') and not plain['has_amp']:
+            if plain is None or (setting.get('amp') and not plain['has_amp']):
                 continue
-            found = run_python(sys.executable, __file__, json.dumps([config, height, width, setting]))
+            found = _measured(f'{case}, {name}', [config, height, width, setting])
+            if found is None:
+                continue
             is_equal = abs(found['loss'] - plain['loss']) < 1e-3 * plain['loss']
             for figure, unit in (('train step', 's'), ('predict', 's'), ('peak memory', 'MB')):
                 ours, peer = found[figure], plain[figure]
@@ -44,26 +47,40 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
                 yield {**about, 'unit': unit, 'ratio': peer / ours, 'equal': is_equal}
 
 
+def _measured(case: str, arguments: list[Any]) -> dict[str, Any] | None:
+    """What :func:`_run` returns in a process of its own; nothing, and a line, if it fails."""
+    try:
+        return run_python(sys.executable, __file__, json.dumps(arguments))
+    except RuntimeError as failure:
+        lines = str(failure).strip().splitlines()
+        print(f'levers: {case} failed: {next((line for line in reversed(lines) if "Error: " in line), lines[-1])}')
+        return None
+
+
 def _run(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[str, Any]:
     """Time training steps and predictions of one setting, in this process."""
     import torch
+    import torch._inductor.config
     from benchmarks._sample import sample
 
     from armbench_mmdet.engine.levers import has_bfloat16
 
+    torch._inductor.config.fallback_random = True  # a compiled stochastic depth draws what a plain one does
     device, dtype = ('cuda', torch.float16) if torch.cuda.is_available() else ('cpu', torch.bfloat16)
     mixed = torch.autocast(device, dtype, enabled=bool(setting.get('amp')))
     model = _model(config, setting).to(device)
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1e-4)
     truth = sample(height, width).to(device)
     image = torch.randn(1, 3, height, width, device=device)
+    scaler = torch.amp.GradScaler(device, enabled=bool(setting.get('amp')) and device == 'cuda')
 
     def train() -> float:
         with mixed:
             loss, _ = model.parse_losses(model.loss(image, [truth]))
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         return float(loss.detach())
 
     def predict() -> None:
