@@ -1,4 +1,4 @@
-"""Exported models without torch: numpy, pillow and onnxruntime are enough.
+"""Exported models without torch: numpy, pillow, pycocotools and onnxruntime are enough.
 
 .. code-block:: python
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from armbench_runtime.errors import InputError, UnreadableImageError
-from armbench_runtime.images import ImageScale, read_image, resized
-from armbench_runtime.masks import at_input, encode_bitmap, pasted, upsampled
+from armbench_runtime.images import network_size, read_image, resized
+from armbench_runtime.masks import encode_bitmap, pasted, upsampled, whole_mask
 from armbench_runtime.prediction import Prediction
 
 METADATA = 'armbench'
@@ -24,52 +24,45 @@ Report = Callable[[str, str], None]
 class Detector:
     """An exported model in onnxruntime; :meth:`from_onnx` makes one.
 
-    Args:
-        session: An ``onnxruntime.InferenceSession``.
-        metadata: What the file says of itself.
-        path: The file.
-
     Attributes:
         classes: Names of the labels.
         metadata: Classes, digests, input contract, thresholds and versions.
         path: The file.
-        scale: The size at which the network sees an image.
     """
 
-    def __init__(self, session: Any, metadata: dict[str, Any], path: Path) -> None:
-        self.metadata, self.path = metadata, path
-        self.classes = tuple(metadata['classes'])
-        self._session = session
-        self.scale = ImageScale(**metadata['input']['scale'])
+    def __init__(self, session: Any, path: Path) -> None:
+        self._session, self.path = session, path
+        self.metadata = _read_metadata(session.get_modelmeta().custom_metadata_map, path)
+        self.classes = tuple(self.metadata['classes'])
 
     @classmethod
-    def from_onnx(cls, path: str | Path, threads: int = 0, providers: Sequence[str] | None = None) -> Detector:
+    def from_onnx(
+        cls, path: str | Path, threads: int = 0, providers: Sequence[str] = ('CPUExecutionProvider',)
+    ) -> Detector:
         """Load a file that ``tools/export.py`` wrote.
 
         Args:
             path: The file.
             threads: That an image may use; 0 for all cores.
-            providers: onnxruntime's execution providers, by default the CPU's.
+            providers: onnxruntime's execution providers.
 
         Raises:
             InputError: It is not such a file, or onnxruntime cannot run it.
         """
         import onnxruntime
 
-        path = Path(path)
-        if not path.is_file():
+        if not Path(path).is_file():
             raise InputError(f'model must be an existing ONNX file, got {str(path)!r}')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         try:
-            chosen = list(providers or ['CPUExecutionProvider'])
-            session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
+            session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # onnxruntime's own have no common type
             reason = ' '.join(str(error).split())
             raise InputError(
                 f'model must be an ONNX file that onnxruntime {onnxruntime.__version__} runs, got {reason} (in {path})'
             ) from error
-        return cls(session, _read_metadata(session.get_modelmeta().custom_metadata_map, path), path)
+        return cls(session, Path(path))
 
     def predict(
         self,
@@ -105,12 +98,13 @@ class Detector:
             UnreadableImageError: It cannot be read, or nothing would be left of it.
         """
         if not isinstance(image, np.ndarray):
-            values, size = read_image(Path(image), self.scale)
+            values, size = read_image(Path(image), self.metadata['input']['scale'])
         elif image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size:
             values, size = image, image.shape[:2]
         else:
             raise InputError(f'image must be (H, W, 3) uint8, got {image.shape} {image.dtype}')
-        network, fixed = self.scale.network_size(*size), self.metadata['input']['size']
+        contract = self.metadata['input']
+        network, fixed = network_size(contract['scale'], *size), contract['size']
         if not all(network):
             raise UnreadableImageError(
                 f'{size[1]}x{size[0]} is too narrow: nothing is left at the input size of the model'
@@ -135,27 +129,22 @@ class Detector:
         kept = np.flatnonzero(found['scores'] >= min_score)
         one = {name: value[kept] for name, value in found.items()}
         if 'boxes' in one:
-            scale = np.array(size[::-1], np.float32) / np.array(pixels.shape[1::-1], np.float32)
-            one['boxes'] = one['boxes'] * np.tile(scale, 2)
+            one['boxes'] = one['boxes'] * np.tile(np.divide(size[::-1], pixels.shape[1::-1], dtype=np.float32), 2)
             threshold = self.metadata['mask_threshold']
-            bitmaps = (pasted(mask, box, size, threshold) for mask, box in zip(masks[kept], one['boxes'], strict=True))
-            rles = [encode_bitmap(bitmap) for bitmap in bitmaps]
+            pairs = zip(masks[kept], one['boxes'], strict=True)
+            rles = [encode_bitmap(pasted(mask, box, size, threshold)) for mask, box in pairs]
         else:
-            one, rles = self._of_queries(one, masks, pixels.shape[:2], size)
+            # The masks of queries, each made once, are of the whole padded input.
+            (height, width), divisor = pixels.shape[:2], self.metadata['input']['divisor']
+            padded = -(-height // divisor) * divisor, -(-width // divisor) * divisor
+            queries, place = np.unique(one['queries'], return_inverse=True)
+            made = [whole_mask(upsampled(masks[query], padded)[:height, :width], size) for query in queries]
+            rles = [made[i][0] for i in place]
+            one['boxes'] = np.array([made[i][1] for i in place], np.float32).reshape(-1, 4)
+            one['scores'] = one['scores'] * np.array([made[i][2] for i in place], np.float32)
         path = Path() if isinstance(image, np.ndarray) else Path(image)
-        arrays = (one['boxes'], one['scores'], one['labels'])
+        arrays = one['boxes'], one['scores'], one['labels']
         return Prediction(image_id, path, *size, *arrays, rles, self.classes).above(min_score)
-
-    def _of_queries(self, one: dict[str, Any], logits: np.ndarray, network: Any, size: Any) -> tuple[Any, list[Any]]:
-        """Boxes, scores and masks of instances whose small masks are of the whole padded input, each once a query."""
-        divisor = self.metadata['input']['divisor']
-        padded = tuple(-(-side // divisor) * divisor for side in network)
-        queries, place = np.unique(one['queries'], return_inverse=True)
-        made = [upsampled(at_input(logits[query], padded, network), size) for query in queries]
-        rles = [encode_bitmap(bitmap) for bitmap, _, _ in made]
-        boxes = np.array([box for _, box, _ in made], np.float32).reshape(-1, 4)[place]
-        scores = one['scores'] * np.array([sureness for _, _, sureness in made], np.float32)[place]
-        return {**one, 'boxes': boxes, 'scores': scores}, [rles[i] for i in place]
 
 
 def _read_metadata(stored: dict[str, str], path: Path) -> dict[str, Any]:

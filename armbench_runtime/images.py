@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,55 +16,48 @@ _DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyEr
 _BITS = 11  # of the weights with which OpenCV resizes 8-bit images
 
 
-def read_image(path: Path, scale_of: ImageScale | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+def read_image(path: Path, scale: Mapping[str, Any] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """An image, upright, RGB, ``(H, W, 3) uint8``, and its height and width in the file.
 
-    A JPEG that ends up at no more than half, a quarter or an eighth of its size is decoded at that fraction. Grey
-    values are in all channels, transparency is left out, and of 16 bits the upper 8 are taken.
+    Grey values are in all channels, transparency is left out, and of 16 bits the upper 8 are taken.
+
+    Args:
+        path: The file.
+        scale: As :func:`network_size` takes it; a JPEG that ends up at no more than half, a quarter or an eighth of its
+            size is decoded at that fraction, if ``reduced_decoding`` is on.
 
     Raises:
         UnreadableImageError: It cannot be read.
     """
     try:
         with Image.open(path) as image:
-            upright = _turned(image.size[::-1], image.getexif().get(0x112, 1))
-            if scale_of and scale_of.reduced_decoding and image.format == 'JPEG':
-                scale = max(new / old for new, old in zip(scale_of.network_size(*upright), upright, strict=True))
-                reduction = max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * scale <= 1)
+            size = image.size if image.getexif().get(0x112, 1) >= 5 else image.size[::-1]
+            if scale and scale['reduced_decoding'] and image.format == 'JPEG':
+                factor = max(new / old for new, old in zip(network_size(scale, *size), size, strict=True))
+                reduction = max(one for one in (1, 2, 4, 8) if one == 1 or one * factor <= 1)
                 image.draft('RGB', (image.width // reduction, image.height // reduction))
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith('I;16'):
                 turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-            return np.asarray(turned.convert('RGB')), upright
+            return np.asarray(turned.convert('RGB')), size
     except _DECODE_ERRORS as error:
         raise UnreadableImageError(f'image must be readable, got {error} (in {path})') from error
 
 
-def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    return size[::-1] if orientation >= 5 else size
-
-
-class ImageScale:
-    """The size at which a network sees an image.
+def network_size(scale: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
+    """Height and width at which a network sees an image of these, as ``mmcv.rescale_size`` has them.
 
     Args:
-        width: The longer and the shorter side of an image end up within the longer and the shorter of the two.
-        height: See ``width``.
-        keep_ratio: Else the image takes exactly this size.
-        reduced_decoding: Whether JPEGs are decoded at a fraction of their size where that is enough.
+        scale: ``width``, ``height`` and ``keep_ratio``: with it, the longer and the shorter side end up within the
+            longer and the shorter of the two; else the image takes exactly this size.
+        height: Of the image.
+        width: Of the image.
     """
-
-    def __init__(self, width: int, height: int, keep_ratio: bool = True, reduced_decoding: bool = True) -> None:
-        self.width, self.height, self.keep_ratio = width, height, keep_ratio
-        self.reduced_decoding = reduced_decoding
-
-    def network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width for the network of an image of these, as ``mmcv.rescale_size`` has them."""
-        if not self.keep_ratio:
-            return self.height, self.width
-        longer, shorter = max(self.width, self.height), min(self.width, self.height)
-        factor = min(longer / max(height, width), shorter / min(height, width))
-        return int(height * factor + 0.5), int(width * factor + 0.5)
+    if not scale['keep_ratio']:
+        return scale['height'], scale['width']
+    shorter, longer = sorted((scale['width'], scale['height']))
+    factor = min(longer / max(height, width), shorter / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,18 +1,19 @@
-"""Run lengths of masks, and small masks brought to the size of the image, in NumPy alone."""
+"""Small masks brought to the size of the image, and their run lengths."""
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
 
 
 def encode_bitmap(bitmap: np.ndarray) -> dict[str, Any]:
     """COCO's compressed run lengths of a bitmap ``(H, W)`` bool, ``counts`` as str; equal to pycocotools'."""
     counts = np.diff(bitmap_switches(np.ascontiguousarray(bitmap)), prepend=0, append=bitmap.size)
-    return {'size': list(bitmap.shape), 'counts': compressed(counts)}
+    rle = coco_mask.frPyObjects({'counts': counts, 'size': bitmap.shape}, *bitmap.shape)
+    return {'size': list(bitmap.shape), 'counts': rle['counts'].decode()}
 
 
 def bitmap_switches(bitmap: np.ndarray) -> np.ndarray:
@@ -32,82 +33,6 @@ def bitmap_switches(bitmap: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([x * height + y + 1, np.flatnonzero(bitmap[0] != foot) * height]))
 
 
-def compressed(counts: np.ndarray) -> str:
-    """COCO's string of run lengths ``(R,) int64``: ``rleToString`` in pycocotools' ``maskApi.c``.
-
-    From the fourth on, differences to the count before the last one; five bits a character, least significant first,
-    from character code 48; bit 6 means more follow, the last bit of the last one is the sign.
-    """
-    rest = counts.copy()
-    rest[3:] -= counts[1:-2]
-    rows, open_ones = [], np.ones(len(rest), bool)
-    while open_ones.any():
-        bits = rest & 0x1F
-        rest = rest >> 5
-        follows = rest != np.where(bits & 0x10, -1, 0)
-        rows.append(np.where(open_ones, bits + 0x20 * follows + 48, 0))
-        open_ones = open_ones & follows
-    codes = np.array(rows, np.uint8).T.reshape(-1)
-    return codes[codes > 0].tobytes().decode()
-
-
-@dataclass(frozen=True)
-class BilinearAxis:
-    """Which two source cells each pixel of one upsampled axis is made of.
-
-    Attributes:
-        low: ``(pixels,) int64``, the first of the two, counted from the start of ``cells``; the second is the next
-            one, if there is one.
-        weights: ``(pixels, 2) float32``.
-        cells: The source cells in use.
-        first: The axis's pixel that comes first here.
-    """
-
-    low: np.ndarray
-    weights: np.ndarray
-    cells: slice
-    first: int = 0
-
-    @property
-    def pixels(self) -> slice:
-        """The pixels that are here."""
-        return slice(self.first, self.first + len(self.low))
-
-    def made_of(self, wanted: np.ndarray) -> BilinearAxis:
-        """The part of a whole axis from the first to the last pixel made of a wanted cell, ``(cells,) bool``."""
-        high = np.minimum(self.low + 1, len(wanted) - 1)
-        pixels = np.flatnonzero(wanted[self.low] | wanted[high])
-        if not len(pixels):
-            return BilinearAxis(self.low[:0], self.weights[:0], slice(0, 0))
-        part = slice(int(pixels[0]), int(pixels[-1]) + 1)
-        cells = slice(int(self.low[part.start]), int(high[part.stop - 1]) + 1)
-        return BilinearAxis(self.low[part] - cells.start, self.weights[part], cells, part.start)
-
-
-@functools.lru_cache(maxsize=32)
-def bilinear_axis(cells: int, pixels: int) -> BilinearAxis:
-    """The weights of bilinear interpolation from ``cells`` to ``pixels``, with torch's positions in float32.
-
-    They are off by up to 3e-5 of a cell at the far end of a long axis, and masks shall follow them.
-    """
-    scale = float(np.float32(cells) / np.float32(pixels))
-    position = np.clip(scale * (np.arange(pixels) + 0.5) - 0.5, 0, cells - 1).astype(np.float32)
-    low = position.astype(np.int64)
-    share = position - low.astype(np.float32)
-    return BilinearAxis(low, np.stack([1 - share, share], axis=1), slice(0, cells))
-
-
-def interpolated(source: np.ndarray, rows: BilinearAxis, columns: BilinearAxis) -> np.ndarray:
-    """The pixels of two axes, ``(rows, columns) float32``, of a source ``(h, w) float32``."""
-    source = source[rows.cells, columns.cells]
-    if not source.size:
-        return np.empty((len(rows.low), len(columns.low)), np.float32)
-    high = np.minimum(rows.low + 1, source.shape[0] - 1)
-    at_rows = source[rows.low] * rows.weights[:, :1] + source[high] * rows.weights[:, 1:]
-    right = np.minimum(columns.low + 1, source.shape[1] - 1)
-    return at_rows[:, columns.low] * columns.weights[:, 0] + at_rows[:, right] * columns.weights[:, 1]
-
-
 def pasted(mask: np.ndarray, box: np.ndarray, size: tuple[int, int], threshold: float) -> np.ndarray:
     """The bitmap ``(H, W) bool`` of a mask in its box, as mmdet pastes it and cuts it at a threshold.
 
@@ -118,56 +43,51 @@ def pasted(mask: np.ndarray, box: np.ndarray, size: tuple[int, int], threshold: 
         threshold: A pixel is on from this value up.
     """
     bitmap = np.zeros(size, bool)
-    source = np.pad(mask, 1)
-    x1, y1, x2, y2 = (float(corner) for corner in box)
-    rows, columns = _pasted_axis(y1, y2, size[0], mask.shape[0]), _pasted_axis(x1, x2, size[1], mask.shape[1])
-    values = interpolated(source, rows, columns)
-    limit = np.nextafter(np.float32(threshold), np.float32(-1))
-    bitmap[rows.pixels, columns.pixels] = values > limit
+    place, axes = [], []
+    x1, y1, x2, y2 = box.tolist()
+    for side, cells, low, high in zip(size, mask.shape, (y1, x1), (y2, x2), strict=True):
+        first, last = max(int(np.floor(low)) - 1, 0), min(int(np.ceil(high)) + 1, side)
+        place.append(slice(first, max(first, last)))
+        # With a border of one cell of zeros; a box without extent takes the middle of the mask, as stock does.
+        step = cells / (high - low) if high > low else 0.0
+        axes.append((step, (first - low) * step + 1 if step else cells / 2 + 1))
+    region = bitmap[tuple(place)]
+    region[:] = _sampled(np.pad(mask, 1), region.shape, *axes) > np.nextafter(np.float32(threshold), np.float32(-1))
     return bitmap
 
 
-def _pasted_axis(low: float, high: float, side: int, cells: int) -> BilinearAxis:
-    """One axis of a box, with a pixel to spare, on a mask with a border of one cell of zeros."""
-    first, last = int(max(np.floor(low) - 1, 0)), int(min(np.ceil(high) + 1, side))
-    offset = np.arange(first, max(first, last)) + 0.5 - low
-    # A box without extent takes everything from the middle of the mask, as stock does.
-    fraction = offset / (high - low) if high != low else np.where(offset == 0, -1.0, 0.5)
-    position = np.clip(fraction * cells + 0.5, 0.0, cells + 1.0)
-    start = position.astype(np.int64)
-    share = (position - start).astype(np.float32)
-    return BilinearAxis(start, np.stack([1 - share, share], axis=1), slice(0, cells + 2), first)
+def upsampled(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Logits ``(h, w) float32`` interpolated to a height and width; -1 where all around is negative."""
+    values = np.full(size, -1, np.float32)
+    place, axes = [], []
+    for side, cells, other in zip(size, logits.shape, (1, 0), strict=True):
+        # A cell to spare on each side: a second step looks at neighbours.
+        above = np.flatnonzero(logits.max(other) > 0) if logits.size else []
+        first, last = (above[0] - 2, above[-1] + 3) if len(above) else (0, 0)
+        step = cells / side
+        place.append(slice(max(int(first / step), 0), min(int(np.ceil(last / step)), side)))
+        axes.append((step, place[-1].start * step))
+    region = values[tuple(place)]
+    region[:] = _sampled(logits, region.shape, *axes)
+    return values
 
 
-def at_input(logits: np.ndarray, padded: tuple[int, int], network: tuple[int, int]) -> np.ndarray:
-    """Mask logits ``(h, w)`` of a padded input, at its size, cut; -1 where all around is negative."""
-    # A cell to spare on each side: the next step looks at neighbours.
-    rows, columns = (
-        bilinear_axis(cells, side).made_of(np.convolve(logits.max(axis) > 0, np.ones(3), 'same') > 0)
-        for cells, side, axis in zip(logits.shape, padded, (1, 0), strict=True)
-    )
-    values = np.full(padded, -1, np.float32)
-    values[rows.pixels, columns.pixels] = interpolated(logits, rows, columns)
-    return values[: network[0], : network[1]]
-
-
-def upsampled(logits: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
-    """A mask cut at zero at the size of the image, its box, and the mean of its sigmoid, 0 for an empty mask.
-
-    Args:
-        logits: ``(h, w) float32``.
-        size: Height and width of the image.
-    """
-    rows = bilinear_axis(logits.shape[0], size[0]).made_of(logits.max(1) > 0)
-    columns = bilinear_axis(logits.shape[1], size[1]).made_of(logits.max(0) > 0)
-    place = rows.pixels, columns.pixels
-    values = logits[place] if logits.shape == size else interpolated(logits, rows, columns)
+def whole_mask(logits: np.ndarray, size: tuple[int, int]) -> tuple[dict[str, Any], list[float], float]:
+    """Run lengths of a mask cut at zero at the size of the image, its box, and the mean of its sigmoid, 0 if empty."""
+    values = upsampled(logits, size)
     inside = values > 0
-    bitmap = np.zeros(size, bool)
-    bitmap[place] = inside
-    y, x = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    if not len(y):
-        return bitmap, np.zeros(4, np.float32), 0.0
-    box = np.array([x[0] + columns.first, y[0] + rows.first, x[-1] + 1 + columns.first, y[-1] + 1 + rows.first])
+    rle = encode_bitmap(inside)
+    x, y, width, height = coco_mask.toBbox(rle).tolist()
     sure = values[inside]
-    return bitmap, box.astype(np.float32), float((1 / (1 + np.exp(-sure))).sum(dtype=np.float64) / (sure.size + 1e-6))
+    score = (1 / (1 + np.exp(-sure))).sum(dtype=np.float64) / (sure.size + 1e-6)
+    return rle, [x, y, x + width, y + height], float(score)
+
+
+def _sampled(source: np.ndarray, shape: tuple[int, ...], *axes: tuple[float, float]) -> np.ndarray:
+    """A source ``(h, w) float32`` read bilinearly: along each axis from an edge on, in steps of cells a pixel."""
+    if 0 in shape:
+        return np.empty(shape, np.float32)
+    (down, top), (right, left) = axes
+    affine = (right, 0.0, left, 0.0, down, top)
+    image = Image.fromarray(np.ascontiguousarray(source, np.float32))
+    return np.asarray(image.transform(shape[::-1], Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))

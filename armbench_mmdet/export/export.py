@@ -12,6 +12,7 @@ from armbench_mmdet.files import draft_of
 from armbench_mmdet.inference.detector import Detector
 from armbench_mmdet.minibench import make_minibench
 from armbench_runtime import Detector as ExportedDetector
+from armbench_runtime.images import network_size
 
 CHECK_IMAGES = 8
 
@@ -41,21 +42,29 @@ def export(
     Raises:
         InputError: Model and file differ, or there was too little to compare; nothing is written then.
     """
-    if size is None and not dynamic and check is None:
+    if not (size or dynamic or check):
         raise InputError('--size HEIGHT WIDTH, --dynamic or --check IMAGES must say which images the file is for')
     if not out.parent.is_dir():
         raise InputError(f'OUT must lie in an existing folder, got {str(out)!r}')
     with tempfile.TemporaryDirectory() as folder, draft_of(out) as draft:
         images = find_images(check or _totes(Path(folder), size))
-        truth = None
-        if images.ann_file:
-            truth = only_classes(load_ground_truth(images.ann_file, cache_dir=folder), detector.classes)
         if size is None and not dynamic:
             size = image_size(read_bytes(images.paths[0]), images.paths[0])
         write_onnx(detector, draft, size)
         exported = ExportedDetector.from_onnx(draft)
-        expected = list(detector.predict(_fitting(images, exported), batch_size=1))
+        fixed, scale = exported.metadata['input']['size'], exported.metadata['input']['scale']
+        fitting = {
+            path: image_id
+            for path, image_id in zip(images.paths, images.ids, strict=True)
+            if not fixed or list(network_size(scale, *image_size(read_bytes(path), path))) == fixed
+        }
+        if not fitting:
+            raise InputError(f'--check must have images that scale to {fixed[1]}x{fixed[0]} as --size says, got none')
+        expected = list(detector.predict(FoundImages(list(fitting), list(fitting.values())), batch_size=1))
         got = list(exported.predict([one.path for one in expected], ids=[one.image_id for one in expected]))
+        truth = None
+        if images.ann_file:
+            truth = only_classes(load_ground_truth(images.ann_file, cache_dir=folder), detector.classes)
         parity = compare(expected, got, truth)
         if parity.faults and not force:
             where = ''
@@ -75,20 +84,3 @@ def _totes(folder: Path, size: tuple[int, int] | None) -> str:
     counts = {('mix-object-tote', 'test'): CHECK_IMAGES}
     make_minibench(folder, counts=counts, width_px=width, height_px=height, workers=1, show_progress=False)
     return str(folder / 'mix-object-tote/test.json')
-
-
-def _fitting(images: FoundImages, exported: ExportedDetector) -> FoundImages:
-    """The images that a file takes.
-
-    Raises:
-        InputError: There is none.
-    """
-    fixed = exported.metadata['input']['size']
-    pairs = [
-        (path, image_id)
-        for path, image_id in zip(images.paths, images.ids, strict=True)
-        if not fixed or list(exported.scale.network_size(*image_size(read_bytes(path), path))) == fixed
-    ]
-    if not pairs:
-        raise InputError(f'--check must have images that scale to {fixed[1]}x{fixed[0]} as --size says, got none')
-    return FoundImages([path for path, _ in pairs], [image_id for _, image_id in pairs])

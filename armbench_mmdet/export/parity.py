@@ -15,8 +15,7 @@ from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.predictions import shapes_of
 from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.strata import sized_tables, summary
-from armbench_mmdet.export.graph import DetectorGraph
-from armbench_mmdet.export.write import write_onnx
+from armbench_mmdet.export.write import DetectorGraph, write_onnx
 from armbench_mmdet.inference.detector import Detector
 from armbench_runtime import Detector as ExportedDetector
 from armbench_runtime import Prediction
@@ -32,43 +31,27 @@ class Parity:
 
     Attributes:
         instances: How many pairs were compared.
-        unpaired: Instances that only one of them found, whose scores are clear of where lists end.
-        score: The largest difference of scores.
-        iou: The smallest IoU of two masks.
         images: How many were predicted.
         image: The image that is farthest off.
+        score: The largest difference of scores.
+        iou: The smallest IoU of two masks.
         ap: The largest difference of any average precision or recall; None without ground truth.
+        differences: What is outside the tolerances.
     """
 
     instances: int
-    unpaired: int
-    score: float
-    iou: float
     images: int
     image: Path
+    score: float
+    iou: float
     ap: float | None
-
-    @property
-    def differences(self) -> list[str]:
-        """What is outside the tolerances."""
-        found = []
-        if self.unpaired:
-            found.append(f'{self.unpaired} instances have no counterpart')
-        if self.score > SCORE_TOLERANCE:
-            found.append(f'scores differ by up to {self.score:.2g}, allowed is {SCORE_TOLERANCE:g}')
-        if self.iou < LEAST_IOU:
-            found.append(f'masks overlap by as little as IoU {self.iou:.4f}, needed is {LEAST_IOU:g}')
-        if (self.ap or 0) > AP_TOLERANCE:
-            found.append(f'average precision differs by up to {self.ap:.2g}, allowed is {AP_TOLERANCE:g}')
-        return found
+    differences: list[str]
 
     @property
     def faults(self) -> list[str]:
         """The differences, and whether too little was compared."""
-        if self.instances >= LEAST_INSTANCES:
-            return self.differences
         few = f'this proves nothing: {self.instances} instances were compared, needed are {LEAST_INSTANCES}'
-        return [*self.differences, few]
+        return [*self.differences, *([few] if self.instances < LEAST_INSTANCES else [])]
 
     def __str__(self) -> str:
         """The numbers in one line."""
@@ -90,11 +73,18 @@ def compare(
     rows = [_differences(*pair) for pair in zip(expected, got, strict=True)]
     worst = max(rows, key=lambda row: (row[1], row[2] / SCORE_TOLERANCE + (1 - row[3]) / (1 - LEAST_IOU)))
     pairs, alone, scores, ious = zip(*rows, strict=True)
-    ap = None
+    unpaired, score, iou, ap = sum(alone), max(scores), min(ious), None
     if ground_truth is not None:
         numbers = (_average_precisions(one, ground_truth) for one in (expected, got))
         ap = max((abs(a - b) for a, b in zip(*numbers, strict=True) if a is not None and b is not None), default=0.0)
-    return Parity(sum(pairs), sum(alone), max(scores), min(ious), len(rows), expected[rows.index(worst)].path, ap)
+    outside = {
+        f'{unpaired} instances have no counterpart': unpaired,
+        f'scores differ by up to {score:.2g}, allowed is {SCORE_TOLERANCE:g}': score > SCORE_TOLERANCE,
+        f'masks overlap by as little as IoU {iou:.4f}, needed is {LEAST_IOU:g}': iou < LEAST_IOU,
+        f'average precision differs by up to {ap or 0:.2g}, allowed is {AP_TOLERANCE:g}': (ap or 0) > AP_TOLERANCE,
+    }
+    differences = [fault for fault, is_outside in outside.items() if is_outside]
+    return Parity(sum(pairs), len(rows), expected[rows.index(worst)].path, score, iou, ap, differences)
 
 
 def _differences(a: Prediction, b: Prediction) -> tuple[int, int, float, float]:

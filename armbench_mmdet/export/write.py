@@ -1,4 +1,4 @@
-"""The ONNX file of a detector."""
+"""The ONNX file of a detector: from the pixels of an image to instances with small masks."""
 
 import hashlib
 import json
@@ -7,25 +7,66 @@ from typing import Any
 
 import onnx_ir
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import read_result
-from armbench_mmdet.export.graph import DetectorGraph
+from armbench_mmdet.export.mask2former import Mask2FormerGraph
+from armbench_mmdet.export.mask_rcnn import MaskRCNNGraph
 from armbench_mmdet.export.operators import TRANSLATIONS
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.inference.detector import Detector
 from armbench_mmdet.run_folder import RESULTS
 from armbench_mmdet.system import installed_versions
 from armbench_runtime.detector import FORMAT, METADATA
-from armbench_runtime.images import ImageScale
+from armbench_runtime.images import network_size
 
 OPSET = 18
 _EXAMPLE = (256, 320)
+FAMILIES = {'MaskRCNN': MaskRCNNGraph, 'Mask2Former': Mask2FormerGraph}
 
 
-def write_onnx(
-    detector: Detector, file: Path, image_size: tuple[int, int] | None, with_stages: bool = False
-) -> list[str]:
+class DetectorGraph(nn.Module):
+    """Normalisation, padding and the network.
+
+    Args:
+        model: mmdet's Mask R-CNN or Mask2Former.
+        with_stages: Give what is computed on the way, too.
+
+    Raises:
+        InputError: The model is of another type.
+    """
+
+    def __init__(self, model: Any, with_stages: bool = False) -> None:
+        super().__init__()
+        family = type(model).__name__
+        if family not in FAMILIES:
+            raise InputError(f'model.type must be one of {", ".join(FAMILIES)} to be exported, got {family!r}')
+        self.network = FAMILIES[family](model)
+        self.preprocessor = model.data_preprocessor
+        self.with_stages = with_stages
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Predict one image.
+
+        Args:
+            image: ``(H, W, 3) uint8``, RGB, at the size at which the network sees it.
+
+        Returns:
+            The outputs of the file, see docs/export.md; before them the stages on the way, in order, if asked for.
+        """
+        own = self.preprocessor
+        channels = image.permute(2, 0, 1)
+        values = (channels if own._channel_conversion else channels.flip(0)).float()  # no public name says so
+        divisor = own.pad_size_divisor
+        border = 0, -image.shape[1] % divisor, 0, -image.shape[0] % divisor
+        pixels = F.pad((values - own.mean) / own.std, border, value=own.pad_value)
+        outputs, stages = self.network(pixels[None], *image.shape[:2])
+        return {'input': pixels, **stages, **outputs} if self.with_stages else outputs
+
+
+def write_onnx(detector: Detector, file: Path, image_size: tuple[int, int] | None, with_stages: bool = False) -> None:
     """Write a detector as ONNX, without any check.
 
     Args:
@@ -34,14 +75,24 @@ def write_onnx(
         image_size: Height and width of the images; None for any.
         with_stages: Give what is computed on the way as outputs too.
 
-    Returns:
-        Names of the outputs.
-
     Raises:
         InputError: The model or its test pipeline is of a kind that cannot be exported.
     """
-    scale = _scale(detector)
-    size = ImageScale(**scale).network_size(*image_size) if image_size else None
+    steps = detector.config.test_dataloader.dataset.pipeline
+    resizes = [step for step in steps if step.type in ('LazyResize', 'Resize')]
+    if len(resizes) != 1:
+        raise InputError(
+            'the test pipeline must resize an image once to be exported, got '
+            f'{", ".join(step.type for step in steps)} (in {detector.config.filename})'
+        )
+    width, height = resizes[0].scale
+    scale = {
+        'width': width,
+        'height': height,
+        'keep_ratio': resizes[0].get('keep_ratio', False),
+        'reduced_decoding': any(step.type == 'RenderImage' and step.get('reduced_decoding', True) for step in steps),
+    }
+    size = network_size(scale, *image_size) if image_size else None
     graph = DetectorGraph(detector.model, with_stages).eval()
     image = torch.randint(0, 256, (*(size or _EXAMPLE), 3), dtype=torch.uint8)
     free = {} if size else dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
@@ -56,30 +107,10 @@ def write_onnx(
             input_names=['image'],
             output_names=names,
         )
-    contract = {
-        'channels': 'RGB',
-        'size': size,
-        'divisor': detector.model.data_preprocessor.pad_size_divisor,
-        'scale': scale,
-    }
+    divisor = detector.model.data_preprocessor.pad_size_divisor
+    contract = {'channels': 'RGB', 'size': size, 'divisor': divisor, 'scale': scale}
     exported.model.metadata_props[METADATA] = json.dumps({**_identity(detector), 'input': contract})
     onnx_ir.save(exported.model, file)
-    return names
-
-
-def _scale(detector: Detector) -> dict[str, Any]:
-    """The arguments of :class:`~armbench_runtime.images.ImageScale` for a detector's test pipeline."""
-    steps = detector.config.test_dataloader.dataset.pipeline
-    resizes = [step for step in steps if step.type in ('LazyResize', 'Resize')]
-    if len(resizes) != 1:
-        raise InputError(
-            'the test pipeline must resize an image once to be exported, got '
-            f'{", ".join(step.type for step in steps)} (in {detector.config.filename})'
-        )
-    width, height = resizes[0].scale
-    reduced = any(step.type == 'RenderImage' and step.get('reduced_decoding', True) for step in steps)
-    keep_ratio = resizes[0].get('keep_ratio', False)
-    return {'width': width, 'height': height, 'keep_ratio': keep_ratio, 'reduced_decoding': reduced}
 
 
 def _identity(detector: Detector) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import map_threads
 from armbench_mmdet.masks.encode import encode_masks, encode_switches
 from armbench_mmdet.masks.kernels import extent, scan_mask
-from armbench_runtime.masks import bilinear_axis
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,47 @@ def _refuse_not_finite(is_finite: bool) -> None:
         raise InputError(
             'mask logits must be finite, got NaN or infinity; the training has diverged or the checkpoint is damaged'
         )
+
+
+@dataclass(frozen=True)
+class BilinearAxis:
+    """Which two source cells each pixel of one upsampled axis is made of.
+
+    Attributes:
+        low: ``(pixels,) int64``, the first of the two, counted from the start of ``cells``; the second is the next
+            one, if there is one.
+        weights: ``(pixels, 2) float32``.
+        cells: The source cells in use.
+        first: The axis's pixel that comes first here.
+    """
+
+    low: np.ndarray
+    weights: np.ndarray
+    cells: slice
+    first: int = 0
+
+    def made_of(self, wanted: np.ndarray) -> BilinearAxis:
+        """The part of a whole axis from the first to the last pixel made of a wanted cell, ``(cells,) bool``."""
+        high = np.minimum(self.low + 1, len(wanted) - 1)
+        pixels = np.flatnonzero(wanted[self.low] | wanted[high])
+        if not len(pixels):
+            return BilinearAxis(self.low[:0], self.weights[:0], slice(0, 0))
+        part = slice(int(pixels[0]), int(pixels[-1]) + 1)
+        cells = slice(int(self.low[part.start]), int(high[part.stop - 1]) + 1)
+        return BilinearAxis(self.low[part] - cells.start, self.weights[part], cells, part.start)
+
+
+@functools.lru_cache(maxsize=32)
+def bilinear_axis(cells: int, pixels: int) -> BilinearAxis:
+    """The weights of bilinear interpolation from ``cells`` to ``pixels``, with torch's positions in float32.
+
+    They are off by up to 3e-5 of a cell at the far end of a long axis, and masks shall follow them.
+    """
+    scale = float(np.float32(cells) / np.float32(pixels))
+    position = np.clip(scale * (np.arange(pixels) + 0.5) - 0.5, 0, cells - 1).astype(np.float32)
+    low = position.astype(np.int64)
+    share = position - low.astype(np.float32)
+    return BilinearAxis(low, np.stack([1 - share, share], axis=1), slice(0, cells))
 
 
 def resized_axis(low: float, high: float, side: int, cells: int) -> tuple[int, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).resolve().parents[2]
-NEEDED = ('numpy', 'PIL', 'onnxruntime', 'flatbuffers', 'google', 'packaging')
+NEEDED = ('numpy', 'PIL', 'pycocotools', 'onnxruntime', 'flatbuffers', 'google', 'packaging')
 LIBRARIES = ('numpy.libs', 'pillow.libs')
 
 
