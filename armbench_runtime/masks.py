@@ -62,7 +62,7 @@ def upsampled(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     place, axes = [], []
     for side, cells, other in zip(size, logits.shape, (1, 0), strict=True):
         # A cell to spare on each side: a second step looks at neighbours.
-        above = np.flatnonzero(logits.max(other) > 0) if logits.size else []
+        above = np.flatnonzero(logits.max(other) > 0)
         first, last = (above[0] - 2, above[-1] + 3) if len(above) else (0, 0)
         step = cells / side
         place.append(slice(max(int(first / step), 0), min(int(np.ceil(last / step)), side)))
@@ -83,7 +83,7 @@ def whole_mask(logits: np.ndarray, size: tuple[int, int]) -> tuple[dict[str, Any
     return rle, [x, y, x + width, y + height], float(score)
 
 
-def _sampled(source: np.ndarray, shape: tuple[int, ...], *axes: tuple[float, float]) -> np.ndarray:
+def _sampled(source: np.ndarray, shape: Any, *axes: tuple[float, float]) -> np.ndarray:
     """A source ``(h, w) float32`` read bilinearly: along each axis from an edge on, in steps of cells a pixel."""
     if 0 in shape:
         return np.empty(shape, np.float32)
