@@ -132,7 +132,7 @@ class TorchvisionMaskHead(RleFCNMaskHead):
         targets = []
         for result, truth in zip(sampling_results, batch_gt_instances, strict=True):
             boxes, size = result.pos_priors, rcnn_train_cfg.mask_size
-            masks = torch.from_numpy(truth.masks.to_ndarray()).to(boxes)[:, None]
+            masks = torch.from_numpy(truth.masks.to_ndarray()).to(boxes.device)[:, None].to(boxes)  # bytes move faster
             rois = torch.cat([result.pos_assigned_gt_inds[:, None].to(boxes), boxes], 1)
             targets.append(roi_align(masks, rois, (size, size), 1.0, 0, 'avg', False)[:, 0])
         return torch.cat(targets)

@@ -2,7 +2,8 @@
 
 Mask R-CNN predicts from pixels to masks at the image's size; Mask2Former's forward pass ends with the logits of its
 last layer, and post-processing has a benchmark of its own. A training step is forward, backward and optimizer step of
-one image with ten instances. ``equal`` compares predictions; both sides draw their training samples at random.
+one image with ten instances. ``equal`` compares predictions; both sides draw their training samples at random. On a
+machine with a GPU both are there, in single precision.
 """
 
 import importlib.util
@@ -20,6 +21,7 @@ from armbench_mmdet.configs import load_config
 from armbench_mmdet.convert.weights import Family, family_of
 
 ROUNDS = 3
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 Step = Callable[[], Any]
 
 
@@ -37,7 +39,8 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
             continue
         name, (predictions, steps, agree) = case.format('×'.join(map(str, size))), build(*size)
         with torch.no_grad():
-            equal = agree(*(predict() for predict in predictions))
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                equal = agree(*(predict() for predict in predictions))
             yield _row(f'{name} ({peer})', predictions, equal, small)
         yield _row(f'{name.rpartition(",")[0]}, training step ({peer})', steps, None, small)
 
@@ -48,6 +51,8 @@ def _row(case: str, sides: tuple[Step, Step], equal: bool | None, small: bool) -
         for side, seconds in zip(sides, times, strict=True):
             start = time.perf_counter()
             side()
+            if DEVICE == 'cuda':
+                torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
     ours, peer = (min(seconds[1:]) for seconds in times)
     return {
@@ -69,7 +74,8 @@ def _ours(family: Family) -> tuple[nn.Module, dict[str, Tensor]]:
     config.backbone.init_cfg = None
     config.data_preprocessor.batch_augments = None
     model = MODELS.build(config)
-    return model.eval(), family.from_ours(model.state_dict())
+    weights = family.from_ours(model.state_dict())
+    return model.eval().to(DEVICE), weights
 
 
 def _trained(model: nn.Module, loss_of: Callable[[], Tensor]) -> Step:
@@ -100,20 +106,21 @@ def _mask_rcnn(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step, 
             module.eps = 0.0
     peer = MaskRCNN(backbone, num_classes=3, min_size=min(height, width), max_size=max(height, width))
     peer.load_state_dict(weights)
-    peer.eval()
-    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+    peer.eval().to(DEVICE)
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     normal = peer.transform([image])[0].tensors
     boxes, labels, masks = instances(height, width)
-    target = {'boxes': boxes, 'labels': labels + 1, 'masks': torch.from_numpy(masks)}
+    truth = {'boxes': boxes, 'labels': labels + 1, 'masks': torch.from_numpy(masks)}
+    target = {name: value.to(DEVICE) for name, value in truth.items()}
 
     def agree(ours: Any, theirs: Any) -> bool:
         found, expected = ours[0].pred_instances.scores, theirs[0]['scores']
         return len(found) == len(expected) > 0 and torch.allclose(found, expected, rtol=0, atol=1e-4)
 
     return (
-        (lambda: mine.predict(normal, [sample(height, width)]), lambda: peer([image])),
+        (lambda: mine.predict(normal, [sample(height, width).to(DEVICE)]), lambda: peer([image])),
         (
-            _trained(mine, lambda: mine.parse_losses(mine.loss(normal, [sample(height, width)]))[0]),
+            _trained(mine, lambda: mine.parse_losses(mine.loss(normal, [sample(height, width).to(DEVICE)]))[0]),
             _trained(peer, lambda: sum(peer([image], [target]).values())),
         ),
         agree,
@@ -134,19 +141,21 @@ def _mask2former(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step
         out_features=stages,
     )
     config = Mask2FormerConfig(backbone_config=swin, num_labels=2)
-    peer = Mask2FormerForUniversalSegmentation.from_pretrained(None, config=config, state_dict=weights).eval()
-    image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    peer = (
+        Mask2FormerForUniversalSegmentation.from_pretrained(None, config=config, state_dict=weights).eval().to(DEVICE)
+    )
+    image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     _, labels, masks = instances(height, width)
-    truth = {'mask_labels': [torch.from_numpy(masks).float()], 'class_labels': [labels]}
+    truth = {'mask_labels': [torch.from_numpy(masks).float().to(DEVICE)], 'class_labels': [labels.to(DEVICE)]}
 
     def agree(ours: Any, theirs: Any) -> bool:
         pairs = ((ours[0][-1], theirs.class_queries_logits), (ours[1][-1], theirs.masks_queries_logits))
         return all(bool((one - other).abs().mean() < 1e-4 * (other.max() - other.min())) for one, other in pairs)
 
     return (
-        (lambda: mine(image, [sample(height, width)], mode='tensor'), lambda: peer(image)),
+        (lambda: mine(image, [sample(height, width).to(DEVICE)], mode='tensor'), lambda: peer(image)),
         (
-            _trained(mine, lambda: mine.parse_losses(mine.loss(image, [sample(height, width)]))[0]),
+            _trained(mine, lambda: mine.parse_losses(mine.loss(image, [sample(height, width).to(DEVICE)]))[0]),
             _trained(peer, lambda: peer(image, **truth).loss),
         ),
         agree,
