@@ -94,7 +94,9 @@ def cells(ablation: Ablation) -> Iterator[Cell]:
         yield from (Cell(name, seed) for seed in one.seeds)
 
 
-def run_ablation(path: Path, folder: Path, results: Path, workers: int, tools: Path) -> list[str]:
+def run_ablation(
+    path: Path, folder: Path, results: Path, workers: int, tools: Path, test_root: Path | None = None
+) -> list[str]:
     """Train and test every cell whose tables are not in ``results`` yet.
 
     Args:
@@ -103,6 +105,7 @@ def run_ablation(path: Path, folder: Path, results: Path, workers: int, tools: P
         results: Where the small files go that :func:`comparison` reads; a finished cell is not run again.
         workers: Cells at a time; they share the cores.
         tools: Folder of ``train.py`` and ``test.py``.
+        test_root: Data root to test on; the trainings' own by default.
 
     Returns:
         The names of the cells that failed.
@@ -118,7 +121,11 @@ def run_ablation(path: Path, folder: Path, results: Path, workers: int, tools: P
         commands: list[list[object]] = (
             [] if ingredient.weights_of else [['train.py', config, '--work-dir', own, '--resume', 'auto']]
         )
-        commands += [['test.py', config, source, '--subset', 'all', '--out', own / RESULTS, *ingredient.test_options]]
+        root = ['--data-root', test_root] if test_root else []
+        found = own / RESULTS / (test_root.name if test_root else '')
+        commands += [
+            ['test.py', config, source, '--subset', 'all', '--out', found, *root, *ingredient.test_options],
+        ]
         with (own / 'output.txt').open('ab') as output:
             for tool, *arguments in commands:
                 command = [sys.executable, str(tools / str(tool)), *map(str, arguments)]
@@ -126,7 +133,7 @@ def run_ablation(path: Path, folder: Path, results: Path, workers: int, tools: P
                     failed.append(cell.name)
                     tqdm.write(f'{cell.name} failed: see {own / "output.txt"}')
                     return
-        for file in (own / RESULTS).glob(TABLE.format(subset='*')):
+        for file in found.glob(TABLE.format(subset='*')):
             (results / cell.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, results / cell.name)
 
@@ -154,7 +161,13 @@ def _write_config(path: Path, ablation: Ablation, cell: Cell, folder: Path) -> P
 
 
 def read_tables(results: Path) -> dict[str, dict[str, list[MatchTable]]]:
-    """The match tables of the cells in a results folder, by subset and ingredient, a table for each seed."""
+    """The match tables of the cells in a results folder, by subset and ingredient, a table for each seed.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if not results.is_dir():
+        raise InputError(f'results must be a folder of tested cells, got {str(results)!r}; none has finished yet')
     tables: dict[str, dict[str, list[MatchTable]]] = {}
     for folder in sorted(results.iterdir()):
         name = re.fullmatch(r'(.+)_seed\d+', folder.name)

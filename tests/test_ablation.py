@@ -22,7 +22,7 @@ if 'broken' in arguments[0]:
     sys.exit(2)
 if name == 'test.py':
     folder = Path(arguments[arguments.index('--out') + 1])
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / {table!r}).write_bytes(Path({source!r}).read_bytes())
 """
 
@@ -84,6 +84,25 @@ def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
     assert log.read_text().split() == ['train.py', 'broken_seed0', '--resume', 'auto']
     tables = read_tables(tmp_path / 'results')[SUBSETS[0]]
     assert {ingredient: len(own) for ingredient, own in tables.items()} == {BASELINE: 2, 'more': 1}
+
+
+def test_choosing_tests_the_trained_runs_on_other_data(tmp_path: Path) -> None:
+    name = TABLE.format(subset=SUBSETS[0])
+    source = tmp_path / 'table.npz'
+    table(np.ones(40, bool)).save(source)
+    log = tmp_path / 'log.txt'
+    for tool in ('train.py', 'test.py'):
+        (tmp_path / tool).write_text(FAKE_TOOL.format(log=str(log), table=name, source=str(source)))
+    study = tmp_path / 'study.py'
+    base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+    study.write_text(f'base = {str(base)!r}\ningredients = dict(baseline={{}})\n')
+    chosen = tmp_path / 'choose'
+    assert not run_ablation(study, tmp_path / 'runs', tmp_path / 'chosen', 1, tmp_path, chosen)
+    assert log.read_text().splitlines()[-1].endswith(f'--data-root {chosen}')
+    assert (tmp_path / 'runs/baseline_seed0/results/choose' / name).is_file()
+    assert list(read_tables(tmp_path / 'chosen')) == [SUBSETS[0]]
+    with pytest.raises(InputError, match='none has finished yet'):
+        read_tables(tmp_path / 'results')
 
 
 @pytest.mark.parametrize(

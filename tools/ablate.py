@@ -15,10 +15,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--results', type=Path, help='folder of the small result files (default: docs/results/<file name>)'
     )
+    parser.add_argument(
+        '--test-root',
+        type=Path,
+        help="test on this data root instead of the trainings' own, to choose without the tests",
+    )
     parser.add_argument('--table', action='store_true', help='only print the tables of what is there')
     args = parser.parse_args()
     if args.workers < 1:
         parser.error('--workers must be at least 1')
+    if args.test_root and not args.results:
+        parser.error('--test-root wants --results: its results are not those of the tests')
     return args
 
 
@@ -28,7 +35,9 @@ def main(args: argparse.Namespace) -> int:
 
     results = args.results or Path('docs/results') / args.ablation.stem
     folder = args.work_dir or Path('work_dirs/ablations') / args.ablation.stem
-    failed = [] if args.table else run_ablation(args.ablation, folder, results, args.workers, Path(__file__).parent)
+    tools, failed = Path(__file__).parent, []
+    if not args.table:
+        failed = run_ablation(args.ablation, folder, results, args.workers, tools, args.test_root)
     order = list(load_ablation(args.ablation).ingredients)
     for subset, tables in read_tables(results).items():
         print(f'\n{subset}\n\n{comparison(tables, order)}')

@@ -1,2 +1,2 @@
 _base_ = '../_base_/shift/minibench.py'
-base = '../mask2former/mask2former_r18-w32_q30_2k_minibench.py'
+base = '../mask2former/mask2former_r18-w32_q30_minibench.py'

@@ -1,4 +1,4 @@
-# The ingredients against the two shifts, on procedural totes: one at a time, then together.
+# The ingredients against the two shifts, on procedural totes: together, and one at a time.
 _first = [
     dict(type='LoadPolygons'),
     dict(type='LazyResize', scale=(320, 256), keep_ratio=True),
@@ -12,17 +12,18 @@ _crop = dict(
     recompute_bbox=True,
     allow_negative_crop=True,
 )
+_left = dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True)
 _render, _pack = dict(type='RenderImage'), dict(type='PackDetInputs')
-_zoom_out = dict(type='ZoomOutTote', prob=0.5, scale_range=(0.25, 0.8))
+_zoom_out = dict(type='ZoomOutTote', prob=0.5, scale_range=(0.4, 0.9))
 _copy_paste = dict(type='ToteCopyPaste', prob=0.5, same_object_prob=0.7)
 _lighting = dict(type='WarehouseLighting', prob=0.5)
 _pipelines = dict(
-    zoom_out=[*_first, _render, _zoom_out, _pack],
-    crop_jitter=[*_first, dict(type='ToteCropJitter', prob=0.5), _render, _pack],
-    copy_paste=[*_first, _render, _copy_paste, _pack],
-    lighting=[*_first, _render, _lighting, _pack],
-    scale_jitter=[_first[0], _jitter, _first[2], _crop, _render, _pack],
     final=[*_first, _render, _copy_paste, _zoom_out, _pack],
+    zoom_out=[*_first, _render, _zoom_out, _pack],
+    copy_paste=[*_first, _render, _copy_paste, _pack],
+    scale_jitter=[_first[0], _jitter, _first[2], _crop, _left, _render, _pack],
+    lighting=[*_first, _render, _lighting, _pack],
+    crop_jitter=[*_first, dict(type='ToteCropJitter', prob=0.5), _render, _pack],
 )
 ingredients = dict(
     baseline=dict(seeds=[0, 1, 2]),
