@@ -61,7 +61,9 @@ class WindowAttention(nn.Module):
             windows.index_fill_(0, padding, 0)
         windows = windows.view(-1, area, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
         table = attention.relative_position_bias_table[attention.relative_position_index.flatten()]
-        biases = table.view(area, area, heads).permute(2, 0, 1) + border_masks(self.window, self.shift, query.device)
+        # In the order of memory that fused attention on a GPU asks for: it is slow, without a word, for any other.
+        biases = table.view(area, area, heads).permute(2, 0, 1).contiguous()
+        biases = biases + border_masks(self.window, self.shift, query.device)
         dropout = attention.attn_drop.p if self.training else 0.0
         attended = [
             F.scaled_dot_product_attention(

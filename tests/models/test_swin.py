@@ -90,3 +90,17 @@ def test_it_compiles_whole(backend: str) -> None:
     plain.compile(backend=backend, fullgraph=True)
     for before, after in zip(expected, [plain(image)[0], *gradients(plain, image)], strict=True):
         torch.testing.assert_close(after, before, rtol=0, atol=1e-5 * float(before.abs().max().clamp(min=1)))
+
+
+def test_biases_lie_as_the_fused_attention_of_gpus_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    strides = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        'armbench_mmdet.models.swin.F.scaled_dot_product_attention',
+        lambda q, k, v, bias, *args, **kwargs: (
+            strides.append(bias.stride(-1)) or attend(q, k, v, bias, *args, **kwargs)
+        ),
+    )
+    WindowedSwinTransformer(**SMALL)(torch.randn(1, 3, 61, 75))
+    assert strides
+    assert set(strides) == {1}
