@@ -215,6 +215,12 @@ class Run:
         return MISSING if self.config is None else training_subsets(self.config)
 
     @property
+    def training_images(self) -> int | None:
+        """To how many images its config limits the training, None if it does not say."""
+        indices = None if self.config is None else self.config.train_dataloader.dataset.get('indices')
+        return len(indices) if isinstance(indices, Sequence) else indices
+
+    @property
     def recipe(self) -> str:
         """What it has in common with runs that differ from it by their seed alone."""
         if self.config is None:

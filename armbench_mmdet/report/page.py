@@ -168,6 +168,7 @@ def html(report: Report) -> str:
             (None, [corrupted] * bool(corrupted.rows)),
             *((plots.corruption_plot(run), ()) for run in report.runs),
         ],
+        label_fractions=plots.label_fraction_plot(report.compared),
         provenances=[(run, tables.facts(run), tables.difference_to_base(run)) for run in report.runs],
         style=Markup((_FOLDER / 'page.css').read_text()),
         script=Markup((_FOLDER / 'page.js').read_text()),

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,32 @@ def corruption_plot(run: Run) -> Plot | None:
     layout = plot_layout('severity, 0: as it is', '', height_px=620)
     layout['yaxis']['autorange'] = 'reversed'
     return Plot(f'{OBJECT.capitalize()} mask mAP under corruption: {run.name}', [trace], layout) if columns else None
+
+
+def label_fraction_plot(compared: Sequence[Comparison]) -> Plot | None:
+    """Mask mAP of objects over the number of training images, for runs in one folder that differ in it."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for comparison in compared:
+        for entry, segm in comparison.scored('segm'):
+            images = entry.run.training_images
+            score = segm.by_class.get(OBJECT, segm).mAP
+            if entry.is_comparable and images and score is not None:
+                name = f'{entry.run.work_dir.parent.name}, {comparison.title}'
+                found.setdefault(name, {}).setdefault(images, []).append(score)
+    traces = [
+        line(
+            ([*sorted(scores)], [fmean(scores[images]) for images in sorted(scores)]),
+            mode='lines+markers',
+            name=name,
+            line={'color': colour(number)},
+        )
+        for number, (name, scores) in enumerate(found.items())
+        if len(scores) > 1
+    ]
+    layout = plot_layout('training images', f'{OBJECT} mask mAP')
+    layout['xaxis'] |= {'type': 'log', 'tickvals': sorted({images for scores in found.values() for images in scores})}
+    layout['yaxis']['rangemode'] = 'tozero'
+    return Plot('Mask mAP by the number of training images', traces, layout) if traces else None
 
 
 def plot_layout(x_title: str, y_title: str, height_px: int = 380, **more: Any) -> dict[str, Any]:

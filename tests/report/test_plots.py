@@ -1,18 +1,20 @@
 """Curves from mmengine's logs, and plots: every component there, and as few points as a screen can show."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects
 import pytest
+from mmengine.config import Config
 from synthetic_runs import log_rows, write_log
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report import plots
 from armbench_mmdet.report.answer import answer_plot
-from armbench_mmdet.report.collect import read_log
+from armbench_mmdet.report.collect import collect_runs, comparisons, read_log
 from armbench_mmdet.report.page import PARTS, Report
 from armbench_mmdet.report.plots import MAX_POINTS
 
@@ -100,6 +102,23 @@ def test_corruptions_are_drawn_by_kind_and_severity(report: Report) -> None:
         (f'{SUBSETS[0]} test', 5, pytest.approx(0.2)),
         (f'{SUBSETS[2]} test', 0, pytest.approx(0.7)),
     ]
+
+
+def test_scores_are_drawn_over_the_number_of_training_images(work_dirs: list[Path], tmp_path: Path) -> None:
+    folders = [tmp_path / 'fractions' / name for name in ('baseline', 'tenth', 'tenth_again')]
+    for folder, images, source in zip(folders, (400, 40, [3, 5] * 20), (0, 0, 1), strict=True):
+        shutil.copytree(work_dirs[source], folder)
+        path = next(folder.glob('*/vis_data/config.py'))
+        config = Config.fromfile(path)
+        config.train_dataloader.dataset.indices = images
+        config.dump(path)
+    runs, _ = collect_runs([*folders, *work_dirs])
+    plot = plots.label_fraction_plot(comparisons(runs)[0])
+    assert [trace['name'] for trace in plot.data] == [f'fractions, {subset}, test' for subset in SUBSETS]
+    scores = [read_result(one / f'results/{SUBSETS[0]}_test.json').segm.per_class['object'].mAP for one in work_dirs]
+    assert plot.data[0]['x'] == [40, 400]
+    assert plot.data[0]['y'] == pytest.approx([np.mean(scores), scores[0]], rel=1e-4)
+    plotly.graph_objects.Figure(plot.data, plot.layout)
 
 
 def test_accuracy_stands_against_time(report: Report, work_dirs: list[Path]) -> None:
