@@ -196,7 +196,7 @@ def selftest(config: Config, subset: str | None, split: str | None) -> str:
     with explained_config():
         dataset = DATASETS.build(on_data(config, subset, split).test_dataloader.dataset)
     source = dataset.ground_truth
-    done = run_selftest(dataset, source.load(), load_annotations={'type': 'LoadPolygons'})
+    done = run_selftest(dataset, source.load())
     return f'{source.subset} {source.split}: the {done}'
 
 

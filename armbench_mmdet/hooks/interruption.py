@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -49,8 +48,6 @@ class InterruptionHook(EndingHook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen from now on."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python hears signals in the main thread only
         self._signal = 0
         self._previous = {number: signal.signal(number, self._hear) for number in SIGNALS}
         for loop in (runner.train_loop, runner.val_loop):

@@ -25,7 +25,7 @@ from armbench_mmdet.evaluation.protocol import MAX_DETS
 from armbench_mmdet.masks.encode import RleMasks, encode_masks
 from armbench_mmdet.masks.runs import run_lengths
 
-LOAD_ANNOTATIONS = {'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': True}
+LOAD_ANNOTATIONS = {'type': 'LoadPolygons'}
 CANDIDATES = 200
 SURE_IOU = 1 - 1e-4  # boxes pass through float32
 
@@ -36,12 +36,10 @@ class MetricSelfTestHook(Hook):
 
     Args:
         num_images: How many images to rehearse with.
-        load_annotations: The transform that turns a data set record into boxes, labels and masks.
     """
 
-    def __init__(self, num_images: int = 4, load_annotations: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, num_images: int = 4) -> None:
         self.num_images = num_images
-        self.load_annotations = load_annotations
 
     def before_train(self, runner: Any) -> None:
         """Run it on the main process, if there is anything to validate with."""
@@ -50,8 +48,7 @@ class MetricSelfTestHook(Hook):
         dataset, start_s = runner.val_loop.dataloader.dataset, time.perf_counter()
         for metric in runner.val_loop.evaluator.metrics:
             if isinstance(metric, ArmbenchMetric):
-                options = (metric.iou_types, self.num_images, self.load_annotations)
-                done = run_selftest(dataset, metric.ground_truth, *options)
+                done = run_selftest(dataset, metric.ground_truth, metric.iou_types, self.num_images)
                 print_log(f'metric self-test: {done} ({time.perf_counter() - start_s:.1f} s)', 'current')
 
 
@@ -60,7 +57,7 @@ def run_selftest(
     ground_truth: Mapping[str, Any],
     iou_types: Sequence[str] = ('bbox', 'segm'),
     num_images: int = 4,
-    load_annotations: Mapping[str, Any] | None = None,
+    load_annotations: Mapping[str, Any] = LOAD_ANNOTATIONS,
 ) -> str:
     """Score the ground truth of a few images as predictions; says that it scored 1.0.
 
@@ -74,7 +71,7 @@ def run_selftest(
     Raises:
         InputError: It scores less; the message names the step that lost it.
     """
-    loader = TRANSFORMS.build(dict(load_annotations or LOAD_ANNOTATIONS))
+    loader = TRANSFORMS.build(dict(load_annotations))
     truth: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in ground_truth['annotations']:
         if not annotation.get('iscrowd'):

@@ -44,8 +44,6 @@ class ValidationLossHook(Hook):
     """
 
     def __init__(self, max_images: int | None = 200) -> None:
-        if max_images is not None and max_images < 1:
-            raise InputError(f'max_images must be at least 1, or None for all, got {max_images!r}')
         self.max_images = max_images
         self._start()
 

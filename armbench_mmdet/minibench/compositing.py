@@ -42,40 +42,35 @@ def composite(canvas: Pixels, brush: Brush) -> None:
     np.copyto(part, image, where=mask[..., None] > 0)
 
 
-def _number(brushes: list[Brush], shape: tuple[int, int], factor: int) -> tuple[NDArray[np.int32], list[int]]:
+def _number(brushes: list[Brush], shape: tuple[int, int], factor: int) -> tuple[NDArray[np.int32], NDArray[np.int_]]:
     """Id map at the picture's resolution and each brush's full area there."""
-    id_map = np.zeros(shape, np.int32)
-    areas = []
+    id_map, areas = np.zeros(shape, np.int32), []
     for number, brush in enumerate(brushes, 1):
         top, left = -(brush.top_px // -factor), -(brush.left_px // -factor)
         mask = brush.mask[top * factor - brush.top_px :: factor, left * factor - brush.left_px :: factor]
         part, mask = _meeting(top, left, mask, id_map)
         part[mask > 0] = number
         areas.append(int(np.count_nonzero(mask)))
-    return id_map, areas
+    return id_map, np.array(areas, int)
 
 
 def drop_hidden(
     brushes: list[Brush], shape: tuple[int, int], factor: int
-) -> tuple[list[int], NDArray[np.int32], list[int], list[int]]:
+) -> tuple[list[int], NDArray[np.int32], list[float]]:
     """Take out what shows too little, the least visible first, until everything left shows enough.
 
     Returns:
-        Indices of the brushes kept, the id map, and full and visible areas of those kept.
+        Indices of the brushes kept, the id map, and the visible share of each.
     """
     kept = list(range(len(brushes)))
     least_px = max(4.0, MIN_VISIBLE_AREA_FRAC * shape[0] * shape[1])
     while True:
         id_map, full = _number([brushes[i] for i in kept], shape, factor)
         visible = np.bincount(id_map.ravel(), minlength=len(kept) + 1)[1:]
-        poor = [
-            (int(visible[k]), k)
-            for k in range(len(kept))
-            if visible[k] < least_px or visible[k] < MIN_VISIBLE_FRAC * full[k]
-        ]
-        if not poor:
-            return kept, id_map, full, [int(value) for value in visible]
-        del kept[min(poor)[1]]
+        poor = np.flatnonzero((visible < least_px) | (visible < MIN_VISIBLE_FRAC * full))
+        if not len(poor):
+            return kept, id_map, (visible / full).tolist()
+        del kept[poor[visible[poor].argmin()]]
 
 
 def expose(image: Pixels, rng: np.random.Generator) -> Pixels:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -28,19 +29,12 @@ MIX, ZOOMED_OUT, SAME_OBJECT = SUBSETS
 _SUPERSAMPLED_UP_TO_PX = 700
 
 
-@dataclass(frozen=True)
-class SceneObject:
-    """One annotated object: its number in the id map, its kind, all its pixels and those that nothing covers."""
+class SceneObject(NamedTuple):
+    """One annotated object: its number in the id map, its kind, and the share of it that nothing covers."""
 
     id: int
     kind: str
-    full_area_px: int
-    visible_area_px: int
-
-    @property
-    def visible_frac(self) -> float:
-        """Share of the object that is visible, in 0…1."""
-        return self.visible_area_px / self.full_area_px
+    visible_frac: float
 
 
 @dataclass(frozen=True)
@@ -125,15 +119,13 @@ def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px
     brushes = [Brush(camera, light, item.pose, item.size, lit(place.colour, 0.86)) for item in placed]
     for item, brush in zip(placed, brushes, strict=True):
         item.kind.paint(brush, np.random.default_rng(item.look_seed))
-    kept, id_map, full, visible = drop_hidden(brushes, (height_px, width_px), factor)
+    kept, id_map, visible = drop_hidden(brushes, (height_px, width_px), factor)
     for i in kept:
         cast_shadow(canvas, brushes[i])
         composite(canvas, brushes[i])
     if factor > 1:
         canvas = cv2.resize(canvas, (width_px, height_px), interpolation=cv2.INTER_AREA)
-    objects = [
-        SceneObject(number, placed[i].kind.name, full[number - 1], visible[number - 1])
-        for number, i in enumerate(kept, 1)
-    ]
+    numbered = enumerate(zip(kept, visible, strict=True), 1)
+    objects = [SceneObject(number, placed[i].kind.name, share) for number, (i, share) in numbered]
     tote_mask = None if stencil is None else stencil[::factor, ::factor].astype(bool)
     return Scene(expose(canvas, looks), id_map, objects, tote_mask)

@@ -17,7 +17,7 @@ from armbench_mmdet.evaluation.matches import MatchTable
 from armbench_mmdet.evaluation.result import MEAN, MISSING, shown
 from armbench_mmdet.report.collect import Comparison, Entry, shortened
 from armbench_mmdet.report.plots import Plot, colour, plot_layout
-from armbench_mmdet.report.tables import OBJECT, Table
+from armbench_mmdet.report.tables import OBJECT, Table, ends
 
 _OFFSET = 0.16
 
@@ -88,23 +88,19 @@ def _answer(comparison: Comparison) -> Answer | None:
     about = f'{name} masks, AP {shown(estimate.value)}'
     winner = None
     if len(scored) == 1:
-        sentence = f'{best.name}: {about} ({_ends(estimate)}).'
+        sentence = f'{best.name}: {about} (95 % interval {ends(estimate)}).'
     else:
         other, theirs = scored[1]
         try:
             gap = difference_intervals(best.tables, other.tables)[name]
         except InputError as error:
             return Answer(comparison.title, scored, None, f'{best.name} and {other.name} cannot be compared: {error}.')
-        by = f'{about} against {shown(theirs.value)}: {gap.value or 0:+.3f} ({_ends(gap)})'
+        by = f'{about} against {shown(theirs.value)}: {gap.value or 0:+.3f} (95 % interval {ends(gap)})'
         winner = best.name if (gap.low or 0) > 0 else None
         of = f', the best of {len(scored)},' if len(scored) > 2 else ''
         sure, unsure = f'{of} is better than {other.name} at', f' and {other.name} cannot be told apart by'
         sentence = f'{best.name}{sure if winner else unsure} {by}.'
     return Answer(comparison.title, scored, winner, sentence)
-
-
-def _ends(estimate: Estimate) -> str:
-    return f'95 % interval {shown(estimate.low)}…{shown(estimate.high)}'
 
 
 def headline(found: Sequence[Answer]) -> str:
@@ -147,7 +143,7 @@ def seeds_table(comparison: Comparison) -> Table | None:
         for name, estimate in one.intervals().items() if len(one.entries) > 1 else ():
             scores = [entry.result.scores['segm'].by_class[name] for entry in one.entries]
             spread = [_spread([getattr(own, key) for own in scores]) for key in ('mAP', 'mAP_50', 'mAP_75')]
-            rows.append([name, one.name, *spread, f'{shown(estimate.low)}…{shown(estimate.high)}'])
+            rows.append([name, one.name, *spread, ends(estimate)])
     header = ['class', 'runs', 'mAP', 'mAP_50', 'mAP_75', '95 % interval of the mAP']
     notes = ['The interval is of the mean: images are drawn anew, and runs too.']
     caption = f'{comparison.title}: masks, mean ± standard deviation over seeds'

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
+from armbench_mmdet.datasets.images import read_image
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import matches
 from armbench_mmdet.evaluation.protocol import Matching, Shapes
@@ -184,7 +185,7 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
     drawn = []
     for choice in choices:
         image = matching.images[choice.image_id]
-        photo, panel_px, caption = _read(image_folder / image['file_name']), PANEL_PX, choice.about
+        photo, panel_px, caption = read_image(image_folder / image['file_name']), PANEL_PX, choice.about
         real, guessed = judge(matching, choice.image_id, evaluation.result.not_annotated)
         if choice.suspect:
             photo, real, guessed = _close_up(choice.suspect.box, photo, real, guessed)
@@ -262,13 +263,6 @@ def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:
         raise InputError(f'COCO results must lie beside the result file, got {error} (in {path})') from error
     chosen = [one for one in every if one.image_id in image_ids and one.score >= SCORE_THRESHOLD]
     return [{**msgspec.structs.asdict(one), 'segmentation': msgspec.json.decode(one.segmentation)} for one in chosen]
-
-
-def _read(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    if image is None:
-        raise InputError(f'images must be there and readable for pictures, got none at {str(path)!r}')
-    return image
 
 
 def _counted(score: float, judged: Sequence[instances.Instance]) -> str:

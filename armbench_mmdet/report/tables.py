@@ -22,7 +22,6 @@ from armbench_mmdet.evaluation.result import (
     Interval,
     Result,
     StratumScores,
-    TypeScores,
     shown,
 )
 from armbench_mmdet.evaluation.strata import DENSITY_NAMES, VERDICTS
@@ -31,7 +30,15 @@ from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 TOTE, OBJECT = CLASSES
 LONGEST_VALUE = 240
-MAIN_SCORES = ('segm mAP', 'mAP_50', 'mAP_75', f'{TOTE} mAP', f'{OBJECT} mAP', f'{OBJECT} mAP_50', 'bbox mAP')
+MAIN_SCORES = {
+    'segm mAP': ('segm', MEAN, 'mAP'),
+    'mAP_50': ('segm', MEAN, 'mAP_50'),
+    'mAP_75': ('segm', MEAN, 'mAP_75'),
+    f'{TOTE} mAP': ('segm', TOTE, 'mAP'),
+    f'{OBJECT} mAP': ('segm', OBJECT, 'mAP'),
+    f'{OBJECT} mAP_50': ('segm', OBJECT, 'mAP_50'),
+    'bbox mAP': ('bbox', MEAN, 'mAP'),
+}
 TYPE_NAMES = {'segm': 'masks', 'boundary': 'mask boundaries', 'bbox': 'boxes'}
 SIZE_NAMES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 SIZE_UNITS = {'relative': 'relative to the image', 'coco': 'in pixels'}
@@ -78,17 +85,8 @@ def subset_table(results: Mapping[str, Result], trained_on: str) -> str:
 
 def main_scores(result: Result) -> list[str]:
     """The numbers under :data:`MAIN_SCORES`, as they are shown."""
-    bbox = shown(result.bbox.mAP if result.bbox else None)
-    if result.segm is None:
-        return [MISSING] * (len(MAIN_SCORES) - 1) + [bbox]
-    segm = result.segm
-    fifty = segm.per_class[OBJECT].mAP_50 if OBJECT in segm.per_class else None
-    numbers = (segm.mAP, segm.mAP_50, segm.mAP_75, _class_ap(segm, TOTE), _class_ap(segm, OBJECT), fifty)
-    return [*map(shown, numbers), bbox]
-
-
-def _class_ap(scores: TypeScores, name: str) -> float | None:
-    return scores.per_class[name].mAP if name in scores.per_class else None
+    known = {iou_type: scores.by_class for iou_type, scores in result.scores.items()}
+    return [shown(getattr(known.get(kind, {}).get(name), key, None)) for kind, name, key in MAIN_SCORES.values()]
 
 
 def score_table(comparison: Comparison, iou_type: str) -> Table:
@@ -106,7 +104,7 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
         for entry, scores in scored:
             own = scores.by_class.get(name)
             texts = [shown(number) for number in own.numbers().values()] if own else [MISSING] * len(SUMMARY_KEYS)
-            interval = _ends((scores.confidence or {}).get(name))
+            interval = ends((scores.confidence or {}).get(name))
             rows.append([name, entry.label, texts[0], interval, *texts[1:], str(own.instances) if own else MISSING])
             comparable += [len(rows) - 1] if entry.is_comparable else []
         for column in (2, *range(4, len(header) - 1)):
@@ -123,7 +121,8 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
     return Table(f'{comparison.title}: {TYPE_NAMES[iou_type]}', header, rows, 2, notes, best)
 
 
-def _ends(interval: Interval | None) -> str:
+def ends(interval: Interval | Estimate | None) -> str:
+    """The two ends of an interval."""
     return MISSING if interval is None or interval.low is None else f'{interval.low:.3f}…{interval.high:.3f}'
 
 
@@ -164,7 +163,9 @@ def matrix_table(found: Sequence[Comparison], split: str) -> Table:
             row = scores.setdefault((entry.run.trained_on, entry.run.name), {})
             if segm := entry.result.segm:
                 dagger = '' if entry.is_comparable else ' †'
-                row[comparison.subset] = f'{shown(segm.mAP)} / {shown(_class_ap(segm, OBJECT))}{dagger}'
+                row[comparison.subset] = (
+                    f'{shown(segm.mAP)} / {shown(getattr(segm.by_class.get(OBJECT), "mAP", None))}{dagger}'
+                )
     subsets = sorted({*SUBSETS, *(subset for row in scores.values() for subset in row)}, key=subset_order)
     rows = [[*about, *(row.get(subset, MISSING) for subset in subsets)] for about, row in sorted(scores.items())]
     notes = ['Mask mAP: mean of both classes / object class alone (the tote flatters the mean).']

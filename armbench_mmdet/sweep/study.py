@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -34,12 +35,7 @@ _PATIENCE_S = 600.0
 
 
 class _PatientStorage:
-    """A storage that repeats each step until it gets through.
-
-    Args:
-        storage: Optuna's.
-        is_stopped: Ends the patience.
-    """
+    """A storage that repeats each step until it gets through, or ``is_stopped`` is set."""
 
     def __init__(self, storage: BaseStorage, is_stopped: Event) -> None:
         self._storage, self._is_stopped = storage, is_stopped
@@ -68,7 +64,7 @@ def open_storage(where: str, is_stopped: Event) -> BaseStorage:
 
     Args:
         where: The address of a database, or the path of a journal file.
-        is_stopped: Ends the patience.
+        is_stopped: Ends the wait.
 
     Raises:
         InputError: It cannot be reached or is not one.
@@ -116,9 +112,9 @@ def open_study(storage: BaseStorage, name: str, space: Space) -> optuna.Study:
             study.enqueue_trial(params)
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(**arguments)
-    if _SPACE not in study.user_attrs and study.get_trials(deepcopy=False):
-        raise InputError(f'study {name!r} must be of this version of the sweep, got another; choose another --study')
-    found = differences(study.user_attrs.get(_SPACE, ours), ours)  # none yet: another process begins it at this moment
+    # None yet, and no trials: another process begins it at this moment.
+    theirs = study.user_attrs.get(_SPACE, {} if study.get_trials(deepcopy=False) else ours)
+    found = differences(theirs, ours)
     if found:
         raise InputError(
             f'study {name!r} must have this search space, got another (in {space.file}; there → here):{listed(found)}\n'
@@ -143,9 +139,8 @@ def reap(study: optuna.Study, space: Space) -> None:
                 retry(study, study.tell(trial.number, state=TrialState.FAIL), space.given.max_retries)
 
 
-def attempts_before(trial: FrozenTrial) -> list[int]:
-    """Return the numbers of the lost trials that this one repeats, the first one first."""
-    return list(trial.system_attrs.get('retry_history', ()))
+attempts_before = RetryHeartbeatStaleTrialCallback.retry_history
+"""Of a trial the numbers of the lost ones that it repeats, the first one first."""
 
 
 def reason_of(trial: FrozenTrial) -> str:
@@ -155,9 +150,6 @@ def reason_of(trial: FrozenTrial) -> str:
 
 class Progress:
     """How far a study is; a trial that was lost and tried again is one trial, in the state of its latest attempt.
-
-    Args:
-        study: The study.
 
     Attributes:
         latest: The latest attempt of each trial, by the number of the first.
@@ -172,28 +164,21 @@ class Progress:
         return sum(trial.state in states for trial in self.latest.values())
 
     def failures_in_a_row(self, since: int) -> list[FrozenTrial]:
-        """Return the failures since the last trial that ended well, of those from number ``since`` on."""
+        """Return the latest failures, the last first, back to a trial that ended well or to number ``since``."""
         over = [trial for trial in self.latest.values() if trial.state in OVER and trial.number >= since]
-        over.sort(key=lambda trial: trial.datetime_complete or datetime.min)
-        good = [index for index, trial in enumerate(over, 1) if trial.state != TrialState.FAIL]
-        return over[good[-1] if good else 0 :]
+        over.sort(key=lambda trial: trial.datetime_complete or datetime.min, reverse=True)
+        return list(itertools.takewhile(lambda trial: trial.state == TrialState.FAIL, over))
 
     def line(self, n_trials: int, best: Sequence[FrozenTrial]) -> str:
-        """Say how many trials are done, pruned, failed and running, the best, and about how long it will take."""
-        over, running = self.count(*OVER), self.count(TrialState.RUNNING)
-        parts = [
-            f'{over}/{n_trials} trials over',
-            f'{self.count(TrialState.COMPLETE)} done',
-            f'{self.count(TrialState.PRUNED)} pruned',
-            f'{self.count(TrialState.FAIL)} failed',
-            f'{running} running',
-        ]
+        """Say how many trials are in each state, the best, and about how long it will take."""
+        over, states = self.count(*OVER), (*OVER, TrialState.RUNNING)
+        parts = [f'{over}/{n_trials} trials over', *(f'{self.count(one)} {one.name.lower()}' for one in states)]
         if best:
             values = best[0].values
             parts.append(f'best {values[0]:.4f} (trial {best[0].number})' if len(values) == 1 else f'{len(best)} best')
         lasted = [trial.duration.total_seconds() for trial in self.latest.values() if trial.duration]
         if lasted and over < n_trials:
-            left_s = (n_trials - over) * sum(lasted) / len(lasted) / max(1, running)
+            left_s = (n_trials - over) * sum(lasted) / len(lasted) / max(1, self.count(TrialState.RUNNING))
             parts.append(f'about {timedelta(seconds=round(left_s))} left')
         return ' · '.join(parts)
 

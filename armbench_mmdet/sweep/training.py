@@ -111,7 +111,7 @@ class Training:
         folder: The trial's folder, with its config.
         command: The interpreter, then ``tools/train.py``.
         metrics: Names of the metrics to report.
-        devices: The GPUs it sees, by index; several make it a distributed run.
+        devices: As for :func:`training_command`.
         environment: Its environment variables.
         before: The folder of the trial's attempt before; if that left a checkpoint, it is resumed.
     """

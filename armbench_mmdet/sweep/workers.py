@@ -65,9 +65,9 @@ class Sweep:
     Args:
         space: The search space.
         study: The study's name.
-        storage: Where it is kept.
-        folder: Where the trials' folders go.
-        command: The training command.
+        storage: As for :func:`~armbench_mmdet.sweep.study.open_storage`.
+        folder: Of the study.
+        command: The interpreter, then ``tools/train.py``.
         n_trials: How many trials the study is to have.
         devices: The GPUs of each worker, one entry a worker; None leaves the environment as it is.
 
@@ -127,7 +127,7 @@ class Sweep:
         print_log(f'files: {self.folder}', logger='current')
         failures = Progress(self.study).failures_in_a_row(self._begun)
         if len(failures) >= FAILURES_IN_A_ROW:
-            last = failures[-1]
+            last = failures[0]
             raise InputError(
                 f'{len(failures)} trials failed in a row, the last, trial {last.number}, by {reason_of(last)}: '
                 f'{last.user_attrs.get(ERROR, "")} (in {trial_folder(self.folder, last.number) / LOG}). Mend the '

@@ -15,7 +15,7 @@ default_hooks = dict(
     visualization=dict(type='PicturesHook'),
     num_class_check=dict(type='NumClassCheckHook'),
     pretrained=dict(type='PretrainedReportHook', allow=[]),  # of load_from, only the class head may start afresh
-    self_test=dict(type='MetricSelfTestHook', load_annotations=dict(type='LoadPolygons')),  # ground truth scores 1.0
+    self_test=dict(type='MetricSelfTestHook'),  # ground truth scores 1.0
     validation_loss=dict(type='ValidationLossHook', max_images=200),
     loss_guard=dict(type='LossGuardHook', on_bad_loss='stop'),  # or 'skip', with max_skipped
     progress=dict(type='ProgressHook'),

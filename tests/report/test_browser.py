@@ -95,15 +95,6 @@ def test_the_page_opens_without_a_request_or_a_word_on_the_console(opened: Any, 
     assert requests_of(opened) == []
 
 
-def test_a_request_would_be_noticed(browser: Any, tmp_path: Path) -> None:
-    leaky = tmp_path / 'leaky.html'
-    leaky.write_text('<!DOCTYPE html><link rel="icon" href="data:,"><img src="http://localhost:9/a.png" alt="">')
-    requests_of(browser)
-    browser.get(leaky.as_uri())
-    assert requests_of(browser) == [leaky.as_uri(), 'http://localhost:9/a.png']
-    assert browser.get_log('browser') != []
-
-
 def unfold(browser: Any, parts: str = 'details.fold') -> list[dict[str, float]]:
     """Open parts of the page; width and number of marks of each plot in them, when all are drawn."""
     browser.execute_script(f"document.querySelectorAll('{parts}').forEach((fold) => {{ fold.open = true }})")

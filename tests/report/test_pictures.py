@@ -76,7 +76,7 @@ def test_data_elsewhere_under_other_names(result: Path, tmp_path: Path) -> None:
 
 
 GONE = [
-    (lambda result, data: shutil.rmtree(data / 'images'), r'images must be there.*\.jpg'),
+    (lambda result, data: shutil.rmtree(data / 'images'), r'image must be an existing file.*\.jpg'),
     (lambda result, data: (data / 'test.json').unlink(), r'test\.json.*gone or another; evaluate again'),
     (lambda result, data: (data / 'test.json').write_text('{}'), 'as it was when evaluated'),
     (lambda result, data: result.with_suffix('.segm.json').write_text('[{'), r'COCO results.*segm\.json'),

@@ -175,7 +175,7 @@ def test_ten_failures_in_a_row_end_the_study(sweep: SweepUnderTest) -> None:
         with pytest.raises(InputError, match=r'failed in a row.* by out of memory: It was.*train\.log'):
             sweep.run()
         assert total <= len(sweep.trials(TrialState.FAIL)) <= total + 2
-        assert '0 done' in (sweep.work_dir / 'report.html').read_text()
+        assert '0 complete' in (sweep.work_dir / 'report.html').read_text()
 
 
 def test_another_search_space_is_refused_with_the_difference(sweep: SweepUnderTest) -> None:
@@ -236,13 +236,13 @@ def test_interrupted_sweep_gives_its_trials_back(any_sweep: SweepUnderTest) -> N
     assert retried(sweep) == [0, 1]
 
 
-def test_study_of_an_earlier_version_is_refused_with_the_way_on(sweep: SweepUnderTest) -> None:
+def test_study_of_an_earlier_version_is_refused(sweep: SweepUnderTest) -> None:
     (sweep.work_dir / 'trial_0000').mkdir(parents=True)
     with pytest.raises(InputError, match=r'without trials of another, got .*trial_0000; go on with that by its --st'):
         sweep.make()
     storage = open_storage(sweep.where, threading.Event())
     optuna.create_study(storage=storage, study_name='old').ask()
-    with pytest.raises(InputError, match="study 'old' must be of this version of the sweep"):
+    with pytest.raises(InputError, match="study 'old' must have this search space"):
         open_study(storage, 'old', load_space(sweep.folder / 'space.py'))
 
 
