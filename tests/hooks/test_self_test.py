@@ -1,83 +1,69 @@
 """The self-test passes on a sound path and names the step of each injected fault."""
 
-import copy
 import types
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from mmdet.structures import DetDataSample
+from mmdet.registry import TRANSFORMS
 
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.datasets.armbench import MinibenchDataset
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.hooks.self_test import MetricSelfTestHook, run_selftest
 
-HEIGHT, WIDTH = 90, 140
-
-
-class FewImages:
-    """Records as mmdet's CocoDataset gives them, and the one thing of a test pipeline that matters here."""
-
-    def __init__(self, records: list[dict[str, Any]]) -> None:
-        self.records = records
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def get_data_info(self, row: int) -> dict[str, Any]:
-        return copy.deepcopy(self.records[row])
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return {'data_samples': DetDataSample(metainfo={'ori_shape': self.records[row]['loaded_shape']})}
-
-
-def slanted_polygon(rng: np.random.Generator) -> list[float]:
-    cx, cy = rng.uniform(30, WIDTH - 30), rng.uniform(25, HEIGHT - 25)
-    angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
-    radii = rng.uniform(10, 20, 7)
-    points = np.stack([cx + 1.4 * radii * np.cos(angles), cy + radii * np.sin(angles)], 1)
-    return points.round(2).ravel().tolist()
-
-
-def annotate(truth: dict[str, Any], record: dict[str, Any], polygon: list[float], label: int, crowd: int = 0) -> None:
-    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
-    box = [float(v) for v in (x.min(), y.min(), np.ptp(x), np.ptp(y))]
-    annotation = {'id': len(truth['annotations']) + 1, 'image_id': record['img_id'], 'category_id': label + 1}
-    annotation |= {'bbox': box, 'area': box[2] * box[3], 'segmentation': [polygon], 'iscrowd': crowd}
-    truth['annotations'].append(annotation)
-    corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-    record['instances'].append({'bbox': corners, 'bbox_label': label, 'mask': [polygon], 'ignore_flag': crowd})
-
 
 @pytest.fixture
-def sound() -> tuple[FewImages, dict[str, Any]]:
-    """Three images, each with a tote, three objects and a crowd."""
-    rng = np.random.default_rng(0)
-    names = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
-    truth: dict[str, Any] = {'images': [], 'annotations': [], 'categories': names}
-    records = []
-    for image_id in (7, 0, 3):
-        truth['images'].append({'id': image_id, 'height': HEIGHT, 'width': WIDTH})
-        record: dict[str, Any] = {'img_id': image_id, 'height': HEIGHT, 'width': WIDTH, 'instances': []}
-        record['loaded_shape'] = (HEIGHT, WIDTH)
-        for number in range(5):
-            annotate(truth, record, slanted_polygon(rng), int(number > 0), int(number == 4))
-        records.append(record)
-    return FewImages(records), truth
+def sound(minibench_root: Path) -> tuple[MinibenchDataset, dict[str, Any]]:
+    """Four images, and their ground truth."""
+    pipeline = [TRANSFORMS.build({'type': name}) for name in ('LoadImageFromFile', 'PackDetInputs')]
+    place = {'subset': SUBSETS[0], 'split': 'test', 'data_root': minibench_root}
+    dataset = MinibenchDataset(**place, pipeline=pipeline, test_mode=True)
+    return dataset, dataset.ground_truth.load()
+
+
+def change(dataset: MinibenchDataset, fault: Callable[[int, dict], object]) -> None:
+    """Change the records of a data set, by their place in it."""
+    original = dataset.get_data_info
+
+    def changed(row: int) -> dict[str, Any]:
+        record = original(row)
+        fault(row, record)
+        return record
+
+    dataset.get_data_info = changed
 
 
 def test_a_sound_path_scores_one(sound):
-    assert run_selftest(*sound) == 'ground truth of 3 images scores 1.0'
+    assert run_selftest(*sound) == 'ground truth of 4 images scores 1.0'
     assert run_selftest(*sound, ('bbox',), num_images=1) == 'ground truth of 1 images scores 1.0'
 
 
 def test_images_of_which_not_everything_is_scored_are_left_out(sound: Any) -> None:
     dataset, truth = sound
-    del dataset.records[0]['instances'][0]
-    for number in range(98):  # beside three: COCO counts a hundred
-        x, y = number % 20 * 7, number // 20 * 9
-        annotate(truth, dataset.records[1], [x, y, x + 6, y, x + 6, y + 8, x, y + 8], 1)
-    assert run_selftest(dataset, truth) == 'ground truth of 1 images scores 1.0'
+    boxes = [(x, y, x + 6, y + 8) for x in range(0, 140, 7) for y in range(0, 54, 9)]  # COCO counts a hundred
+    polygons = [[x0, y0, x1, y0, x1, y1, x0, y1] for x0, y0, x1, y1 in boxes]
+    crowded = dataset.get_data_info(1)['img_id']
+    for number, ((x, y, _, _), polygon) in enumerate(zip(boxes, polygons, strict=True), 1000):
+        row = {'id': number, 'image_id': crowded, 'category_id': 2, 'bbox': [x, y, 6, 8], 'area': 48, 'iscrowd': 0}
+        truth['annotations'].append({**row, 'segmentation': [polygon]})
+    crowd = next(one for one in truth['annotations'] if one['image_id'] == dataset.get_data_info(2)['img_id'])
+    crowd['iscrowd'] = 1
+
+    def fault(row: int, record: dict) -> None:
+        if row == 0:
+            del record['instances'][0]
+        elif row == 1:
+            more = zip(boxes, polygons, strict=True)
+            record['instances'] += [{'bbox': b, 'bbox_label': 1, 'mask': [p], 'ignore_flag': 0} for b, p in more]
+        elif row == 2:
+            record['instances'][0]['ignore_flag'] = 1
+
+    change(dataset, fault)
+    assert run_selftest(dataset, truth) == 'ground truth of 2 images scores 1.0'
 
 
 def shift_label(record: dict, instance: dict) -> None:
@@ -99,7 +85,8 @@ def swap_box_axes(record: dict, instance: dict) -> None:
 
 
 def wrong_size(record: dict, instance: dict) -> None:
-    record['loaded_shape'] = (WIDTH, HEIGHT)
+    other = Path(record['img_path']).parents[2] / SUBSETS[2] / 'images'
+    record['img_path'] = str(next(other.iterdir()))
 
 
 def lost_instances(record: dict, instance: dict) -> None:
@@ -109,17 +96,19 @@ def lost_instances(record: dict, instance: dict) -> None:
 FAULTS = {
     shift_label: 'lost at labels',
     rectangle: 'lost at masks',
-    wrong_size: r'lost at image size: \(140, 90\)',
+    wrong_size: r'lost at image size: \(118, 160\)',
     swap_mask_axes: 'lost at masks',
     swap_box_axes: 'lost at boxes',
     lost_instances: 'the data set must give every instance',
 }
 
 
-def inject(fault, dataset: FewImages) -> None:
-    for record in dataset.records:
-        for instance in record['instances']:
+def inject(fault: Callable[[dict, dict], object], dataset: MinibenchDataset) -> None:
+    def every(row: int, record: dict) -> None:
+        for instance in list(record['instances']):
             fault(record, instance)
+
+    change(dataset, every)
 
 
 @pytest.mark.parametrize(('fault', 'message'), FAULTS.items(), ids=lambda value: getattr(value, '__name__', ''))
