@@ -71,6 +71,7 @@ class ArmbenchMetric(BaseMetric):
 
     Attributes:
         result: The last evaluation, or None before the first.
+        complexity: The model's ``parameters`` and ``gflops``, for the result file.
     """
 
     default_prefix = METRIC_PREFIX.rstrip('/')
@@ -93,6 +94,7 @@ class ArmbenchMetric(BaseMetric):
         self.result_file = Path(result_file) if result_file else None
         self.identity = dict(identity or {})
         self.log_table = log_table
+        self.complexity: dict[str, Any] = {}
         self.result: Result | None = None
         self._given_truth = ground_truth
 
@@ -202,7 +204,7 @@ class ArmbenchMetric(BaseMetric):
             classes=self.classes,
             images=images,
             detections=len(detections.scores),
-            speed=speed_summary(predictions, density_of_images(truth)),
+            speed=speed_summary(predictions, density_of_images(truth), **self.complexity),
             **fields,
         )
         if self.log_table:
@@ -240,10 +242,10 @@ class ArmbenchMetric(BaseMetric):
         of = [name for one in self.iou_types for name in (one, *(f'{one}_{category}' for category in self.classes))]
         return [f'{self.prefix}/{name}_{key}' for name in of for key in SUMMARY_KEYS]
 
-    def add_timing(self, seconds: float, images: int) -> None:
-        """Note the time per image of the last so many images that were processed."""
+    def add_timing(self, stages_s: Mapping[str, float], images: int) -> None:
+        """Note the times per image, by stage, of the last so many images that were processed."""
         for prediction in self.results[-images:]:
-            prediction['seconds'] = seconds
+            prediction['stages_s'] = stages_s
 
     def _count_images(self, predictions: Sequence[Mapping[str, Any]], repeated: int) -> Images:
         sizes = {image['id']: (image['height'], image['width']) for image in self.ground_truth['images']}

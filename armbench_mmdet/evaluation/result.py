@@ -96,13 +96,21 @@ class Times(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Speed(Times, kw_only=True, frozen=True):
-    """Time from the loaded batch to finished predictions, per image, and the process's peak memory."""
+    """Time from the loaded batch to finished predictions, per image, and the process's peak memory.
+
+    ``stages`` has ``load``, which is not part of it, ``forward`` and ``post-process``. ``gflops`` is of an image, a
+    multiplication and its addition are two.
+    """
 
     images: int
     per_density: dict[str, Times]
+    stages: dict[str, Times] = {}
+    parameters: int | None = None
+    gflops: Number = None
     peak_memory_mb: Number
     peak_gpu_memory_mb: Number
     device: str
+    threads: int | None = None
 
 
 class SegmentationErrors(msgspec.Struct, kw_only=True, frozen=True):

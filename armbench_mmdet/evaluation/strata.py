@@ -26,6 +26,7 @@ from armbench_mmdet.evaluation.result import (
     TypeScores,
 )
 from armbench_mmdet.masks.runs import run_lengths
+from armbench_mmdet.system import hardware
 
 try:
     import resource
@@ -94,33 +95,40 @@ def _stratum(table: MatchTable) -> StratumScores:
     )
 
 
-def speed_summary(predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str | None]) -> Speed | None:
+def speed_summary(
+    predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str | None], **complexity: Any
+) -> Speed | None:
     """The result file's ``speed``, or None if nothing was timed.
 
     Args:
-        predictions: With ``img_id`` and, where timed, ``seconds``.
+        predictions: With ``img_id`` and, where timed, ``stages_s``, seconds by stage.
         density: The density bin of each image.
+        **complexity: The model's ``parameters`` and ``gflops``.
     """
-    by_density = defaultdict(list)
-    for one in predictions:
-        if 'seconds' in one:
-            by_density[density.get(one['img_id'])].append(1000 * one['seconds'])
-    times_ms = [time for own in by_density.values() for time in own]
-    if not times_ms:
+    timed = [one for one in predictions if 'stages_s' in one]
+    if not timed:
         return None
+    stages_ms = {name: [1000 * one['stages_s'][name] for one in timed] for name in timed[0]['stages_s']}
+    times_ms = np.add(stages_ms['forward'], stages_ms['post-process'])
+    by_density = defaultdict(list)
+    for one, time_ms in zip(timed, times_ms, strict=True):
+        by_density[density.get(one['img_id'])].append(time_ms)
     on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else None  # on Linux in this unit
     return Speed(
         **_median_and_p95(times_ms),
-        images=len(times_ms),
+        images=len(timed),
         per_density={name: Times(**_median_and_p95(by_density[name])) for name in DENSITY_NAMES if name in by_density},
+        stages={name: Times(**_median_and_p95(own)) for name, own in stages_ms.items()},
+        **complexity,
         peak_memory_mb=peak_kb and peak_kb / 1024,
         peak_gpu_memory_mb=torch.cuda.max_memory_allocated() / BYTES_PER_MB if on_gpu else None,
-        device=torch.cuda.get_device_name() if on_gpu else 'cpu',
+        device=torch.cuda.get_device_name() if on_gpu else hardware()['cpu'],
+        threads=torch.get_num_threads(),
     )
 
 
-def _median_and_p95(times_ms: list[float]) -> dict[str, float]:
+def _median_and_p95(times_ms: Sequence[float] | np.ndarray) -> dict[str, float]:
     return {'median_ms': float(np.median(times_ms)), 'p95_ms': float(np.percentile(times_ms, 95))}
 
 

@@ -1,63 +1,115 @@
-"""Time and memory of an evaluation, per image."""
+"""Time, memory and arithmetic of an evaluation, per image."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @HOOKS.register_module()
 class SpeedHook(Hook):
-    """Times every batch from its arrival in memory to finished predictions, and tells the metric.
+    """Times every batch in three stages, counts the arithmetic of a test's first, and tells the metric.
 
-    Included are preprocessing, the network and post-processing with the encoding of masks; reading and decoding images
-    is not. A batch's time is shared equally among its images.
+    ``load`` is the wait for the batch; ``forward`` preprocessing, the network and its proposals; ``post-process`` what
+    makes instances of its output, with the encoding of masks. A batch's time is shared equally among its images.
 
     Args:
-        warmup: Batches at the start that are not counted: kernels are chosen and compiled there.
+        warmup: Batches at the start that are not timed: kernels are chosen and compiled there.
     """
 
     def __init__(self, warmup: int = 3) -> None:
         self.warmup = warmup
-        self._start_s = 0.0
+        self._spent_s: Counter[str] = Counter()
+        self._start_s = self._end_s = 0.0
+        self._watched: list[tuple[Any, str]] = []
+        self._flops: Any = None
 
     def before_test_epoch(self, runner: Any) -> None:
-        """Start a new peak of GPU memory."""
+        """Start a new peak of GPU memory, and to watch the model."""
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        self._flops = FlopCounterMode(display=False)
+        self._watch(runner.model, 'test_step')
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Start to watch the model."""
+        self._watch(runner.model, 'val_step')
 
     def before_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Start the clock."""
-        _wait_for_device()
-        self._start_s = time.perf_counter()
+        self._start_s = _now_s()
+        self._spent_s.clear()
 
     before_val_iter = before_test_iter
 
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
-        """Stop the clock and hand the time to the metric."""
+        """Stop the clock and hand the times to the metric."""
         self._stop(runner.test_loop, batch_idx, outputs)
+        if batch_idx == 0 and outputs:
+            parameters = sum(one.numel() for one in runner.model.parameters())
+            gflops = self._flops.get_total_flops() / len(outputs) / 1e9
+            for metric in runner.test_loop.evaluator.metrics:
+                metric.complexity = {'parameters': parameters, 'gflops': gflops}
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
-        """Stop the clock and hand the time to the metric."""
+        """Stop the clock and hand the times to the metric."""
         self._stop(runner.val_loop, batch_idx, outputs)
 
+    def after_test_epoch(self, runner: Any, metrics: Any = None) -> None:
+        """Leave the model as it was."""
+        for owner, method in self._watched:
+            delattr(owner, method)
+        self._watched.clear()
+
+    after_val_epoch = after_test_epoch
+
+    def _watch(self, model: Any, step: str) -> None:
+        self._time(model, step)
+        for name, module in model.named_modules():
+            if name.endswith('panoptic_fusion_head'):
+                self._time(module, 'predict')
+            elif hasattr(module, 'predict_by_feat') and not name.endswith('rpn_head'):
+                self._time(module, 'predict_by_feat')
+        self._end_s = _now_s()
+
+    def _time(self, owner: Any, method: str) -> None:
+        """Add up the time of a method under its name, and count what the first step of a test computes."""
+        plain = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start_s = _now_s()
+            with self._flops if method == 'test_step' and not self._flops.get_total_flops() else nullcontext():
+                result = plain(*args, **kwargs)
+            self._spent_s[method] += _now_s() - start_s
+            return result
+
+        setattr(owner, method, timed)
+        self._watched.append((owner, method))
+
     def _stop(self, loop: Any, batch_idx: int, outputs: Sequence[Any] | None) -> None:
-        _wait_for_device()
-        seconds = time.perf_counter() - self._start_s
+        load_s, self._end_s = self._start_s - self._end_s, _now_s()
         if batch_idx < self.warmup or not outputs:
             return
+        spent_s = self._spent_s
+        forward_s = spent_s['test_step'] + spent_s['val_step'] - spent_s['predict'] - spent_s['predict_by_feat']
+        rest_s = self._end_s - self._start_s - forward_s
+        stages_s = {'load': load_s, 'forward': forward_s, 'post-process': rest_s}
         for metric in loop.evaluator.metrics:
             if hasattr(metric, 'add_timing'):
-                metric.add_timing(seconds / len(outputs), len(outputs))
+                metric.add_timing({name: seconds / len(outputs) for name, seconds in stages_s.items()}, len(outputs))
 
 
-def _wait_for_device() -> None:
+def _now_s() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    return time.perf_counter()

@@ -93,7 +93,7 @@ def precision_recall_plot(comparison: Comparison) -> Plot | None:
 
 
 def speed_plot(comparison: Comparison) -> Plot | None:
-    """Mask mAP of objects against the time an image takes."""
+    """Mask mAP of objects against the time an image takes, where there are runs to compare."""
     traces: list[dict[str, Any]] = []
     for entry, segm in comparison.scored('segm'):
         speed, score = entry.result.speed, segm.by_class.get(OBJECT, segm).mAP
@@ -103,7 +103,7 @@ def speed_plot(comparison: Comparison) -> Plot | None:
             traces.append({'type': 'scatter', 'mode': 'markers', 'name': entry.label, **points})
     layout = plot_layout('ms per image, median', f'{OBJECT} mask mAP')
     layout['xaxis']['rangemode'] = layout['yaxis']['rangemode'] = 'tozero'
-    return Plot(f'Accuracy against time: {comparison.title}', traces, layout) if traces else None
+    return Plot(f'Accuracy against time: {comparison.title}', traces, layout) if len(traces) > 1 else None
 
 
 def operating_plot(comparison: Comparison) -> Plot | None:

@@ -43,6 +43,7 @@ TYPE_NAMES = {'segm': 'masks', 'boundary': 'mask boundaries', 'bbox': 'boxes'}
 SIZE_NAMES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 SIZE_UNITS = {'relative': 'relative to the image', 'coco': 'in pixels'}
 SURE = ' *'
+STAGE_NAMES = ('load', 'forward', 'post-process')
 _STRATUM = ['mAP', *(f'{name} mAP' for name in CLASSES), 'mAP_50', 'mAP_75', 'AR_100', 'instances', 'images']
 
 
@@ -207,19 +208,22 @@ def _parts(comparison: Comparison, name: str) -> list[tuple[str, Any]]:
 
 
 def speed_table(comparison: Comparison) -> Table:
-    """Milliseconds per image, median and 95th percentile, overall and by density, and the peak of memory."""
+    """Milliseconds per image, median and 95th percentile, of all and by stage; the model's size; peak memory."""
     rows = []
     for label, speed in _parts(comparison, 'speed'):
-        times = [speed, *map(speed.per_density.get, DENSITY_NAMES)]
+        times = [speed, *map(speed.stages.get, STAGE_NAMES)]
         texts = [f'{shown(one.median_ms, 0)} / {shown(one.p95_ms, 0)}' if one else MISSING for one in times]
+        millions = speed.parameters and speed.parameters / 1e6
+        sizes = [shown(millions, 1), shown(speed.gflops, 1)]
         memory = [shown(speed.peak_memory_mb, 0), shown(speed.peak_gpu_memory_mb, 0)]
-        rows.append([label, speed.device, str(speed.images), *texts, *memory])
-    header = ['run', 'device', 'images', 'all', *DENSITY_NAMES, 'peak memory, MB', 'peak GPU memory, MB']
+        rows.append([label, speed.device, str(speed.threads or MISSING), *texts, *sizes, *memory])
+    sizes = ['parameters, M', 'GFLOPs', 'peak memory, MB', 'peak GPU memory, MB']
+    header = ['run', 'device', 'threads', 'all', *STAGE_NAMES, *sizes]
     notes = [
-        'From the loaded batch to finished masks; reading the image is not in it. '
-        'Only times on the same, otherwise idle machine compare.'
+        'All: from the loaded batch to finished masks. Load: the wait for the batch. GFLOPs: of an image, a '
+        'multiplication and its addition are two. Only times on the same, otherwise idle machine compare.'
     ]
-    caption = f'{comparison.title}: ms per image, median / 95th percentile, by instances per image'
+    caption = f'{comparison.title}: ms per image, median / 95th percentile'
     return Table(caption, header, rows, 2, notes)
 
 

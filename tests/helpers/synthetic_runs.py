@@ -70,7 +70,8 @@ def write_result(
     metric.dataset_meta = {'classes': classes, **source.as_metainfo()}
     for sample in as_samples(truth, detections):
         metric.process({}, [sample])
-        metric.add_timing(0.02 + 0.001 * len(sample['pred_instances']['scores']), 1)
+        post_s = 0.001 * len(sample['pred_instances']['scores'])
+        metric.add_timing({'load': 0.004, 'forward': 0.02, 'post-process': post_s}, 1)
     metric.evaluate(len(truth['images']))
     return stem.with_suffix('.json')
 

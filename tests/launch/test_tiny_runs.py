@@ -35,12 +35,15 @@ def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path)
     config, work_dir = copy.deepcopy(run[0]), run[1]
     before = len(list(work_dir.glob('2*')))
     config.default_hooks.visualization.update(draw=True, test_out_dir=str(tmp_path / 'shown'))
+    config.default_hooks.speed.warmup = 0
     results = evaluate(config, find_checkpoint(work_dir), SUBSETS, 'test', tmp_path)
     assert len(list(work_dir.glob('2*'))) == before + 1, 'one runner, so one log for all subsets'
     assert list(results) == list(SUBSETS)
     for subset in SUBSETS:
         assert (results[subset].identity.subset, results[subset].identity.split) == (subset, 'test')
         assert read_result(tmp_path / f'{subset}_test.json') == results[subset]
+        speed = results[subset].speed
+        assert min(speed.parameters, speed.gflops, *(one.median_ms for one in speed.stages.values())) > 0
         assert selftest(config, subset, 'test').startswith(f'{subset} test: the ground truth of ')
         assert len(list((tmp_path / 'shown' / subset).iterdir())) == results[subset].images.ground_truth
 
