@@ -128,7 +128,7 @@ def speed_summary(
     )
 
 
-def _median_and_p95(times_ms: Sequence[float] | np.ndarray) -> dict[str, float]:
+def _median_and_p95(times_ms: Sequence[float] | np.ndarray) -> dict[str, Any]:
     return {'median_ms': float(np.median(times_ms)), 'p95_ms': float(np.percentile(times_ms, 95))}
 
 
