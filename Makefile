@@ -22,9 +22,9 @@ done
 @$(PY) tools/report.py $(addprefix work_dirs/,$(notdir $(1))) --out $(2)
 endef
 
-.PHONY: help setup demo minibench-results test test-slow test-peers test-gpu lint format docs docs-generated bench
+.PHONY: help setup demo minibench-results shift-results fraction-results corruption-results test test-slow test-peers test-gpu lint format docs docs-generated bench
 help:            ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables              PYTHON=$(PYTHON)  VENV=$(VENV) (an existing environment works)  TORCH='$(TORCH)'"
 
 setup: $(STAMP)  ## make .venv and install everything (again: instant)
@@ -42,6 +42,19 @@ demo: setup      ## train, evaluate and report on procedural totes (about a quar
 
 minibench-results: setup ## the longer recipes behind the README's table (over an hour on two cores)
 	$(call run,$(RESULTS),work_dirs/minibench-report)
+
+shift-results: setup ## what helps against the two shifts, on procedural totes: docs/shift.md (resumes; skips what docs/results holds)
+	$(PY) tools/ablate.py configs/shift/mask-rcnn_minibench-shift.py --workers 2
+	$(PY) tools/ablate.py configs/shift/mask2former_minibench-shift.py --workers 2
+
+fraction-results: setup ## what 1, 5, 10 and 100 % of the training pictures reach, and their curve
+	$(PY) tools/ablate.py configs/shift/mask-rcnn_minibench-fractions.py --workers 2
+	$(PY) tools/ablate.py configs/shift/mask2former_minibench-fractions.py --workers 2
+	$(PY) tools/report.py work_dirs/ablations/*-fractions/*_seed0 --out work_dirs/report-fractions
+
+corruption-results: demo ## the demo's models on corrupted pictures, and their heat maps
+	@set -e; for config in $(DEMO); do $(PY) tools/test.py configs/$$config.py work_dirs/$$(basename $$config) --corruptions; done
+	$(PY) tools/report.py $(addprefix work_dirs/,$(notdir $(DEMO))) --out work_dirs/report-corruptions
 
 test: setup      ## the tests, without the slow ones
 	$(PY) -m pytest -m 'not slow and not gpu and not peers'
