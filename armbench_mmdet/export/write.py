@@ -17,6 +17,7 @@ from armbench_mmdet.export.mask_rcnn import MaskRCNNGraph
 from armbench_mmdet.export.operators import TRANSLATIONS
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.inference.detector import Detector
+from armbench_mmdet.models.swin import WindowAttention
 from armbench_mmdet.run_folder import RESULTS
 from armbench_mmdet.system import installed_versions
 from armbench_runtime.detector import FORMAT, METADATA
@@ -85,6 +86,8 @@ def write_onnx(detector: Detector, file: Path, image_size: tuple[int, int] | Non
             'the test pipeline must resize an image once to be exported, got '
             f'{", ".join(step.type for step in steps)} (in {detector.config.filename})'
         )
+    if not image_size and any(isinstance(one, WindowAttention) for one in detector.model.modules()):
+        raise InputError('--dynamic is not for a Swin Transformer, its windows are laid out for one size: give --size')
     width, height = resizes[0].scale
     scale = {
         'width': width,

@@ -1,4 +1,4 @@
-"""The full Mask R-CNN on random weights: its file says what it says."""
+"""The full models on random weights: their files say what they say."""
 
 from pathlib import Path
 
@@ -6,19 +6,42 @@ import pytest
 from varied_weights import write_varied_weights
 
 from armbench_mmdet.configs import load_config
+from armbench_mmdet.errors import InputError
 from armbench_mmdet.export import export
+from armbench_mmdet.export.write import write_onnx
 from armbench_mmdet.inference import Detector
 
-REPO = Path(__file__).resolve().parents[2]
+SWIN = 'mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_armbench-mix'
+
+
+def detector_of(name: str, folder: Path) -> Detector:
+    config = load_config(name)
+    config.model.backbone.init_cfg = None
+    config.test_dataloader.update(num_workers=0, persistent_workers=False)
+    config.test_dataloader.dataset.pipeline[1].scale = (480, 384)
+    return Detector(config, write_varied_weights(config, folder / 'weights.pth'), 'cpu')
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_file_says_what_the_model_says(tmp_path: Path) -> None:
-    config = load_config(REPO / 'configs/mask_rcnn/mask-rcnn_r50_fpn_1x_armbench-mix.py')
-    config.model.backbone.init_cfg = None
-    config.test_dataloader.update(num_workers=0, persistent_workers=False)
-    detector = Detector(config, write_varied_weights(config, tmp_path / 'weights.pth'), 'cpu')
-    parity = export(detector, tmp_path / 'model.onnx', (256, 320))
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('mask-rcnn_r50_fpn_1x_armbench-mix', {'size': (384, 480)}),
+        ('mask-rcnn_r50_fpn_1x_armbench-mix', {'dynamic': True}),
+        (SWIN, {'size': (384, 480)}),
+    ],
+)
+def test_the_file_says_what_the_model_says(
+    name: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('armbench_mmdet.export.export.CHECK_IMAGES', 2)
+    parity = export(detector_of(name, tmp_path), tmp_path / 'model.onnx', **options)
     assert parity.faults == []
     assert parity.instances >= 50 * parity.images
+
+
+@pytest.mark.slow
+def test_a_swin_transformer_is_of_one_size(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='--dynamic is not for a Swin Transformer'):
+        write_onnx(detector_of(SWIN, tmp_path), tmp_path / 'model.onnx', None)
