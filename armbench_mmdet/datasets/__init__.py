@@ -1,7 +1,6 @@
 """ARMBench as a data set: the column index, the data set classes, ground truth, and procedural totes."""
 
 from armbench_mmdet.datasets.armbench import ArmbenchDataset, MinibenchDataset
-from armbench_mmdet.datasets.ground_truth import load_ground_truth
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
 from armbench_mmdet.datasets.release import SPLITS, SUBSETS, resolve_data_root
 
@@ -11,7 +10,6 @@ __all__ = [
     'ArmbenchDataset',
     'ColumnIndex',
     'MinibenchDataset',
-    'load_ground_truth',
     'open_index',
     'resolve_data_root',
 ]

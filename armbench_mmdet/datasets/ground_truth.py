@@ -1,21 +1,90 @@
-"""Ground truth: where it comes from, and itself as a COCO-format dict, from the same index the data set reads."""
+"""Ground truth: where it comes from, and itself as columns, from the same index the data set reads."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from mmengine.logging import print_log
 
-from armbench_mmdet.datasets.index import open_index
+from armbench_mmdet.datasets.coco import CocoImage
+from armbench_mmdet.datasets.index import ColumnIndex, open_index
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, IMAGE_FOLDER, CategoryMap, assign_categories
 from armbench_mmdet.errors import InputError
 
 METAINFO_KEY = 'ground_truth'
+
+
+class GroundTruth(NamedTuple):
+    """What predictions are held against: G annotations, crowds included, as columns, and their images."""
+
+    images: dict[int, CocoImage]  # by id; the ids are the data set's img_id
+    categories: dict[int, str]  # the name of each category id, in the order of the labels
+    ids: np.ndarray  # (G,) int64, the file's
+    image_ids: np.ndarray  # (G,) int64
+    category_ids: np.ndarray  # (G,) int64
+    boxes: np.ndarray  # (G, 4) float64, x, y, width and height in px
+    areas: np.ndarray  # (G,) float64, px²
+    crowds: np.ndarray  # (G,) bool
+    masks: Any  # at an integer the segmentation in any of COCO's forms, at an array those of some
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> GroundTruth:
+        """The ground truth in a COCO-format dict whose annotations have boxes, areas and masks."""
+        rows = document['annotations']
+
+        def column(key: str, dtype: Any) -> np.ndarray:
+            return np.fromiter((row[key] for row in rows), dtype, len(rows))
+
+        return cls(
+            {image.id: image for image in msgspec.convert(document['images'], list[CocoImage])},
+            {category['id']: category['name'] for category in document['categories']},
+            column('id', np.int64),
+            column('image_id', np.int64),
+            column('category_id', np.int64),
+            column('bbox', (np.float64, 4)),
+            column('area', np.float64),
+            column('iscrowd', np.bool_),
+            column('segmentation', object),
+        )
+
+    def of_images(self, image_ids: Iterable[int]) -> GroundTruth:
+        """That of some images."""
+        images = {image_id: self.images[image_id] for image_id in image_ids}
+        return self._replace(images=images).take(np.isin(self.image_ids, list(images)))
+
+    def of_classes(self, names: Sequence[str]) -> GroundTruth:
+        """That of some classes, in their order: label i is the ith category.
+
+        Raises:
+            InputError: A class is no category.
+        """
+        by_name = {name: number for number, name in self.categories.items()}
+        if unknown := [name for name in names if name not in by_name]:
+            raise InputError(f'classes must be categories of the ground truth, {sorted(by_name)}, got {unknown}')
+        categories = {by_name[name]: name for name in names}
+        return self._replace(categories=categories).take(np.isin(self.category_ids, list(categories)))
+
+    def take(self, rows: np.ndarray) -> GroundTruth:
+        """Some annotations, by number or by ``(G,) bool``; all images and categories stay."""
+        return self._replace(**{name: getattr(self, name)[rows] for name in self._fields[2:]})
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """The masks of some rows of an index, read when they are asked for."""
+
+    index: ColumnIndex
+    rows: np.ndarray
+
+    def __getitem__(self, place: Any) -> Any:
+        rows = self.rows[place]
+        return _Masks(self.index, rows) if np.ndim(rows) else self.index.segmentation(int(rows))
 
 
 @dataclass(frozen=True)
@@ -71,73 +140,35 @@ class GroundTruthSource:
             location['category_map'] = {str(name): target for name, target in self.category_map.items()}
         return location
 
-    def load(self) -> dict[str, Any]:
-        """The ground truth itself, see :func:`load_ground_truth`."""
-        return load_ground_truth(self.ann_file, self.category_map, self.cache_dir)
+    def load(self) -> GroundTruth:
+        """The ground truth itself.
 
+        Boxes and areas that the file does not give are those of the masks. Only what cannot be scored is left out, and
+        logged: annotations of an ignored category, and those whose mask is missing, degenerate or broken.
 
-def load_ground_truth(
-    ann_file: Path | str, category_map: CategoryMap | None = None, cache_dir: Path | str | None = None
-) -> dict[str, Any]:
-    """Build the ground truth of a file for COCO evaluation.
+        Returns:
+            Category 1 is the tote, 2 the object.
 
-    Annotation ids are counted from 1, because COCOeval takes id 0 for "unmatched"; the file's id is ``source_id``.
-    Boxes and areas that the file does not give are those of the masks. Only what cannot be scored is left out, and
-    logged: annotations of an ignored category, and those whose mask is missing, degenerate or broken.
-
-    Args:
-        ann_file: COCO annotation file.
-        category_map: As for :class:`GroundTruthSource`.
-        cache_dir: As for :class:`GroundTruthSource`.
-
-    Returns:
-        ``images`` (ids as the data set's ``img_id``), ``annotations`` (``category_id`` 1 = tote, 2 = object; crowds
-        included) and ``categories``.
-
-    Raises:
-        InputError: The file is broken or has categories that are not ours.
-    """
-    index = open_index(ann_file, cache_dir)
-    labels = assign_categories(index, category_map).rows
-    kept = (labels != IGNORED) & index.usable_masks
-    if not kept.all():
-        ignored = (labels == IGNORED).sum()
-        about = f'{ignored} annotations of ignored categories and {(~kept).sum() - ignored} without a usable mask'
-        print_log(f'ground truth of {index.ann_file}: left out {about}', 'current', logging.WARNING)
-    image_ids, widths, heights = index.image_ids.tolist(), index.widths.tolist(), index.heights.tolist()
-    return {
-        'images': [
-            {'id': image_ids[i], 'file_name': name, 'width': widths[i], 'height': heights[i]}
-            for i, name in enumerate(index.file_names())
-        ],
-        'annotations': [
-            {
-                'id': number,
-                'source_id': int(index.annotation_ids[row]),
-                'image_id': image_ids[index.image_rows[row]],
-                'category_id': int(labels[row]) + 1,
-                'bbox': index.boxes[row].tolist(),
-                'area': float(index.areas[row]),
-                'iscrowd': int(index.crowds[row]),
-                'segmentation': index.segmentation(row),
-            }
-            for number, row in enumerate(np.flatnonzero(kept).tolist(), 1)
-        ],
-        'categories': [{'id': label + 1, 'name': name} for label, name in enumerate(CLASSES)],
-    }
-
-
-def only_classes(ground_truth: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """The ground truth of some classes, its categories in their order: label i is category i.
-
-    Raises:
-        InputError: A class is no category of the ground truth.
-    """
-    by_name = {category['name']: category for category in ground_truth['categories']}
-    unknown = [name for name in classes if name not in by_name]
-    if unknown:
-        raise InputError(f'classes must be categories of the ground truth, {sorted(by_name)}, got {unknown}')
-    categories = [by_name[name] for name in classes]
-    kept = {category['id'] for category in categories}
-    annotations = [a for a in ground_truth['annotations'] if a['category_id'] in kept]
-    return {**ground_truth, 'categories': categories, 'annotations': annotations}
+        Raises:
+            InputError: The file is broken or has categories that are not ours.
+        """
+        index = open_index(self.ann_file, self.cache_dir)
+        labels = assign_categories(index, self.category_map).rows
+        kept = (labels != IGNORED) & index.usable_masks
+        if not kept.all():
+            ignored = (labels == IGNORED).sum()
+            about = f'{ignored} annotations of ignored categories and {(~kept).sum() - ignored} without a usable mask'
+            print_log(f'ground truth of {index.ann_file}: left out {about}', 'current', logging.WARNING)
+        rows = np.flatnonzero(kept)
+        columns = index.image_ids.tolist(), index.file_names(), index.widths.tolist(), index.heights.tolist()
+        return GroundTruth(
+            {image[0]: CocoImage(*image) for image in zip(*columns, strict=True)},
+            dict(enumerate(CLASSES, 1)),
+            index.annotation_ids[rows],
+            index.image_ids[index.image_rows[rows]],
+            labels[rows] + 1,
+            index.boxes[rows],
+            index.areas[rows],
+            index.crowds[rows],
+            _Masks(index, rows),
+        )

@@ -17,11 +17,13 @@ import msgspec
 import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from armbench_mmdet.datasets import coco, patterns
 from armbench_mmdet.datasets.cache import Columns, Content, open_cached, read_columns
 from armbench_mmdet.datasets.coco import CocoAnnotation, CocoCategory, CocoImage, CocoRle, Problem
 from armbench_mmdet.masks import encode
+from armbench_mmdet.masks.runs import run_lengths
 
 FARTHEST_POLYGON = 10
 """Polygons that reach farther than this many image sizes are broken; rasterising one can take all memory."""
@@ -139,7 +141,9 @@ class ColumnIndex:
     def mask_area(self, row: int) -> float:
         """The pixels of an annotation's mask, as pycocotools counts them; 0 without a mask."""
         mask, image = self.segmentation(row), self.image_rows[row]
-        return encode.mask_area(mask, int(self.heights[image]), int(self.widths[image])) if mask else 0.0
+        if mask is None:
+            return 0.0
+        return float(coco_mask.area(run_lengths(mask, int(self.heights[image]), int(self.widths[image]))))
 
 
 def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> ColumnIndex:
@@ -227,7 +231,7 @@ def _parse(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
 
 def _record_columns(annotations: Sequence[CocoAnnotation]) -> Columns:
     """What annotations say apart from their masks; NaN where they do not, and for areas of which none is positive."""
-    boxes = np.array([a.bbox or _NO_BOX for a in annotations], np.float64).reshape(-1, 4)
+    boxes = np.fromiter((a.bbox or _NO_BOX for a in annotations), (np.float64, 4), len(annotations))
     boxes[~np.isfinite(boxes).all(1)] = np.nan
     areas = np.array([np.nan if a.area is None else a.area for a in annotations], np.float64)
     areas[~np.isfinite(areas) | (areas.max(initial=0) <= 0)] = np.nan
@@ -247,10 +251,9 @@ def _mask_columns(annotations: Sequence[CocoAnnotation], images: Sequence[CocoIm
     """Decode the mask of each annotation, one by one: as Python objects, all of them would fill the memory."""
     parse = msgspec.json.Decoder(list[list[float]] | CocoRle | None).decode
     flat: list[int] = []
-    kinds, dropped = bytearray(), array('i')
-    rings, ring_lengths, coordinates = array('q'), array('q'), array('d')
-    rle_lengths, rle_bytes, rle_boxes = array('q'), bytearray(), {}
-    for row, (annotation, image) in enumerate(zip(annotations, images, strict=True)):
+    counts, lengths, numbers = array('i'), array('q'), array('d')
+    runs: dict[int, tuple[SegmentationKind, bytes, tuple[float, float, float, float]]] = {}
+    for row, annotation in enumerate(annotations):
         try:
             value: Any = parse(annotation.segmentation)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
@@ -259,37 +262,33 @@ def _mask_columns(annotations: Sequence[CocoAnnotation], images: Sequence[CocoIm
                 found.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
             else:
                 flat.append(annotation.id)
-        kind, usable, code = SegmentationKind.MISSING, [], b''
         if type(value) is CocoRle:
-            kind, code, rle_boxes[row] = _read_runs(value, image)
-            value = ()
-        elif value:
-            usable = [ring for ring in value if len(ring) >= 6 and len(ring) % 2 == 0]
-            kind = SegmentationKind.POLYGON if usable else SegmentationKind.DEGENERATE
-        kinds.append(kind)
-        dropped.append(len(value or ()) - len(usable))
-        rings.append(len(usable))
-        for ring in usable:
-            ring_lengths.append(len(ring))
-            coordinates.fromlist(ring)
-        rle_lengths.append(len(code))
-        rle_bytes += code
+            runs[row] = _read_runs(value, images[row])
+            value = None
+        counts.append(len(value or ()))
+        for ring in value or ():
+            lengths.append(len(ring))
+            numbers.fromlist(ring)
     if flat:
         about = f'{len(flat)} masks (first of annotation {flat[0]})'
         found.append(Problem(coco.FLAT, f'{about} have numbers as text, or a polygon not in a list: read as polygons'))
+    given, ring_lengths, coordinates = np.asarray(counts), np.asarray(lengths, np.int64), np.asarray(numbers)
+    is_usable = (ring_lengths >= 6) & (ring_lengths % 2 == 0)
+    usable = np.bincount(np.repeat(np.arange(len(given)), given)[is_usable], minlength=len(given))
+    polygons = [SegmentationKind.MISSING, SegmentationKind.DEGENERATE, SegmentationKind.POLYGON]
     columns: Columns = {
-        'segmentation_kinds': np.array(kinds, np.uint8),
-        'dropped_rings': np.asarray(dropped, np.int32),
-        'ring_ranges': _ranges(rings),
-        'ring_starts': _starts(np.asarray(ring_lengths, np.int64)),
-        'coordinates': np.asarray(coordinates, np.float64),
-        'rle_ranges': _ranges(rle_lengths),
-        'rle_bytes': np.frombuffer(bytes(rle_bytes), np.uint8),
+        'segmentation_kinds': np.array(polygons, np.uint8)[np.sign(given) + np.sign(usable)],
+        'dropped_rings': (given - usable).astype(np.int32),
+        'ring_ranges': _ranges(usable),
+        'ring_starts': _starts(ring_lengths[is_usable]),
+        'coordinates': coordinates if is_usable.all() else coordinates[np.repeat(is_usable, ring_lengths)],
     }
     columns['extents'] = _extents(columns)
-    for row, box in rle_boxes.items():
-        columns['extents'][row] = box
-    return columns
+    code_lengths = np.zeros(len(given), np.int64)
+    for row, (kind, code, box) in runs.items():
+        columns['segmentation_kinds'][row], columns['extents'][row], code_lengths[row] = kind, box, len(code)
+    codes = b''.join(code for _, code, _ in runs.values())
+    return {**columns, 'rle_ranges': _ranges(code_lengths), 'rle_bytes': np.frombuffer(codes, np.uint8)}
 
 
 def _read_oddly(mask: msgspec.Raw) -> Any:
@@ -306,7 +305,7 @@ def _read_runs(rle: CocoRle, image: CocoImage) -> tuple[SegmentationKind, bytes,
     counts = encode.decode_counts(rle.counts) if isinstance(rle.counts, str) else rle.counts
     if not encode.fits_image(counts, rle.size, image.height, image.width):
         return SegmentationKind.BROKEN, b'', _NO_BOX
-    x, y, w, h = encode.bounding_box(counts, image.height, image.width)
+    x, y, w, h = coco_mask.toBbox(run_lengths({'size': rle.size, 'counts': counts}, *rle.size)).tolist()
     box = (x, y, x + w, y + h)
     if isinstance(rle.counts, str):
         return SegmentationKind.COMPRESSED_RLE, rle.counts.encode('ascii'), box
@@ -343,7 +342,7 @@ def _starts(lengths: NDArray[Any]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
-def _ranges(lengths: array[int]) -> NDArray[np.int64]:
+def _ranges(lengths: NDArray[Any]) -> NDArray[np.int64]:
     """``(N,)`` lengths to ``(N, 2)`` starts and ends."""
-    starts = _starts(np.asarray(lengths, np.int64))
+    starts = _starts(lengths)
     return np.stack([starts[:-1], starts[1:]], 1)

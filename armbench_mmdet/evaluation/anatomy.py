@@ -14,7 +14,6 @@ from armbench_mmdet.evaluation.protocol import Common, Matching
 from armbench_mmdet.evaluation.result import LRP, MEAN, Anatomy, ErrorCosts, Suspect
 from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
 from armbench_mmdet.jit import compiled
-from armbench_mmdet.masks.runs import run_lengths
 
 IOU, BACKGROUND_IOU = 0.5, 0.1
 MOST_SUSPECTS = 20
@@ -23,29 +22,17 @@ CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND = range(1, 6)
 
 
 class _Overlaps(NamedTuple):
-    """The D detections and G instances at IoU 0.5, and what each detection overlaps most.
+    """The D detections and G instances at IoU 0.5, and what each detection overlaps most."""
 
-    Attributes:
-        counts: ``(C,) int64``, instances of each class.
-        outcome: ``(D,) int8``; detections of a class without instances are IGNORED.
-        owner: ``(G,) int64``, the detection that has each instance, or -1.
-        own: ``(D,) float64``, the largest IoU with an instance of the detection's class.
-        own_at: ``(D,) int64``, that instance, or -1.
-        other: The same with the other classes.
-        other_at: The same.
-        is_wrong: ``(D,) bool``, sure detections that are wrong.
-        is_free: ``(G,) bool``, instances that no sure one has.
-    """
-
-    counts: np.ndarray
-    outcome: np.ndarray
-    owner: np.ndarray
-    own: np.ndarray
-    own_at: np.ndarray
-    other: np.ndarray
+    counts: np.ndarray  # (C,) int64, instances of each class
+    outcome: np.ndarray  # (D,) int8; detections of a class without instances are IGNORED
+    owner: np.ndarray  # (G,) int64, the detection that has each instance, or -1
+    own: np.ndarray  # (D,) float64, the largest IoU with an instance of the detection's class
+    own_at: np.ndarray  # (D,) int64, that instance, or -1
+    other: np.ndarray  # the same with the other classes
     other_at: np.ndarray
-    is_wrong: np.ndarray
-    is_free: np.ndarray
+    is_wrong: np.ndarray  # (D,) bool, sure detections that are wrong
+    is_free: np.ndarray  # (G,) bool, instances that no sure one has
 
 
 def error_anatomy(matching: Matching) -> Anatomy:
@@ -185,21 +172,20 @@ def _suspects(matching: Matching, overlaps: _Overlaps) -> tuple[list[Suspect], i
     rows = rows[np.argsort(-matching.found.scores[rows], kind='stable')]
     suspects = []
     for d in rows[:MOST_SUSPECTS].tolist():
-        image = matching.images[int(matching.image_ids[matching.found.image[d]])]
+        image = matching.ground_truth.images[int(matching.image_ids[matching.found.image[d]])]
         is_annotated = iou[d] >= BACKGROUND_IOU
-        annotation = matching.annotations[matching.truth.place[at[d]]] if is_annotated else {}
-        rle = run_lengths(matching.found.masks[d], image['height'], image['width'])
+        annotation_id = int(matching.ground_truth.ids[matching.truth.place[at[d]]]) if is_annotated else None
         suspects.append(
             Suspect(
                 fault=('class' if is_other[d] else 'outline') if is_annotated else 'not annotated',
-                image_id=image['id'],
-                image=image.get('file_name'),
-                annotation_id=annotation.get('source_id', annotation.get('id')),
+                image_id=image.id,
+                image=image.file_name,
+                annotation_id=annotation_id,
                 annotated=matching.classes[matching.truth.kind[at[d]]] if is_annotated else None,
                 predicted=matching.classes[matching.found.kind[d]],
                 score=float(matching.found.scores[d]),
                 iou=float(iou[d]),
-                box=mask_api.toBbox(rle).tolist(),
+                box=mask_api.toBbox(matching.rle(matching.found, d)).tolist(),
             )
         )
     return suspects, len(rows)

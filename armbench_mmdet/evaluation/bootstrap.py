@@ -5,14 +5,13 @@ Images are drawn with replacement, as many as there are, and the score is comput
 draws, so their difference has a much narrower interval than either score: most of the spread is the images'.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import ClassMatches, Events, MatchTable, interpolate
+from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, interpolate
 from armbench_mmdet.evaluation.protocol import RECALL_THRESHOLDS
 from armbench_mmdet.evaluation.result import MEAN
 from armbench_mmdet.jit import compiled, map_threads
@@ -87,30 +86,30 @@ def _scores(table: MatchTable, resamples: int, seed: int) -> dict[str, np.ndarra
     draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
     weights = np.concatenate([np.ones((1, images), np.int32), draws.astype(np.int32)])
     blocks = np.array_split(weights, range(DRAWS_AT_ONCE, len(weights), DRAWS_AT_ONCE))
-    scores = {
-        name: np.concatenate(map_threads(functools.partial(_class_scores, one), blocks))
-        for name, one in table.classes.items()
-    }
+    scores = {name: _class_scores(one, blocks) for name, one in table.classes.items()}
     columns = np.array(list(scores.values()))
     is_defined = ~np.isnan(columns)
     with np.errstate(invalid='ignore'):
         return {MEAN: np.where(is_defined, columns, 0).sum(0) / is_defined.sum(0), **scores}
 
 
-def _class_scores(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
-    """The class's mAP under each row of image weights ``(B, I)`` int32; ``(B,)`` float64, NaN without instances."""
-    scores = np.full(len(weights), np.nan)
-    _average_precisions(matches.image, matches.events, weights, weights @ matches.instances, RECALL_THRESHOLDS, scores)
-    return scores
+def _class_scores(matches: ClassMatches, blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """The class's mAP under each row of blocks of image weights ``(B, I) int32``; NaN without instances."""
+
+    def averages(weights: np.ndarray) -> np.ndarray:
+        return _averages(matches.image, matches.outcome, weights, weights @ matches.instances, RECALL_THRESHOLDS)
+
+    return np.concatenate(map_threads(averages, blocks))
 
 
 @compiled
-def _average_precisions(
-    image: np.ndarray, events: Events, weights: np.ndarray, totals: np.ndarray, recalls: np.ndarray, scores: np.ndarray
-) -> None:
-    """Write the mean of the interpolated precision of every draw, see ``interpolate``."""
-    curves = np.empty((events.found_starts.size - 1, recalls.size))
+def _averages(
+    image: np.ndarray, outcome: np.ndarray, weights: np.ndarray, totals: np.ndarray, recalls: np.ndarray
+) -> np.ndarray:
+    """The mean of the interpolated precision of every draw, see ``interpolate``."""
+    curves, scores = np.empty((outcome.shape[0], recalls.size)), np.full(len(weights), np.nan)
     for b in range(scores.size):
         if totals[b]:
-            interpolate(image, events, weights[b], totals[b], recalls, curves)
+            interpolate(image, outcome, weights[b], totals[b], recalls, curves)
             scores[b] = curves.mean()
+    return scores

@@ -11,12 +11,12 @@ import numpy as np
 from pycocotools import mask as mask_api
 from tabulate import tabulate
 
-from armbench_mmdet.datasets.coco import CocoCategory, CocoRle
-from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.datasets.coco import CocoCategory, CocoImage, CocoRle
+from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, CategoryMap, assign_categories, require_existing
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.flags import flags_of, mask_ap, part_of
+from armbench_mmdet.evaluation.flags import flags_of, mask_ap
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.predictions import shapes_of
 from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE
@@ -99,45 +99,31 @@ def read_results(path: Path) -> CocoResults:
 def matched_results(
     path: Path,
     results: CocoResults,
-    ground_truth: Mapping[str, Any],
+    ground_truth: GroundTruth,
     category_labels: Mapping[int, int],
-    category_map: CategoryMap | None = None,
+    category_map: CategoryMap,
     image_key: str = 'auto',
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Find the image and the class of each prediction, and bring its mask into compressed run lengths.
 
-    Args:
-        path: The file of the predictions, for messages.
-        results: Its content.
-        ground_truth: As :func:`~armbench_mmdet.datasets.ground_truth.load_ground_truth` gives it.
-        category_labels: The label of each category id in the file of the ground truth.
-        category_map: What the predictions' categories are, by number or by name: ``tote``, ``object``, or None to
-            leave its predictions out. If it has numbers, those of the ground truth do not count.
-        image_key: What the image ids are: ``number``, ``name``, or ``auto`` for what fits.
-
     Returns:
         One prediction for each image that has some, as :func:`~.predictions.checked_prediction` makes them; and what
         was assumed or left out, a line each.
-
-    Raises:
-        InputError: An image or a category is unknown or ambiguous, a mask is not of its image's size, or all are left
-            out.
     """
-    sizes = {image['id']: (image['height'], image['width']) for image in ground_truth['images']}
-    keys, ids = _image_ids(path, results, ground_truth['images'], image_key)
-    labels = _labels(path, results, category_labels, category_map or {})
+    keys, ids = _image_ids(path, results, list(ground_truth.images.values()), image_key)
+    labels = _labels(path, results, category_labels, category_map)
     groups: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     thin = boxless = 0
     for number, (key, row) in enumerate(zip(keys, results.annotations, strict=True)):
-        image_id, label = ids[key], labels[row.category_id]
+        image, label = ground_truth.images[ids[key]], labels[row.category_id]
         if label == IGNORED:
             continue
         where = f'(image {key!r}, entry {number} of {path})'
-        rle, dropped = _checked_mask(row.segmentation, sizes[image_id], where)
+        rle, dropped = _checked_mask(row.segmentation, (image.height, image.width), where)
         x, y, width, height = row.bbox or mask_api.toBbox(rle).tolist()
         thin, boxless = thin + dropped, boxless + (row.bbox is None)
         score = 1.0 if row.score is None else row.score
-        groups[image_id].append(((x, y, x + width, y + height), score, label, rle))
+        groups[image.id].append(((x, y, x + width, y + height), score, label, rle))
     if not groups:
         raise InputError(f'--category-map must leave some predictions, got {category_map} (in {path})')
     predictions = []
@@ -156,7 +142,7 @@ def matched_results(
 
 
 def _image_ids(
-    path: Path, results: CocoResults, images: Sequence[Mapping[str, Any]], image_key: str
+    path: Path, results: CocoResults, images: Sequence[CocoImage], image_key: str
 ) -> tuple[list[Key], dict[Key, int]]:
     """What each prediction calls its image, and the ground truth's id of each of these.
 
@@ -165,12 +151,13 @@ def _image_ids(
     """
     ids_of: dict[Key, set[int]] = defaultdict(set)
     for image in images:
-        name = Path(image['file_name'])
+        name = Path(image.file_name)
         digits = [int(name.stem)] if name.stem.isdecimal() else []
-        for key in (image['file_name'], name.name, name.stem, *digits):
-            ids_of[key].add(image['id'])
+        keys: list[Key] = [image.file_name, name.name, name.stem, *digits]
+        for key in keys:
+            ids_of[key].add(image.id)
     by_name = {key: min(ids) for key, ids in ids_of.items() if len(ids) == 1}
-    by_number: dict[Key, int] = {image['id']: image['id'] for image in images}
+    by_number: dict[Key, int] = {image.id: image.id for image in images}
 
     def named(key: Key) -> int | None:
         parts = [key, Path(key).name, Path(key).stem] if isinstance(key, str) else [key]
@@ -196,7 +183,7 @@ def _image_ids(
     if not whole:
         unknown = min(([key for key, known in ids.items() if known is None] for ids in found), key=len)
         shown = ', '.join(map(repr, unknown[:_SHOWN])) + (' …' if len(unknown) > _SHOWN else '')
-        some = ', '.join(f'{image["id"]} ({image["file_name"]})' for image in images[:2])
+        some = ', '.join(f'{image.id} ({image.file_name})' for image in images[:2])
         raise InputError(
             f'image_id must be an image of the ground truth, by number or by file name, such as {some}; got {shown} '
             f'({len(unknown)} of {len(found[0])} images, in {path}); is it another split?'
@@ -267,26 +254,25 @@ def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple
     return run_lengths(rings, *size), len(segmentation) - len(rings)
 
 
-def selftest(ground_truth: Mapping[str, Any]) -> None:
+def selftest(ground_truth: GroundTruth) -> None:
     """Send the ground truth of a few images through all this as predictions; it must score 1.0.
 
     Raises:
         InputError: It scores less.
     """
-    counts = Counter(one['image_id'] for one in ground_truth['annotations'] if not one['iscrowd'])
+    counts = Counter(ground_truth.image_ids[~ground_truth.crowds].tolist())
     chosen = [image for image, count in counts.items() if count <= MAX_PER_IMAGE][:_SELFTEST_IMAGES]
     if not chosen:
         return
-    part, rows = part_of(ground_truth, chosen), []
-    sizes = {image['id']: (image['height'], image['width']) for image in part['images']}
-    for one in part['annotations']:
-        size = sizes[one['image_id']]
-        code = run_lengths(one['segmentation'], *size)['counts']
+    part, rows = ground_truth.of_images(chosen), []
+    for row in np.flatnonzero(~part.crowds).tolist():
+        image = part.images[int(part.image_ids[row])]
+        size = image.height, image.width
+        code = run_lengths(part.masks[row], *size)['counts']
         mask = CocoRle(size, code if isinstance(code, str) else code.decode())
-        if not one['iscrowd']:
-            rows.append(CocoResult(one['image_id'], one['category_id'], 1.0, one['bbox'], mask))
+        rows.append(CocoResult(image.id, int(part.category_ids[row]), 1.0, part.boxes[row].tolist(), mask))
     labels = {number: label for label, number in enumerate(_CATEGORY_IDS)}
-    predictions, _ = matched_results(Path('the ground truth'), CocoResults(rows), part, labels)
+    predictions, _ = matched_results(Path('the ground truth'), CocoResults(rows), part, labels, {})
     score = mask_ap(part, shapes_of(predictions, _CATEGORY_IDS))
     if score is None or score < 1 - 1e-9:
         raise InputError(
@@ -310,8 +296,9 @@ def evaluate_results(
         path: The file.
         source: The ground truth.
         out_dir: Where the result file, match tables and COCO results go; None writes nothing.
-        category_map: See :func:`matched_results`. Its names count for the ground truth's categories, too.
-        image_key: See :func:`matched_results`.
+        category_map: What the predictions' categories are, by number or by name: ``tote``, ``object``, or None to leave
+            its predictions out. With numbers, those of the ground truth do not count; names count there, too.
+        image_key: What the image ids are: ``number``, ``name``, or ``auto`` for what fits.
         fingerprint: What the digest of the annotation file must be, with or without ``sha256:``.
         mask_nms_iou: See :func:`~armbench_mmdet.masks.runs.mask_nms`; None leaves the predictions as they are.
 
@@ -329,7 +316,8 @@ def evaluate_results(
             f'--data-fingerprint must be that of the annotation file, {known}, got {fingerprint!r}: the predictions '
             f'are of other data than {source.ann_file}'
         )
-    names: CategoryMap = {key: target for key, target in (category_map or {}).items() if isinstance(key, str)}
+    category_map = category_map or {}
+    names: CategoryMap = {key: target for key, target in category_map.items() if isinstance(key, str)}
     source = replace(source, category_map=names or None)
     ground_truth = source.load()
     selftest(ground_truth)
@@ -344,7 +332,7 @@ def evaluate_results(
     if out_dir is not None:
         metric.write_to(out_dir, {})
     metric.process(None, [{'img_id': one['img_id'], 'pred_instances': one} for one in predictions])
-    metric.evaluate(len(ground_truth['images']))
+    metric.evaluate(len(ground_truth.images))
     assert metric.result is not None
     return metric.result
 

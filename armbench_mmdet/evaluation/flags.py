@@ -1,11 +1,9 @@
 """Flags of foreign predictions: what may be honest, and should be known beside their score."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import numpy as np
 from pycocotools import mask as mask_api
 
+from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE, Matching, Shapes
 
@@ -18,20 +16,12 @@ FEWEST_PER_SCORE = 10
 SWAPPED_IMAGES = 200
 
 
-def mask_ap(ground_truth: Mapping[str, Any], detections: Shapes) -> float | None:
+def mask_ap(ground_truth: GroundTruth, detections: Shapes) -> float | None:
     """The mAP of masks, 0 to 1; None where nothing is annotated."""
     return match_table(Matching(ground_truth, detections, 'segm')).ap()
 
 
-def part_of(ground_truth: Mapping[str, Any], image_ids: Iterable[int]) -> dict[str, Any]:
-    """The ground truth of some images."""
-    chosen = set(image_ids)
-    images = [image for image in ground_truth['images'] if image['id'] in chosen]
-    annotations = [one for one in ground_truth['annotations'] if one['image_id'] in chosen]
-    return {**ground_truth, 'images': images, 'annotations': annotations}
-
-
-def flags_of(detections: Shapes, ground_truth: Mapping[str, Any]) -> list[str]:
+def flags_of(detections: Shapes, ground_truth: GroundTruth) -> list[str]:
     """Look for what fools a reader of the score, though it may be honest.
 
     Args:
@@ -49,18 +39,18 @@ def flags_of(detections: Shapes, ground_truth: Mapping[str, Any]) -> list[str]:
             f'{(counts > MAX_PER_IMAGE).sum()} images have more than {MAX_PER_IMAGE} predictions, up to '
             f'{counts.max()}: of each class, the best {MAX_PER_IMAGE} count'
         )
-    images = ground_truth['images']
-    if len(image_ids) < len(images):
+    images = len(ground_truth.images)
+    if len(image_ids) < images:
         flags.append(
-            f'{len(images) - len(image_ids)} of {len(images)} images have no prediction: nothing was found there, or '
+            f'{images - len(image_ids)} of {images} images have no prediction: nothing was found there, or '
             'they were not predicted'
         )
     chosen = image_ids[:: -(-len(image_ids) // SWAPPED_IMAGES)].tolist()
-    part = part_of(ground_truth, chosen)
+    part = ground_truth.of_images(chosen)
     swapped = detections._replace(category_ids=3 - detections.category_ids)
     score, other = (mask_ap(part, one) or 0.0 for one in (detections, swapped))
     if other > score:
-        names = ' and '.join(category['name'] for category in ground_truth['categories'])
+        names = ' and '.join(ground_truth.categories.values())
         flags.append(
             f'with {names} swapped, the mAP of masks is {other:.3f} instead of {score:.3f} (on {len(chosen)} images): '
             'are the categories right? See --category-map'

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,53 +26,21 @@ MISSED, FOUND, IGNORED = 0, 1, 2
 _FIELDS = ('image', 'outcome', 'instances')
 
 
-class Events(NamedTuple):
-    """The detections that matter for precision and recall, one IoU threshold after another.
-
-    Attributes:
-        found: ``(K,) int64``, those that found an instance, rising.
-        found_starts: ``(T + 1,) int64``, where each threshold's part begins.
-        ignored: ``(L,) int64``, those that do not count, rising.
-        ignored_starts: ``(T + 1,) int64``.
-    """
-
-    found: np.ndarray
-    found_starts: np.ndarray
-    ignored: np.ndarray
-    ignored_starts: np.ndarray
-
-
 @dataclass(frozen=True)
 class ClassMatches:
-    """One class's detections by falling score.
+    """One class's detections by falling score."""
 
-    Attributes:
-        image: ``(D,)`` int32, row of the image in the table.
-        outcome: ``(T, D)`` int8: MISSED (no instance at this IoU), FOUND or IGNORED (a crowd, say).
-        instances: ``(I,)`` int32, instances in each image that count: no crowds.
-    """
-
-    image: np.ndarray
-    outcome: np.ndarray
-    instances: np.ndarray
+    image: np.ndarray  # (D,) int32, row of the image in the table
+    outcome: np.ndarray  # (T, D) int8: MISSED (no instance at this IoU), FOUND or IGNORED (a crowd, say)
+    instances: np.ndarray  # (I,) int32, instances in each image that count: no crowds
 
     @functools.cached_property
-    def events(self) -> Events:
-        """What found an instance and what does not count."""
-        parts: list[np.ndarray] = []
-        for kind in (FOUND, IGNORED):
-            threshold, detection = np.nonzero(self.outcome == kind)
-            parts += [detection, np.searchsorted(threshold, np.arange(len(self.outcome) + 1))]
-        return Events(*parts)
-
-    @functools.cached_property
-    def _found_ranks(self) -> np.ndarray:
-        return _ranks(self.image, len(self.instances))[self.events.found]
+    def _ranks(self) -> np.ndarray:
+        return _ranks(self.image, len(self.instances))
 
     def found_within(self, limit: int) -> np.ndarray:
         """``(T,) int64``, how many of the best detections of each image, so many at most, found an instance."""
-        is_within = np.concatenate([[0], np.cumsum(self._found_ranks < limit)])
-        return np.diff(is_within[self.events.found_starts])
+        return np.count_nonzero((self.outcome == FOUND) & (self._ranks < limit), axis=1)
 
     def of_images(self, rows: np.ndarray) -> ClassMatches:
         """The matches in some images, rising rows."""
@@ -85,15 +52,15 @@ class ClassMatches:
 
 @dataclass(frozen=True)
 class MatchTable:
-    """All classes' matches over the same images.
+    """All classes' matches over the same images."""
 
-    Attributes:
-        image_ids: ``(I,)`` int64, rising.
-        classes: By class name.
-    """
-
-    image_ids: np.ndarray
+    image_ids: np.ndarray  # (I,) int64, rising
     classes: dict[str, ClassMatches]
+
+    @functools.cached_property
+    def instances(self) -> np.ndarray:
+        """``(I,) int64``, of all classes."""
+        return sum((one.instances for one in self.classes.values()), np.zeros(len(self.image_ids), np.int64))
 
     @functools.cached_property
     def _curves(self) -> dict[str, np.ndarray]:
@@ -225,53 +192,47 @@ def precision_at_recall(matches: ClassMatches) -> np.ndarray:
     total = int(matches.instances.sum())
     if total:
         once = np.ones(len(matches.instances), np.int32)
-        interpolate(matches.image, matches.events, once, total, RECALL_THRESHOLDS, curves)
+        interpolate(matches.image, matches.outcome, once, total, RECALL_THRESHOLDS, curves)
     return curves
 
 
 @compiled
 def interpolate(
-    image: np.ndarray, events: Events, weights: np.ndarray, total: int, recalls: np.ndarray, curves: np.ndarray
+    image: np.ndarray, outcome: np.ndarray, weights: np.ndarray, total: int, recalls: np.ndarray, curves: np.ndarray
 ) -> None:
     """Write COCO's interpolated precision, an image of weight k counting k times.
 
-    Precision is highest just after a detection that found something, so the curve is followed from one such to the
-    one before, from the lowest score up.
+    Precision is highest just after a detection that found something; the curve is followed from the lowest score up.
 
     Args:
         image: ``(D,) int32``, image of each detection, best score first.
-        events: What found something, and what does not count.
+        outcome: ``(T, D) int8``.
         weights: ``(I,) int32``.
         total: Instances, weighted; at least 1.
         recalls: ``(R,) float64``, rising from 0.
         curves: ``(T, R) float64``, changed in place.
     """
-    found, found_starts, ignored, ignored_starts = events
-    seen = np.zeros(image.size + 1, np.int64)  # before each detection
-    for d in range(image.size):
-        seen[d + 1] = seen[d] + weights[image[d]]
-    for t in range(found_starts.size - 1):
-        hits, uncounted, skip, best, r = 0, 0, ignored_starts[t + 1] - 1, 0.0, recalls.size - 1
-        for k in range(found_starts[t], found_starts[t + 1]):
-            hits += seen[found[k] + 1] - seen[found[k]]
-        for k in range(ignored_starts[t], ignored_starts[t + 1]):
-            uncounted += seen[ignored[k] + 1] - seen[ignored[k]]
-        for k in range(found_starts[t + 1] - 1, found_starts[t] - 1, -1):
-            while r >= 0 and hits / total < recalls[r]:
-                curves[t, r] = best
-                r -= 1
-            while skip >= ignored_starts[t] and ignored[skip] > found[k]:
-                uncounted -= seen[ignored[skip] + 1] - seen[ignored[skip]]
-                skip -= 1
-            best = max(best, hits / max(seen[found[k] + 1] - uncounted, 1))
-            hits -= seen[found[k] + 1] - seen[found[k]]
+    own = weights[image]
+    for t in range(outcome.shape[0]):
+        hits, seen, best, r = 0, 0, 0.0, recalls.size - 1
+        for d in range(image.size):
+            hits += own[d] * (outcome[t, d] == FOUND)
+            seen += own[d] * (outcome[t, d] != IGNORED)
+        for d in range(image.size - 1, -1, -1):
+            if outcome[t, d] == FOUND and own[d]:
+                while r >= 0 and hits / total < recalls[r]:
+                    curves[t, r] = best
+                    r -= 1
+                best = max(best, hits / seen)
+                hits -= own[d]
+            seen -= own[d] * (outcome[t, d] != IGNORED)
         curves[t, : r + 1] = best
 
 
 @compiled
 def _ranks(image: np.ndarray, images: int) -> np.ndarray:
     """``(D,)``, the place of each detection among those of its image, from 0."""
-    ranks, seen = np.empty(image.size, np.int64), np.zeros(images, np.int64)
+    ranks, seen = np.empty(image.size, np.int32), np.zeros(images, np.int32)
     for d in range(image.size):
         ranks[d] = seen[image[d]]
         seen[image[d]] += 1

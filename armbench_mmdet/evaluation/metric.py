@@ -11,7 +11,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
+from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
@@ -20,7 +20,7 @@ from armbench_mmdet.evaluation.bootstrap import group_intervals
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.operating import operations
 from armbench_mmdet.evaluation.picks import pick_scores
-from armbench_mmdet.evaluation.predictions import check_mask_sizes, checked_prediction, shapes_of, write_coco_results
+from armbench_mmdet.evaluation.predictions import checked_prediction, shapes_of, write_coco_results
 from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching, Shapes
 from armbench_mmdet.evaluation.result import (
     SCHEMA_VERSION,
@@ -61,7 +61,7 @@ class ArmbenchMetric(BaseMetric):
 
     Args:
         ann_file: COCO file of the ground truth of a data set that names none; else it must be the data set's.
-        ground_truth: A COCO-format dict instead of a file; annotation ``area`` filled.
+        ground_truth: Itself, instead of a file.
         metric: ``bbox``, ``segm`` or both.
         result_file: Where to write the result file and, beside it, COCO results (``.bbox.json``, ``.segm.json``) and
             the match tables that compare two runs (:mod:`~armbench_mmdet.evaluation.bootstrap`); None writes nothing.
@@ -79,7 +79,7 @@ class ArmbenchMetric(BaseMetric):
     def __init__(
         self,
         ann_file: str | None = None,
-        ground_truth: Mapping[str, Any] | None = None,
+        ground_truth: GroundTruth | None = None,
         metric: str | Sequence[str] = IOU_TYPES,
         result_file: str | None = None,
         identity: Mapping[str, Any] | None = None,
@@ -99,16 +99,15 @@ class ArmbenchMetric(BaseMetric):
         self._given_truth = ground_truth
 
     @functools.cached_property
-    def ground_truth(self) -> dict[str, Any]:
+    def ground_truth(self) -> GroundTruth:
         """The ground truth of the data set's classes; loaded at first use."""
         truth = self._given_truth or self.source.load()
-        classes = (self.dataset_meta or {}).get('classes')
-        return only_classes(truth, classes or [category['name'] for category in truth['categories']])
+        return truth.of_classes((self.dataset_meta or {}).get('classes') or list(truth.categories.values()))
 
     @property
     def classes(self) -> list[str]:
         """The names of the classes, by label."""
-        return [category['name'] for category in self.ground_truth['categories']]
+        return list(self.ground_truth.categories.values())
 
     @property
     def source(self) -> GroundTruthSource:
@@ -154,10 +153,15 @@ class ArmbenchMetric(BaseMetric):
             data_samples: One dict an image, with ``img_id``, ``ori_shape`` and ``pred_instances``.
 
         Raises:
-            InputError: Labels out of range, boxes without masks, masks of another size than the image.
+            InputError: Labels out of range, boxes without masks, an image that the ground truth does not have, masks of
+                another size than the image there.
         """
         for sample in data_samples:
-            prediction = checked_prediction(sample, len(self.classes), 'segm' in self.iou_types)
+            image = self.ground_truth.images.get(sample['img_id'])
+            if image is None:
+                raise InputError(f'image_id must be an image of the ground truth, got {sample["img_id"]}')
+            sized = {**sample, 'ori_shape': (image.height, image.width)}
+            prediction = checked_prediction(sized, len(self.classes), 'segm' in self.iou_types)
             if 'unreadable' in sample:
                 prediction = {key: value if key == 'img_id' else value[:0] for key, value in prediction.items()}
                 prediction['unreadable'] = str(sample['unreadable'])
@@ -184,27 +188,25 @@ class ArmbenchMetric(BaseMetric):
         """Evaluate everything processed; see the class for the keys.
 
         Raises:
-            InputError: No predictions at all, or one of an image or size that the ground truth does not have.
+            InputError: No predictions at all.
         """
         if not results:
             raise InputError('predictions must be given for at least one image, got none; is the data loader empty?')
         first: dict[int, dict[str, Any]] = {}
         for prediction in results:
             first.setdefault(prediction['img_id'], prediction)
-        predictions, truth = list(first.values()), self.ground_truth
-        images = self._count_images(predictions, repeated=len(results) - len(predictions))
-        detections = shapes_of(predictions, [category['id'] for category in truth['categories']])
+        predictions = list(first.values())
+        detections = shapes_of(predictions, list(self.ground_truth.categories))
         thresholds = self._val_thresholds()
         fields: dict[str, Any] = {}
         for iou_type in self.iou_types:
-            fields |= self._fields_of_type(iou_type, detections, thresholds)
+            fields |= self._fields_of_type(iou_type, detections, thresholds, predictions)
         self.result = Result(
             schema_version=SCHEMA_VERSION,
             identity=self._full_identity(),
             classes=self.classes,
-            images=images,
+            images=self._count_images(predictions, repeated=len(results) - len(predictions)),
             detections=len(detections.scores),
-            speed=speed_summary(predictions, density_of_images(truth), **self.complexity),
             **fields,
         )
         if self.log_table:
@@ -218,12 +220,14 @@ class ArmbenchMetric(BaseMetric):
             for key, value in one.numbers().items()
         }
 
-    def _fields_of_type(self, iou_type: str, detections: Shapes, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    def _fields_of_type(
+        self, iou_type: str, detections: Shapes, thresholds: Mapping[str, float], predictions: Sequence[Mapping]
+    ) -> dict[str, Any]:
         """The fields of the result that come from one IoU type."""
-        fields: dict[str, Any] = {}
         is_segm, confidence = iou_type == 'segm', None
         matching = Matching(self.ground_truth, detections, iou_type, is_across=is_segm and bool(self.result_file))
         table = match_table(matching)
+        fields: dict[str, Any] = {'speed': speed_summary(predictions, density_of_images(table), **self.complexity)}
         if self.result_file:
             write_coco_results(self.result_file.with_suffix(f'.{iou_type}.json'), detections, iou_type)
             table.save(matches_path(self.result_file, iou_type))
@@ -248,21 +252,16 @@ class ArmbenchMetric(BaseMetric):
             prediction['stages_s'] = stages_s
 
     def _count_images(self, predictions: Sequence[Mapping[str, Any]], repeated: int) -> Images:
-        sizes = {image['id']: (image['height'], image['width']) for image in self.ground_truth['images']}
-        unknown = [prediction['img_id'] for prediction in predictions if prediction['img_id'] not in sizes]
-        if unknown:
-            raise InputError(f'image_id must be an image of the ground truth, got {unknown[0]} ({len(unknown)} images)')
-        for prediction in predictions:
-            check_mask_sizes(prediction, sizes[prediction['img_id']])
-        not_seen = len(sizes) - len(predictions)
-        if not_seen:
-            message = f'{not_seen} of {len(sizes)} images were not predicted; they count as images without detections'
-            print_log(message, logger='current', level=logging.WARNING)
+        total = len(self.ground_truth.images)
         unreadable = [prediction['unreadable'] for prediction in predictions if 'unreadable' in prediction]
-        if unreadable:
-            message = f'{len(unreadable)} images could not be read; they count as images without detections:'
-            print_log('\n  '.join([message, *unreadable]), logger='current', level=logging.WARNING)
-        return Images(ground_truth=len(sizes), not_seen=not_seen, repeated=repeated, unreadable=unreadable)
+        not_seen = total - len(predictions)
+        faults = {
+            f'{not_seen} of {total} images were not predicted': not_seen,
+            '\n  '.join([f'{len(unreadable)} images could not be read:', *unreadable]): len(unreadable),
+        }
+        for fault in (fault for fault, count in faults.items() if count):
+            print_log(f'counted as images without detections: {fault}', logger='current', level=logging.WARNING)
+        return Images(ground_truth=total, not_seen=not_seen, repeated=repeated, unreadable=unreadable)
 
     def _val_thresholds(self) -> dict[str, float]:
         """The best threshold of each class in the result on ``val`` that lies beside, if it is of this checkpoint."""

@@ -4,12 +4,12 @@ A pick is aimed at the most interior point of its mask, on a grid over the mask'
 at the mask's first pixel.
 """
 
+import cv2
 import numpy as np
 
-from armbench_mmdet.evaluation.protocol import Matching, parts_of, ranges
+from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.result import PickScores
 from armbench_mmdet.jit import compiled, map_threads
-from armbench_mmdet.masks.runs import Runs
 
 FIRST = (1, 3, 5)
 COVERED = 0.25
@@ -31,118 +31,62 @@ def pick_scores(matching: Matching, class_name: str, score: float = 0.5) -> Pick
     objects = np.bincount(truth.image[is_object], minlength=len(matching.image_ids))
     is_counted = (found.kind == kind) & (found.scores >= score)
     predictions = np.bincount(found.image[is_counted], minlength=len(objects))
-    if not objects.any():
+    images = np.flatnonzero(objects)
+    if not images.size:
         return None
-    successes = _successes(matching, kind, is_object, np.minimum(objects, FIRST[-1]))[objects > 0]
-    wanted = objects[objects > 0]
+    wanted = np.minimum(objects[images], FIRST[-1])
+    successes = np.array(map_threads(lambda image: _successes(matching, image, kind, is_object), images.tolist()))
     shares = {k: (successes[:, :k] & (np.arange(k) < wanted[:, None])).sum(1) / np.minimum(wanted, k) for k in FIRST}
     return PickScores(
         **{f'success_{k}': float(share.mean()) for k, share in shares.items()},
         count_error=float(abs(predictions - objects).mean()),
         count_score=score,
-        images=len(wanted),
+        images=len(images),
     )
 
 
-def _successes(matching: Matching, kind: int, is_object: np.ndarray, picks: np.ndarray) -> np.ndarray:
-    """``(I, 5) bool``, whether each of the first picks succeeds; so many are made in each image at most."""
-    groups = np.arange(len(picks)) * len(matching.classes) + kind
-    common, successes = matching.common, np.zeros((len(picks), FIRST[-1]), bool)
-    found, truth = matching.found.starts[groups], matching.truth.starts[groups]
-    picks = np.minimum(picks, matching.found.starts[groups + 1] - found)
-    objects = np.where(picks, matching.truth.starts[groups + 1] - truth, 0)
-    heights = np.array([height for height, _ in matching.sizes], np.int64)
-
-    def fill(images: list[int]) -> None:
-        own = slice(*images)
-        rows, instances = ranges(found[own], picks[own]), ranges(truth[own], objects[own])
-        before = np.cumsum(objects[own]) - objects[own]
-        _pick(
-            matching.runs(matching.found, rows),
-            heights[matching.found.image[rows]],
-            matching.runs(matching.truth, instances),
-            is_object[instances],
-            picks[own],
-            objects[own],
-            common.offsets[rows] + np.repeat(truth[own] - before, picks[own]),
-            common.values,
-            successes[own],
-        )
-
-    map_threads(fill, parts_of(np.concatenate([[0], np.cumsum(picks + objects)])))
+def _successes(matching: Matching, image: int, kind: int, is_object: np.ndarray) -> np.ndarray:
+    """``(5,) bool``, whether each of the first picks in an image succeeds."""
+    group = image * len(matching.classes) + kind
+    rows, own = (np.arange(*each.starts[group : group + 2]) for each in (matching.found, matching.truth))
+    rows, height = rows[: FIRST[-1]], matching.sizes[image][0]
+    found, truth = matching.runs(matching.found, rows), matching.runs(matching.truth, own)
+    shared = matching.common.values[matching.common.offsets[rows][:, None] + own]
+    is_covered = (shared > COVERED * truth.areas) & is_object[own]
+    is_free, successes = is_object[own], np.zeros(FIRST[-1], bool)
+    for d in range(len(rows)):
+        switches = found.switches[found.starts[d] : found.starts[d + 1]]
+        pixel = _most_interior(switches, height, found.boxes[d]) if found.areas[d] else -1
+        for g in np.flatnonzero(is_free & (shared[d] > 0)).tolist():
+            under = truth.switches[truth.starts[g] : truth.starts[g + 1]]
+            if np.searchsorted(under, pixel, side='right') % 2:
+                successes[d] = not np.delete(is_covered[d], g).any()
+                is_free[g] &= not successes[d]
+                break
     return successes
 
 
-@compiled
-def _pick(
-    found: Runs,
-    heights: np.ndarray,
-    truth: Runs,
-    is_object: np.ndarray,
-    picks: np.ndarray,
-    objects: np.ndarray,
-    offsets: np.ndarray,
-    common: np.ndarray,
-    successes: np.ndarray,
-) -> None:
-    """Write which picks succeed, image after image."""
-    is_free, d, first = is_object.copy(), 0, 0
-    for image in range(picks.size):
-        last = first + objects[image]
-        for number in range(picks[image]):
-            own = found.switches[found.starts[d] : found.starts[d + 1]]
-            pixel = _most_interior(own, heights[d], found.boxes[d]) if found.areas[d] else -1
-            target, covers = -1, 0
-            for g in range(first, last):
-                under = truth.switches[truth.starts[g] : truth.starts[g + 1]]
-                is_on = np.searchsorted(under, pixel, side='right') % 2 == 1
-                if target < 0 and is_free[g] and is_on:
-                    target = g
-                elif is_object[g] and common[offsets[d] + g] > COVERED * truth.areas[g]:
-                    covers += 1
-            if target >= 0 and not covers:
-                successes[image, number], is_free[target] = True, False
-            d += 1
-        first = last
-
-
-@compiled
 def _most_interior(switches: np.ndarray, height: int, box: np.ndarray) -> int:
     """The position of the most interior point of a mask that has some pixels."""
-    pitch = (max(box[2] - box[0], box[3] - box[1]) + GRID - 1) // GRID
-    inside = np.zeros(((box[2] - box[0] - 1) // pitch + 3, (box[3] - box[1] - 1) // pitch + 3), np.bool_)
+    x, y, right, bottom = box.tolist()
+    pitch = -(-max(right - x, bottom - y) // GRID)
+    grid = np.zeros((-(-(right - x) // pitch) + 2, -(-(bottom - y) // pitch) + 2), np.uint8)
+    _fill(switches, height, x, y, pitch, grid)
+    place = int(cv2.distanceTransform(grid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).argmax())
+    column, row = place // grid.shape[1] - 1, place % grid.shape[1] - 1
+    return (column * pitch + x) * height + row * pitch + y if place else int(switches[0])
+
+
+@compiled
+def _fill(switches: np.ndarray, height: int, left: int, top: int, pitch: int, grid: np.ndarray) -> None:
+    """Mark the points of a mask on a grid ``(w, h) uint8`` with a border of zeros."""
     for i in range(0, switches.size, 2):
         start = switches[i]
         while start < switches[i + 1]:
             x = start // height
             end = min(switches[i + 1], (x + 1) * height)
-            if (x - box[0]) % pitch == 0:
-                first, last = start - x * height - box[1], end - x * height - box[1]
-                column = inside[(x - box[0]) // pitch + 1]
-                column[(first + pitch - 1) // pitch + 1 : (last + pitch - 1) // pitch + 1] = True
+            if (x - left) % pitch == 0:
+                first, last = start - x * height - top, end - x * height - top
+                column = grid[(x - left) // pitch + 1]
+                column[(first + pitch - 1) // pitch + 1 : (last + pitch - 1) // pitch + 1] = 1
             start = end
-    place = farthest(inside)
-    x, y = place // inside.shape[1] - 1, place % inside.shape[1] - 1
-    return (x * pitch + box[0]) * height + y * pitch + box[1] if place else switches[0]
-
-
-@compiled
-def farthest(inside: np.ndarray) -> int:
-    """The place of the point farthest from those outside in ``(w, h) bool`` with a border of False; 0 without any."""
-    width, height = inside.shape
-    away = np.zeros(inside.shape, np.int64)  # from the nearest outside of the same column
-    for x in range(width):
-        for y in range(1, height):
-            away[x, y] = away[x, y - 1] + 1 if inside[x, y] else 0
-        for y in range(height - 2, -1, -1):
-            away[x, y] = min(away[x, y], away[x, y + 1] + 1)
-    best, place = 0, 0
-    for x in range(width):
-        for y in range(height):
-            nearest, step = away[x, y] ** 2, 1
-            while nearest > best and step * step < nearest:
-                nearest = min(nearest, step * step + min(away[x - step, y], away[x + step, y]) ** 2)
-                step += 1
-            if nearest > best:
-                best, place = nearest, x * height + y
-    return place

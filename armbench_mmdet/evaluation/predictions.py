@@ -50,25 +50,14 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
                 "a box is no mask: use a model with a mask head, or metric='bbox'"
             )
         prediction['masks'] = _run_lengths(instances['masks'])
-        check_mask_sizes(prediction, sample.get('ori_shape'))
+        size = list(sample.get('ori_shape', ()))[:2]
+        wrong = [rle['size'] for rle in prediction['masks'] if size and rle['size'] != size]
+        if wrong:
+            raise InputError(f'mask size must be that of the image, {size} (height, width), got {wrong[0]} ({where})')
     lengths = {key: len(value) for key, value in prediction.items() if key != 'img_id'}
     if len(set(lengths.values())) > 1:
         raise InputError(f'pred_instances must have as many of each, got {lengths} ({where})')
     return prediction
-
-
-def check_mask_sizes(prediction: Mapping[str, Any], size: Sequence[int] | None) -> None:
-    """Refuse masks that were not made for an image of this size (H, W)."""
-    if size is None:
-        return
-    wanted = [int(side) for side in size[:2]]
-    for rle in prediction.get('masks', ()):
-        got = [int(side) for side in rle['size']]
-        if got != wanted:
-            raise InputError(
-                f'mask size must be that of the image, {wanted} (height, width), got {got} '
-                f'(in the predictions of image {prediction["img_id"]})'
-            )
 
 
 def shapes_of(predictions: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]) -> Shapes:

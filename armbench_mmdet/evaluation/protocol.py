@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.jit import compiled, map_threads
-from armbench_mmdet.masks.runs import Runs, runs_of, shared_pixels
+from armbench_mmdet.masks.runs import Runs, run_lengths, runs_of, shared_pixels
 
 MAX_PER_IMAGE = 100
 MAX_DETS = (1, 10, MAX_PER_IMAGE)
@@ -29,92 +30,63 @@ SHAPES_AT_ONCE = 4096
 
 
 class Shapes(NamedTuple):
-    """N detections or annotations as columns.
+    """N detections as columns."""
 
-    Attributes:
-        image_ids: ``(N,) int64``.
-        category_ids: ``(N,) int64``.
-        scores: ``(N,) float64``.
-        boxes: ``(N, 4) float64``, x, y, width and height in px.
-        masks: N segmentations in any of COCO's forms; they may be None where boxes are evaluated.
-    """
-
-    image_ids: np.ndarray
-    category_ids: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-    masks: Sequence[Any]
+    image_ids: np.ndarray  # (N,) int64
+    category_ids: np.ndarray  # (N,) int64
+    scores: np.ndarray  # (N,) float64
+    boxes: np.ndarray  # (N, 4) float64, x, y, width and height in px
+    masks: Sequence[Any]  # N segmentations in any of COCO's forms; not looked at where boxes are evaluated
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> 'Shapes':
-        """COCO's annotations or results; for a score or box that they do not have stands 0."""
+        """COCO's results; for a box that they do not have stands 0."""
         return cls(
             np.array([row['image_id'] for row in rows], np.int64),
             np.array([row['category_id'] for row in rows], np.int64),
-            np.array([row.get('score', 0) for row in rows], np.float64),
+            np.array([row['score'] for row in rows], np.float64),
             np.array([row.get('bbox', (0, 0, 0, 0)) for row in rows], np.float64).reshape(-1, 4),
             [row.get('segmentation') for row in rows],
         )
 
 
 class Columns(NamedTuple):
-    """Shapes by image and class; those of one image and class are a *group*.
+    """Shapes by image and class; those of one image and class are a *group*."""
 
-    Attributes:
-        place: ``(N,) int64``, where each stands in the shapes that were given.
-        image: ``(N,) int32``, row of its image among the rising image ids.
-        kind: ``(N,) int32``, number of its class among the rising category ids.
-        starts: ``(I * C + 1,) int64``, where the groups begin.
-        scores: As of :class:`Shapes`, like the rest.
-        boxes: See there.
-        masks: See there.
-    """
-
-    place: np.ndarray
-    image: np.ndarray
-    kind: np.ndarray
-    starts: np.ndarray
-    scores: np.ndarray
+    place: np.ndarray  # (N,) int64, where each stands in the shapes that were given
+    image: np.ndarray  # (N,) int32, row of its image among the rising image ids
+    kind: np.ndarray  # (N,) int32, number of its class among the rising category ids
+    starts: np.ndarray  # (I * C + 1,) int64, where the groups begin
+    scores: np.ndarray  # as of Shapes, like the boxes
     boxes: np.ndarray
-    masks: Sequence[Any]
+    given: Sequence[Any]  # the masks that were given, in their own order
 
 
 class Common(NamedTuple):
-    """The area that D detections have in common with the annotations that they are held against, px².
+    """The area that D detections have in common with the annotations that they are held against, px²."""
 
-    Attributes:
-        own: ``(D, 2) int64``, the first annotation of each detection's image and class, and the one after the last.
-        near: ``(D, 2) int64``, the same of those that it is held against: of its class, or of all.
-        offsets: ``(D,) int64``; detection d has ``values[offsets[d] + g]`` in common with annotation g.
-        values: ``(V,) float64``.
-        found_sizes: ``(D,) float64``, area of each detection's box or mask.
-        truth_sizes: ``(G,) float64``, the same of annotations.
-    """
-
-    own: np.ndarray
-    near: np.ndarray
-    offsets: np.ndarray
-    values: np.ndarray
-    found_sizes: np.ndarray
-    truth_sizes: np.ndarray
+    own: np.ndarray  # (D, 2) int64, the first annotation of each one's image and class, and the one after the last
+    near: np.ndarray  # (D, 2) int64, the same of those that it is held against: of its class, or of all
+    offsets: np.ndarray  # (D,) int64; detection d has values[offsets[d] + g] in common with annotation g
+    values: np.ndarray  # (V,) float64
+    found_sizes: np.ndarray  # (D,) float64, area of each detection's box or mask
+    truth_sizes: np.ndarray  # (G,) float64, the same of annotations
 
 
 class Matching:
     """Detections held against ground truth under one IoU type.
 
     Args:
-        ground_truth: COCO-format dict with ``images``, ``annotations`` and ``categories``; ``area`` is filled.
+        ground_truth: What they are held against.
         detections: Those of other images and categories do not count.
         iou_type: ``bbox`` or ``segm``.
         is_across: Whether masks are held against those of other classes, too.
 
     Attributes:
-        images: By id.
         image_ids: ``(I,) int64``, rising.
         sizes: Height and width of each, px.
         category_ids: ``(C,) int64``, rising.
         classes: The names of these.
-        annotations: As given.
         truth: The annotations as columns, those of a group in their order.
         found: The detections as columns, those of a group by falling score, equal scores in their order, at most 100.
         crowd: ``(G,) bool``, of ``truth``.
@@ -124,23 +96,21 @@ class Matching:
         InputError: A mask is of another size than its image.
     """
 
-    def __init__(
-        self, ground_truth: Mapping[str, Any], detections: Shapes, iou_type: str, is_across: bool = False
-    ) -> None:
+    def __init__(self, ground_truth: GroundTruth, detections: Shapes, iou_type: str, is_across: bool = False) -> None:
         self.iou_type = iou_type
         self.is_across = is_across
-        self.images: dict[int, dict[str, Any]] = {image['id']: image for image in ground_truth['images']}
-        self.image_ids = np.array(sorted(self.images), np.int64)
-        by_row = map(self.images.__getitem__, self.image_ids.tolist())
-        self.sizes = [(image['height'], image['width']) for image in by_row]
-        names = {category['id']: category['name'] for category in ground_truth['categories']}
-        self.category_ids = np.array(sorted(names), np.int64)
-        self.classes = tuple(names[number] for number in self.category_ids.tolist())
-        self.annotations: Sequence[Mapping[str, Any]] = ground_truth['annotations']
-        self.truth = self._columns(Shapes.of(self.annotations), len(self.annotations))
+        self.ground_truth = ground_truth
+        self.image_ids = np.array(sorted(ground_truth.images), np.int64)
+        images = [ground_truth.images[number] for number in self.image_ids.tolist()]
+        self.sizes = [(image.height, image.width) for image in images]
+        self.category_ids = np.array(sorted(ground_truth.categories), np.int64)
+        self.classes = tuple(ground_truth.categories[number] for number in self.category_ids.tolist())
+        places, count = (ground_truth.image_ids, ground_truth.category_ids), len(ground_truth.ids)
+        shapes = Shapes(*places, np.zeros(count), ground_truth.boxes, ground_truth.masks)
+        self.truth = self._columns(shapes, count)
         self.found = self._columns(detections, MAX_PER_IMAGE)
-        self.crowd = np.array([bool(one.get('iscrowd')) for one in self.annotations], bool)[self.truth.place]
-        self.areas = np.array([one['area'] for one in self.annotations], np.float64)[self.truth.place]
+        self.crowd = ground_truth.crowds[self.truth.place]
+        self.areas = ground_truth.areas[self.truth.place]
 
     def _columns(self, shapes: Shapes, most: int) -> Columns:
         image, kind = _places(self.image_ids, shapes.image_ids), _places(self.category_ids, shapes.category_ids)
@@ -150,8 +120,8 @@ class Matching:
         is_kept = np.arange(len(place)) - np.searchsorted(group, group) < most
         starts = np.searchsorted(group[is_kept], np.arange(len(self.image_ids) * len(self.classes) + 1))
         place = place[is_kept]
-        masks = [shapes.masks[row] for row in place.tolist()]
-        return Columns(place, image[place], kind[place], starts, shapes.scores[place], shapes.boxes[place], masks)
+        boxes = shapes.boxes[place]
+        return Columns(place, image[place], kind[place], starts, shapes.scores[place], boxes, shapes.masks)
 
     def group(self, image_id: int, category_id: int) -> int:
         """The number of an image's and class's group."""
@@ -196,19 +166,18 @@ class Matching:
 
     def runs(self, columns: Columns, rows: np.ndarray | slice) -> Runs:
         """The masks of some rows of ``found`` or ``truth``."""
-        masks = [columns.masks[row] for row in np.arange(len(columns.place))[rows].tolist()]
+        masks = [columns.given[place] for place in columns.place[rows].tolist()]
         return runs_of(masks, [self.sizes[row] for row in columns.image[rows].tolist()])
+
+    def rle(self, columns: Columns, row: int) -> dict[str, Any]:
+        """The mask of a row of ``found`` or ``truth`` as compressed run lengths."""
+        return run_lengths(columns.given[columns.place[row]], *self.sizes[columns.image[row]])
 
 
 def parts_of(starts: np.ndarray) -> Iterator[list[int]]:
     """First and last image of the parts that are worked on at once, of shapes that begin so in each; ``(I + 1,)``."""
     firsts = np.searchsorted(starts, np.arange(0, starts[-1], SHAPES_AT_ONCE)).tolist()
     return map(list, pairwise([*firsts, len(starts) - 1]))
-
-
-def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The numbers from each start on, so many."""
-    return np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
 
 
 def _places(known: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -5,8 +5,7 @@ ground truth to find. In a size bin, as in COCO, ground truth outside of it is i
 outside.
 """
 
-import bisect
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.matches import MatchTable, match_table
-from armbench_mmdet.evaluation.protocol import MAX_DETS, SIZES, Matching, ranges
+from armbench_mmdet.evaluation.protocol import MAX_DETS, SIZES, Matching
 from armbench_mmdet.evaluation.result import (
     ClassScores,
     Interval,
@@ -25,7 +24,6 @@ from armbench_mmdet.evaluation.result import (
     Times,
     TypeScores,
 )
-from armbench_mmdet.masks.runs import run_lengths
 from armbench_mmdet.system import hardware
 
 try:
@@ -41,26 +39,28 @@ OVERLAP = 0.5
 VERDICTS = ('detected', 'over_segmented', 'under_segmented', 'missed')
 
 
-def density_of_images(ground_truth: Mapping[str, Any]) -> dict[int, str | None]:
-    """The density bin of every image by its id, None for an empty one."""
-    counts = Counter(a['image_id'] for a in ground_truth['annotations'] if not a.get('iscrowd'))
-    ids = (image['id'] for image in ground_truth['images'])
-    return {i: DENSITY_NAMES[bisect.bisect(DENSITY_STARTS, counts[i]) - 1] if counts[i] else None for i in ids}
+def density_of_images(whole: MatchTable) -> dict[int, str]:
+    """The density bin of every image by its id, from the match table of all sizes; '' for one without instances."""
+    bins = np.searchsorted(DENSITY_STARTS, whole.instances, side='right')
+    return dict(zip(whole.image_ids.tolist(), np.array(['', *DENSITY_NAMES])[bins].tolist(), strict=True))
 
 
 def scores_of_type(matching: Matching, whole: MatchTable, confidence: dict[str, Interval] | None = None) -> TypeScores:
     """Everything the result file holds under one IoU type, with the match table of all sizes."""
-    by_size = {'coco': sized_tables(matching), 'relative': sized_tables(matching, is_relative=True)}
-    density = density_of_images({'images': matching.images.values(), 'annotations': matching.annotations})
-    of_rows = np.array([density[image_id] or '' for image_id in whole.image_ids.tolist()])
+    by_size = sized_tables(matching)
+    per_size = {
+        'coco': {size: _stratum(one) for size, one in by_size.items()},
+        'relative': {size: _stratum(match_table(matching, areas, True)) for size, areas in SIZES.items()},
+    }
+    density = np.array(list(density_of_images(whole).values()))
     return TypeScores(
-        **summary(whole, by_size['coco']),
+        **summary(whole, by_size),
         per_class={
-            name: ClassScores(**summary(whole, by_size['coco'], name), instances=int(one.instances.sum()))
+            name: ClassScores(**summary(whole, by_size, name), instances=int(one.instances.sum()))
             for name, one in whole.classes.items()
         },
-        per_size={unit: {size: _stratum(one) for size, one in tables.items()} for unit, tables in by_size.items()},
-        per_density={name: _stratum(whole.of_images(np.flatnonzero(of_rows == name))) for name in DENSITY_NAMES},
+        per_size=per_size,
+        per_density={name: _stratum(whole.of_images(np.flatnonzero(density == name))) for name in DENSITY_NAMES},
         confidence=confidence,
     )
 
@@ -83,20 +83,19 @@ def summary(
 
 
 def _stratum(table: MatchTable) -> StratumScores:
-    in_image = sum((one.instances for one in table.classes.values()), np.zeros(len(table.image_ids), np.int64))
     return StratumScores(
         mAP=table.ap(),
         mAP_50=table.ap(0.5),
         mAP_75=table.ap(0.75),
         AR_100=table.ar(),
         per_class={name: table.ap(class_name=name) for name in table.classes},
-        instances=int(in_image.sum()),
-        images=int((in_image > 0).sum()),
+        instances=int(table.instances.sum()),
+        images=np.count_nonzero(table.instances),
     )
 
 
 def speed_summary(
-    predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str | None], **complexity: Any
+    predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str], **complexity: Any
 ) -> Speed | None:
     """The result file's ``speed``, or None if nothing was timed.
 
@@ -151,7 +150,8 @@ def verdicts(matching: Matching) -> np.ndarray:
     """``(G,) int64``, the verdict on each annotation, crowds not looked at, as its place in ``VERDICTS``."""
     common, sure = matching.common, np.flatnonzero(matching.found.scores >= SCORE_THRESHOLD)
     counts = np.diff(common.own[sure])[:, 0]
-    d, g = np.repeat(sure, counts), ranges(common.own[sure, 0], counts)
+    d = np.repeat(sure, counts)
+    g = np.arange(len(d)) + np.repeat(common.own[sure, 0] - np.cumsum(counts) + counts, counts)
     d, g = d[~matching.crowd[g]], g[~matching.crowd[g]]
     shared, of_found, of_truth = common.values[common.offsets[d] + g], common.found_sizes[d], common.truth_sizes[g]
     is_inside, is_covered = shared > OVERLAP * of_found, shared > OVERLAP * of_truth
@@ -171,7 +171,6 @@ def verdicts(matching: Matching) -> np.ndarray:
 
 def _share_covered(matching: Matching, instance: int, parts: np.ndarray) -> float:
     """The share of an annotation that some detections cover together."""
-    size = matching.sizes[matching.truth.image[instance]]
-    target = run_lengths(matching.truth.masks[instance], *size)
-    whole = mask_api.merge([run_lengths(matching.found.masks[d], *size) for d in parts.tolist()])
+    target = matching.rle(matching.truth, instance)
+    whole = mask_api.merge([matching.rle(matching.found, d) for d in parts.tolist()])
     return float(mask_api.area(mask_api.merge([whole, target], intersect=True))) / max(mask_api.area(target), 1)

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from armbench_mmdet.datasets.ground_truth import load_ground_truth, only_classes
+from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.images import FoundImages, find_images, image_size, read_bytes
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.export.parity import Parity, compare, first_diverging_stage
@@ -64,7 +64,7 @@ def export(
         got = list(exported.predict([one.path for one in expected], ids=[one.image_id for one in expected]))
         truth = None
         if images.ann_file:
-            truth = only_classes(load_ground_truth(images.ann_file, cache_dir=folder), detector.classes)
+            truth = GroundTruthSource(str(images.ann_file), cache_dir=folder).load().of_classes(detector.classes)
         parity = compare(expected, got, truth)
         if parity.faults and not force:
             where = ''

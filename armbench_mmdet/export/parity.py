@@ -1,16 +1,16 @@
 """Whether an exported file says what the model says, on real images: no file without this."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
+from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.predictions import shapes_of
 from armbench_mmdet.evaluation.protocol import Matching
@@ -61,7 +61,7 @@ class Parity:
 
 
 def compare(
-    expected: Sequence[Prediction], got: Sequence[Prediction], ground_truth: Mapping[str, Any] | None = None
+    expected: Sequence[Prediction], got: Sequence[Prediction], ground_truth: GroundTruth | None = None
 ) -> Parity:
     """Compare two predictions of the same images.
 
@@ -114,15 +114,10 @@ def _overlaps(a: list, b: list) -> np.ndarray:
     return np.where(different < 1.5, 1.0, overlaps)
 
 
-def _average_precisions(predictions: Sequence[Prediction], ground_truth: Mapping[str, Any]) -> list[float | None]:
+def _average_precisions(predictions: Sequence[Prediction], ground_truth: GroundTruth) -> list[float | None]:
     """COCO's numbers, of masks and of boxes."""
-    ids = {one.image_id for one in predictions}
-    truth = {
-        'images': [one for one in ground_truth['images'] if one['id'] in ids],
-        'annotations': [one for one in ground_truth['annotations'] if one['image_id'] in ids],
-        'categories': ground_truth['categories'],
-    }
-    found = shapes_of([one.for_evaluation() for one in predictions], [one['id'] for one in truth['categories']])
+    truth = ground_truth.of_images(one.image_id for one in predictions)
+    found = shapes_of([one.for_evaluation() for one in predictions], list(truth.categories))
     numbers: list[float | None] = []
     for kind in ('segm', 'bbox'):
         matching = Matching(truth, found, kind)

@@ -5,7 +5,7 @@ mmdet's data samples, run-length masks, the metric. Whatever is lost on the way 
 """
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from pycocotools import mask as mask_api
 
+from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.protocol import MAX_DETS
@@ -54,7 +55,7 @@ class MetricSelfTestHook(Hook):
 
 def run_selftest(
     dataset: Any,
-    ground_truth: Mapping[str, Any],
+    ground_truth: GroundTruth,
     iou_types: Sequence[str] = ('bbox', 'segm'),
     num_images: int = 4,
     load_annotations: Mapping[str, Any] = LOAD_ANNOTATIONS,
@@ -63,7 +64,7 @@ def run_selftest(
 
     Args:
         dataset: The data set that is evaluated, with its pipeline.
-        ground_truth: What the metric compares with, COCO format, categories in the order of the labels.
+        ground_truth: What the metric compares with.
         iou_types: What must score 1.0.
         num_images: How many images at most.
         load_annotations: The transform that turns a data set record into boxes, labels and masks.
@@ -72,23 +73,13 @@ def run_selftest(
         InputError: It scores less; the message names the step that lost it.
     """
     loader = TRANSFORMS.build(dict(load_annotations))
-    truth: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in ground_truth['annotations']:
-        if not annotation.get('iscrowd'):
-            truth[annotation['image_id']].append(annotation)
+    truth = ground_truth.take(~ground_truth.crowds)
     samples = [_as_prediction(dataset, row, loader) for row in _comparable_rows(dataset, truth, num_images)]
-    sizes = {image['id']: (image['height'], image['width']) for image in ground_truth['images']}
-    labels = {category['id']: label for label, category in enumerate(ground_truth['categories'])}
     for sample in samples:
-        _check_steps(sample, truth[sample.img_id], labels, sizes[sample.img_id])
+        _check_steps(sample, truth.of_images([sample.img_id]))
     chosen = {sample.img_id for sample in samples}
-    part = {
-        **ground_truth,
-        'images': [image for image in ground_truth['images'] if image['id'] in chosen],
-        'annotations': [a for a in ground_truth['annotations'] if a['image_id'] in chosen],
-    }
-    metric = ArmbenchMetric(ground_truth=part, metric=iou_types, log_table=False)
-    metric.dataset_meta = {'classes': [category['name'] for category in ground_truth['categories']]}
+    metric = ArmbenchMetric(ground_truth=ground_truth.of_images(chosen), metric=iou_types, log_table=False)
+    metric.dataset_meta = {'classes': list(ground_truth.categories.values())}
     metric.process({}, [sample.to_dict() for sample in samples])
     scores = metric.compute_metrics(metric.results)  # not evaluate: other processes take no part
     for iou_type in iou_types:
@@ -98,7 +89,7 @@ def run_selftest(
     return f'ground truth of {len(samples)} images scores 1.0'
 
 
-def _comparable_rows(dataset: Any, truth: Mapping[int, list[dict[str, Any]]], num_images: int) -> list[int]:
+def _comparable_rows(dataset: Any, truth: GroundTruth, num_images: int) -> list[int]:
     """Images of which everything is scored: the data set may leave out, say, boxes under a pixel, and COCO those of a
     class beyond a hundred.
     """
@@ -106,7 +97,7 @@ def _comparable_rows(dataset: Any, truth: Mapping[int, list[dict[str, Any]]], nu
     for row in range(min(len(dataset), CANDIDATES)):
         record = dataset.get_data_info(row)
         instances = [one for one in record['instances'] if not one['ignore_flag']]
-        wanted = Counter(annotation['category_id'] for annotation in truth.get(record['img_id'], []))
+        wanted = Counter(truth.category_ids[truth.image_ids == record['img_id']].tolist())
         seen.append(f'{len(instances)} of {wanted.total()}')
         if 0 < len(instances) == wanted.total() and max(wanted.values()) <= MAX_DETS[-1]:
             rows.append(row)
@@ -137,12 +128,12 @@ def _as_prediction(dataset: Any, row: int, loader: Any) -> DetDataSample:
     return sample
 
 
-def _check_steps(
-    sample: DetDataSample, truth: list[dict[str, Any]], labels: Mapping[int, int], size: tuple[int, int]
-) -> None:
-    """Hold labels, image size, boxes and masks against the ground truth, and name the first that is off."""
+def _check_steps(sample: DetDataSample, truth: GroundTruth) -> None:
+    """Hold labels, image size, boxes and masks against the image's ground truth, and name the first that is off."""
     instances, image = sample.pred_instances, {sample.img_id}
-    wanted = np.array([labels[annotation['category_id']] for annotation in truth])
+    size = truth.images[sample.img_id].height, truth.images[sample.img_id].width
+    labels = {number: label for label, number in enumerate(truth.categories)}
+    wanted = np.array([labels[number] for number in truth.category_ids.tolist()])
     got = instances.labels.numpy()
     if sorted(wanted) != sorted(got):
         raise _failure('labels', f'{sorted(got.tolist())} instead of {sorted(wanted.tolist())}', image)
@@ -151,17 +142,14 @@ def _check_steps(
         raise _failure('image size', detail, image)
     boxes = instances.bboxes.numpy().astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
-    masks = [run_lengths(annotation['segmentation'], *size) for annotation in truth]
-    pairs = {
-        'boxes': (boxes, np.array([annotation['bbox'] for annotation in truth], np.float64)),
-        'masks': (instances.masks.rles, masks),
-    }
+    masks = [run_lengths(mask, *size) for mask in truth.masks]
+    pairs = {'boxes': (boxes, truth.boxes), 'masks': (instances.masks.rles, masks)}
     for step, (ours, theirs) in pairs.items():
-        ious = mask_api.iou(ours, theirs, [0] * len(truth))
+        ious = mask_api.iou(ours, theirs, [0] * len(masks))
         best = np.where(got[:, None] == wanted[None], ious, 0).max(0)
         if best.min() < SURE_IOU:
             worst = int(best.argmin())
-            detail = f'annotation {truth[worst]["id"]} is met with an IoU of {best[worst]:.3f} only'
+            detail = f'annotation {truth.ids[worst]} is met with an IoU of {best[worst]:.3f} only'
             raise _failure(step, detail, image)
 
 

@@ -28,30 +28,6 @@ def fits_image(counts: list[int], size: tuple[int, int], height: int, width: int
     return size == (height, width) and sum(counts) == height * width and min(counts) >= 0
 
 
-def bounding_box(counts: list[int], height: int, width: int) -> tuple[float, float, float, float]:
-    """The box ``(x, y, width, height)`` in px around a mask's pixels; zeros for an empty mask."""
-    rle = coco_mask.frPyObjects({'counts': counts, 'size': [height, width]}, height, width)
-    x, y, w, h = coco_mask.toBbox(rle).tolist()
-    return x, y, w, h
-
-
-def mask_area(segmentation: list[list[float]] | Mapping[str, Any], height: int, width: int) -> float:
-    """The number of pixels of a mask, counted as pycocotools does.
-
-    Args:
-        segmentation: Polygons, or a run-length mask that :func:`fits_image`.
-        height: Image height in px.
-        width: Image width in px.
-
-    Returns:
-        Pixels covered by at least one of the polygons, or by the runs.
-    """
-    if isinstance(segmentation, list):
-        return float(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))))
-    counts = segmentation['counts']
-    return float(sum((decode_counts(counts) if isinstance(counts, str) else counts)[1::2]))
-
-
 def decode_mask(rle: Mapping[str, Any]) -> np.ndarray:
     """The bitmap of a compressed run-length mask, ``(H, W) uint8``; five times as fast as pycocotools."""
     height, width = rle['size']

@@ -148,21 +148,6 @@ def scan_mask(
 
 
 @compiled
-def extent(switches: np.ndarray, height: int, width: int) -> tuple[tuple[int, int, int, int], int]:
-    """Return a mask's box x1, y1, x2, y2, ends excluded and zeros if it is empty, and its pixels."""
-    area, top, bottom, end = 0, height, 0, 0
-    for i in range(0, len(switches), 2):
-        start, end = switches[i], switches[i + 1] if i + 1 < len(switches) else height * width
-        first, last = start % height, (end - 1) % height
-        if last - first != end - 1 - start:  # the run goes on in the next column
-            first, last = 0, height - 1
-        area, top, bottom = area + end - start, min(top, first), max(bottom, last + 1)
-    if not area:
-        return (0, 0, 0, 0), 0
-    return (switches[0] // height, top, (end - 1) // height + 1, bottom), area
-
-
-@compiled
 def run_lengths(code: np.ndarray) -> np.ndarray:
     """Decode COCO's compressed run lengths.
 

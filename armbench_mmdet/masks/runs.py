@@ -85,7 +85,7 @@ def _read(
         else:
             length = _decode(code[code_ends[i] : code_ends[i + 1]], own)
         starts[i + 1] = starts[i] + length
-        areas[i] = _measure(own[:length], height, boxes[i])
+        areas[i] = measure(own[:length], height, boxes[i])
     return switches[: starts[count]].copy(), starts, areas, boxes
 
 
@@ -100,8 +100,8 @@ def _decode(code: np.ndarray, switches: np.ndarray) -> int:
 
 
 @compiled
-def _measure(switches: np.ndarray, height: int, box: np.ndarray) -> int:
-    """Write a mask's box and return its area in px."""
+def measure(switches: np.ndarray, height: int, box: np.ndarray) -> int:
+    """Write a mask's box and return its area in px; its switches are an even number."""
     area, top, bottom, column, first = 0, height, 0, 0, -1
     for i in range(0, switches.size, 2):
         start, end = switches[i], switches[i + 1]

@@ -16,7 +16,8 @@ from torch import Tensor
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import map_threads
 from armbench_mmdet.masks.encode import encode_masks, encode_switches
-from armbench_mmdet.masks.kernels import extent, scan_mask
+from armbench_mmdet.masks.kernels import scan_mask
+from armbench_mmdet.masks.runs import measure
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ def _scanned(logits: np.ndarray, size: tuple[int, int]) -> UpsampledMask:
         return UpsampledMask(encode_switches(np.empty(0, np.int64), size), (0.0, 0.0, 0.0, 0.0), 0.0)
     axes = columns.low, columns.weights, rows.low, rows.weights
     switches, score_sum = scan_mask(window, *axes, (columns.first, rows.first), size, np.float32(0), True)
-    (x1, y1, x2, y2), area = extent(switches, *size)
-    box = float(x1), float(y1), float(x2), float(y2)
-    return UpsampledMask(encode_switches(switches, size), box, score_sum / (area + 1e-6))
+    box = np.zeros(4)
+    area = measure(np.append(switches, [size[0] * size[1]] * (len(switches) % 2)), size[0], box)
+    x1, y1, x2, y2 = box.tolist()
+    return UpsampledMask(encode_switches(switches, size), (x1, y1, x2, y2), score_sum / (area + 1e-6))
 
 
 def _refuse_not_finite(is_finite: bool) -> None:

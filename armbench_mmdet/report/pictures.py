@@ -11,7 +11,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from armbench_mmdet.datasets.ground_truth import GroundTruthSource, only_classes
+from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.images import read_image
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import matches
@@ -19,7 +19,6 @@ from armbench_mmdet.evaluation.protocol import Matching, Shapes
 from armbench_mmdet.evaluation.result import Suspect, file_fingerprint
 from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
 from armbench_mmdet.masks.encode import decode_mask, encode_masks
-from armbench_mmdet.masks.runs import run_lengths
 from armbench_mmdet.report.collect import AGAIN, Evaluation, Run
 from armbench_mmdet.visualization import instances
 
@@ -184,8 +183,8 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
     matching = Matching(truth, Shapes.of(detections), 'segm')
     drawn = []
     for choice in choices:
-        image = matching.images[choice.image_id]
-        photo, panel_px, caption = read_image(image_folder / image['file_name']), PANEL_PX, choice.about
+        name = truth.images[choice.image_id].file_name
+        photo, panel_px, caption = read_image(image_folder / name), PANEL_PX, choice.about
         real, guessed = judge(matching, choice.image_id, evaluation.result.not_annotated)
         if choice.suspect:
             photo, real, guessed = _close_up(choice.suspect.box, photo, real, guessed)
@@ -195,7 +194,7 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
         both = instances.draw_comparison(photo, real, guessed, f'prediction, score from {SCORE_THRESHOLD:g}', panel_px)
         jpeg = cv2.imencode('.jpg', both, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
         data = f'{evaluation.subset} {evaluation.split}'
-        drawn.append(Picture(run, data, choice.kind, image['file_name'], jpeg, caption))
+        drawn.append(Picture(run, data, choice.kind, name, jpeg, caption))
     return drawn
 
 
@@ -222,7 +221,6 @@ def judge(
 ) -> tuple[list[instances.Instance], list[instances.Instance]]:
     """Ground truth and predictions of an image with their verdicts, but for those of classes that nobody annotated."""
     truth, predictions = [], []
-    size = matching.images[image_id]['height'], matching.images[image_id]['width']
     outcome, owner = matches.matched(matching, matching.crowd, np.array([MATCH_IOU]))
     for category, name in zip(matching.category_ids, matching.classes, strict=True):
         if name in not_annotated:
@@ -231,15 +229,14 @@ def judge(
         for g in range(*matching.truth.starts[group : group + 2]):
             is_crowd, is_found = matching.crowd[g], owner[0, g] >= 0
             verdict = instances.NOT_COUNTED if is_crowd else instances.FOUND if is_found else instances.MISSED
-            mask = run_lengths(matching.truth.masks[g], *size)
-            truth.append(instances.Instance(mask, name, verdict=verdict))
+            truth.append(instances.Instance(matching.rle(matching.truth, g), name, verdict=verdict))
         for d in range(*matching.found.starts[group : group + 2]):
             verdict, score = OF_OUTCOME[int(outcome[0, d])], float(matching.found.scores[d])
-            predictions.append(instances.Instance(matching.found.masks[d], name, score, verdict))
+            predictions.append(instances.Instance(matching.rle(matching.found, d), name, score, verdict))
     return truth, predictions
 
 
-def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[dict[str, Any], Path]:
+def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[GroundTruth, Path]:
     """Some images of the ground truth that the result was computed on, and the folder of the images."""
     extra = evaluation.result.identity.extra
     ann_file = extra.get('ann_file', '')
@@ -249,10 +246,8 @@ def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[dict[str
             f'{AGAIN} (in {evaluation.path})'
         )
     source = GroundTruthSource.from_location(extra)
-    truth = only_classes(source.load(), evaluation.result.classes)
-    images = [image for image in truth['images'] if image['id'] in image_ids]
-    annotations = [one for one in truth['annotations'] if one['image_id'] in image_ids]
-    return {**truth, 'images': images, 'annotations': annotations}, Path(str(source.image_folder))
+    truth = source.load().of_classes(evaluation.result.classes).of_images(image_ids)
+    return truth, Path(str(source.image_folder))
 
 
 def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from pycocotools import mask as mask_api
 from torch import nn
 
 from armbench_mmdet.datasets.armbench import MinibenchDataset
-from armbench_mmdet.datasets.ground_truth import load_ground_truth
+from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
@@ -44,7 +44,7 @@ class Oracle:
         pipeline = [TRANSFORMS.build({'type': name}) for name in ('LoadImageFromFile', 'PackDetInputs')]
         place = {'subset': SUBSETS[0], 'split': 'test', 'data_root': root}
         self.dataset = MinibenchDataset(**place, pipeline=pipeline, test_mode=True)
-        self.truth = load_ground_truth(self.dataset.ann_file)
+        self.truth = json.loads(Path(self.dataset.ann_file).read_text())
 
     def samples(self, change: Callable[[Instances, dict[str, Any]], Any] = lambda *_: None) -> Samples:
         """Every instance at score 1, changed by a function of the instances and their image."""
@@ -79,13 +79,14 @@ class Oracle:
         return float(precision[precision > -1].mean())
 
     def here(self, samples: Samples, truth: dict[str, Any] | None = None) -> float:
-        metric = ArmbenchMetric(ground_truth=truth or self.truth, metric='segm', log_table=False)
+        metric = ArmbenchMetric(ground_truth=GroundTruth.of(truth or self.truth), metric='segm', log_table=False)
         metric.dataset_meta = {'classes': [category['name'] for category in self.truth['categories']]}
         metric.process(None, samples)
         return metric.evaluate(len(samples))['coco/segm_mAP']
 
     def self_test(self, fault: str) -> None:
-        run_selftest(self.dataset, self.truth, ('segm',), load_annotations={'type': FaultyLoader, 'fault': fault})
+        loader = {'type': FaultyLoader, 'fault': fault}
+        run_selftest(self.dataset, GroundTruth.of(self.truth), ('segm',), load_annotations=loader)
 
 
 def bitmaps(masks: list[dict]) -> np.ndarray:
@@ -245,10 +246,8 @@ def test_mmdets_detection_limits_flatter_and_ours_are_cocos(oracle: Oracle) -> N
     assert oracle.here(samples) == pytest.approx(at_a_hundred, abs=1e-9)
 
 
-def test_ground_truth_is_numbered_from_one_when_it_is_loaded(oracle: Oracle, tmp_path: Path) -> None:
-    file = tmp_path / 'test.json'
-    file.write_text(json.dumps({**oracle.truth, 'annotations': from_zero(oracle.truth)}))
-    assert oracle.here(oracle.samples(), load_ground_truth(file, cache_dir=tmp_path)) == 1
+def test_an_annotation_with_id_0_counts_here(oracle: Oracle) -> None:
+    assert oracle.here(oracle.samples(), {**oracle.truth, 'annotations': from_zero(oracle.truth)}) == 1
 
 
 def test_the_readmes_table_has_a_row_for_every_fault() -> None:

@@ -1,9 +1,11 @@
 import coco_files
+import numpy as np
 import pytest
 import torch
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.datasets import ArmbenchDataset, load_ground_truth
+from armbench_mmdet.datasets import ArmbenchDataset
+from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.hooks.self_test import run_selftest
 from armbench_mmdet.report.collect import read_evaluations
@@ -12,15 +14,13 @@ from armbench_mmdet.report.pictures import choices_of, draw
 
 def test_it_holds_what_the_file_holds(tmp_path):
     document = coco_files.random_document(0)
-    truth = load_ground_truth(coco_files.write_json(tmp_path / 'a.json', document))
-    assert truth['images'] == document['images']
-    assert truth['categories'] == document['categories']
-    assert [a['id'] for a in truth['annotations']] == list(range(1, len(document['annotations']) + 1))
-    found = {a['source_id']: a for a in truth['annotations']}
-    assert len(found) == len(document['annotations'])
-    for annotation in document['annotations']:
-        for key in ('image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'):
-            assert found[annotation['id']][key] == annotation[key]
+    truth = GroundTruthSource(str(coco_files.write_json(tmp_path / 'a.json', document))).load()
+    given = GroundTruth.of(document)
+    assert (truth.images, truth.categories) == (given.images, given.categories)
+    rows = np.argsort(truth.image_ids, kind='stable'), np.argsort(given.image_ids, kind='stable')
+    (*ours, own), (*theirs, other) = truth.take(rows[0])[2:], given.take(rows[1])[2:]
+    assert [column.tolist() for column in ours] == [column.tolist() for column in theirs]
+    assert list(own) == list(other)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def test_it_holds_what_the_file_holds(tmp_path):
 def test_what_has_no_mask_cannot_be_scored(tmp_path, segmentation):
     document = coco_files.document()
     document['annotations'][1]['segmentation'] = segmentation
-    truth = load_ground_truth(coco_files.write_json(tmp_path / 'a.json', document))
-    assert [a['source_id'] for a in truth['annotations']] == [1, 3]
+    truth = GroundTruthSource(str(coco_files.write_json(tmp_path / 'a.json', document))).load()
+    assert truth.ids.tolist() == [1, 3]
 
 
 def test_the_cache_folder_of_the_data_set_is_everyones(minibench_root, tmp_path, monkeypatch):

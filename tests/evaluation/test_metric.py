@@ -5,7 +5,7 @@ import logging
 
 import coco_files
 import pytest
-from coco_random import random_dataset
+from coco_random import random_dataset, truth_of
 from coco_reference import twelve_numbers
 from metric_runs import META, as_samples, run
 from mmdet.datasets import ConcatDataset
@@ -61,7 +61,7 @@ def test_an_image_processed_twice_counts_once():
     truth, detections = random_dataset(1)
     samples = as_samples(truth, detections)
     once, _ = run(truth, samples)
-    metric = ArmbenchMetric(ground_truth=truth)
+    metric = ArmbenchMetric(ground_truth=truth_of(truth))
     metric.dataset_meta = META
     for sample in [*samples, samples[0], samples[1]]:
         metric.process({}, [sample])
@@ -142,7 +142,7 @@ def test_ground_truth_is_loaded_once_from_the_data_sets_file(tmp_path, monkeypat
     metric.process({}, as_samples(truth, detections))
     second = metric.evaluate(len(truth['images']))
     assert first == second
-    assert all('counts' in annotation['segmentation'] for annotation in metric.ground_truth['annotations'])
+    assert all('counts' in mask for mask in metric.ground_truth.masks)
     assert first['coco/segm_object_mAP'] is not None
 
 
@@ -212,4 +212,4 @@ def test_data_of_several_files_are_refused_not_scored_in_part(tmp_path, monkeypa
     metric = ArmbenchMetric()
     metric.dataset_meta = joined.metainfo
     with pytest.raises(InputError, match='one annotation file') if parts[1:] else contextlib.nullcontext():
-        assert metric.ground_truth['images']
+        assert metric.ground_truth.images

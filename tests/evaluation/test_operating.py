@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_random import matching_of, random_dataset
+from coco_random import matching_of, random_dataset, truth_of
 from coco_reference import pycocotools_evaluate
 from metric_runs import META, as_samples
 
@@ -64,7 +64,7 @@ def test_a_test_uses_the_threshold_of_val(tmp_path: Path) -> None:
         truth, detections = random_dataset(seed, images=8)
         identity = {'subset': 'mix-object-tote', 'split': split, 'extra': {'checkpoint_sha256': 'feed'}}
         file = tmp_path / f'mix-object-tote_{split}.json'
-        metric = ArmbenchMetric(ground_truth=truth, result_file=str(file), identity=identity, log_table=False)
+        metric = ArmbenchMetric(ground_truth=truth_of(truth), result_file=str(file), identity=identity, log_table=False)
         metric.dataset_meta = META
         samples = as_samples(truth, detections)
         metric.process({}, samples)

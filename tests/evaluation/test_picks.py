@@ -1,12 +1,11 @@
 """Scores of picks, against a reference that looks at every pixel."""
 
-import cv2
 import numpy as np
 import pytest
 from coco_random import encode, matching_of, random_dataset
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.evaluation.picks import farthest, pick_scores
+from armbench_mmdet.evaluation.picks import pick_scores
 
 
 def aimed_at(mask) -> tuple[int, int] | None:
@@ -88,10 +87,3 @@ def test_a_mask_over_two_objects_fails_and_each_object_is_picked_once() -> None:
     assert first_two(both, right) == 0.5
     assert first_two(left, left) == 0.5
     assert first_two(left) == 0.5
-
-
-@pytest.mark.parametrize('seed', range(3))
-def test_the_farthest_point_has_the_largest_distance(seed: int) -> None:
-    mask = np.pad((np.random.default_rng(seed).random((30, 40)) < 0.9).astype(np.uint8), 1)
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    assert distance.flat[farthest(mask > 0)] == distance.max()

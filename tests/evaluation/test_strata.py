@@ -24,7 +24,7 @@ def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
     checked = 0
     for seed in range(12):
         truth, detections = random_dataset(seed, images=8)
-        density = density_of_images(truth)
+        density = density_of_images(match_table(matching_of(truth, detections, iou_type)))
         scores = scores_of(truth, detections, iou_type).per_density
         for name, stratum in scores.items():
             images = {i for i, own in density.items() if own == name}

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_api
 
+from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.evaluation.protocol import Matching, Shapes
 
 CATEGORIES = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
@@ -64,5 +65,12 @@ def _near(rng: np.random.Generator, image_id: int, mask: np.ndarray, category_id
     return {'image_id': image_id, 'category_id': category, 'score': score, 'bbox': box, 'segmentation': rle}
 
 
+def truth_of(document: dict[str, Any]) -> GroundTruth:
+    """The ground truth of a document; ids, boxes and file names that it lacks are filled in."""
+    images = [{'file_name': f'{image["id"]}.jpg', **image} for image in document['images']]
+    annotations = [{'id': 0, 'bbox': (0, 0, 0, 0), 'iscrowd': 0, **one} for one in document['annotations']]
+    return GroundTruth.of({**document, 'images': images, 'annotations': annotations})
+
+
 def matching_of(truth: dict[str, Any], rows: list[dict[str, Any]], iou_type: str = 'segm', **options: Any) -> Matching:
-    return Matching(truth, Shapes.of(rows), iou_type, **options)
+    return Matching(truth_of(truth), Shapes.of(rows), iou_type, **options)

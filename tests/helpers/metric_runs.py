@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from coco_random import truth_of
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
@@ -38,7 +39,7 @@ def as_samples(truth: dict[str, Any], detections: list[dict[str, Any]], masks: s
 
 
 def run(truth: dict[str, Any], samples: list[dict], **options: Any) -> tuple[dict[str, Any], ArmbenchMetric]:
-    metric = ArmbenchMetric(ground_truth=truth, **options)
+    metric = ArmbenchMetric(ground_truth=truth_of(truth), **options)
     metric.dataset_meta = META
     for sample in samples:
         metric.process({}, [sample])

@@ -1,5 +1,6 @@
 """The self-test passes on a sound path and names the step of each injected fault."""
 
+import json
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,14 @@ from mmdet.registry import TRANSFORMS
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.datasets.armbench import MinibenchDataset
+from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.hooks.self_test import MetricSelfTestHook, run_selftest
 
 
 @pytest.fixture
-def sound(minibench_root: Path) -> tuple[MinibenchDataset, dict[str, Any]]:
+def sound(minibench_root: Path) -> tuple[MinibenchDataset, GroundTruth]:
     """Four images, and their ground truth."""
     pipeline = [TRANSFORMS.build({'type': name}) for name in ('LoadImageFromFile', 'PackDetInputs')]
     place = {'subset': SUBSETS[0], 'split': 'test', 'data_root': minibench_root}
@@ -43,14 +45,14 @@ def test_a_sound_path_scores_one(sound):
 
 
 def test_images_of_which_not_everything_is_scored_are_left_out(sound: Any) -> None:
-    dataset, truth = sound
+    dataset, document = sound[0], json.loads(Path(sound[0].ann_file).read_text())
     boxes = [(x, y, x + 6, y + 8) for x in range(0, 140, 7) for y in range(0, 54, 9)]  # COCO counts a hundred
     polygons = [[x0, y0, x1, y0, x1, y1, x0, y1] for x0, y0, x1, y1 in boxes]
     crowded = dataset.get_data_info(1)['img_id']
     for number, ((x, y, _, _), polygon) in enumerate(zip(boxes, polygons, strict=True), 1000):
         row = {'id': number, 'image_id': crowded, 'category_id': 2, 'bbox': [x, y, 6, 8], 'area': 48, 'iscrowd': 0}
-        truth['annotations'].append({**row, 'segmentation': [polygon]})
-    crowd = next(one for one in truth['annotations'] if one['image_id'] == dataset.get_data_info(2)['img_id'])
+        document['annotations'].append({**row, 'segmentation': [polygon]})
+    crowd = next(one for one in document['annotations'] if one['image_id'] == dataset.get_data_info(2)['img_id'])
     crowd['iscrowd'] = 1
 
     def fault(row: int, record: dict) -> None:
@@ -63,7 +65,7 @@ def test_images_of_which_not_everything_is_scored_are_left_out(sound: Any) -> No
             record['instances'][0]['ignore_flag'] = 1
 
     change(dataset, fault)
-    assert run_selftest(dataset, truth) == 'ground truth of 2 images scores 1.0'
+    assert run_selftest(dataset, GroundTruth.of(document)) == 'ground truth of 2 images scores 1.0'
 
 
 def shift_label(record: dict, instance: dict) -> None:

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from coco_random import random_dataset
+from coco_random import random_dataset, truth_of
 from metric_runs import META, as_samples
 from torch import Tensor, nn
 
@@ -70,7 +70,7 @@ class Detector(nn.Module):
 def test_the_hook_times_stages_of_batches_after_the_warm_up(mode, monkeypatch):
     truth, detections = random_dataset(1)
     samples = as_samples(truth, detections)
-    metric = ArmbenchMetric(ground_truth=truth)
+    metric = ArmbenchMetric(ground_truth=truth_of(truth))
     metric.dataset_meta = META
     loop = types.SimpleNamespace(evaluator=types.SimpleNamespace(metrics=[metric]))
     clock = [0.0]

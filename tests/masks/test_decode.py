@@ -6,7 +6,7 @@ from armbench_mmdet.masks import encode as decode
 
 
 @pytest.mark.parametrize('seed', range(20))
-def test_counts_area_and_box_agree_with_pycocotools(seed):
+def test_counts_agree_with_pycocotools(seed):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(1, 300, 2).tolist()
     mask = (rng.random((height, width)) < rng.choice([0, 0.001, 0.5, 1])).astype(np.uint8)
@@ -17,17 +17,8 @@ def test_counts_area_and_box_agree_with_pycocotools(seed):
     np.testing.assert_array_equal(decode.decode_mask(compressed), mask)
     assert decode.fits_image(counts, (height, width), height, width)
     assert not decode.fits_image(counts, (height + 1, width), height, width)
-    text = {'size': [height, width], 'counts': compressed['counts'].decode()}
-    assert decode.mask_area(text, height, width) == mask.sum()
-    assert decode.mask_area({**text, 'counts': counts}, height, width) == mask.sum()
-    assert decode.bounding_box(counts, height, width) == tuple(coco_mask.toBbox(compressed).tolist())
 
 
 @pytest.mark.parametrize('text', ['P', '12P', 'a\x7f', '\x00', 'é'])
 def test_a_broken_code_is_noticed_before_c_code_sees_it(text):
     assert decode.decode_counts(text) == []
-
-
-def test_the_area_of_overlapping_polygons_is_that_of_their_union():
-    square = [5, 5, 15, 5, 15, 15, 5, 15]
-    assert decode.mask_area([square, square], 48, 64) == decode.mask_area([square], 48, 64)

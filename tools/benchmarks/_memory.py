@@ -16,7 +16,12 @@ def added_mb(function: Callable[[], Any]) -> float:
     Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
     before_kb = _status_kb('VmRSS')
     function()
-    return max((_status_kb('VmHWM') - before_kb) / KB_PER_MB, 1.0)
+    return max(peak_mb() - before_kb / KB_PER_MB, 1.0)
+
+
+def peak_mb() -> float:
+    """The most resident memory that the process had; unlike ``getrusage``'s, without what its parent had."""
+    return _status_kb('VmHWM') / KB_PER_MB
 
 
 def _status_kb(name: str) -> int:

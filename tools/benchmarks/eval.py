@@ -3,17 +3,24 @@
 Both start from ground truth and detections in memory, as after a test run, and end with the twelve numbers; these must
 agree to 1e-9. Outlines of 24 corners in 2448×2048 images, about 11 instances and 45 detections each. Ours also with
 everything that a result file holds but the intervals, which have a row of their own: there is nothing to hold them
-against, so the peer's time is that of its twelve numbers.
+against, so the peer's time is that of its twelve numbers. The peak memory of a process, imports included, that reads
+the annotation file and an array of boxes and ends with the twelve numbers.
 """
 
 import contextlib
 import copy
 import io
+import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks._memory import peak_mb
 
 HEIGHT, WIDTH, CORNERS = 2048, 2448, 24
 CASES = {True: (200, 2_200, 9_000), False: (6_600, 73_000, 300_000)}
@@ -21,7 +28,7 @@ CASES = {True: (200, 2_200, 9_000), False: (6_600, 73_000, 300_000)}
 
 
 def rows(small: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield a row of time for boxes and one for masks."""
+    """Yield rows of time for boxes and for masks, and one of memory for boxes."""
     from armbench_mmdet.evaluation.bootstrap import group_intervals
 
     images, instances, detections = CASES[small]
@@ -46,6 +53,8 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
                 'ratio': peer_s / seconds,
                 'equal': equal if what == 'twelve numbers' else None,
             }
+        if iou_type == 'bbox':
+            yield {'name': 'eval', 'case': f'bbox, peak memory, {size}', 'unit': 'MB', **_memory(truth, own)}
 
 
 def _timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
@@ -54,18 +63,57 @@ def _timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     return value, time.perf_counter() - start
 
 
+def _memory(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'test.json').write_text(json.dumps(truth))
+        columns = [[r['image_id'], *r['bbox'], r['score'], r['category_id']] for r in results]
+        np.save(Path(folder, 'results.npy'), np.array(columns))
+        commands = ([sys.executable, '-m', __name__, which, folder] for which in ('ours', 'peer'))
+        options: dict[str, Any] = {'cwd': Path(__file__).parents[1], 'capture_output': True, 'text': True}
+        printed = [subprocess.run(one, check=True, **options).stdout for one in commands]
+    (ours, ours_mb), (peer, peer_mb) = (json.loads(text.splitlines()[-1]) for text in printed)
+    equal = bool(np.allclose(ours, peer, rtol=0, atol=1e-9))
+    return {'ours': ours_mb, 'peer': peer_mb, 'ratio': peer_mb / ours_mb, 'equal': equal}
+
+
+def _measure(which: str, folder: Path) -> tuple[list[float], float]:
+    """The twelve numbers of boxes on disk, and the peak memory of this process in MB."""
+    results = np.load(folder / 'results.npy')
+    if which == 'peer':
+        from pycocotools.coco import COCO
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth_api = COCO(folder / 'test.json')
+            numbers = _coco_numbers(truth_api, truth_api.loadRes(results), 'bbox')
+    else:
+        from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+        from armbench_mmdet.evaluation.protocol import Matching, Shapes
+
+        image_ids, *_, scores, category_ids = results.T
+        ids = image_ids.astype(np.int64), category_ids.astype(np.int64)
+        truth = GroundTruthSource(str(folder / 'test.json'), cache_dir=str(folder)).load()
+        numbers = _twelve_numbers(Matching(truth, Shapes(*ids, scores, results[:, 1:5], ()), 'bbox'))
+    return numbers.tolist(), peak_mb()
+
+
 def _our_numbers(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> np.ndarray:
-    from armbench_mmdet.evaluation.matches import match_table
+    from armbench_mmdet.datasets.ground_truth import GroundTruth
     from armbench_mmdet.evaluation.protocol import Matching, Shapes
+
+    return _twelve_numbers(Matching(GroundTruth.of(truth), Shapes.of(results), iou_type))
+
+
+def _twelve_numbers(matching: Any) -> np.ndarray:
+    from armbench_mmdet.evaluation.matches import match_table
     from armbench_mmdet.evaluation.strata import sized_tables, summary
 
-    matching = Matching(truth, Shapes.of(results), iou_type)
     by_size = sized_tables(matching)
     values = [*summary(match_table(matching), by_size).values(), *(one.ar() for one in by_size.values())]
     return np.array([-1.0 if value is None else value for value in values])
 
 
 def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> Any:
+    from armbench_mmdet.datasets.ground_truth import GroundTruth
     from armbench_mmdet.evaluation.anatomy import error_anatomy
     from armbench_mmdet.evaluation.matches import match_table
     from armbench_mmdet.evaluation.operating import operations
@@ -73,7 +121,7 @@ def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: 
     from armbench_mmdet.evaluation.protocol import Matching, Shapes
     from armbench_mmdet.evaluation.strata import scores_of_type, segmentation_errors
 
-    matching = Matching(truth, Shapes.of(results), iou_type, is_across=iou_type == 'segm')
+    matching = Matching(GroundTruth.of(truth), Shapes.of(results), iou_type, is_across=iou_type == 'segm')
     table = match_table(matching)
     scores_of_type(matching, table)
     if iou_type == 'segm':
@@ -86,17 +134,22 @@ def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: 
 
 def _peer_numbers(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> np.ndarray:
     from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth_api = COCO()
         truth_api.dataset = truth
         truth_api.createIndex()
-        evaluator = COCOeval(truth_api, truth_api.loadRes(results), iou_type)
-        evaluator.params.maxDets = [1, 10, 100]
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
+        return _coco_numbers(truth_api, truth_api.loadRes(results), iou_type)
+
+
+def _coco_numbers(truth_api: Any, results_api: Any, iou_type: str) -> np.ndarray:
+    from pycocotools.cocoeval import COCOeval
+
+    evaluator = COCOeval(truth_api, results_api, iou_type)
+    evaluator.params.maxDets = [1, 10, 100]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
     return np.asarray(evaluator.stats)
 
 
@@ -123,7 +176,7 @@ def make_data(images: int, instances: int, detections: int) -> tuple[dict[str, A
         own = annotations[i]
         result = {'image_id': own['image_id'], 'category_id': own['category_id'], 'bbox': _box(outline)}
         results.append({**result, 'score': round(float(rng.random()), 3), 'segmentation': rle})
-    header = [{'id': i, 'height': HEIGHT, 'width': WIDTH} for i in range(images)]
+    header = [{'id': i, 'file_name': f'{i}.jpg', 'height': HEIGHT, 'width': WIDTH} for i in range(images)]
     categories = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
     return {'info': {}, 'images': header, 'annotations': annotations, 'categories': categories}, results
 
@@ -138,3 +191,9 @@ def _outlines(rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
 def _box(outline: np.ndarray) -> list[float]:
     low, high = outline.min(0), outline.max(0)
     return [*low.tolist(), *(high - low).clip(1).tolist()]
+
+
+if __name__ == '__main__':
+    import armbench_mmdet  # noqa: F401  # before mmdet
+
+    print(json.dumps(_measure(sys.argv[1], Path(sys.argv[2]))))
