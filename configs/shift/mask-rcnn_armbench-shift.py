@@ -9,13 +9,7 @@ _jitter = [
     dict(type='LoadPolygons'),
     dict(type='RandomResize', scale=(1333, 800), ratio_range=(0.5, 1.5), resize_type='LazyResize', keep_ratio=True),
     dict(type='LazyRandomFlip', prob=0.5),
-    dict(
-        type='LazyRandomCrop',
-        crop_size=(800, 1333),
-        crop_type='absolute',
-        recompute_bbox=True,
-        allow_negative_crop=True,
-    ),
+    dict(type='LazyRandomCrop', crop_size=(800, 1333), recompute_bbox=True, allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True),
 ]
 _render, _pack = dict(type='RenderImage'), dict(type='PackDetInputs')

@@ -5,13 +5,7 @@ _first = [
     dict(type='LazyRandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
 ]
 _jitter = dict(type='RandomResize', scale=(320, 256), ratio_range=(0.5, 1.5), resize_type='LazyResize', keep_ratio=True)
-_crop = dict(
-    type='LazyRandomCrop',
-    crop_size=(256, 320),
-    crop_type='absolute',
-    recompute_bbox=True,
-    allow_negative_crop=True,
-)
+_crop = dict(type='LazyRandomCrop', crop_size=(256, 320), recompute_bbox=True, allow_negative_crop=True)
 _left = dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True)
 _render, _pack = dict(type='RenderImage'), dict(type='PackDetInputs')
 _zoom_out = dict(type='ZoomOutTote', prob=0.5, scale_range=(0.4, 0.9))
