@@ -56,7 +56,7 @@ _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of mem
 _DEAD_WORKER = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.+)')
 _OUR_ERROR = re.compile(r'^armbench_(?:mmdet|runtime)\.errors\.\w+: ', re.MULTILINE)
 _LOST_PROCESS = 'gloo/transport'
-_LATE_S = 0.5
+_LATE_S = 5.0  # a segmentation fault writes a core file first
 _WORKER_REMEDY = (
     'If it was killed, the machine ran out of memory: lower num_workers. After a bus error, shared memory is too '
     'small: give the container a larger --shm-size, or set num_workers=0. After a '

@@ -18,7 +18,7 @@ def detector_of(name: str, folder: Path) -> Detector:
     config = load_config(name)
     config.model.backbone.init_cfg = None
     config.test_dataloader.update(num_workers=0, persistent_workers=False)
-    config.test_dataloader.dataset.pipeline[1].scale = (480, 384)
+    config.test_dataloader.dataset.pipeline[1].scale = (320, 256)
     return Detector(config, write_varied_weights(config, folder / 'weights.pth'), 'cpu')
 
 
@@ -27,9 +27,9 @@ def detector_of(name: str, folder: Path) -> Detector:
 @pytest.mark.parametrize(
     ('name', 'options'),
     [
-        ('mask-rcnn_r50_fpn_1x_armbench-mix', {'size': (384, 480)}),
+        ('mask-rcnn_r50_fpn_1x_armbench-mix', {'size': (256, 320)}),
         ('mask-rcnn_r50_fpn_1x_armbench-mix', {'dynamic': True}),
-        (SWIN, {'size': (384, 480)}),
+        (SWIN, {'size': (256, 320)}),
     ],
 )
 def test_the_file_says_what_the_model_says(
