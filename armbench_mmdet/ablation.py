@@ -190,7 +190,8 @@ def comparison(tables: Mapping[str, Sequence[MatchTable]], order: Sequence[str])
         seeds resampled as clusters, and a star where it excludes 0.
     """
     rows = []
-    names = [name for name in ('tote', 'object') if name in tables[BASELINE][0].classes]
+    first = tables[BASELINE][0]
+    names = [name for name in first.classes if first.ap(class_name=name) is not None]
     for ingredient in order:
         own = tables.get(ingredient)
         if not own:
