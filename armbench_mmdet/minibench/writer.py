@@ -6,6 +6,7 @@ import multiprocessing
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ def _made(jobs: list[_Job], workers: int) -> Iterator[list[dict[str, Any]]]:
         return
     # Forked workers need not import the package again, which takes longer than many pictures.
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
-    with context.Pool(workers, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
-        yield from pool.imap(_make, jobs, chunksize=4)
+    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+        yield from pool.map(_make, jobs, chunksize=4)
 
 
 def _coco(jobs: list[_Job], rows: list[list[dict[str, Any]]], subset: str, split: str) -> dict[str, Any]:
