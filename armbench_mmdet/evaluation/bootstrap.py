@@ -97,19 +97,25 @@ def _class_scores(matches: ClassMatches, blocks: Sequence[np.ndarray]) -> np.nda
     """The class's mAP under each row of blocks of image weights ``(B, I) int32``; NaN without instances."""
 
     def averages(weights: np.ndarray) -> np.ndarray:
-        return _averages(matches.image, matches.outcome, weights, weights @ matches.instances, RECALL_THRESHOLDS)
+        totals = weights @ matches.instances
+        return _averages(matches.image, *matches.decided, weights, totals, RECALL_THRESHOLDS)
 
     return np.concatenate(map_threads(averages, blocks))
 
 
 @compiled
 def _averages(
-    image: np.ndarray, outcome: np.ndarray, weights: np.ndarray, totals: np.ndarray, recalls: np.ndarray
+    image: np.ndarray,
+    places: np.ndarray,
+    outcome: np.ndarray,
+    weights: np.ndarray,
+    totals: np.ndarray,
+    recalls: np.ndarray,
 ) -> np.ndarray:
     """The mean of the interpolated precision of every draw, see ``interpolate``."""
     curves, scores = np.empty((outcome.shape[0], recalls.size)), np.full(len(weights), np.nan)
     for b in range(scores.size):
         if totals[b]:
-            interpolate(image, outcome, weights[b], totals[b], recalls, curves)
+            interpolate(image, places, outcome, weights[b], totals[b], recalls, curves)
             scores[b] = curves.mean()
     return scores

@@ -35,6 +35,12 @@ class ClassMatches:
     instances: np.ndarray  # (I,) int32, instances in each image that count: no crowds
 
     @functools.cached_property
+    def decided(self) -> tuple[np.ndarray, np.ndarray]:
+        """The detections that are not missed at every threshold: ``(K,) int64``, and their outcomes ``(T, K) int8``."""
+        places = np.flatnonzero((self.outcome != MISSED).any(axis=0))
+        return places, self.outcome[:, places]
+
+    @functools.cached_property
     def _ranks(self) -> np.ndarray:
         return _ranks(self.image, len(self.instances))
 
@@ -192,13 +198,19 @@ def precision_at_recall(matches: ClassMatches) -> np.ndarray:
     total = int(matches.instances.sum())
     if total:
         once = np.ones(len(matches.instances), np.int32)
-        interpolate(matches.image, matches.outcome, once, total, RECALL_THRESHOLDS, curves)
+        interpolate(matches.image, *matches.decided, once, total, RECALL_THRESHOLDS, curves)
     return curves
 
 
 @compiled
 def interpolate(
-    image: np.ndarray, outcome: np.ndarray, weights: np.ndarray, total: int, recalls: np.ndarray, curves: np.ndarray
+    image: np.ndarray,
+    places: np.ndarray,
+    outcome: np.ndarray,
+    weights: np.ndarray,
+    total: int,
+    recalls: np.ndarray,
+    curves: np.ndarray,
 ) -> None:
     """Write COCO's interpolated precision, an image of weight k counting k times.
 
@@ -206,26 +218,33 @@ def interpolate(
 
     Args:
         image: ``(D,) int32``, image of each detection, best score first.
-        outcome: ``(T, D) int8``.
+        places: ``(K,) int64``, rising, the detections that are not missed at every threshold.
+        outcome: ``(T, K) int8``, theirs.
         weights: ``(I,) int32``.
         total: Instances, weighted; at least 1.
         recalls: ``(R,) float64``, rising from 0.
         curves: ``(T, R) float64``, changed in place.
     """
-    own = weights[image]
+    own, upto = weights[image[places]], np.empty(places.size, np.int64)
+    seen, d = 0, 0
+    for k in range(places.size):
+        while d <= places[k]:
+            seen += weights[image[d]]
+            d += 1
+        upto[k] = seen
     for t in range(outcome.shape[0]):
-        hits, seen, best, r = 0, 0, 0.0, recalls.size - 1
-        for d in range(image.size):
-            hits += own[d] * (outcome[t, d] == FOUND)
-            seen += own[d] * (outcome[t, d] != IGNORED)
-        for d in range(image.size - 1, -1, -1):
-            if outcome[t, d] == FOUND and own[d]:
+        hits, ignored, best, r = 0, 0, 0.0, recalls.size - 1
+        for k in range(places.size):
+            hits += own[k] * (outcome[t, k] == FOUND)
+            ignored += own[k] * (outcome[t, k] == IGNORED)
+        for k in range(places.size - 1, -1, -1):
+            if outcome[t, k] == FOUND and own[k]:
                 while r >= 0 and hits / total < recalls[r]:
                     curves[t, r] = best
                     r -= 1
-                best = max(best, hits / seen)
-                hits -= own[d]
-            seen -= own[d] * (outcome[t, d] != IGNORED)
+                best = max(best, hits / (upto[k] - ignored))
+                hits -= own[k]
+            ignored -= own[k] * (outcome[t, k] == IGNORED)
         curves[t, : r + 1] = best
 
 
