@@ -38,6 +38,18 @@ def table(found: np.ndarray) -> MatchTable:
     return MatchTable(np.arange(len(found)), {'tote': nothing, 'object': matches})
 
 
+def ablation_of_fakes(folder: Path, ingredients: str) -> tuple[Path, Path]:
+    """An ablation file beside tools that only note how they are called, and the log in which they do."""
+    source, log, study = folder / 'table.npz', folder / 'log.txt', folder / 'study.py'
+    table(np.ones(40, bool)).save(source)
+    for tool in ('train.py', 'test.py'):
+        text = FAKE_TOOL.format(log=str(log), table=TABLE.format(subset=SUBSETS[0]), source=str(source))
+        (folder / tool).write_text(text)
+    base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+    study.write_text(f'base = {str(base)!r}\ningredients = {ingredients}\n')
+    return study, log
+
+
 @pytest.mark.parametrize('path', STUDIES, ids=[path.stem for path in STUDIES])
 def test_ablations_of_the_project_are_whole(path: Path) -> None:
     ablation = load_ablation(path)
@@ -84,18 +96,10 @@ def test_gain_over_the_baseline_with_its_interval() -> None:
 
 
 def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
-    name = TABLE.format(subset=SUBSETS[0])
-    source = tmp_path / 'table.npz'
-    table(np.ones(40, bool)).save(source)
-    log = tmp_path / 'log.txt'
-    for tool in ('train.py', 'test.py'):
-        (tmp_path / tool).write_text(FAKE_TOOL.format(log=str(log), table=name, source=str(source)))
-    study = tmp_path / 'study.py'
-    base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
-    study.write_text(
-        f'base = {str(base)!r}\n'
-        'ingredients = dict(baseline=dict(seeds=[0, 1]), broken=dict(overrides=dict(seed_of=1)), '
-        "more=dict(weights_of='baseline', test_options=['--tta', '1']))\n"
+    study, log = ablation_of_fakes(
+        tmp_path,
+        'dict(baseline=dict(seeds=[0, 1]), broken=dict(overrides=dict(seed_of=1)), '
+        "more=dict(weights_of='baseline', test_options=['--tta', '1']))",
     )
     arguments = study, tmp_path / 'runs', tmp_path / 'results', 2, tmp_path
     assert run_ablation(*arguments) == ['broken_seed0']
@@ -114,19 +118,11 @@ def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
 
 
 def test_choosing_tests_the_trained_runs_on_other_data(tmp_path: Path) -> None:
-    name = TABLE.format(subset=SUBSETS[0])
-    source = tmp_path / 'table.npz'
-    table(np.ones(40, bool)).save(source)
-    log = tmp_path / 'log.txt'
-    for tool in ('train.py', 'test.py'):
-        (tmp_path / tool).write_text(FAKE_TOOL.format(log=str(log), table=name, source=str(source)))
-    study = tmp_path / 'study.py'
-    base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
-    study.write_text(f'base = {str(base)!r}\ningredients = dict(baseline={{}})\n')
+    study, log = ablation_of_fakes(tmp_path, 'dict(baseline={})')
     chosen = tmp_path / 'choose'
     assert not run_ablation(study, tmp_path / 'runs', tmp_path / 'chosen', 1, tmp_path, chosen)
     assert log.read_text().splitlines()[-1].endswith(f'--data-root {chosen}')
-    assert (tmp_path / 'runs/baseline_seed0/results/choose' / name).is_file()
+    assert (tmp_path / 'runs/baseline_seed0/results/choose' / TABLE.format(subset=SUBSETS[0])).is_file()
     assert list(read_tables(tmp_path / 'chosen')) == [SUBSETS[0]]
     with pytest.raises(InputError, match='none has finished yet'):
         read_tables(tmp_path / 'results')
