@@ -4,7 +4,6 @@ import argparse
 import ast
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,17 +75,6 @@ def find_config(config: str | Path) -> Path:
         return known[name]
     hint = nearest(name, known, cutoff=0.4)
     raise InputError(f'config must be an existing file, got {str(config)!r}, which no config is named either{hint}')
-
-
-def bases_of(file: Path) -> list[str]:
-    """What a config file names as its ``_base_``; nothing for one without, or one that cannot be read."""
-    try:
-        nodes = ast.parse(file.read_text(encoding='utf-8')).body
-        named = [n.value for n in nodes if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '_base_']
-        found = ast.literal_eval(named[0]) if named else []
-    except (OSError, SyntaxError, ValueError):
-        return []
-    return [found] if isinstance(found, str) else list(found)
 
 
 def load_config(config: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -213,94 +201,39 @@ class Difference:
     run: str
 
 
-def dumped_config(work_dir: Path, stem: str | None) -> tuple[Config | None, list[str]]:
-    """The resolved config that mmengine wrote when training began.
-
-    In runs of earlier versions, a test wrote its own over ``<work_dir>/<stem>.py``, without training in it; the copy
-    beside each attempt's curves has it.
-
-    Args:
-        work_dir: The run's folder.
-        stem: Name of the config without ``.py``; None for any that lies there.
-
-    Returns:
-        The config, or None; and what is wrong, a line each.
-    """
-    beside_curves = sorted(work_dir.glob('*/vis_data/config.py'), reverse=True)
+def dumped_config(work_dir: Path) -> tuple[Config | None, list[str]]:
+    """The resolved config that mmengine wrote when training began, or None; and what is wrong, a line each."""
     problems = []
-    for path in (*sorted(work_dir.glob(f'{stem or "*"}.py')), *beside_curves):
+    for path in (*sorted(work_dir.glob('*.py')), *sorted(work_dir.glob('*/vis_data/config.py'), reverse=True)):
         try:
             config = load_config(path)
         except InputError as error:
             problems.append(str(error))
             continue
-        if config.get('train_cfg') and config.get('train_dataloader'):
+        if config.get('train_cfg') and config.get('train_dataloader'):  # else of a test
             return config, []
     return None, problems[:1] or [f'no resolved config of its training (in {work_dir})']
 
 
-def differences_from_base(leaf: str | Path, resolved: Config) -> list[Difference]:
-    """Where a resolved config differs from the files its leaf builds on: the leaf's own text and the command line's.
-
-    Args:
-        leaf: The config file, as it is now.
-        resolved: The config that ran.
-
-    Returns:
-        By key; top-level helper variables, which nothing reads, included.
-
-    Raises:
-        InputError: The leaf or one of its bases is not there, or builds on nothing.
-    """
-    leaf = Path(leaf)
-    bases = bases_of(leaf)
-    if not bases:
-        raise InputError(f'config must be a readable file and build on others to be compared with them (in {leaf})')
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / 'bases.py'
-        paths = [one if '::' in one else str((leaf.parent / one).resolve()) for one in bases]
-        alone.write_text(f'_base_ = {paths!r}\n')
-        base = load_config(alone)
-    return differences(base._cfg_dict, resolved._cfg_dict)
-
-
 def differences(base: Mapping[str, Any], run: Mapping[str, Any]) -> list[Difference]:
-    """Where two configs differ, leaf by leaf; a list is a leaf, and 1 is not 1.0."""
-    old, new = (dict(_leaves(config)) for config in (base, run))
+    """Where two configs differ, by key; 1 is not 1.0."""
+    old, new = leaves(base), leaves(run)
     return [
-        Difference(key, _beside(old, new, key), _beside(new, old, key))
-        for key in dict.fromkeys((*new, *old))
-        if key not in old or key not in new or _plain(old[key]) != _plain(new[key])
+        Difference(key, old.get(key, ABSENT), new.get(key, ABSENT))
+        for key in {**new, **old}
+        if old.get(key) != new.get(key)
     ]
 
 
-def leaves(node: Any) -> dict[str, str]:
+def leaves(node: Any, prefix: str = '') -> dict[str, str]:
     """The values of a config by their dotted keys, as they are written; a list without dicts is one."""
-    return {key: _plain(value) for key, value in _leaves(node, into_lists=True)}
-
-
-def _beside(own: Mapping[str, Any], other: Mapping[str, Any], key: str) -> str:
-    """A value as text; of a list beside a list only what the other does not have, if that tells them apart."""
-    if key not in own:
-        return ABSENT
-    value, opposite = own[key], other.get(key)
-    if isinstance(value, list) and isinstance(opposite, list):
-        mine, theirs = ([_plain(item) for item in items] for items in (value, opposite))
-        if set(mine) != set(theirs):
-            unlike = [item for item in mine if item not in theirs]
-            return '[' + ', '.join([*unlike, *['…'] * (len(unlike) < len(mine))]) + ']'
-    return _plain(value)
-
-
-def _leaves(node: Any, prefix: str = '', into_lists: bool = False) -> Iterator[tuple[str, Any]]:
-    """Yield values by their dotted keys; a list is one, but ``into_lists`` goes into those that have dicts."""
     items: Mapping[Any, Any] = node if isinstance(node, Mapping) else {}
-    if into_lists and isinstance(node, list | tuple) and any(isinstance(one, Mapping) for one in node):
+    if isinstance(node, list | tuple) and any(isinstance(one, Mapping) for one in node):
         items = dict(enumerate(node))
-    if not items and prefix:
-        yield prefix.removesuffix('.'), node
+    found = {} if items or not prefix else {prefix.removesuffix('.'): _plain(node)}
     for name, value in items.items():
-        yield from _leaves(value, f'{prefix}{name}.', into_lists)
+        found |= leaves(value, f'{prefix}{name}.')
+    return found
 
 
 def _plain(value: Any) -> str:

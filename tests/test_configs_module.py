@@ -2,7 +2,6 @@ import re
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 
 from armbench_mmdet import configs
 from armbench_mmdet.errors import InputError
@@ -136,26 +135,3 @@ def test_work_dir_comes_from_the_argument_then_the_config_then_its_name(
     config.work_dir = in_config
     assert configs.set_work_dir(config, argument) == Path(expected)
     assert config.work_dir == expected
-
-
-def test_differences_are_the_leafs_text_and_the_command_lines(tmp_path: Path) -> None:
-    (tmp_path / 'base.py').write_text("a = dict(b=1, c=[1, 2])\nhooks = [dict(type='A'), dict(type='B', x=1)]\n")
-    leaf = tmp_path / 'leaf.py'
-    leaf.write_text("_base_ = './base.py'\na = dict(b=2)\nnew = 'n'\n")
-    resolved = configs.load_config(leaf, {'a.c': [1, 2], 'hooks': [dict(type='A'), dict(x=2, type='B')]})
-    resolved.dump(str(tmp_path / 'dumped.py'))
-    found = configs.differences_from_base(leaf, configs.load_config(tmp_path / 'dumped.py'))
-    assert {one.key: (one.base, one.run) for one in found} == {
-        'a.b': ('1', '2'),
-        'new': ('–', "'n'"),
-        'hooks': ("[dict(type='B', x=1), …]", "[dict(type='B', x=2), …]"),
-    }
-
-
-@pytest.mark.parametrize(('text', 'message'), [('a = 1', 'build on others'), ('a = (', 'readable'), (None, 'readable')])
-def test_a_leaf_without_a_base_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
-    leaf = tmp_path / 'leaf.py'
-    if text:
-        leaf.write_text(text)
-    with pytest.raises(InputError, match=message):
-        configs.differences_from_base(leaf, Config({'a': 1}))

@@ -22,7 +22,7 @@ def main(args: argparse.Namespace) -> None:
     page = write_report(report, Path(args.out))
     for problem in report.problems:
         print(f'note: {problem}')
-    print(report.overview())
+    print(report.overview().markdown())
     print(f'\nreport: {page}')
 
 

@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.engine.levers import set_levers
     from armbench_mmdet.launch import chosen_subsets, evaluate, selftest
-    from armbench_mmdet.report.tables import subset_table
+    from armbench_mmdet.report.tables import main_table
     from armbench_mmdet.robustness import corruption_table, evaluate_corrupted, set_tta
     from armbench_mmdet.run_folder import CORRUPTIONS, RECORD, RESULTS
 
@@ -86,7 +86,9 @@ def main(args: argparse.Namespace) -> None:
     with joined_processes(config, args.launcher):
         results = evaluate(config, checkpoint, subsets, args.split, out_dir)
         if results:  # only one process has them
-            print(subset_table(results, configs.training_subsets(config)))
+            trained_on = configs.training_subsets(config)
+            rows = [((trained_on, subset), result) for subset, result in results.items()]
+            print(main_table(rows, ['trained on', 'tested on']).markdown())
             print(f'\nresult files: {out_dir}')
 
 

@@ -135,9 +135,6 @@ def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) 
     result = read_result(path)
     identity = result.identity
     subset, split = str(identity.subset), str(identity.split)
-    measured_on = identity.extra.get('ann_file')
-    if measured_on and Path(measured_on).parts[-2:] != (subset, f'{split}{Path(measured_on).suffix}'):
-        raise InputError(f'result must be named after what it was measured on, {measured_on}, got {path.name}; {AGAIN}')
     digest = str(identity.extra.get('checkpoint_sha256', ''))
     is_of_run = not digests or not digest or digest in digests
     if not is_of_run:
@@ -303,7 +300,7 @@ def _read_run(folder: Path, name: str, number: int) -> tuple[Run, list[str]]:
     run = Run(name, folder, record, log, evaluations, number=number, corruptions=tuple(corruptions))
     if run.is_another_models:
         return run, problems + of_results
-    config, of_config = dumped_config(folder, Path(run.config_path).stem if run.config_path else None)
+    config, of_config = dumped_config(folder)
     problems += of_log + of_results + of_config
     if record and record.status != 'finished':
         at = f' at iteration {log.last_step}' if log.last_step is not None else ''

@@ -53,7 +53,6 @@ class Report:
         compared: The results by subset and split.
         answers: What they say, by subset and split.
         scores: By subset and IoU type: scores, then differences where there are two runs.
-        matrices: Training subset against test subset, for each split.
         pictures: Of the best, median and worst images.
         suspects: Pictures of labels that may be wrong.
     """
@@ -63,7 +62,6 @@ class Report:
     compared: list[Comparison]
     answers: list[Answer]
     scores: list[Table]
-    matrices: list[Table]
     pictures: list[Picture]
     suspects: list[Picture]
     made: str
@@ -87,14 +85,14 @@ class Report:
         header = ['run', 'status', 'config', 'trained on', 'iterations', 'results on']
         return Table('Runs', header, rows, text_columns=len(header))
 
-    def overview(self) -> str:
-        """The main scores of every result as one table for a terminal."""
+    def overview(self) -> Table:
+        """The main scores of every result."""
         rows = [
-            [entry.label, entry.run.trained_on, comparison.title, *tables.main_scores(entry.result)]
+            ((entry.label, entry.run.trained_on, comparison.title), entry.result)
             for comparison in self.compared
             for entry in comparison.entries
         ]
-        return tables.markdown_table(['run', 'trained on', 'tested on', *tables.MAIN_SCORES], rows, text_columns=3)
+        return tables.main_table(rows, ['run', 'trained on', 'tested on'])
 
 
 def gather(work_dirs: Sequence[str | Path]) -> Report:
@@ -111,7 +109,6 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
         for iou_type in tables.TYPE_NAMES:
             if comparison.scored(iou_type):
                 scores += [tables.score_table(comparison, iou_type), tables.difference_table(comparison, iou_type)]
-    splits = list(dict.fromkeys(comparison.split for comparison in compared))
     pictures, missing = gallery(runs)
     return Report(
         runs=runs,
@@ -119,7 +116,6 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
         compared=compared,
         answers=answers(compared),
         scores=[table for table in scores if table],
-        matrices=[tables.matrix_table(compared, split) for split in splits],
         pictures=[one for one in pictures if one.kind != SUSPECTED],
         suspects=[one for one in pictures if one.kind == SUSPECTED],
         made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
@@ -169,7 +165,7 @@ def html(report: Report) -> str:
             *((plots.corruption_plot(run), ()) for run in report.runs),
         ],
         label_fractions=plots.label_fraction_plot(report.compared),
-        provenances=[(run, tables.facts(run), tables.difference_to_base(run)) for run in report.runs],
+        provenances=[(run, tables.facts(run)) for run in report.runs],
         style=Markup((_FOLDER / 'page.css').read_text()),
         script=Markup((_FOLDER / 'page.js').read_text()),
         plotly=Markup(get_plotlyjs()),
@@ -185,7 +181,7 @@ def markdown(report: Report) -> str:
     parts += [f'- **{answer.title}**: {answer.sentence}' for answer in report.answers]
     parts += ['## Runs', report.run_table().markdown()]
     parts += ['## Missing, broken or unfinished', *(f'- {line}' for line in report.problems)] if report.problems else []
-    parts += ['## Scores', *(table.markdown() for table in [*report.scores, *report.matrices])]
+    parts += ['## Scores', *(table.markdown() for table in [report.overview(), *report.scores])]
     parts += ['## Parts of the data', *(table.markdown() for table in filled if table.rows)]
     corrupted = tables.corruption_table(report.runs)
     parts += ['## Corrupted photos', corrupted.markdown()] if corrupted.rows else []

@@ -1,7 +1,7 @@
 """Tables of scores, strata, differences and published numbers, and the provenance of a run."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import msgspec
 import yaml
 from tabulate import tabulate
 
-from armbench_mmdet.configs import differences_from_base
 from armbench_mmdet.datasets.release import CLASSES, SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals
@@ -29,7 +28,6 @@ from armbench_mmdet.report.collect import Comparison, Run, ending, subset_order
 from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 TOTE, OBJECT = CLASSES
-LONGEST_VALUE = 240
 MAIN_SCORES = {
     'segm mAP': ('segm', MEAN, 'mAP'),
     'mAP_50': ('segm', MEAN, 'mAP_50'),
@@ -64,30 +62,23 @@ class Table:
     def markdown(self) -> str:
         """Caption, table and notes as Markdown."""
         rows = [
-            [f'**{cell}**' if (i, j) in self.best else cell for j, cell in enumerate(row)]
+            [f'**{cell}**' if (i, j) in self.best else cell.replace('|', '\\|') for j, cell in enumerate(row)]
             for i, row in enumerate(self.rows)
         ]
-        return '\n\n'.join([f'**{self.caption}**', markdown_table(self.header, rows, self.text_columns), *self.notes])
+        align = ['left'] * self.text_columns + ['right'] * (len(self.header) - self.text_columns)
+        # Not 'github': that one aligns what a terminal shows, and not what Markdown is rendered to.
+        table = tabulate(rows, self.header, tablefmt='pipe', disable_numparse=True, colalign=align)
+        return '\n\n'.join([f'**{self.caption}**', table, *self.notes])
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Lay out a Markdown table with aligned columns; those at the left are text, the others are numbers."""
-    escaped = [[cell.replace('|', '\\|') for cell in row] for row in rows]
-    align = ['left'] * text_columns + ['right'] * (len(header) - text_columns)
-    # Not 'github': that one aligns what a terminal shows, and not what Markdown is rendered to.
-    return tabulate(escaped, header, tablefmt='pipe', disable_numparse=True, colalign=align)
-
-
-def subset_table(results: Mapping[str, Result], trained_on: str) -> str:
-    """One row for each subset tested on: mask AP over both classes, of tote and object apart, and box AP."""
-    rows = [[trained_on, subset, *main_scores(result)] for subset, result in results.items()]
-    return markdown_table(['trained on', 'tested on', *MAIN_SCORES], rows, text_columns=2)
-
-
-def main_scores(result: Result) -> list[str]:
-    """The numbers under :data:`MAIN_SCORES`, as they are shown."""
-    known = {iou_type: scores.by_class for iou_type, scores in result.scores.items()}
-    return [shown(getattr(known.get(kind, {}).get(name), key, None)) for kind, name, key in MAIN_SCORES.values()]
+def main_table(results: Iterable[tuple[Sequence[str], Result]], header: Sequence[str]) -> Table:
+    """The main scores of results, each after the words by which it is known."""
+    rows = []
+    for words, result in results:
+        known = {iou_type: scores.by_class for iou_type, scores in result.scores.items()}
+        numbers = [getattr(known.get(kind, {}).get(name), key, None) for kind, name, key in MAIN_SCORES.values()]
+        rows.append([*words, *map(shown, numbers)])
+    return Table('Results', [*header, *MAIN_SCORES], rows, len(header))
 
 
 def score_table(comparison: Comparison, iou_type: str) -> Table:
@@ -154,23 +145,6 @@ def _difference(interval: Estimate | None) -> str:
         return MISSING
     sure = SURE if interval.low > 0 or interval.high < 0 else ''
     return f'{interval.value:+.3f} ({interval.low:+.3f}…{interval.high:+.3f}){sure}'
-
-
-def matrix_table(found: Sequence[Comparison], split: str) -> Table:
-    """Training subset against test subset: mask mAP of both classes' mean and of the object class alone."""
-    scores: dict[tuple[str, str], dict[str, str]] = {}
-    for comparison in found:
-        for entry in comparison.entries if comparison.split == split else ():
-            row = scores.setdefault((entry.run.trained_on, entry.run.name), {})
-            if segm := entry.result.segm:
-                dagger = '' if entry.is_comparable else ' †'
-                row[comparison.subset] = (
-                    f'{shown(segm.mAP)} / {shown(getattr(segm.by_class.get(OBJECT), "mAP", None))}{dagger}'
-                )
-    subsets = sorted({*SUBSETS, *(subset for row in scores.values() for subset in row)}, key=subset_order)
-    rows = [[*about, *(row.get(subset, MISSING) for subset in subsets)] for about, row in sorted(scores.items())]
-    notes = ['Mask mAP: mean of both classes / object class alone (the tote flatters the mean).']
-    return Table(f'Trained on × tested on ({split})', ['trained on', 'run', *subsets], rows, 2, notes)
 
 
 def size_table(comparison: Comparison) -> Table:
@@ -345,21 +319,6 @@ def published_table() -> Table:
         rows.append([f'{one["source"]} ({one["where"]})', *scores, one['split'], one['protocol'], one['caveat']])
     header = ['source', *SUBSETS, 'split', 'protocol', 'caveat']
     return Table('Published by others, on the ARMBench photos', header, rows, text_columns=len(header))
-
-
-def difference_to_base(run: Run) -> Table:
-    """The run's config against its base; no rows where that is not known, and a note that says why."""
-    caption, header = f'{run.name}: config against its base', ['key', 'base', 'this run']
-    if run.config is None or run.config_path is None:
-        return Table(caption, header, [], 3, ['The resolved config of its training is not there.'])
-    try:
-        rows = [
-            [key if len(key) <= LONGEST_VALUE else f'{key[:LONGEST_VALUE]} …' for key in dataclasses.astuple(one)]
-            for one in differences_from_base(run.config_path, run.config)
-        ]
-    except InputError as error:
-        return Table(caption, header, [], 3, [f'No difference to its base can be shown: {error}.'])
-    return Table(caption, header, rows, 3, ['What its bases say now, beside what this run resolved to.'])
 
 
 def facts(run: Run) -> Iterator[tuple[str, str]]:

@@ -45,7 +45,6 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (truncate_log, 'log lines must be JSON with a step'),
     (lambda run: change(run / f'results/{MIX}.json', schema_version=99), 'schema_version must be 1, got 99'),
     (lambda run: (run / f'results/{MIX}.json').write_text('{"schema'), 'must be JSON'),
-    (lambda run: change_identity(run / f'results/{MIX}.json', split='val'), 'named after what it was measured on'),
     (lambda run: (run / f'results/{MIX}.segm.matches.npz').unlink(), 'match table must be a readable file'),
     (lambda run: (run / 'record.json').write_text('{'), 'record must be JSON'),
     (lambda run: change(run / 'record.json', schema_version=2), 'schema_version must be 1, got 2'),
@@ -115,7 +114,6 @@ def test_results_alone_are_enough(data: Path, tmp_path: Path) -> None:
     text = html(report)
     assert 'unknown: no record.json' in text
     assert 'No run has a log with curves.' in text
-    assert 'The resolved config of its training is not there.' in text
     assert '| bare ' in markdown(report)
 
 
@@ -186,7 +184,6 @@ def test_results_on_files_of_ones_own_are_shown(data: Path, tmp_path: Path) -> N
     report = gather([tmp_path / 'run'])
     assert not [line for line in report.problems if 'left out' in line]
     assert report.scores[0].caption == 'coins, test: masks'
-    assert report.matrices[0].header[-1] == 'coins'
     assert 'coins, test' in html(report)
 
 
