@@ -22,7 +22,7 @@ from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.result import Result
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.hooks.prediction_pictures import PicturesHook
-from armbench_mmdet.hooks.self_test import run_selftest
+from armbench_mmdet.hooks.preflight import run_selftest
 
 
 def set_auto_scale_lr(config: Config) -> None:

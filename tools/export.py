@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     from mmengine.logging import MMLogger
 
     from armbench_mmdet import configs
-    from armbench_mmdet.engine.console import quiet_console, quiet_warnings
+    from armbench_mmdet.engine.runner import quiet_console, quiet_warnings
     from armbench_mmdet.export import export
     from armbench_mmdet.inference.detector import Detector
 

@@ -50,8 +50,8 @@ def main(args: argparse.Namespace) -> None:
     from mmengine.logging import MMLogger
 
     from armbench_mmdet import configs
-    from armbench_mmdet.engine.console import quiet_console, quiet_warnings
     from armbench_mmdet.engine.levers import set_levers
+    from armbench_mmdet.engine.runner import quiet_console, quiet_warnings
     from armbench_mmdet.inference.detector import Detector
     from armbench_mmdet.inference.results import infer
     from armbench_runtime import Detector as ExportedDetector

@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     from mmengine.logging import MMLogger
 
     import armbench_mmdet  # noqa: F401 - before mmdet
-    from armbench_mmdet.engine.console import quiet_console
+    from armbench_mmdet.engine.runner import quiet_console
     from armbench_mmdet.sweep.space import load_space
     from armbench_mmdet.sweep.workers import Sweep
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
-from armbench_mmdet.audit.checks import ImageTask, check_annotations, check_images
-from armbench_mmdet.audit.findings import SEVERITIES, SHOWN, Findings
+from armbench_mmdet.audit.checks import SEVERITIES, SHOWN, Findings, ImageTask, check_annotations, check_images
 from armbench_mmdet.datasets.images import SUFFIXES, folder_of_images
 from armbench_mmdet.datasets.index import ColumnIndex, open_index, read_sound_records
 from armbench_mmdet.datasets.release import CLASSES, IMAGE_FOLDER, SPLITS, SUBSETS, CategoryMap, require_existing

@@ -1,11 +1,15 @@
 """ARMBench's segmentation data, any COCO file of totes and objects, and procedural totes, as mmdet data sets."""
 
+from __future__ import annotations
+
+import copy
 import logging
 import mmap
+import os.path as osp
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmdet.datasets import CocoDataset
@@ -16,13 +20,146 @@ from numpy.typing import NDArray
 from armbench_mmdet.datasets import release
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.images import EXIF_IS_OBEYED, exif_orientation, folder_of_images, log_once, note_image
-from armbench_mmdet.datasets.index import open_index
-from armbench_mmdet.datasets.records import AnnotatedImages, Skipped, select_annotations, skip, skipped_rows
+from armbench_mmdet.datasets.index import ColumnIndex, SegmentationKind, open_index
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, SPLITS, SUBSETS, CategoryAssignment, CategoryMap
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
-CORRUPT_IMAGES = ('error', 'skip')
+KEPT_IN_PART = 'annotations that lost a degenerate polygon and keep others'
+
+_SHOWN_IDS = 3
 _SAMPLED, _HEADER_BYTES = 16, 2**17
+
+
+class LeftOut(NamedTuple):
+    """How many records were left out for one reason, and the ids of the first."""
+
+    count: int
+    first_ids: tuple[int, ...]
+
+
+Skipped = dict[str, LeftOut]
+"""What was left out, by reason."""
+
+
+def skip(skipped: Skipped, reason: str, ids: NDArray[np.int64]) -> None:
+    """Note that the records with these ids are left out, if there are any."""
+    if len(ids):
+        skipped[reason] = LeftOut(len(ids), tuple(ids[:_SHOWN_IDS].tolist()))
+
+
+def skipped_rows(skipped: Skipped) -> list[str]:
+    """Table rows: count, reason, first ids."""
+    return [
+        f'  {one.count:>9,}  {reason} (ids {", ".join(map(str, one.first_ids))}'
+        + (', …)' if one.count > len(one.first_ids) else ')')
+        for reason, one in skipped.items()
+    ]
+
+
+def select_annotations(
+    index: ColumnIndex, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
+    """Choose the annotations that become instances.
+
+    Left out are those that stock ``CocoDataset`` leaves out, and those without a usable mask.
+
+    Args:
+        index: The annotation file.
+        labels: ``(A,) int64``, negative for other categories.
+
+    Returns:
+        ``(A,) bool``, and for each reason ``(A,) bool``: what was left out, under the first reason that holds.
+    """
+    kinds = index.segmentation_kinds
+    x, y, w, h = index.boxes.T
+    image_w, image_h = index.widths[index.image_rows], index.heights[index.image_rows]
+    inside = (np.minimum(x + w, image_w) > np.maximum(x, 0)) & (np.minimum(y + h, image_h) > np.maximum(y, 0))
+    reasons = {
+        'annotations of an ignored category': labels < 0,
+        'annotations flagged "ignore"': index.ignores,
+        'annotations without a mask': kinds == SegmentationKind.MISSING,
+        'annotations with degenerate polygons only': kinds == SegmentationKind.DEGENERATE,
+        'annotations with a mask that does not fit the image': kinds == SegmentationKind.BROKEN,
+        'annotations with a box outside the image': ~inside,
+        'annotations with a box under 1 px': (w < 1) | (h < 1),
+        'annotations with no area': index.areas <= 0,
+    }
+    kept = np.ones(index.num_annotations, np.bool_)
+    for reason, holds in reasons.items():
+        reasons[reason] = kept & holds
+        kept &= ~holds
+    return kept, {**reasons, KEPT_IN_PART: kept & (index.dropped_rings > 0)}
+
+
+class AnnotatedImages:
+    """Images with their instances, as stock ``CocoDataset.parse_data_info`` writes them.
+
+    Attributes:
+        columns: The annotation file.
+        rows: ``(N,) int64``, the rows there of this list's images.
+    """
+
+    def __init__(
+        self, index: ColumnIndex, labels: NDArray[np.int64], kept: NDArray[np.bool_], image_folder: str
+    ) -> None:
+        self.columns = index
+        self.rows: NDArray[np.int64] = np.arange(index.num_images)
+        self._image_folder = image_folder
+        self._annotations = np.flatnonzero(kept)
+        self._labels = labels[self._annotations]
+        self._starts = np.concatenate([[0], np.cumsum(kept)])[index.annotation_starts]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """The record of an image, made afresh."""
+        image = int(self.rows[position])
+        index = self.columns
+        return {
+            'img_path': osp.join(self._image_folder, index.file_name(image)),
+            'img_id': int(index.image_ids[image]),
+            'seg_map_path': None,
+            'height': int(index.heights[image]),
+            'width': int(index.widths[image]),
+            'instances': self._instances(image),
+        }
+
+    def take(self, positions: Sequence[int] | NDArray[np.int64]) -> AnnotatedImages:
+        """The records at these positions, as the same kind of list."""
+        taken = copy.copy(self)
+        taken.rows = self.rows[np.asarray(positions, np.int64)]
+        return taken
+
+    def labels(self, position: int) -> list[int]:
+        """Labels of an image's instances."""
+        image = int(self.rows[position])
+        return self._labels[self._starts[image] : self._starts[image + 1]].tolist()
+
+    def label_counts(self, num_classes: int) -> tuple[list[int], list[int]]:
+        """Instances of each label in the images of this list, and crowd regions, which are not used."""
+        counted = np.isin(self.columns.image_rows[self._annotations], self.rows)
+        labels, crowds = self._labels[counted], self.columns.crowds[self._annotations][counted]
+        used, crowd = (np.bincount(labels[crowds == flag], minlength=num_classes).tolist() for flag in (False, True))
+        return used, crowd
+
+    def _instances(self, image: int) -> list[dict[str, Any]]:
+        index = self.columns
+        part = slice(*self._starts[image : image + 2].tolist())
+        rows = self._annotations[part]
+        boxes = index.boxes[rows]
+        boxes[:, 2:] += boxes[:, :2]
+        columns = zip(
+            rows.tolist(), index.crowds[rows].tolist(), boxes.tolist(), self._labels[part].tolist(), strict=True
+        )
+        return [
+            {'ignore_flag': int(crowd), 'bbox': box, 'bbox_label': label, 'mask': index.segmentation(row)}
+            for row, crowd, box, label in columns
+        ]
+
+
+CORRUPT_IMAGES = ('error', 'skip')
 _PLACEHOLDER_GREY = 114
 
 
@@ -32,9 +169,8 @@ class ArmbenchDataset(CocoDataset):
 
     To its users it is a ``CocoDataset``: the same records come out. It reads the column index instead of the JSON,
     assigns classes by name ignoring case, refuses what it does not understand, and logs a table of what it left out.
-    Pickling, forking and ``get_subset`` cost nothing, so ``serialize_data`` has no effect. To train on several subsets
-    or splits at once, concatenate them: ``dict(type='ConcatDataset', datasets=[...])``; evaluate them one by one, for
-    their images may share ids.
+    Pickling and forking cost nothing, so ``serialize_data`` has no effect. To train on several subsets, concatenate
+    them: ``dict(type='ConcatDataset', datasets=[...])``; evaluate them one by one, for their images may share ids.
 
     Args:
         subset: ``mix-object-tote``, ``zoomed-out-tote-transfer-set`` or ``same-object-transfer-set``.
@@ -129,8 +265,7 @@ class ArmbenchDataset(CocoDataset):
                 f'got none of {index.num_annotations} (in {ann_file})' + ''.join('\n' + line for line in about)
             )
         self._in_classes = labels != IGNORED
-        text = {'text': self._metainfo['classes'], 'caption_prompt': self.caption_prompt, 'custom_entities': True}
-        return AnnotatedImages(index, labels, kept, image_folder, text if self.return_classes else {})
+        return AnnotatedImages(index, labels, kept, image_folder)
 
     def _labels_in_classes(self, assignment: CategoryAssignment) -> NDArray[np.int64]:
         """``(A,) int64`` labels as indices into ``metainfo['classes']``; sets ``cat_ids`` and ``cat2label``."""

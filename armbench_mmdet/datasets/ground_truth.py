@@ -92,13 +92,7 @@ class GroundTruthSource:
     """Where the ground truth of a data set comes from.
 
     It lies in a data set's meta information as a plain dict, under one key: mmengine writes that into every checkpoint,
-    which must stay readable without unpickling classes. What the data are called follows from the file that is read.
-
-    Attributes:
-        ann_file: COCO annotation file.
-        image_folder: Put before each ``file_name``.
-        category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
-        cache_dir: See :func:`~armbench_mmdet.datasets.index.open_index`.
+    which must stay readable without unpickling classes.
     """
 
     ann_file: str
@@ -141,13 +135,9 @@ class GroundTruthSource:
         return location
 
     def load(self) -> GroundTruth:
-        """The ground truth itself.
+        """The ground truth, without what cannot be scored: ignored categories and unusable masks, which are logged.
 
-        Boxes and areas that the file does not give are those of the masks. Only what cannot be scored is left out, and
-        logged: annotations of an ignored category, and those whose mask is missing, degenerate or broken.
-
-        Returns:
-            Category 1 is the tote, 2 the object.
+        Category 1 is the tote, 2 the object.
 
         Raises:
             InputError: The file is broken or has categories that are not ours.

@@ -1,9 +1,10 @@
-"""A resumed run goes on exactly where it was, or says why it cannot."""
+"""A run that is resumed goes on exactly where it was: the place in the data, random numbers, batch-norm statistics."""
 
 from logging import WARNING
 from typing import Any
 
 from mmdet.registry import HOOKS
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -11,7 +12,14 @@ from mmengine.runner import Runner
 from torch import nn
 
 from armbench_mmdet.configs import ABSENT, leaves
-from armbench_mmdet.engine.loops import ResumableEpochLoop, ResumableIterLoop, run_seed
+from armbench_mmdet.engine.loops import (
+    TRAINING,
+    VALIDATION,
+    ResumableEpochLoop,
+    ResumableIterLoop,
+    run_seed,
+    seed_generators,
+)
 from armbench_mmdet.errors import InputError
 
 _FROM_CHECKPOINT = ('param_scheduler', 'optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'auto_scale_lr')
@@ -149,3 +157,40 @@ def _compare_data(runner: Runner, then: dict[str, int]) -> int:
     if changes:
         print_log(f'resumed with {", ".join(changes)}: not exactly the run it would have been', 'current', WARNING)
     return then['batches_done']
+
+
+@HOOKS.register_module()
+class SeedingHook(Hook):
+    """Seeds every training iteration and every validation by its number and the process's rank.
+
+    What a model draws at random (samples, points, dropout) then is the same in a run that was resumed, and does not
+    depend on what else has drawn random numbers.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed an iteration."""
+        seed_generators(run_seed(runner), TRAINING, runner.iter, runner.rank)
+
+    def before_val(self, runner: Runner) -> None:
+        """Seed a validation."""
+        seed_generators(run_seed(runner), VALIDATION, runner.iter, runner.rank)
+
+
+@HOOKS.register_module()
+class BufferBroadcastHook(Hook):
+    """Gives every process the buffers of the first before a validation.
+
+    Running means and variances of batch norm drift apart between processes, each seeing its own images. Checkpoints
+    hold those of the first process; so it is those that are validated, whichever process an image falls to, and a
+    resumed run has the same. Training does not use them.
+    """
+
+    priority = 'VERY_HIGH'  # before weights are exchanged for averaged ones
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Send the buffers around."""
+        if runner.world_size > 1:
+            for buffer in runner.model.buffers():
+                broadcast(buffer)

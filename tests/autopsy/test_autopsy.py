@@ -27,7 +27,7 @@ from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
-from armbench_mmdet.hooks.self_test import run_selftest
+from armbench_mmdet.hooks.preflight import run_selftest
 from armbench_mmdet.masks.runs import run_lengths
 
 README = Path(__file__).resolve().parents[2] / 'configs/mask2former/README.md'

@@ -34,7 +34,6 @@ def logged(monkeypatch) -> list[tuple[str, int]]:
         {'filter_cfg': {'min_size': 10}, 'indices': 5},
         {'indices': -4},
         {'indices': [3, 1, 1, -1]},
-        {'return_classes': True},
         {'lazy_init': True},
         {'serialize_data': False},
     ],

@@ -7,7 +7,7 @@ from pycocotools import mask as mask_api
 from armbench_mmdet.datasets import ArmbenchDataset
 from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.evaluation import ArmbenchMetric
-from armbench_mmdet.hooks.self_test import run_selftest
+from armbench_mmdet.hooks.preflight import run_selftest
 from armbench_mmdet.report.collect import read_evaluations
 from armbench_mmdet.report.pictures import choices_of, draw
 

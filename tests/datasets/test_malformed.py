@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from armbench_mmdet.audit.audit import audit_data_set
 from armbench_mmdet.datasets import ArmbenchDataset, images
-from armbench_mmdet.datasets.records import KEPT_IN_PART, LeftOut
+from armbench_mmdet.datasets.armbench import KEPT_IN_PART, LeftOut
 from armbench_mmdet.errors import InputError
 
 AREA = coco_files.WIDTH * coco_files.HEIGHT

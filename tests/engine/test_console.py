@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from armbench_mmdet.engine import console
+from armbench_mmdet.engine import runner as console
 
 OURS, THEIRS = console.__file__, '/lib/mmengine/runner.py'
 

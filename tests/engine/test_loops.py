@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler
 
 from armbench_mmdet.engine.loops import Draw, PositionedBatches, SeededSamples, resumable
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.hooks.consistency import SeedingHook
+from armbench_mmdet.hooks.resume import SeedingHook
 
 
 class Numbers:

@@ -12,7 +12,7 @@ from toy_run import EPOCHS, AtIteration, assert_equal, guarded_runner, run, stat
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.engine.failure import explained_failures
-from armbench_mmdet.hooks.interruption import InterruptionHook
+from armbench_mmdet.hooks.checkpoint import InterruptionHook
 from armbench_mmdet.system import resume_command
 
 
@@ -124,7 +124,7 @@ def test_command_that_resumes(tmp_path, monkeypatch, is_torchrun: bool, words: s
 
 DYING_PARENT = """
 import multiprocessing, os, signal, time
-from armbench_mmdet.hooks.interruption import _start_worker
+from armbench_mmdet.hooks.checkpoint import _start_worker
 
 def work(ready):
     _start_worker(0, None)

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from toy_run import Fit, Points, assert_equal, guarded_runner, weights
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.hooks.loss_guard import LossGuardHook
+from armbench_mmdet.hooks.losses import LossGuardHook
 
 NAN = (float('nan'), 0, 0)
 INFINITE = (1e30, 0, 0)  # its square is no float32

@@ -13,7 +13,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.hooks.pretrained import PretrainedReportHook
+from armbench_mmdet.hooks.preflight import PretrainedReportHook
 
 MODEL_FILES = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
 

@@ -15,7 +15,7 @@ from armbench_mmdet.datasets.armbench import MinibenchDataset
 from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
-from armbench_mmdet.hooks.self_test import MetricSelfTestHook, run_selftest
+from armbench_mmdet.hooks.preflight import MetricSelfTestHook, run_selftest
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from toy_run import assert_equal, logged
 from armbench_mmdet.engine.checkpoints import load_weights
 from armbench_mmdet.engine.distributed import joined_processes
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.hooks.validation_loss import ValidationLossHook, batch_losses
+from armbench_mmdet.hooks.losses import ValidationLossHook, batch_losses
 from armbench_mmdet.launch import build_runner, train
 
 
