@@ -78,14 +78,7 @@ def find_config(config: str | Path) -> Path:
 
 
 def load_config(config: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config file and apply ``--cfg-options``.
-
-    Args:
-        config: The config file, or its bare name, see :func:`find_config`.
-        options: Dotted keys and their new values.
-
-    Returns:
-        The resolved config.
+    """Read a config file, or one by its name, and apply the dotted keys of ``--cfg-options``.
 
     Raises:
         InputError: The file is missing or does not load (its message says which line or base is at fault).

@@ -28,13 +28,8 @@ def sha256_of(path: Path) -> str:
 def draft_of(path: Path) -> Iterator[Path]:
     """A file or folder to write beside ``path``, which gets that name at the end: nobody ever sees half of it.
 
-    Whoever dies in between leaves a draft, which :func:`remove_drafts` removes.
-
-    Args:
-        path: The name; a file of that name is replaced, a folder must not exist.
-
-    Yields:
-        The path to write to.
+    A file of that name is replaced, a folder must not exist. Whoever dies in between leaves a draft, which
+    :func:`remove_drafts` removes.
 
     Raises:
         OSError: Writing, syncing or renaming failed; what ``path`` names is as it was.
@@ -53,10 +48,6 @@ def draft_of(path: Path) -> Iterator[Path]:
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that its name never stands for half of it, also after a power cut.
 
-    Args:
-        path: The file.
-        content: Its new content; text is written as UTF-8.
-
     Raises:
         OSError: Writing, syncing or renaming failed; the file is as it was.
     """
@@ -65,12 +56,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def remove_drafts(folder: Path, name: str = '*') -> None:
-    """Remove what killed processes left half written in a folder.
-
-    Args:
-        folder: The folder.
-        name: Only drafts of the files that match this pattern.
-    """
+    """Remove what killed processes left half written in a folder, of the files that match a pattern."""
     for draft in folder.glob(f'{name}.*{_DRAFT}'):
         _remove(draft)
 
@@ -79,9 +65,7 @@ def remove_drafts(folder: Path, name: str = '*') -> None:
 def locked(path: Path, notice: str = '') -> Iterator[None]:
     """Hold the lock file ``path`` against other processes of this machine; it is freed when its holder dies.
 
-    Args:
-        path: The lock file, created if need be.
-        notice: Logged when another process holds the lock.
+    ``notice`` is logged when another process holds the lock.
     """
     lock = FileLock(path)
     try:

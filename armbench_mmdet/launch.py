@@ -70,9 +70,6 @@ _COUNTS = (
 def make_usable(config: Config) -> None:
     """Refuse values that no run can have, and settle those that go with others, in place.
 
-    Loaders without processes of their own lose the options of such processes, a wrapper without mixed precision those
-    of mixed precision; joined data sets need not agree in their ground truth.
-
     Raises:
         InputError: Values are wrong; all of them are listed.
     """
@@ -179,15 +176,7 @@ def evaluation_config(config: Config) -> Config:
 
 
 def selftest(config: Config, subset: str | None, split: str | None) -> str:
-    """Send the ground truth of a few images through the evaluation as predictions; it must score 1.0.
-
-    Args:
-        config: Its test loader's data set is used.
-        subset: Folder name of the subset; None for the config's.
-        split: ``val`` or ``test``; None for the config's.
-
-    Returns:
-        What was scored, as a sentence.
+    """Send the ground truth of a few images through the evaluation as predictions; says that it scored 1.0.
 
     Raises:
         InputError: It scores less; the message names the step that lost it.
@@ -231,15 +220,9 @@ def test_loop(runner: Runner, config: Config) -> tuple[TestLoop, ArmbenchMetric]
 def evaluate(
     config: Config, checkpoint: Path, subsets: Sequence[str | None], split: str | None, out_dir: Path
 ) -> dict[str, Result]:
-    """Evaluate a checkpoint on each subset: one model, loaded once.
+    """Evaluate a checkpoint on each subset (None: the config's) and split: one model, loaded once.
 
-    Args:
-        config: The config; its data root decides where the subsets are looked for.
-        checkpoint: The checkpoint file.
-        subsets: Folder names of the subsets, None for the config's. With several, one that is missing is reported and
-            left out.
-        split: ``val`` or ``test``; None for the config's.
-        out_dir: Where the result files go.
+    With several subsets, one that is missing is reported and left out.
 
     Returns:
         The result of each subset that was there; nothing in processes but the first.

@@ -45,16 +45,9 @@ def set_tta(config: Config, scales: Sequence[float]) -> None:
 def evaluate_corrupted(
     config: Config, checkpoint: Path, subset: str | None, split: str | None, out_dir: Path
 ) -> Corruptions:
-    """Evaluate a checkpoint on a subset under every corruption and severity.
+    """Evaluate a checkpoint on a subset under every corruption and severity, into ``<subset>_<split>.json``.
 
     What was measured of the same checkpoint before is kept, so that it goes on where it was stopped.
-
-    Args:
-        config: The config.
-        checkpoint: The checkpoint file.
-        subset: Folder name of the subset, None for the config's.
-        split: ``val`` or ``test``; None for the config's.
-        out_dir: Where ``<subset>_<split>.json`` goes.
 
     Raises:
         InputError: As for :func:`~armbench_mmdet.launch.evaluate`.

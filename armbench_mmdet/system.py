@@ -68,14 +68,9 @@ def _memory_mb() -> int | None:
 
 
 def git_state(folder: Path = _CODE) -> tuple[str | None, str]:
-    """The revision of the code, and how the code differs from it.
+    """The revision of the code in a checkout, None outside one, and a patch of how the code differs from it.
 
-    Args:
-        folder: A folder of the checkout; this package's by default.
-
-    Returns:
-        The commit, None outside a checkout or without git; and a patch of what was changed since, Python files that
-        are not yet tracked included, empty for a clean checkout.
+    Python files that are not yet tracked are in the patch, too.
     """
     try:
         root = _git(folder, 'rev-parse', '--show-toplevel').strip()

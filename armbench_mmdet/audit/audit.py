@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
 from armbench_mmdet.audit.checks import SEVERITIES, SHOWN, Findings, ImageTask, check_annotations, check_images
 from armbench_mmdet.datasets.images import SUFFIXES, folder_of_images
-from armbench_mmdet.datasets.index import ColumnIndex, open_index, read_sound_records
+from armbench_mmdet.datasets.index import open_index, read_sound_records
 from armbench_mmdet.datasets.release import CLASSES, IMAGE_FOLDER, SPLITS, SUBSETS, CategoryMap, require_existing
 from armbench_mmdet.errors import InputError
 
@@ -23,20 +21,20 @@ _ROBOFLOW = '_annotations.coco.json'
 
 @dataclass
 class Audit:
-    """The result: everything found, and statistics of each split that could be read."""
+    """The result: everything found, and images and instances of each split that could be read."""
 
     root: Path
     findings: Findings = field(default_factory=Findings)
-    statistics: list[dict[str, Any]] = field(default_factory=list)
+    splits: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            'schema': 1,
+            'schema': 2,
             'root': str(self.root),
             **{f'{severity}s': self.findings.count(severity) for severity in SEVERITIES},
             'findings': [vars(finding) for finding in self.findings.sorted()],
-            'statistics': self.statistics,
+            'splits': self.splits,
         }
 
 
@@ -55,9 +53,6 @@ def audit_data_set(root: Path, subsets: tuple[str, ...] = SUBSETS, **options: An
         root: The folder of the subsets, or one of folders with ``_annotations.coco.json`` and images.
         subsets: Which of ARMBench's.
         **options: As for :func:`audit_files`.
-
-    Returns:
-        All findings and the statistics.
 
     Raises:
         InputError: The folder is missing, or has neither.
@@ -112,10 +107,10 @@ def audit_files(
     workers: int | None = None,
     show_progress: bool = False,
 ) -> Audit:
-    """Check annotation files and their images.
+    """Check annotation files and their images, and add what is found to an audit, which is returned.
 
     Args:
-        audit: Where to add what is found; it is returned.
+        audit: The audit.
         files: The files.
         category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
         workers: Processes that decode images; one a core by default.
@@ -140,7 +135,13 @@ def _audit_file(audit: Audit, file: AnnotationFile, category_map: CategoryMap | 
         audit.findings.add('no-annotations', file.place, [str(file.path)])
         return []
     labels = check_annotations(index, file.place, audit.findings, category_map)
-    audit.statistics.append(measure_split(index, labels, file.place))
+    used = index.usable_masks & ~index.crowds
+    counts = (
+        {name: int((used & (labels == label)).sum()) for label, name in enumerate(CLASSES)}
+        if labels is not None
+        else {}
+    )
+    audit.splits.append({'place': file.place, 'images': index.num_images, 'instances': counts})
     sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
     return [ImageTask(Path(os.path.normpath(file.images / name)), width, height) for name, width, height in sizes]
 
@@ -186,53 +187,17 @@ def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], worker
                 findings.add('image-copied', place, [', '.join(sorted(copies))])
 
 
-def measure_split(index: ColumnIndex, labels: NDArray[np.int64] | None, place: str) -> dict[str, Any]:
-    """Measure the annotations of a file that have a mask and are no crowds.
-
-    Args:
-        index: The file.
-        labels: ``(A,) int64`` labels; None when the categories are unknown, and everything counts as ``unknown``.
-        place: ``subset/split``.
-
-    Returns:
-        For JSON: number of images, instances by class and in an image, and for each class and for ``all`` percentiles
-        of the sides of the masks, √area in px and in shares of √image area.
-    """
-    used = index.usable_masks & ~index.crowds & (index.areas > 0)
-    chosen = {'unknown': used}
-    if labels is not None:
-        used = used & (labels >= 0)
-        chosen = {name: used & (labels == label) for label, name in enumerate(CLASSES)}
-    sides_px = np.sqrt(np.where(used, index.areas, 0))
-    sides_frac = sides_px / np.sqrt(index.widths.astype(float) * index.heights)[index.image_rows]
-    rows = {**chosen, 'all': used}
-    return {
-        'place': place,
-        'images': index.num_images,
-        'instances': {name: int(one.sum()) for name, one in chosen.items()},
-        'instances_per_image': _quantiles(np.bincount(index.image_rows[used], minlength=index.num_images)),
-        'mask_side_px': {name: _quantiles(sides_px[one]) for name, one in rows.items()},
-        'mask_side_frac': {name: _quantiles(sides_frac[one]) for name, one in rows.items()},
-    }
-
-
-def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
-    """Percentiles of some values, None of no values."""
-    if len(values) == 0:
-        return None
-    return {f'p{q}': round(float(np.percentile(values, q)), 4) for q in (5, 50, 95, 100)}
-
-
 _LINE_CHARACTERS = 500
-_STATISTICS = ('split', 'images', 'instances', 'per image:\nmedian (max)', 'mask side, px:\nmedian (5–95 %)',
-               'of image side:\nmedian (5–95 %)')  # fmt: skip
 
 
 def format_audit(audit: Audit) -> str:
-    """The statistics table, the findings with their first examples, and a closing line."""
-    rows = [_statistics_row(statistics) for statistics in audit.statistics]
-    align = ('left', *('right' for _ in _STATISTICS[1:]))
-    lines = [tabulate(rows, _STATISTICS, 'plain', colalign=align, disable_numparse=True) if rows else '', '']
+    """A table of the splits, the findings with their first examples, and a closing line."""
+    rows = [
+        [split['place'], f'{split["images"]:,}', ' + '.join(f'{count:,} {name}' for name, count in instances.items())]
+        for split in audit.splits
+        for instances in [split['instances']]
+    ]
+    lines = [tabulate(rows, ['split', 'images', 'instances'], 'plain', disable_numparse=True) if rows else '', '']
     for finding in audit.findings.sorted():
         lines.append(f'{finding.severity:7} {finding.count:>9,}  {finding.kind}  ({finding.place}): {finding.meaning}')
         shown = (textwrap.shorten(line, _LINE_CHARACTERS, placeholder='…') for line in finding.examples[:SHOWN])
@@ -241,17 +206,3 @@ def format_audit(audit: Audit) -> str:
             lines.append(f'{"":20}… and {finding.count - SHOWN:,} more')
     counts = ', '.join(f'{audit.findings.count(severity):,} {severity}s' for severity in SEVERITIES)
     return '\n'.join([*lines, f'{audit.root}: {counts}'])
-
-
-def _statistics_row(split: dict[str, Any]) -> list[str]:
-    each, px, frac = split['instances_per_image'], split['mask_side_px']['all'], split['mask_side_frac']['all']
-    if px is None:
-        return [split['place'], f'{split["images"]:,}', 'none', '', '', '']
-    return [
-        split['place'],
-        f'{split["images"]:,}',
-        ' + '.join(f'{number:,} {name}' for name, number in split['instances'].items()),
-        f'{each["p50"]:.0f} ({each["p100"]:.0f})',
-        f'{px["p50"]:.0f} ({px["p5"]:.0f}–{px["p95"]:.0f})',
-        f'{frac["p50"]:.2f} ({frac["p5"]:.2f}–{frac["p95"]:.2f})',
-    ]

@@ -118,14 +118,7 @@ class Findings:
         self._found: dict[tuple[str, str], Finding] = {}
 
     def add(self, kind: str, place: str, examples: Iterable[str], count: int | None = None) -> None:
-        """Count things found.
-
-        Args:
-            kind: A key of :data:`KINDS`.
-            place: ``subset/split``.
-            examples: A line for each.
-            count: How many there are, if ``examples`` are only some of them.
-        """
+        """Count things found, by a line for each; ``count`` says how many there are if ``examples`` are only some."""
         lines = list(examples)
         number = len(lines) if count is None else count
         if number:
@@ -166,17 +159,7 @@ Found = tuple[str, NDArray[np.bool_], str, NDArray[np.float64] | None]
 def check_annotations(
     index: ColumnIndex, place: str, findings: Findings, category_map: CategoryMap | None = None
 ) -> NDArray[np.int64] | None:
-    """Check one annotation file.
-
-    Args:
-        index: The file.
-        place: ``subset/split``, for the findings.
-        findings: Where to add to.
-        category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
-
-    Returns:
-        ``(A,) int64`` labels, or None when the categories are not ours.
-    """
+    """Check one annotation file; returns ``(A,) int64`` labels, or None when the categories are not ours."""
     labels = None
     try:
         assignment = assign_categories(index, category_map)

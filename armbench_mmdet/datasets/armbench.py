@@ -8,8 +8,9 @@ import mmap
 import os.path as osp
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmdet.datasets import CocoDataset
@@ -30,7 +31,8 @@ _SHOWN_IDS = 3
 _SAMPLED, _HEADER_BYTES = 16, 2**17
 
 
-class LeftOut(NamedTuple):
+@dataclass(frozen=True)
+class LeftOut:
     """How many records were left out for one reason, and the ids of the first."""
 
     count: int

@@ -159,15 +159,11 @@ _SAFE_TYPES = [
 
 
 def read_checkpoint(path: Path, map_location: Any = 'cpu', trusted: bool = False) -> Any:
-    """Read a checkpoint without running code.
-
-    Args:
-        path: A file written by ``torch.save``, or a safetensors file.
-        map_location: Where the tensors go, as for ``torch.load``.
-        trusted: Load a file that holds more than plain data as well, with a warning; it can run any code.
+    """Read a file of ``torch.save`` or safetensors without running code.
 
     Returns:
-        What was saved; of a safetensors file, ``{'state_dict': tensors by name}``.
+        What was saved; of a safetensors file, ``{'state_dict': tensors by name}``. A ``trusted`` file that holds more
+        than plain data is loaded too, with a warning; it can run any code.
 
     Raises:
         InputError: The file is missing, differs from its digest, is damaged, or holds more than plain data.
@@ -198,17 +194,10 @@ def read_checkpoint(path: Path, map_location: Any = 'cpu', trusted: bool = False
 
 
 def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
-    """Read the model weights of a checkpoint.
-
-    Args:
-        path: A file written by mmengine (``{'state_dict': …}``), a bare state dict, or a safetensors file.
-        trusted: See :func:`read_checkpoint`.
-
-    Returns:
-        The tensors by parameter name, on the CPU; a leading ``module.`` is taken off.
+    """The tensors by parameter name of a checkpoint, a bare state dict or a safetensors file, on the CPU.
 
     Raises:
-        InputError: The file is missing, damaged, holds anything but tensors and plain data, or no weights.
+        InputError: See :func:`read_checkpoint`; or there are no weights.
     """
     checkpoint = read_checkpoint(path, trusted=trusted)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
@@ -250,10 +239,8 @@ _ZOOS = {'torchvision': 'torchvision_0.12.json', 'open-mmlab': 'openmmlab.json'}
 
 
 def local_file(name: str) -> Path:
-    """The file that the name of a checkpoint stands for: of the web, it is downloaded once, to torch's folder.
-
-    Args:
-        name: A path, a URL, or ``torchvision://…`` or ``open-mmlab://…`` with the zoo's name for it.
+    """The file that the name of a checkpoint stands for: a path; a URL, or ``torchvision://…`` or ``open-mmlab://…``
+    with the zoo's name for it, which is downloaded once, to torch's folder.
 
     Raises:
         InputError: The name is of none of these kinds, or the file cannot be downloaded.
@@ -302,16 +289,10 @@ def described(differences: Mapping[str, str], limit: int = 5) -> str:
 
 
 def load_exactly(model: nn.Module, checkpoint: Path, config_file: str, trusted: bool = False) -> None:
-    """Load the weights of a checkpoint if every one fits the model, and none is missing.
-
-    Args:
-        model: The model, perhaps wrapped for distributed work or test-time augmentation.
-        checkpoint: The file.
-        config_file: Where the model comes from, for the message.
-        trusted: See :func:`read_checkpoint`.
+    """Load the weights of a checkpoint if every one fits the model, perhaps wrapped, and none is missing.
 
     Raises:
-        InputError: Tensors are missing, left over or of another shape: the checkpoint belongs to another model.
+        InputError: Tensors are missing, left over or of another shape: the checkpoint is not of ``config_file``.
     """
     model, state = getattr(model, 'module', model), load_weights(checkpoint, trusted)
     differences = compare_weights(state, model.state_dict())

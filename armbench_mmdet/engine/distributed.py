@@ -28,14 +28,9 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 
 def gathered(share: Sequence[Any], size: int) -> list[Any]:
-    """What the processes have made of a data set whose samples were dealt to them in turn, in the data set's order.
+    """What the processes have made of a data set of ``size`` samples that were dealt to them in turn, in its order.
 
-    Args:
-        share: What this process has made, none of it None.
-        size: The data set's length; samplers begin anew to give all processes equally much, and that is left out.
-
-    Returns:
-        Everything in the first process, nothing in the others.
+    Samplers begin anew to give all processes equally much, and that is left out. Only the first process gets anything.
     """
     shares = gather_object(list(share)) or []
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*shares))
@@ -51,14 +46,10 @@ _STARTERS = {  # what a launcher's processes are started by, and the variable th
 
 @contextlib.contextmanager
 def joined_processes(config: Config, launcher: str) -> Iterator[None]:
-    """Be one of the processes of a run for as long as the context lasts.
+    """Be one of the processes of a run, started by ``torchrun``, SLURM or MPI, for as long as the context lasts.
 
     With GPUs mmengine joins them over NCCL when it builds the runner; without, they are joined here over gloo, and the
     model is wrapped for CPUs. Only the first process prints to standard output.
-
-    Args:
-        config: The run's config, made ready in place.
-        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
 
     Raises:
         InputError: The launcher did not start this process, or there is no GPU for it.

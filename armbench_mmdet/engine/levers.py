@@ -36,14 +36,10 @@ def has_bfloat16() -> bool:
 
 
 def set_levers(config: Config, amp: bool, channels_last: bool, compiled: bool, training: bool = False) -> None:
-    """Choose levers in a config, as the command lines do; what the config itself chose stays.
+    """Choose levers in a config, in place, as the command lines do; what the config itself chose stays.
 
-    Args:
-        config: The config, changed in place.
-        amp: Automatic mixed precision, float16 on a GPU and bfloat16 on a CPU that has it.
-        channels_last: See :func:`use_levers`.
-        compiled: See :func:`use_levers`.
-        training: Train in mixed precision, as mmdet's ``--amp`` does: validations stay in float32. Otherwise predict.
+    ``amp`` is float16 on a GPU and bfloat16 on a CPU that has it: in ``training`` as mmdet's ``--amp``, with
+    validations in float32, otherwise of predictions.
 
     Raises:
         InputError: ``amp`` is asked for, and there is no GPU, and the CPU has no bfloat16.
@@ -65,12 +61,8 @@ def set_levers(config: Config, amp: bool, channels_last: bool, compiled: bool, t
 def use_levers(model: nn.Module, levers: Mapping[str, Any]) -> None:
     """Pull the levers that a config chose, ``levers = dict(channels_last=True, compile=True)``, on a new model.
 
-    Neither changes the names of its weights, so checkpoints go from one setting to the other.
-
-    Args:
-        model: The model, changed in place.
-        levers: ``channels_last`` keeps its weights, and so its feature maps, channel by channel for each pixel;
-            ``compile`` compiles the parts in :data:`COMPILED` that it has when they first run.
+    ``channels_last`` keeps its weights, and so its feature maps, channel by channel for each pixel; ``compile``
+    compiles the parts in :data:`COMPILED` when they first run. Neither changes the names of the weights.
 
     Raises:
         InputError: There is no such lever, or no compiler for the CPU's code.

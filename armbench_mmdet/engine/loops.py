@@ -81,9 +81,7 @@ class SeededSamples(Dataset):
 class PositionedBatches:
     """Batches of :class:`Draw`, from any position on; what lies before is drawn but not loaded.
 
-    Args:
-        batches: The batch sampler, mmengine's or mmdet's or any other.
-        is_endless: Begin anew whenever ``batches`` ends, without stopping the processes that load data.
+    Endless ones begin anew whenever ``batches`` ends, without stopping the processes that load data.
     """
 
     def __init__(self, batches: Any, is_endless: bool) -> None:
@@ -187,13 +185,10 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """``IterBasedTrainLoop`` that goes on at any iteration without loading what came before.
+    """``IterBasedTrainLoop`` that goes on at any iteration without loading what came before; the run is one epoch.
 
     Where the sampler ends (``DefaultSampler``), the next epoch follows at once; mmengine starts new data-loading
     processes then, and waits two seconds.
-
-    Attributes:
-        batches_done: As for :class:`ResumableEpochLoop`, always 0: the run is one epoch.
     """
 
     batches_done = 0

@@ -93,9 +93,8 @@ def quiet_warnings() -> None:
 class ArmbenchRunner(Runner):
     """A :class:`mmengine.runner.Runner` whose terminal shows only what its user needs.
 
-    Everything the stack logs still goes to the log file in the work directory. Checkpoints are loaded without running
-    code, unless the config has ``trust_checkpoint = True``. Chosen by ``runner_type`` in
-    ``configs/_base_/default_runtime.py``, which mmdet's own tools honour as well.
+    Checkpoints are loaded without running code, unless the config has ``trust_checkpoint = True``. Chosen by
+    ``runner_type`` in ``configs/_base_/default_runtime.py``, which mmdet's own tools honour as well.
     """
 
     batch_in_work: tuple[str, Any] | None = None

@@ -33,15 +33,8 @@ class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, with files that are never half there
     (:class:`~armbench_mmdet.engine.checkpoints.AtomicBackend`).
 
-    An older checkpoint, or the best until now, is removed only once the new one is complete. A full disk ends the run
-    with everything earlier intact. A checkpoint holds the run as it was before the validation of that moment, and is
-    not written again after it: a run that is resumed from it validates first.
-
-    Args:
-        **kwargs: As for ``CheckpointHook``, but for ``backend_args`` and ``file_client_args``: files are local.
-
-    Raises:
-        InputError: There is an option that the hook does not have.
+    An older checkpoint, or the best until now, is removed only once the new one is complete. A checkpoint holds the run
+    as it was before the validation of that moment: a run that is resumed from it validates first.
     """
 
     last_ckpt: str | None
@@ -78,12 +71,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self.last_ckpt = latest
 
     def save_now(self, runner: Runner, iterations: int) -> None:
-        """Save everything at once, and name it in ``last_checkpoint``; for a run that has to stop.
-
-        Args:
-            runner: Between two iterations of training.
-            iterations: How many are finished; the runner counts one only after its ``after_train_iter``.
-        """
+        """Save everything between two iterations, so many of them finished; ``last_checkpoint`` names it."""
         meta = dict(epoch=runner.epoch, iter=iterations)
         runner.save_checkpoint(self.out_dir, INTERRUPTED, meta=meta, backend_args=self.backend_args)
         if is_main_process():
@@ -118,12 +106,10 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 class InterruptionHook(EndingHook):
     """Ends a training cleanly on SIGTERM, Ctrl-C and SIGUSR1 (SLURM's ``--signal=USR1@120``).
 
-    The iteration in work is finished, a checkpoint is written through the run's checkpoint hook, the logs are closed,
-    the command that resumes is printed, and the process exits with 128 + the signal's number: 130 after Ctrl-C, 143
-    after SIGTERM. A second Ctrl-C, a second or more after the first, quits at once. When one of several processes gets
-    the signal, all stop after the same iteration. Signals to the process group do not reach data-loading processes.
-
-    A signal that arrives during a validation ends the run after the batch in work; the validation is lost.
+    The iteration in work is finished, a checkpoint is written through the run's checkpoint hook, the command that
+    resumes is printed, and the process exits with 128 + the signal's number. A second Ctrl-C, a second or more after
+    the first, quits at once. When one of several processes gets the signal, all stop after the same iteration. A signal
+    that arrives during a validation ends the run after the batch in work; the validation is lost.
     """
 
     priority = 'LOWEST'  # after the checkpoint hook

@@ -33,12 +33,10 @@ _REMEDY = (
 class LossGuardHook(Hook):
     """Looks at the loss before its gradient is computed, and leaves out the step if it is NaN or infinite.
 
-    The guard stands around the optimizer wrapper's ``update_params``, so weights, optimizer and loss scaler are as
-    they were before such a step. Only the loss counts: under mixed precision the loss scaler deals with gradients that
-    overflow, as it must. If one of several processes has such a loss, all leave out the step. With gradient
-    accumulation the gradient gathered since the last step is dropped with it.
-
-    The look costs one number copied from the device each iteration, where mmengine copies every loss to log it.
+    The guard stands around the optimizer wrapper's ``update_params``, so weights, optimizer and loss scaler are as they
+    were before such a step; with gradient accumulation the gradient gathered since the last step is dropped. Under
+    mixed precision the loss scaler deals with gradients that overflow. If one of several processes has such a loss, all
+    leave out the step.
 
     Args:
         on_bad_loss: ``stop`` ends the run; ``skip`` goes on without the step and logs a warning.
@@ -120,17 +118,12 @@ class ValidationLossHook(Hook):
     """Logs the losses of the validation data at every validation: ``val_loss/loss`` and its components.
 
     They are training's losses of the network as it is evaluated: dropout off, batch norm with its running statistics,
-    weights averaged where ``EMAHook`` averages them, images as the validation pipeline makes them and without batch
-    augmentations, mixed precision as in training. The logged training loss has batch statistics and augmentations
-    instead, so compare the shape of the two curves rather than their height.
+    averaged weights, no augmentation. Compare the shape of the two curves rather than their height.
 
-    What the losses draw at random (Mask R-CNN's samples, Mask2Former's points) is drawn from one seed for every batch,
-    and the random states are put back: equal weights have equal losses, and training is the same with and without the
-    hook, bit for bit. No image is read for it: it takes batches, evenly spaced, that are being validated anyway.
-    Images without instances do not count. Several processes take their shares; where a loss of theirs is normalised
-    across processes in training (Mask2Former's), it is here.
-
-    The metrics of the validation get the losses too, so ``save_best`` or early stopping may use ``val_loss/loss``.
+    What the losses draw at random is drawn from one seed for every batch, and the random states are put back: training
+    is the same with and without the hook, bit for bit. No image is read for it: it takes batches, evenly spaced, that
+    are being validated anyway. Images without instances do not count. ``save_best`` or early stopping may use
+    ``val_loss/loss``.
 
     Args:
         max_images: How many images at most, of all processes together (rounded up to whole batches); None for all.
@@ -192,11 +185,6 @@ class ValidationLossHook(Hook):
 
 def batch_losses(model: nn.Module, data_batch: Mapping[str, Any], optim_wrapper: Any = None) -> dict[str, float]:
     """The losses of a batch, as ``train_step`` computes them but for batch augmentations, at fixed random numbers.
-
-    Args:
-        model: The detector, in a wrapper or not.
-        data_batch: As a loader gives it, with annotations at the size of the images.
-        optim_wrapper: Training's, for its precision.
 
     Returns:
         The weighted total as ``loss``, then its components.

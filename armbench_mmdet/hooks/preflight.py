@@ -103,8 +103,9 @@ SURE_IOU = 1 - 1e-4  # boxes pass through float32
 class MetricSelfTestHook(Hook):
     """Runs the self-test on the validation set before training starts; a second or two.
 
-    Args:
-        num_images: How many images to rehearse with.
+    A few images go the way that predictions go: the data set and its pipeline, the annotation loader that training
+    uses, mmdet's data samples, run-length masks, the metric. Whatever is lost on the way would be lost from every
+    result too.
     """
 
     def __init__(self, num_images: int = 4) -> None:
@@ -128,14 +129,7 @@ def run_selftest(
     num_images: int = 4,
     load_annotations: Mapping[str, Any] = LOAD_ANNOTATIONS,
 ) -> str:
-    """Score the ground truth of a few images as predictions; says that it scored 1.0.
-
-    Args:
-        dataset: The data set that is evaluated, with its pipeline.
-        ground_truth: What the metric compares with.
-        iou_types: What must score 1.0.
-        num_images: How many images at most.
-        load_annotations: The transform that turns a data set record into boxes, labels and masks.
+    """Score the ground truth of at most ``num_images`` as predictions; says that it scored 1.0.
 
     Raises:
         InputError: It scores less; the message names the step that lost it.
