@@ -49,13 +49,8 @@ class AnnotationFile(NamedTuple):
 def audit_data_set(root: Path, subsets: tuple[str, ...] = SUBSETS, **options: Any) -> Audit:
     """Check all splits of a data set folder, ARMBench's or Roboflow's; nothing stops it before it has seen everything.
 
-    Args:
-        root: The folder of the subsets, or one of folders with ``_annotations.coco.json`` and images.
-        subsets: Which of ARMBench's.
-        **options: As for :func:`audit_files`.
-
     Raises:
-        InputError: The folder is missing, or has neither.
+        InputError: The folder is missing, or has neither ARMBench's folders nor any with ``_annotations.coco.json``.
     """
     require_existing(root, 'data folder')
     audit, files = Audit(root), list[AnnotationFile]()
@@ -82,12 +77,7 @@ def audit_data_set(root: Path, subsets: tuple[str, ...] = SUBSETS, **options: An
 
 
 def audit_own_files(paths: Sequence[Path], images: Path | None = None, **options: Any) -> Audit:
-    """Check COCO files of any layout.
-
-    Args:
-        paths: The annotation files.
-        images: The folder of their images; by default ``images`` beside each, or its own folder.
-        **options: As for :func:`audit_files`.
+    """Check COCO files of any layout, with their images in a folder, else in ``images`` beside each, or beside it.
 
     Raises:
         InputError: A file or the folder is missing.
@@ -109,12 +99,7 @@ def audit_files(
 ) -> Audit:
     """Check annotation files and their images, and add what is found to an audit, which is returned.
 
-    Args:
-        audit: The audit.
-        files: The files.
-        category_map: See :func:`~armbench_mmdet.datasets.release.assign_categories`.
-        workers: Processes that decode images; one a core by default.
-        show_progress: Show a progress bar on standard error.
+    Images are decoded by so many processes, one a core by default.
     """
     images: dict[str, list[ImageTask]] = {}
     for file in tqdm(files, 'annotations', unit='file', disable=not show_progress):

@@ -63,7 +63,7 @@ def convert(
     Images are linked, or copied where the file system has no hard links; those that lie there already stay.
 
     Args:
-        form: ``labelme``, ``label-images`` or ``yolo``.
+        form: One of :data:`FORMATS`.
         source: The folder of annotation files, in subfolders too; for YOLO a folder with ``labels/`` below it.
         out: The folder to write.
         split: Name of the file.
@@ -243,15 +243,8 @@ def cut(source: Path, out: Path, *, names: Sequence[str] | None = None, fraction
     A share is drawn so that empty and full images stay as common as they are: images in order of how many annotations
     they have, at equal distances, from a random start.
 
-    Args:
-        source: The file.
-        out: The file to write.
-        names: File names of the images, as in the file.
-        fraction: Share of the images, in (0, 1], if no names are given.
-        seed: Of the share.
-
     Raises:
-        InputError: A name is not in the file, or the share is out of range.
+        InputError: A name is not in the file, or the share is not in (0, 1].
     """
     try:
         content = msgspec.json.decode(source.read_bytes(), type=dict[str, msgspec.Raw])

@@ -56,17 +56,11 @@ FAMILIES = {
 def convert_weights(
     family: str, source: Path, out: Path, num_classes: int | None = None, reverse: bool = False
 ) -> list[str]:
-    """Convert a file of weights.
+    """Convert a file of weights, ours into theirs if ``reverse``; returns the names of the tensors written.
 
-    Args:
-        family: One of :data:`FAMILIES`.
-        source: A file of ``torch.save``, safetensors, or a pickle of arrays (``.pkl``); nothing in it can run code.
-        out: Ours is a checkpoint as mmengine writes it, theirs a bare state dict.
-        num_classes: Classes of the file without the background, if they are not tote and object: weights to fine-tune.
-        reverse: Convert ours to theirs.
-
-    Returns:
-        The names of the tensors written.
+    Nothing in the file can run code. Ours is a checkpoint as mmengine writes it, theirs a bare state dict.
+    ``num_classes`` counts the file's classes without the background, if they are not tote and object: weights to
+    fine-tune.
 
     Raises:
         InputError: The file cannot be read safely, or its tensors are not those of the family with so many classes.

@@ -61,13 +61,7 @@ def skipped_rows(skipped: Skipped) -> list[str]:
 def select_annotations(
     index: ColumnIndex, labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
-    """Choose the annotations that become instances.
-
-    Left out are those that stock ``CocoDataset`` leaves out, and those without a usable mask.
-
-    Args:
-        index: The annotation file.
-        labels: ``(A,) int64``, negative for other categories.
+    """Choose the annotations that become instances, by their ``(A,) int64`` labels, negative for other categories.
 
     Returns:
         ``(A,) bool``, and for each reason ``(A,) bool``: what was left out, under the first reason that holds.
@@ -389,10 +383,8 @@ MINIBENCH_ROOT = Path('data/minibench')
 class MinibenchDataset(ArmbenchDataset):
     """An :class:`ArmbenchDataset` that renders its images when its folder is not there yet.
 
-    Args:
-        data_root: Folder of the subsets; ``data/minibench`` by default.
-        train_images: How many training pictures to render, if not the default 400.
-        **kwargs: As for :class:`ArmbenchDataset`.
+    ``data_root`` is ``data/minibench`` by default, ``train_images`` the number of training pictures to render, else
+    400.
     """
 
     def __init__(self, data_root: str | Path | None = None, train_images: int | None = None, **kwargs: Any) -> None:

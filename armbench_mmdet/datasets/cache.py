@@ -37,12 +37,7 @@ def open_cached(
     """Open the columns built from a source file, building them when there are none for its path, size and times.
 
     One process builds while others wait; if it dies, the next one builds. Columns that are damaged are built again.
-
-    Args:
-        source: The file to build from; its folder may be read-only.
-        cache_dir: See :func:`resolve_cache_dir`. If it cannot be written, the log says so.
-        schema: Name of what is built, with its version.
-        build: Makes the columns from the source.
+    ``schema`` names what is built, with its version.
 
     Returns:
         The folder of the columns, None where they could not be written and lie in memory; and what is in it.

@@ -101,12 +101,9 @@ Parsed = tuple[list[CocoImage], Iterator[CocoAnnotation], list[CocoCategory] | N
 
 
 def parse_coco(data: bytes, found: list[Problem]) -> Parsed:
-    """Parse a COCO file, leaving broken records out.
+    """Parse a COCO file, leaving broken records out: UTF-8, or UTF-16 with its mark, perhaps compressed by gzip.
 
-    Args:
-        data: The file's bytes: UTF-8, or UTF-16 with its mark, as they are or compressed by gzip.
-        found: What is wrong or odd is added: malformed JSON with line and column, missing keys, wrong types, ids that
-            came before; for annotations while they are read.
+    What is wrong or odd is added to ``found``; for annotations while they are read.
 
     Returns:
         The sound images, annotations and categories (None without that key) in file order. Masks are not looked at.

@@ -164,12 +164,7 @@ def _nearby(path: Path) -> str:
 
 
 def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
-    """Decode an image as the model sees it.
-
-    Args:
-        content: The file's bytes.
-        path: The file, for messages.
-        reduction: 1, or 2, 4 or 8 for a JPEG's pixels at that fraction of its size.
+    """Decode an image as the model sees it, or a JPEG at 1/2, 1/4 or 1/8 of its size.
 
     Returns:
         ``(H, W, 3) uint8``, BGR, upright.

@@ -152,16 +152,11 @@ class ColumnIndex:
 def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> ColumnIndex:
     """Open a COCO annotation file as columns, parsing it only when the cache does not have it.
 
-    Args:
-        ann_file: The JSON file.
-        cache_dir: Where parsed files are kept; by default ``ARMBENCH_CACHE``, else the user's cache directory.
-
-    Returns:
-        The index, mapped from the cache; in memory where there can be none.
+    The cache lies in ``cache_dir``, else in ``ARMBENCH_CACHE``, else in the user's cache directory.
 
     Raises:
-        InputError: The file is missing, is no JSON, lacks keys, has values of a wrong type, ids that occur twice,
-            or annotations of images it does not list.
+        InputError: The file is missing, is no JSON, lacks keys, has values of a wrong type, ids that occur twice, or
+            annotations of images it does not list.
     """
     ann_file = Path(ann_file)
 

@@ -67,12 +67,9 @@ def require_existing(path: Path, what: str) -> Path:
 
 @dataclass(frozen=True)
 class CategoryAssignment:
-    """Labels for a file's category ids.
+    """The label of each category id and of each of a file's A annotations, and what was assumed.
 
-    Attributes:
-        labels: Category id to label, an index into :data:`CLASSES`, or :data:`IGNORED`.
-        rows: ``(A,) int64``, the label of each annotation.
-        notes: What was assumed; for the log.
+    A label is an index into :data:`CLASSES`, or :data:`IGNORED`.
     """
 
     labels: dict[int, int]

@@ -31,8 +31,6 @@ Report = Callable[[str, str], None]
 class Detector:
     """A model with its weights and the test pipeline of its config: what ``tools/test.py`` would evaluate.
 
-    Unlike mmdet's ``DetInferencer`` it takes any pipeline and reads tensors only, all of which must fit.
-
     Args:
         config: The config file, or a loaded config.
         checkpoint: The checkpoint file, or a run folder (its latest checkpoint).
@@ -41,9 +39,6 @@ class Detector:
 
     Attributes:
         classes: Names of the labels.
-        checkpoint: The checkpoint file.
-        device: Where the model is.
-        model: The model.
 
     Raises:
         InputError: The config does not load, the checkpoint does not fit it, or there is no such device.

@@ -47,12 +47,7 @@ def infer(
 ) -> Inference:
     """Predict images and write overlays and COCO results, see the module; a bar with an ETA goes to standard error.
 
-    Args:
-        detector: The model, or an exported one.
-        inputs: Files, folders and patterns; earlier overlays in ``out_dir`` that lie below a folder are not taken.
-        out_dir: Made if need be; files of an earlier inference in it are replaced.
-        score_threshold: Instances below it are neither drawn nor written.
-        batch_size: As for :meth:`~armbench_mmdet.inference.detector.Detector.predict`.
+    Earlier overlays in ``out_dir`` are not predicted; files of an earlier inference there are replaced.
 
     Raises:
         InputError: No image could be read, the threshold is no score, or ``out_dir`` cannot be written.
@@ -101,12 +96,6 @@ def infer(
 
 def predict_file(model: Path, ann_file: Path, image_folder: Path, out: Path) -> None:
     """Predict the images of a COCO file with an exported model, and write COCO results for an evaluation.
-
-    Args:
-        model: The ONNX file.
-        ann_file: The COCO file.
-        image_folder: Where its images lie.
-        out: The file to write.
 
     Raises:
         InputError: Model or COCO file cannot be read.

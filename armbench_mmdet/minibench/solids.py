@@ -50,15 +50,7 @@ def _turned(flat: Pixels, profile: Profile, light: tuple[float, float], gloss: f
 
 
 def paint_turned(brush: Brush, flat: Pixels, profile: Profile, ends: tuple[Colour, Colour], gloss: float) -> None:
-    """Draw a lying solid of revolution, whose largest diameter is the size's width.
-
-    Args:
-        brush: Where to.
-        flat: Unrolled texture, ``brush.texture_px(length, width)``.
-        profile: Outline.
-        ends: Colours of the two end faces.
-        gloss: Strength of the highlight.
-    """
+    """Draw a lying solid of revolution, whose largest diameter is the size's width, in an unrolled texture."""
     length, width, height = brush.size
     radius, axis, x = width / 2, height / 2, length / 2
     caps = ((profile[0], ends[0], -1.0), (profile[-1], ends[1], 1.0))

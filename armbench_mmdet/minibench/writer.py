@@ -135,9 +135,9 @@ def make_minibench(
 ) -> None:
     """Make a minibench data set in ARMBench's folder shape.
 
-    The same arguments give the same annotations byte for byte on every machine, whatever the number of workers;
-    picture ``i`` of a split does not depend on how many there are. An interrupted call leaves no complete-looking
-    folder: ``minibench.json`` says whether it is complete, and the next call starts anew.
+    The same arguments give the same annotations byte for byte on every machine, whatever the number of workers; picture
+    ``i`` of a split does not depend on how many there are. ``minibench.json`` says whether a folder is complete; after
+    an interruption the next call starts anew.
 
     Args:
         out: Folder to make; empty, absent, or an earlier minibench, which is replaced.
@@ -199,14 +199,10 @@ def is_complete(root: Path) -> bool:
 
 
 def ensure_minibench(root: Path, train_images: int | None = None) -> None:
-    """Make minibench in a folder unless a complete one is there.
+    """Make minibench in a folder unless a complete one is there, of whatever size, seed or number of pictures.
 
-    A complete minibench of another size, seed or number of pictures is left as it is; an interrupted one is made anew.
-    Several processes may call this at once: one makes it, the others wait.
-
-    Args:
-        root: Folder of the data set.
-        train_images: Training pictures of mix, if not the default 400; the other splits stay the same pictures.
+    Several processes may call this at once: one makes it, the others wait. ``train_images`` are those of mix, if not
+    the default 400; the other splits stay the same pictures.
 
     Raises:
         InputError: If the folder holds something that minibench did not make, or what an older version of it made.

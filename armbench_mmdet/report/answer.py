@@ -57,12 +57,9 @@ def contenders(comparison: Comparison) -> list[Contender]:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a comparison says of the object class, or of the mean where objects are not annotated.
+    """What a comparison says of the object class, or of the mean where objects are not annotated, the best first.
 
-    Attributes:
-        scored: Each contender with its mask mAP, the best first.
-        winner: The name of the one that is better than the next with certainty; None where that cannot be told.
-        sentence: Who is better, by how much, how sure.
+    ``winner`` is the one that is better than the next with certainty, None where that cannot be told.
     """
 
     title: str

@@ -111,9 +111,7 @@ class Evaluation:
 def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[tuple[Evaluation, ...], list[str]]:
     """Every result file of a folder that can be shown, by subset; and what is wrong, a line each.
 
-    Args:
-        folder: The folder.
-        digests: Of the run's checkpoints, if there are any.
+    ``digests`` are those of the run's checkpoints, if there are any.
     """
     evaluations: list[Evaluation] = []
     problems: list[str] = []
@@ -169,14 +167,7 @@ def _read_corruptions(path: Path, digests: Collection[str]) -> run_folder.Corrup
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One work directory.
-
-    Attributes:
-        name: Short and unique in the report.
-        config: The resolved config it was trained with.
-        evaluations: In the order of the subsets; so are ``corruptions``.
-        number: Its place in the report, from 0.
-    """
+    """One work directory, under a short and unique name; ``number`` is its place in the report."""
 
     name: str
     work_dir: Path
@@ -350,12 +341,9 @@ class Comparison:
 
 
 def comparisons(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
-    """Put the results on the same subset and split together.
+    """Results on the same subset and split together; and a line for each that stands on other data than the others.
 
     Data are the same if their fingerprints are; a result without one can be compared with none.
-
-    Returns:
-        By subset and split; and a line for each result that stands on other data than the others.
     """
     found: dict[tuple[str, str], list[tuple[Run, Evaluation]]] = {}
     for run in runs:

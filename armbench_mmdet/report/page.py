@@ -48,13 +48,9 @@ _FOLDER = Path(__file__).parent
 class Report:
     """What there is to report.
 
-    Attributes:
-        problems: What is missing, broken or unfinished, a line each.
-        compared: The results by subset and split.
-        answers: What they say, by subset and split.
-        scores: By subset and IoU type: scores, then differences where there are two runs.
-        pictures: Of the best, median and worst images.
-        suspects: Pictures of labels that may be wrong.
+    ``problems`` say what is missing, broken or unfinished; ``compared`` and ``answers`` are by subset and split;
+    ``scores`` hold scores, then differences where there are two runs; ``suspects`` are pictures of labels that may be
+    wrong.
     """
 
     runs: list[Run]

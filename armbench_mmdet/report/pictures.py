@@ -38,12 +38,7 @@ JPEG_QUALITY = 60
 
 
 class Choice(NamedTuple):
-    """An image that is drawn: one chosen by its score, or one with a suspected label.
-
-    Attributes:
-        score: From 0 to 1.
-        about: What the caption begins with.
-    """
+    """An image that is drawn: one chosen by its score, or one with a suspected label; ``about`` begins the caption."""
 
     kind: str
     image_id: int
@@ -54,13 +49,7 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """Ground truth beside the prediction of a run, ready to be shown.
-
-    Attributes:
-        data: Subset and split.
-        image: File name.
-        caption: What it shows, with every threshold.
-    """
+    """Ground truth beside the prediction of a run on ``data``, subset and split, ready to be shown."""
 
     run: str
     data: str

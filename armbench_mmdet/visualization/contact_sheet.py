@@ -37,12 +37,7 @@ def draw_sample(
 ) -> np.ndarray:
     """A training image (H, W, 3) uint8, BGR, with its masks, boxes and classes; small ones are enlarged.
 
-    Args:
-        image: The image.
-        masks: mmdet's masks, or (N, H, W) uint8 or bool.
-        boxes: mmdet's boxes, or (N, 4) x1, y1, x2, y2 in pixels.
-        labels: (N,) int.
-        class_names: Names of the labels.
+    Masks are mmdet's, or (N, H, W) uint8 or bool; boxes mmdet's, or (N, 4) x1, y1, x2, y2 in pixels.
     """
     bitmaps = np.asarray(masks.to_ndarray() if isinstance(masks, BaseInstanceMasks) else masks, np.uint8)
     codes = mask_api.encode(np.asfortranarray(bitmaps.transpose(1, 2, 0)))

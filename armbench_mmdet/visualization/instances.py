@@ -35,15 +35,10 @@ _GAP_PX = 6
 
 @dataclasses.dataclass(frozen=True)
 class Instance:
-    """An instance to draw.
+    """An instance to draw: its mask as compressed COCO RLE of any size, and a box x1, y1, x2, y2 in px of the image.
 
-    Attributes:
-        mask: Compressed COCO RLE, of any size: it is scaled to the picture.
-        class_name: Name of its class.
-        score: Confidence from 0 to 1; None for ground truth.
-        verdict: In a comparison ``found``, ``missed`` or, for a prediction, ``correct``, ``false positive``; or
-            ``not counted``.
-        box: x1, y1, x2, y2 in px of the image, to draw as well.
+    In a comparison its verdict is ``found``, ``missed`` or, for a prediction, ``correct``, ``false positive``; or
+    ``not counted``.
     """
 
     mask: Mapping[str, Any]
@@ -54,11 +49,9 @@ class Instance:
 
 
 def draw_overlay(image: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
-    """Draw instances on their image, each in a colour of its own, with its class and score.
+    """Draw instances on their image (H, W, 3) uint8, BGR, each in a colour of its own, with its class and score.
 
-    Args:
-        image: (H, W, 3) uint8, BGR.
-        instances: What to draw; classes in :data:`OUTLINED` get an outline, the others are filled as well.
+    Classes in :data:`OUTLINED` get an outline, the others are filled as well.
 
     Returns:
         (H', W', 3) uint8, BGR: the image's size, or enlarged to 768 px on the longer side if it is smaller.
@@ -73,12 +66,7 @@ def draw_comparison(
 ) -> np.ndarray:
     """Draw ground truth beside prediction, coloured by verdict, under a legend that counts them.
 
-    Args:
-        image: (H, W, 3) uint8, BGR.
-        truth: Ground truth with its verdicts.
-        predictions: Predictions with their verdicts; their scores are written on them.
-        title: Put over the predictions.
-        panel_px: Longer side of the image in each of the two panels.
+    Each panel is ``panel_px`` on its longer side; ``title`` is put over the predictions.
     """
     panels = []
     for heading, instances, verdicts in (
