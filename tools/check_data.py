@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json and not args.json.resolve().parent.is_dir():
         raise InputError(f'--json must be a file in an existing folder, got {str(args.json)!r}')
     category_map = read_dict('--category-map', args.category_map) if args.category_map else None
-    options = {'category_map': category_map, 'workers': args.workers, 'show_progress': True}
+    options = {'category_map': category_map, 'workers': args.workers}
     if args.ann_file:
         audit = audit_own_files(args.ann_file, args.images, **options)
     else:

@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     report = convert(args.format, args.source, args.out, args.split, args.images, args.tote_value)
     print(report.text())
-    audit = audit_own_files([report.ann_file], args.out / IMAGE_FOLDER, show_progress=True)
+    audit = audit_own_files([report.ann_file], args.out / IMAGE_FOLDER)
     print(format_audit(audit))
     return audit.findings.exit_status(strict=False)
 

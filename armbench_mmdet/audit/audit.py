@@ -95,17 +95,16 @@ def audit_files(
     files: list[AnnotationFile],
     category_map: CategoryMap | None = None,
     workers: int | None = None,
-    show_progress: bool = False,
 ) -> Audit:
     """Check annotation files and their images, and add what is found to an audit, which is returned.
 
     Images are decoded by so many processes, one a core by default.
     """
     images: dict[str, list[ImageTask]] = {}
-    for file in tqdm(files, 'annotations', unit='file', disable=not show_progress):
+    for file in tqdm(files, 'annotations', unit='file'):
         images[file.place] = _audit_file(audit, file, category_map)
     _compare_paths(audit.findings, images, {file.images for file in files})
-    _audit_images(audit.findings, images, workers or os.cpu_count() or 1, show_progress)
+    _audit_images(audit.findings, images, workers or os.cpu_count() or 1)
     return audit
 
 
@@ -146,14 +145,14 @@ def _compare_paths(findings: Findings, images: dict[str, list[ImageTask]], folde
         findings.add('image-unused', str(folder), unused)
 
 
-def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], workers: int, show_progress: bool) -> None:
+def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], workers: int) -> None:
     """Check each file once, even if several splits list it."""
     listed: dict[ImageTask, list[str]] = {}
     for place, tasks in images.items():
         for task in dict.fromkeys(tasks):
             listed.setdefault(task, []).append(place)
     by_content: dict[str, list[tuple[str, str]]] = {}
-    checks = tqdm(check_images(list(listed), workers), 'images', len(listed), unit='image', disable=not show_progress)
+    checks = tqdm(check_images(list(listed), workers), 'images', len(listed), unit='image')
     for (task, places), (found, content) in zip(listed.items(), checks, strict=True):
         for place in places:
             for kind, detail in found:

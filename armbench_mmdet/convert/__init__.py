@@ -1,1 +1,36 @@
-"""Data of other formats, turned into COCO files in ARMBench's folder shape."""
+"""Data of other formats as COCO files in ARMBench's folder shape; weights of other projects' models as ours."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model of another project, and ours that computes the same.
+
+    Attributes:
+        config: Name of our config.
+        to_ours: A state dict of theirs, which has exactly their tensors, as ours.
+        from_ours: A state dict of ours as theirs.
+        num_classes: What to override in the config's ``model`` for another number of classes.
+        current: Of a state dict and its file: renames and adds what other versions of theirs write otherwise; it leaves
+            alone what it does not know.
+    """
+
+    config: str
+    to_ours: Callable[[State], State]
+    from_ours: Callable[[State], State]
+    num_classes: Callable[[int], dict[str, Any]]
+    current: Callable[[State, Path], State]
+
+
+def renamed(name: str, modules: Mapping[str, str]) -> str:
+    """A tensor's name with the module that it starts with renamed; of several, the longest."""
+    known = max((module for module in modules if name.startswith(f'{module}.')), key=len, default=None)
+    return name if known is None else modules[known] + name.removeprefix(known)

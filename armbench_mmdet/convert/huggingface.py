@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from armbench_mmdet.convert.weights import Family, State
+from armbench_mmdet.convert import Family, State
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.errors import InputError
 

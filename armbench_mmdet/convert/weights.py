@@ -1,9 +1,7 @@
 """Weights of other projects' models: to ours and back, tensor by tensor."""
 
-import importlib
 import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +12,21 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from armbench_mmdet.configs import load_config
+from armbench_mmdet.convert import Family, State, huggingface, mask_rcnn
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.checkpoints import compare_weights, described, read_checkpoint, write_checkpoint
 from armbench_mmdet.errors import InputError
-
-State = dict[str, Tensor]
 
 WRAPPERS = ('model_state_dict', 'state_dict', 'model')
 """Keys under which projects keep a model's weights, besides what else they save."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """A model of another project, and ours that computes the same.
-
-    Attributes:
-        config: Name of our config.
-        to_ours: A state dict of theirs, which has exactly their tensors, as ours.
-        from_ours: A state dict of ours as theirs.
-        num_classes: What to override in the config's ``model`` for another number of classes.
-        current: Of a state dict and its file: renames and adds what other versions of theirs write otherwise; it leaves
-            alone what it does not know.
-    """
-
-    config: str
-    to_ours: Callable[[State], State]
-    from_ours: Callable[[State], State]
-    num_classes: Callable[[int], dict[str, Any]]
-    current: Callable[[State, Path], State]
-
-
 FAMILIES = {
-    'torchvision': 'armbench_mmdet.convert.torchvision',
-    'amazon': 'armbench_mmdet.convert.torchvision',
-    'detectron2': 'armbench_mmdet.convert.detectron2',
-    'hf-mask2former': 'armbench_mmdet.convert.huggingface',
+    'torchvision': mask_rcnn.TORCHVISION,
+    'amazon': mask_rcnn.TORCHVISION,
+    'detectron2': mask_rcnn.DETECTRON2,
+    'hf-mask2former': huggingface.FAMILY,
 }
-"""The module of each family, which has its ``FAMILY``."""
 
 
 def convert_weights(
@@ -65,7 +41,7 @@ def convert_weights(
     Raises:
         InputError: The file cannot be read safely, or its tensors are not those of the family with so many classes.
     """
-    row = family_of(family)
+    row = FAMILIES[family]
     ours = our_tensors(row, num_classes)
     state = bare_state(read_arrays(source) if source.suffix == '.pkl' else read_checkpoint(source), source)
     state = state if reverse else row.current(state, source)
@@ -81,17 +57,6 @@ def convert_weights(
     meta = {'dataset_meta': {'classes': classes}}
     write_checkpoint(out, converted if reverse else {'meta': meta, 'state_dict': converted})
     return list(converted)
-
-
-def family_of(name: str) -> Family:
-    """The family of that name."""
-    return importlib.import_module(FAMILIES[name]).FAMILY
-
-
-def renamed(name: str, modules: Mapping[str, str]) -> str:
-    """A tensor's name with the module that it starts with renamed; of several, the longest."""
-    known = max((module for module in modules if name.startswith(f'{module}.')), key=len, default=None)
-    return name if known is None else modules[known] + name.removeprefix(known)
 
 
 def our_tensors(family: Family, num_classes: int | None = None) -> State:

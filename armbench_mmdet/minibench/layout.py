@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from armbench_mmdet.minibench import packaging, solids
+from armbench_mmdet.minibench import objects
 from armbench_mmdet.minibench.camera import Pose, cos_sin
 from armbench_mmdet.minibench.paint import Brush, Size, weighted
 
@@ -33,20 +33,20 @@ class Kind:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind('box', 16, (0.15, 0.32), (0.45, 0.85), (0.25, 0.75), packaging.paint_box),
-    Kind('carton', 7, (0.17, 0.34), (0.55, 0.9), (0.3, 0.7), packaging.paint_carton),
-    Kind('book', 9, (0.19, 0.32), (0.62, 0.8), (0.08, 0.25), packaging.paint_book),
-    Kind('bottle', 12, (0.17, 0.32), (0.32, 0.48), (0.9, 1.0), solids.paint_bottle),
-    Kind('roll', 9, (0.16, 0.40), (0.22, 0.45), (1.0, 1.0), solids.paint_roll),
-    Kind('tube', 8, (0.17, 0.30), (0.26, 0.36), (0.5, 0.8), solids.paint_tube),
-    Kind('can', 9, (0.09, 0.14), (1.0, 1.0), (0.7, 1.4), solids.paint_can),
-    Kind('tape', 6, (0.10, 0.16), (1.0, 1.0), (0.3, 0.6), solids.paint_tape),
-    Kind('ball', 5, (0.09, 0.15), (1.0, 1.0), (1.0, 1.0), solids.paint_ball),
-    Kind('polybag', 12, (0.20, 0.36), (0.6, 0.9), (0.15, 0.35), packaging.paint_polybag),
-    Kind('crisp_bag', 10, (0.18, 0.30), (0.6, 0.8), (0.25, 0.4), packaging.paint_crisp_bag),
-    Kind('mailer', 9, (0.20, 0.34), (0.65, 0.85), (0.08, 0.2), packaging.paint_mailer),
-    Kind('blister', 8, (0.17, 0.30), (0.5, 0.65), (0.12, 0.3), packaging.paint_blister),
-    Kind('ball_net', 5, (0.28, 0.42), (0.55, 0.7), (0.35, 0.45), packaging.paint_ball_net),
+    Kind('box', 16, (0.15, 0.32), (0.45, 0.85), (0.25, 0.75), objects.paint_box),
+    Kind('carton', 7, (0.17, 0.34), (0.55, 0.9), (0.3, 0.7), objects.paint_carton),
+    Kind('book', 9, (0.19, 0.32), (0.62, 0.8), (0.08, 0.25), objects.paint_book),
+    Kind('bottle', 12, (0.17, 0.32), (0.32, 0.48), (0.9, 1.0), objects.paint_bottle),
+    Kind('roll', 9, (0.16, 0.40), (0.22, 0.45), (1.0, 1.0), objects.paint_roll),
+    Kind('tube', 8, (0.17, 0.30), (0.26, 0.36), (0.5, 0.8), objects.paint_tube),
+    Kind('can', 9, (0.09, 0.14), (1.0, 1.0), (0.7, 1.4), objects.paint_can),
+    Kind('tape', 6, (0.10, 0.16), (1.0, 1.0), (0.3, 0.6), objects.paint_tape),
+    Kind('ball', 5, (0.09, 0.15), (1.0, 1.0), (1.0, 1.0), objects.paint_ball),
+    Kind('polybag', 12, (0.20, 0.36), (0.6, 0.9), (0.15, 0.35), objects.paint_polybag),
+    Kind('crisp_bag', 10, (0.18, 0.30), (0.6, 0.8), (0.25, 0.4), objects.paint_crisp_bag),
+    Kind('mailer', 9, (0.20, 0.34), (0.65, 0.85), (0.08, 0.2), objects.paint_mailer),
+    Kind('blister', 8, (0.17, 0.30), (0.5, 0.65), (0.12, 0.3), objects.paint_blister),
+    Kind('ball_net', 5, (0.28, 0.42), (0.55, 0.7), (0.35, 0.45), objects.paint_ball_net),
 )
 
 

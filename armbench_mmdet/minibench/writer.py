@@ -18,8 +18,15 @@ from tqdm import tqdm
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import locked, write_atomically
-from armbench_mmdet.minibench.outlines import categories, scene_annotations
-from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, render_scene
+from armbench_mmdet.minibench.scene import (
+    MIX,
+    SAME_OBJECT,
+    SUBSETS,
+    ZOOMED_OUT,
+    categories,
+    render_scene,
+    scene_annotations,
+)
 from armbench_mmdet.system import usable_cores
 
 SPLITS = ('train', 'val', 'test')

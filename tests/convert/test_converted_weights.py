@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from armbench_mmdet.convert import weights
-from armbench_mmdet.convert.weights import FAMILIES, Family, State, convert_weights, family_of, our_tensors
+from armbench_mmdet.convert import Family, State, weights
+from armbench_mmdet.convert.weights import FAMILIES, convert_weights, our_tensors
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.errors import InputError
 
@@ -40,7 +40,7 @@ def thin() -> Iterator[None]:
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """A family's name, a file of ours, and the same weights in a file of theirs."""
     folder = tmp_path_factory.mktemp(request.param)
-    state = thin_tensors(family_of(request.param))
+    state = thin_tensors(FAMILIES[request.param])
     torch.save({'state_dict': state}, folder / 'ours.pth')
     convert_weights(request.param, folder / 'ours.pth', folder / 'theirs.pth', reverse=True)
     return request.param, folder / 'ours.pth', folder / 'theirs.pth'
@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_named(family: tuple[str, Path, Path], tmp_path: Pa
 
 
 def test_names_of_old_versions_and_batch_norm_without_counters(tmp_path: Path) -> None:
-    family = family_of('torchvision')
+    family = FAMILIES['torchvision']
     ours, old = thin_tensors(family), {}
     for key, value in family.from_ours(ours).items():
         key = re.sub(r'(inner_blocks|layer_blocks)\.(\d)\.0', r'\1.\2', key).replace('head.conv.0.0', 'head.conv')
@@ -84,7 +84,7 @@ def test_names_of_old_versions_and_batch_norm_without_counters(tmp_path: Path) -
 
 
 def test_weights_of_other_classes_are_named_and_wanted(tmp_path: Path) -> None:
-    family = family_of('torchvision')
+    family = FAMILIES['torchvision']
     torch.save(family.from_ours(thin_tensors(family, 90)), tmp_path / 'coco.pth')
     with pytest.raises(InputError, match=r'cls_score\.weight \(91, 8\) ≠ \(3, 8\).*give --num-classes'):
         convert_weights('torchvision', tmp_path / 'coco.pth', tmp_path / 'out.pth')
@@ -95,7 +95,7 @@ def test_weights_of_other_classes_are_named_and_wanted(tmp_path: Path) -> None:
 
 
 def test_a_pickle_of_arrays(tmp_path: Path) -> None:
-    family = family_of('detectron2')
+    family = FAMILIES['detectron2']
     ours = thin_tensors(family)
     arrays = {name: value.numpy() for name, value in family.from_ours(ours).items()}
     assert {'backbone.bottom_up.stem.conv1.norm.bias', 'backbone.bottom_up.res5.0.shortcut.weight'} < arrays.keys()
@@ -143,11 +143,11 @@ def test_classes_of_hugging_face_are_ours_by_name(names: dict | None, order: lis
     if names:
         (tmp_path / 'config.json').write_text(json.dumps({'id2label': names}))
     state = {'class_predictor.bias': torch.arange(3)}
-    current = family_of('hf-mask2former').current(state, tmp_path / 'model.safetensors')
+    current = FAMILIES['hf-mask2former'].current(state, tmp_path / 'model.safetensors')
     assert current['class_predictor.bias'].tolist() == order
 
 
 def test_two_classes_of_other_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / 'config.json').write_text(json.dumps({'id2label': {'0': 'cat', '1': 'dog'}}))
     with pytest.raises(InputError, match=r'tote and object, got cat and dog.*config\.json'):
-        family_of('hf-mask2former').current({}, tmp_path / 'model.safetensors')
+        FAMILIES['hf-mask2former'].current({}, tmp_path / 'model.safetensors')

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from armbench_mmdet.minibench.outlines import mask_polygons, scene_annotations
-from armbench_mmdet.minibench.scene import SUBSETS, render_scene
+from armbench_mmdet.minibench.scene import SUBSETS, mask_polygons, render_scene, scene_annotations
 
 WIDTH_PX, HEIGHT_PX = 320, 256
 

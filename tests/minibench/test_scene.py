@@ -2,10 +2,18 @@ import numpy as np
 import pytest
 
 from armbench_mmdet.minibench.camera import Camera, Light, Pose
-from armbench_mmdet.minibench.compositing import MIN_VISIBLE_AREA_FRAC, MIN_VISIBLE_FRAC
 from armbench_mmdet.minibench.layout import KINDS
 from armbench_mmdet.minibench.paint import Brush
-from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT, Scene, render_scene
+from armbench_mmdet.minibench.scene import (
+    MIN_VISIBLE_AREA_FRAC,
+    MIN_VISIBLE_FRAC,
+    MIX,
+    SAME_OBJECT,
+    SUBSETS,
+    ZOOMED_OUT,
+    Scene,
+    render_scene,
+)
 
 SIZE = (320, 256)
 

@@ -18,7 +18,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.convert.weights import Family, family_of
+from armbench_mmdet.convert import Family
+from armbench_mmdet.convert.weights import FAMILIES
 
 ROUNDS = 3
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -98,7 +99,7 @@ def _mask_rcnn(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step, 
     from torchvision.models.resnet import resnet50
     from torchvision.ops import FrozenBatchNorm2d
 
-    mine, weights = _ours(family_of('torchvision'))
+    mine, weights = _ours(FAMILIES['torchvision'])
     # As a model that starts from COCO's weights, which is not downloaded for it: three stages trained, norms frozen.
     backbone = _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 3)
     for module in backbone.modules():
@@ -130,7 +131,7 @@ def _mask_rcnn(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step, 
 def _mask2former(height: int, width: int) -> tuple[tuple[Step, Step], tuple[Step, Step], Callable[..., bool]]:
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
-    mine, weights = _ours(family_of('hf-mask2former'))
+    mine, weights = _ours(FAMILIES['hf-mask2former'])
     stages = [f'stage{number}' for number in range(1, 5)]
     swin = SwinConfig(
         embed_dim=128,
