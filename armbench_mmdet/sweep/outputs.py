@@ -3,7 +3,7 @@
 import csv
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from armbench_mmdet.sweep.study import (
     SURPLUS,
     WORKER,
     Progress,
-    attempts_before,
+    attempts,
     best_trials,
     reason_of,
 )
@@ -46,15 +46,14 @@ td, th { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left; fo
 {{ table | safe }}
 </html>
 """
-_LONG = ('duration_s', 'validations', 'retry_of', ERROR, WORKER)  # columns that the page leaves out
 
 
-def write_best(folder: Path, best: Sequence[FrozenTrial], space: Space) -> None:
-    """Write ``best.py``, the config of the best trial so far, if there is one.
+def write_best(folder: Path, study: optuna.Study, space: Space) -> None:
+    """Write ``best.py``, the config of the best trial so far, if there is one; several objectives have only a front.
 
-    It is computed from the parameters in the storage, so that it does not matter which machine ran the trial. By
-    several objectives there is no best trial, but a front.
+    It is computed from the parameters in the storage, so that it does not matter which machine ran the trial.
     """
+    best = best_trials(study)
     if not best or len(space.given.objectives) > 1:
         return
     note = f'trial {best[0].number}, the best so far: {space.given.objectives[0]} {best[0].values[0]:.6f}'
@@ -78,20 +77,16 @@ def write_full_length(folder: Path, study: optuna.Study, space: Space, number: i
     Raises:
         InputError: There is no such complete trial, or no single best one.
     """
-    best = best_trials(study)[: None if len(space.given.objectives) > 1 else 1]
     complete = {trial.number: trial for trial in _complete(study)}
-    numbers = [trial.number for trial in best] if number is None else [number]
-    if len(numbers) != 1 or numbers[0] not in complete:
-        got = f'trial {number}' if number is not None else 'no --trial'
+    if number is None and len(space.given.objectives) == 1:
+        number = next((trial.number for trial in best_trials(study)), None)
+    if number is None or number not in complete:
         choice = ', '.join(map(str, complete)) or 'none is complete yet'
-        raise InputError(
-            f'--retrain-best must have one complete trial of study {study.study_name!r}, got {got}: {choice}'
-        )
-    trial = complete[numbers[0]]
-    config = space.config(FixedTrial(trial.params, trial.number), with_fixed=False)
-    path = folder / f'retrained_{trial.number:04d}' / CONFIG
+        raise InputError(f'--trial must be a complete one of study {study.study_name!r}, got {number}: {choice}')
+    config = space.config(FixedTrial(complete[number].params, number), with_fixed=False)
+    path = folder / f'retrained_{number:04d}' / CONFIG
     path.parent.mkdir(exist_ok=True)
-    write_overrides(path, f'../{BASE}', space.base_config, config, f'trial {trial.number} at full length')
+    write_overrides(path, f'../{BASE}', space.base_config, config, f'trial {number} at full length')
     return path
 
 
@@ -107,17 +102,15 @@ def write_table(folder: Path, study: optuna.Study, space: Space) -> None:
 
 def write_report(folder: Path, study: optuna.Study, space: Space) -> None:
     """Write ``report.html``, which needs no other file and no network."""
-    progress, best = Progress(study), best_trials(study)
-    rows = [{name: value for name, value in row.items() if name not in _LONG} for row in _rows(study, space)]
+    progress = Progress(study)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Optuna's about few trials: the page shows how many there are
-        page = jinja2.Template(_PAGE, autoescape=True)
-        text = page.render(
+        text = jinja2.Template(_PAGE, autoescape=True).render(
             name=study.study_name,
-            line=progress.line(len(progress.latest), best),
+            line=progress.line(len(progress.latest), best_trials(study)),
             base=space.base.as_posix(),
             figures=list(_figures(study, space.given.objectives)),
-            table=tabulate(rows, headers='keys', tablefmt='html', floatfmt='.4g'),
+            table=tabulate(_rows(study, space), headers='keys', tablefmt='html', floatfmt='.4g'),
         )
     write_atomically(folder / 'report.html', text)
 
@@ -137,7 +130,7 @@ def _rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
             'best': 'yes' if trial.number in best else '',
             'duration_s': f'{trial.duration.total_seconds():.1f}' if trial.duration else '',
             'validations': len(trial.intermediate_values),
-            'retry_of': next(iter(attempts_before(trial)), ''),
+            'retry_of': attempts(trial)[0] if len(attempts(trial)) > 1 else '',
             REASON: reason_of(trial),
             ERROR: trial.user_attrs.get(ERROR, ''),
             WORKER: trial.user_attrs.get(WORKER, ''),

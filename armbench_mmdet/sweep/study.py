@@ -1,6 +1,5 @@
 """The study: its storage, its lost trials, and how far it is."""
 
-import copy
 import functools
 import itertools
 import json
@@ -16,7 +15,7 @@ import msgspec
 import optuna
 from mmengine.logging import print_log
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, get_storage
+from optuna.storages import BaseStorage, JournalStorage, RetryHeartbeatStaleTrialCallback, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import exc as sql
@@ -31,7 +30,7 @@ OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _SPACE = 'search space, version 2'
 _DRIVERS = {'postgresql': 'postgresql+psycopg', 'mysql': 'mysql+pymysql'}
 _STALE_BEATS = 6
-_PATIENCE_S = 600.0
+_PATIENCE = 600  # tries, a second apart
 
 
 class _PatientStorage:
@@ -44,38 +43,30 @@ class _PatientStorage:
         return functools.partial(self._repeat, getattr(self._storage, name))
 
     def _repeat(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        began_s, told = time.monotonic(), False
+        tries = 0
         while True:
+            tries += 1
             try:
                 return step(*args, **kwargs)
             except (StorageInternalError, sql.SQLAlchemyError, OSError) as error:
                 reason = str(error).splitlines()[0]
-                if self._is_stopped.is_set() or time.monotonic() - began_s > _PATIENCE_S:
+                if self._is_stopped.wait(1.0) or tries > _PATIENCE:
                     raise InputError(f'The storage is away: {reason}. The same command resumes the study.') from error
-                if not told:
-                    told = True
+                if tries == 1:
                     print_log(f'the storage is away, trying again: {reason}', logger='current')
                 self._storage.remove_session()  # one that broke stays broken
-            self._is_stopped.wait(1.0)
 
 
 def open_storage(where: str, is_stopped: Event) -> BaseStorage:
-    """Open the storage of a study, which then waits where it is away, until ``is_stopped`` is set.
-
-    Args:
-        where: The address of a database, or the path of a journal file.
-        is_stopped: Ends the wait.
+    """Open a database by its address or a journal file by its path; where it is away, ``is_stopped`` ends the wait.
 
     Raises:
         InputError: It cannot be reached or is not one.
     """
-    storage: BaseStorage
     try:
-        if '://' in where:
-            storage = get_storage(_database(where))
-        else:
+        if '://' not in where:
             Path(where).parent.mkdir(parents=True, exist_ok=True)
-            storage = JournalStorage(JournalFileBackend(where))
+        storage = _database(where) if '://' in where else JournalStorage(JournalFileBackend(where))
     except (OSError, ValueError, ImportError, sql.SQLAlchemyError) as error:
         reason = str(getattr(error, 'orig', error)).strip().splitlines()[0]
         raise InputError(
@@ -85,14 +76,14 @@ def open_storage(where: str, is_stopped: Event) -> BaseStorage:
     return cast(BaseStorage, _PatientStorage(storage, is_stopped))
 
 
-def _database(where: str) -> RDBStorage:
+def _database(where: str) -> BaseStorage:
     dialect, _, rest = where.partition('://')
-    address, settings = f'{_DRIVERS.get(dialect, dialect)}://{rest}', {'pool_pre_ping': True}
+    address = f'{_DRIVERS.get(dialect, dialect)}://{rest}'
     try:
-        return RDBStorage(address, settings)
+        return get_storage(address)
     except (sql.IntegrityError, sql.ProgrammingError):
         time.sleep(1.0)  # another process made the tables at the same moment
-        return RDBStorage(address, settings)
+        return get_storage(address)
 
 
 def open_study(storage: BaseStorage, name: str, space: Space) -> optuna.Study:
@@ -123,9 +114,9 @@ def open_study(storage: BaseStorage, name: str, space: Space) -> optuna.Study:
     return study
 
 
-def retry(study: optuna.Study, trial: FrozenTrial, limit: int | None) -> None:
+def retry(study: optuna.Study, number: int, limit: int | None) -> None:
     """Queue the parameters of a lost trial again, unless that was done ``limit`` times."""
-    again = copy.deepcopy(trial)
+    again = study.trials[number]
     again.user_attrs = {}  # they say why that one ended
     RetryHeartbeatStaleTrialCallback(limit)(study, again)
 
@@ -136,11 +127,13 @@ def reap(study: optuna.Study, space: Space) -> None:
         began = trial.datetime_start or datetime.now()
         if time.time() - trial.user_attrs.get(BEAT, began.timestamp()) > _STALE_BEATS * space.given.heartbeat_s:
             with suppress(ValueError, UpdateFinishedTrialError):  # another process was first
-                retry(study, study.tell(trial.number, state=TrialState.FAIL), space.given.max_retries)
+                study.tell(trial.number, state=TrialState.FAIL)
+                retry(study, trial.number, space.given.max_retries)
 
 
-attempts_before = RetryHeartbeatStaleTrialCallback.retry_history
-"""Of a trial the numbers of the lost ones that it repeats, the first one first."""
+def attempts(trial: FrozenTrial) -> list[int]:
+    """Return the numbers of the lost trials that a trial repeats, the first one first, and its own."""
+    return [*RetryHeartbeatStaleTrialCallback.retry_history(trial), trial.number]
 
 
 def reason_of(trial: FrozenTrial) -> str:
@@ -157,7 +150,7 @@ class Progress:
 
     def __init__(self, study: optuna.Study) -> None:
         kept = [trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs]
-        self.latest = {(*attempts_before(trial), trial.number)[0]: trial for trial in kept}
+        self.latest = {attempts(trial)[0]: trial for trial in kept}
 
     def count(self, *states: TrialState) -> int:
         """Return how many trials are in one of ``states``."""

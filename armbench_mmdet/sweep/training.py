@@ -29,12 +29,12 @@ _PATIENCE_S = 30.0  # an iteration, and a checkpoint
 
 
 class Outcome(NamedTuple):
-    """What became of a trial: the metrics at the last validation by name, or why it failed, in a word and a line."""
+    """What became of a trial: why it failed, in a word and a line, or the metrics of the last validation by name."""
 
-    state: TrialState
-    values: Mapping[str, float] = {}
     reason: str = ''
     error: str = ''
+    state: TrialState = TrialState.FAIL
+    values: Mapping[str, float] = {}
 
 
 @HOOKS.register_module()
@@ -44,9 +44,8 @@ class SweepReportHook(Hook):
     Besides the validation's own there are ``speed/median_ms``, milliseconds an image at this validation, and
     ``memory/peak_mb``, the most that the process has taken so far, of the GPU's memory where there is one.
 
-    The sweep adds the hook on the command line and says in the environment where to report; without that it does
-    nothing, so a dumped config that has it trains anywhere. A training whose worker is gone ends: nobody would take
-    its result.
+    The environment says where to report; without that the hook does nothing, so a dumped config that has it trains
+    anywhere. A training whose worker is gone ends: nobody would take its result.
     """
 
     priority = 'LOWEST'  # after the checkpoint of this validation is written
@@ -55,11 +54,8 @@ class SweepReportHook(Hook):
         self._given: dict[str, Any] = json.loads(os.environ.get(VARIABLE, '{}'))
 
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
-        """End the process if its worker is gone."""
-        try:
-            os.kill(self._given.get('worker_pid', os.getpid()), 0)
-        except OSError as error:
-            raise SystemExit('the worker of this trial is gone') from error
+        """Raise a ``ProcessLookupError`` if the trial's worker is gone."""
+        os.kill(self._given.get('worker_pid', os.getpid()), 0)
 
     after_val_iter = after_train_iter
 
@@ -71,18 +67,15 @@ class SweepReportHook(Hook):
         """
         if not self._given or not is_main_process():
             return
-        found = {**_costs(runner), **(metrics or {})}
-        wanted: dict[str, float] = {}
-        for name in self._given['metrics']:
-            if name not in found:
-                raise InputError(
-                    'objective and constraints must be among the metrics of a validation, '
-                    f'{", ".join(found) or "none"}; got {name!r}'
-                )
-            value = found[name]
-            wanted[name] = math.nan if value is None else float(value)
+        found, wanted = {**_costs(runner), **(metrics or {})}, self._given['metrics']
+        values = {name: math.nan if value is None else float(value) for name, value in found.items() if name in wanted}
+        if len(values) < len(wanted):
+            raise InputError(
+                f'objective and constraints must be among the metrics of a validation, {", ".join(found)}; '
+                f'got {sorted(set(wanted) - set(values))}'
+            )
         with Path(self._given['folder'], _REPORTS).open('a') as file:
-            file.write(json.dumps({'iteration': runner.iter, 'values': wanted}) + '\n')
+            file.write(json.dumps({'iteration': runner.iter, 'values': values}) + '\n')
 
 
 def _costs(runner: Runner) -> dict[str, float | None]:
@@ -90,8 +83,8 @@ def _costs(runner: Runner) -> dict[str, float | None]:
     for metric in runner.val_loop.evaluator.metrics:
         speed = getattr(getattr(metric, 'result', None), 'speed', None)
         if speed is not None:
-            memory_mb = speed.peak_gpu_memory_mb or speed.peak_memory_mb
-            return {'speed/median_ms': speed.median_ms, 'memory/peak_mb': memory_mb}
+            peak_mb = speed.peak_gpu_memory_mb or speed.peak_memory_mb
+            return {'speed/median_ms': speed.median_ms, 'memory/peak_mb': peak_mb}
     return {}
 
 
@@ -127,20 +120,16 @@ class Training:
     ) -> None:
         self.folder = folder
         given = {'folder': str(folder.resolve()), 'metrics': list(metrics), 'worker_pid': os.getpid()}
+        env = {**environment, VARIABLE: json.dumps(given)}
         run = [*training_command(command, folder / CONFIG, folder / RUN, devices), '--cfg-options', _HOOK]
         checkpoint = latest_checkpoint(before / RUN) if before else None
         if before and checkpoint:
             run += ['--resume', str(checkpoint)]
             with suppress(FileNotFoundError):
                 shutil.copy(before / _REPORTS, folder)
-        with (folder / LOG).open('wb') as log:
+        with (folder / LOG).open('wb') as log:  # a session of its own can be ended as a whole, and hears no Ctrl-C
             self._process = subprocess.Popen(
-                run,
-                env={**environment, VARIABLE: json.dumps(given)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its group can be ended as a whole, and Ctrl-C is the sweep's to hear
+                run, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def has_ended(self, timeout_s: float) -> bool:
@@ -156,38 +145,26 @@ class Training:
         rows = [json.loads(line) for line in lines if line.endswith('\n')]
         return list({row['iteration']: row['values'] for row in rows}.values())
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the process and all that it started: it may finish its iteration and a checkpoint, then it is killed."""
-        if not self.has_ended(0):
-            self._signal(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of dead processes
+                os.killpg(self._process.pid, number)
             self.has_ended(_PATIENCE_S)
-        self._signal(signal.SIGKILL)  # what it left behind
-        self._process.wait()
 
     def outcome(self) -> Outcome:
         """Return what became of it, once it has ended."""
         status, reports = self._process.returncode, self.reports()
+        if status == 0 and reports:
+            return Outcome(state=TrialState.COMPLETE, values=reports[-1])
         if status == 0:
-            return Outcome(TrialState.COMPLETE, reports[-1]) if reports else failure('no validation')
+            return Outcome('no validation')
         if status < 0:
-            return failure('killed', f'by {signal.Signals(-status).name}')
+            return Outcome('killed', f'by {signal.Signals(-status).name}')
         record = read_record(self.folder / RUN)
-        message = ((record and record.message) or '').partition('\n')[0]
-        if record and record.status == 'failed':
-            return failure(record.reason or 'crash', message)
-        if record and record.status == 'stopped':
-            return failure('killed', message)
-        said = (self.folder / LOG).read_text(errors='replace').split('\n')
-        return failure('crash', next((line.strip()[:500] for line in reversed(said) if line.strip()), ''))
-
-    def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of dead processes
-            os.killpg(self._process.pid, number)
-
-
-def failure(reason: str, error: str = '') -> Outcome:
-    """The outcome of a trial that failed."""
-    return Outcome(TrialState.FAIL, reason=reason, error=error)
+        if record and record.status in ('failed', 'stopped'):
+            return Outcome(record.reason or 'killed', (record.message or '').partition('\n')[0])
+        return Outcome('crash', (self.folder / LOG).read_text(errors='replace').strip().rpartition('\n')[2][:500])
 
 
 def trial_folder(study_folder: Path, number: int) -> Path:

@@ -2,13 +2,13 @@
 
 import math
 import os
-import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,7 +31,7 @@ from armbench_mmdet.sweep.study import (
     SURPLUS,
     WORKER,
     Progress,
-    attempts_before,
+    attempts,
     best_trials,
     open_storage,
     open_study,
@@ -39,7 +39,7 @@ from armbench_mmdet.sweep.study import (
     reason_of,
     retry,
 )
-from armbench_mmdet.sweep.training import CONFIG, LOG, RUN, Outcome, Training, failure, training_command, trial_folder
+from armbench_mmdet.sweep.training import CONFIG, LOG, RUN, Outcome, Training, training_command, trial_folder
 from armbench_mmdet.system import usable_cores
 
 FAILURES_IN_A_ROW = 10
@@ -86,8 +86,6 @@ class Sweep:
         n_trials: int,
         devices: Sequence[str | None] = (None,),
     ) -> None:
-        if not re.fullmatch(r'\w[\w.+-]*', study):
-            raise InputError(f'--study must be letters, digits, and any of _ . + -, got {study!r}')
         self.space, self.folder, self.command, self.n_trials, self.devices = space, folder, command, n_trials, devices
         self._is_stopped, self._asking = threading.Event(), threading.Lock()
         others = sorted(folder.glob('trial_*'))
@@ -96,8 +94,8 @@ class Sweep:
         self._begun = len(self.study.get_trials(deepcopy=False))
         if others and not self._begun:
             raise InputError(
-                f'study {study!r} must begin in a folder without trials of another, got {others[0]}; go on with that '
-                'by its --storage, or choose another --study'
+                f'study {study!r} must begin in a folder without trials of another, got {others[0]}; choose another '
+                "--study, or that one's --storage"
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_base(folder, space.base, space.base_config)
@@ -111,11 +109,11 @@ class Sweep:
         Raises:
             InputError: Ten trials failed in a row.
         """
-        over, count = Progress(self.study).count(*OVER), len(self.devices)
+        count = len(self.devices)
         threads = training_environment(count, self.devices[0])['OMP_NUM_THREADS']
         print_log(
-            f'{over} of {self.n_trials} trials are over; {count} at a time on {usable_cores()} cores, threads of each '
-            f'training: {threads}',
+            f'{Progress(self.study).count(*OVER)} of {self.n_trials} trials are over; {count} at a time on '
+            f'{usable_cores()} cores, threads of each training: {threads}',
             logger='current',
         )
         self._work()
@@ -127,20 +125,15 @@ class Sweep:
         print_log(f'files: {self.folder}', logger='current')
         failures = Progress(self.study).failures_in_a_row(self._begun)
         if len(failures) >= FAILURES_IN_A_ROW:
-            last = failures[0]
+            log, error = trial_folder(self.folder, failures[0].number) / LOG, failures[0].user_attrs.get(ERROR, '')
             raise InputError(
-                f'{len(failures)} trials failed in a row, the last, trial {last.number}, by {reason_of(last)}: '
-                f'{last.user_attrs.get(ERROR, "")} (in {trial_folder(self.folder, last.number) / LOG}). Mend the '
-                'cause; the same command tries again with new trials.'
+                f'{len(failures)} trials failed in a row, the last by {reason_of(failures[0])}: {error} (in {log}). '
+                'Mend the cause; the same command tries again with new trials.'
             )
         return True
 
     def retrain(self, number: int | None) -> NoReturn:
-        """Become the training of a trial's settings at full length, the best one's for None, or go on with that.
-
-        Raises:
-            InputError: There is no such trial, or no single best one.
-        """
+        """Become the training of a trial's settings, the best one's for None, at full length, or go on with that."""
         config = write_full_length(self.folder, self.study, self.space, number)
         run = training_command(self.command, config, config.parent / RUN, self.devices[0])
         print_log(f'training {config} at full length', logger='current')
@@ -152,23 +145,19 @@ class Sweep:
         before = {number: signal.signal(number, lambda *_: self._is_stopped.set()) for number in signals}
         try:
             with ThreadPoolExecutor(len(self.devices)) as pool:
-                workers = [pool.submit(self._run_trials, entry) for entry in self.devices]
-                ended, _ = wait(workers, return_when=FIRST_EXCEPTION)
-                if any(worker.exception() for worker in ended):
-                    self._is_stopped.set()
-            for worker in workers:
-                worker.result()
+                for worker in as_completed([pool.submit(self._run_trials, entry) for entry in self.devices]):
+                    if worker.exception():
+                        self._is_stopped.set()
+                    worker.result()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _run_trials(self, devices: str | None) -> None:
-        """Run trials until there are no more: a worker."""
-        # Its own, for the sampler is one trial's.
+        """Run trials until there are no more: a worker, with a study of its own, for the sampler is one trial's."""
         study = open_study(self._storage, self.study.study_name, self.space)
         while trial := self._next_trial(study):
             self._run_trial(study, trial, devices)
-        self._storage.remove_session()
 
     def _next_trial(self, study: optuna.Study) -> optuna.Trial | None:
         """Wait for a trial to run, for one of the last ones may still be lost; None when there are no more."""
@@ -181,26 +170,19 @@ class Sweep:
                     return None
                 if over + running < self.n_trials or progress.count(TrialState.WAITING):
                     trial = study.ask()
-                    if not self._is_surplus(study, trial):
+                    first = attempts(study.trials[trial.number])[0]
+                    if sum(other < first for other in Progress(study).latest) < self.n_trials:
                         return trial
+                    # Other commands asked for the last ones at the same moment: it is as if there were none.
+                    trial.set_user_attr(SURPLUS, True)
+                    study.tell(trial, state=TrialState.FAIL)
             self._is_stopped.wait(_IDLE_S)
         return None
 
-    def _is_surplus(self, study: optuna.Study, trial: optuna.Trial) -> bool:
-        """Whether other commands asked for the last trials at the same moment; it is then as if there were none."""
-        before = attempts_before(study.get_trials(deepcopy=False)[trial.number])
-        own = (*before, trial.number)[0]
-        if sum(first < own for first in Progress(study).latest) < self.n_trials:
-            return False
-        trial.set_user_attr(SURPLUS, True)
-        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        return True
-
     def _run_trial(self, study: optuna.Study, trial: optuna.Trial, devices: str | None) -> None:
         given = self.space.given
+        folders = [trial_folder(self.folder, number) for number in attempts(study.trials[trial.number])]
         try:
-            before = attempts_before(study.get_trials(deepcopy=False)[trial.number])
-            folders = [trial_folder(self.folder, number) for number in (*before, trial.number)]
             outcome = self._outcome(study, trial, devices, folders)
             for name, limit in given.constraints.items() if outcome.values else ():
                 trial.set_constraint(name, outcome.values[name] - limit)
@@ -208,8 +190,7 @@ class Sweep:
                 trial.set_user_attr(REASON, outcome.reason)
                 trial.set_user_attr(ERROR, outcome.error)
             if outcome.reason in _LOST:  # first, so that whoever dies between the two has lost nothing
-                times = None if outcome.reason == 'interrupted' else given.max_retries
-                retry(study, study.get_trials(deepcopy=False)[trial.number], times)
+                retry(study, trial.number, None if outcome.reason == 'interrupted' else given.max_retries)
             is_complete = outcome.state == TrialState.COMPLETE
             values = [outcome.values[name] for name in given.objectives] if is_complete else None
             study.tell(trial, values, state=outcome.state, skip_if_finished=True)
@@ -219,30 +200,25 @@ class Sweep:
         if outcome.reason not in _LOST:
             for folder in folders:
                 remove_checkpoint(folder / RUN / CHECKPOINT)
-        if outcome.reason != 'interrupted':
-            self._write()
+        self._write()
 
-    def _outcome(
-        self, study: optuna.Study, trial: optuna.Trial, devices: str | None, folders: Sequence[Path]
-    ) -> Outcome:
+    def _outcome(self, study: optuna.Study, trial: optuna.Trial, devices: str | None, folders: list[Path]) -> Outcome:
         """Train in the last of the folders, and return what became of it."""
         trial.set_user_attr(BEAT, time.time())
         trial.set_user_attr(WORKER, f'{socket.gethostname()}-{os.getpid()}')
         study.sampler = self.space.sampler(trial.number)
-        config, given = self.space.config(trial), self.space.given
+        config, folder = self.space.config(trial), folders[-1]
+        metrics = sorted({*self.space.given.objectives, *self.space.given.constraints})
         environment = training_environment(len(self.devices), devices)
         try:
-            folders[-1].mkdir()
+            folder.mkdir()
             note = f'trial {trial.number} of study {study.study_name}'
-            write_overrides(folders[-1] / CONFIG, f'../{BASE}', self.space.base_config, config, note)
-            metrics = [*dict.fromkeys((*given.objectives, *given.constraints))]
-            training = Training(folders[-1], self.command, metrics, devices, environment, *folders[-2:-1])
+            write_overrides(folder / CONFIG, f'../{BASE}', self.space.base_config, config, note)
+            training = Training(folder, self.command, metrics, devices, environment, *folders[-2:-1])
         except (InputError, OSError) as error:
-            return failure('not started', str(error))
-        try:
+            return Outcome('not started', str(error))
+        with closing(training):
             return self._watch(trial, training)
-        finally:
-            training.end()
 
     def _watch(self, trial: optuna.Trial, training: Training) -> Outcome:
         """Pass reports on and give signs of life until the training has ended or is to end."""
@@ -250,23 +226,22 @@ class Sweep:
         while not has_ended:
             has_ended = training.has_ended(_POLL_S)
             if self._is_stopped.is_set():
-                return failure('interrupted')
+                return Outcome('interrupted')
             for values in training.reports()[reported:]:
                 reported += 1
                 bad = [f'{name} was {value}' for name, value in values.items() if not math.isfinite(value)]
                 if bad:
-                    return failure('nan', bad[0])
+                    return Outcome('nan', bad[0])
                 if len(given.objectives) == 1:  # Optuna prunes by one
                     trial.report(values[given.objectives[0]], reported)
                     if not has_ended and trial.should_prune():
-                        return Outcome(TrialState.PRUNED, values)
+                        return Outcome(state=TrialState.PRUNED, values=values)
             if time.monotonic() - beat_at_s >= given.heartbeat_s:
                 beat_at_s = time.monotonic()
                 trial.set_user_attr(BEAT, time.time())
         return training.outcome()
 
     def _write(self) -> None:
-        best = best_trials(self.study)
-        print_log(Progress(self.study).line(self.n_trials, best), logger='current')
-        write_best(self.folder, best, self.space)
+        print_log(Progress(self.study).line(self.n_trials, best_trials(self.study)), logger='current')
+        write_best(self.folder, self.study, self.space)
         write_table(self.folder, self.study, self.space)

@@ -28,7 +28,7 @@ def test_without_a_sweep_the_hook_does_nothing(monkeypatch: pytest.MonkeyPatch) 
 def test_unknown_metric_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     give(monkeypatch, tmp_path, os.getpid())
     runner = SimpleNamespace(val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])))
-    with pytest.raises(InputError, match=r"objective and constraints must be among .*, coco/bbox_mAP; got 'score'"):
+    with pytest.raises(InputError, match=r"objective and constraints must be among .*, coco/bbox_mAP; got \['score'\]"):
         SweepReportHook().after_val_epoch(runner, {'coco/bbox_mAP': 0.5})
 
 
@@ -36,7 +36,7 @@ def test_training_ends_when_its_worker_is_gone(monkeypatch: pytest.MonkeyPatch, 
     give(monkeypatch, tmp_path, 2**22 + 1)
     hook = SweepReportHook()
     for step in (hook.after_train_iter, hook.after_val_iter):
-        with pytest.raises(SystemExit):
+        with pytest.raises(ProcessLookupError):
             step(SimpleNamespace(), 0)
 
 

@@ -126,14 +126,14 @@ def test_known_settings_are_tried_first(sweep: SweepUnderTest) -> None:
 
 def test_best_trial_is_trained_at_full_length(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=2, steps=5)
-    with pytest.raises(InputError, match='got no --trial: none is complete yet'):
+    with pytest.raises(InputError, match='got None: none is complete yet'):
         sweep.make().retrain(None)
     assert sweep.run()
     sweep.finish(sweep.start(lambda: sweep.make().retrain(None)), status=1)  # the stand-in wants the folder of a trial
     best = sweep.study().best_trial
     config = load_config(sweep.work_dir / f'retrained_{best.number:04d}/config.py')
     assert config['model'] == {'behaviour': 'good', 'x': best.params['model.x'], 'steps': 3, 'step_s': 0.0}
-    with pytest.raises(InputError, match="one complete trial of study 'study', got trial 7: "):
+    with pytest.raises(InputError, match="must be a complete one of study 'study', got 7: "):
         sweep.make().retrain(7)
 
 
@@ -238,7 +238,7 @@ def test_interrupted_sweep_gives_its_trials_back(any_sweep: SweepUnderTest) -> N
 
 def test_study_of_an_earlier_version_is_refused(sweep: SweepUnderTest) -> None:
     (sweep.work_dir / 'trial_0000').mkdir(parents=True)
-    with pytest.raises(InputError, match=r'without trials of another, got .*trial_0000; go on with that by its --st'):
+    with pytest.raises(InputError, match=r'without trials of another, got .*trial_0000; choose another --study'):
         sweep.make()
     storage = open_storage(sweep.where, threading.Event())
     optuna.create_study(storage=storage, study_name='old').ask()

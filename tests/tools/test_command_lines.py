@@ -105,7 +105,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [SPACE, '--storage', 'postgresql://127.0.0.1:1/study'],
             "can be reached, got 'postgresql://127.0.0.1:1/study'",
         ),
-        ('sweep', [SPACE, '--study', 'a/b'], '--study must be letters'),
         ('sweep', ['configs/_base_/schedules/1x.py'], 'search space must have known keys and types'),
         ('report', ['nowhere'], 'work dir must be an existing folder'),
         ('infer', [LEAF, '{weights}', 'nowhere.jpg'], 'nowhere.jpg: no such file or folder'),
