@@ -32,7 +32,12 @@ class Detector:
 
     def __init__(self, session: Any, path: Path) -> None:
         self._session, self.path = session, path
-        self.metadata = _read_metadata(session.get_modelmeta().custom_metadata_map, path)
+        self.metadata: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA, '{}'))
+        if self.metadata.get('format') != FORMAT:
+            raise InputError(
+                f'model must have the metadata {METADATA!r} of format {FORMAT}, as tools/export.py writes them, got '
+                f'{self.metadata.get("format")} (in {path}): export it again'
+            )
         self.classes = tuple(self.metadata['classes'])
 
     @classmethod
@@ -51,8 +56,6 @@ class Detector:
         """
         import onnxruntime
 
-        if not Path(path).is_file():
-            raise InputError(f'model must be an existing ONNX file, got {str(path)!r}')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         try:
@@ -84,18 +87,19 @@ class Detector:
             InputError: An array is no image, or an image is of another size than the model takes.
         """
         given = [images] if isinstance(images, str | Path | np.ndarray) else images
+        report = report or (lambda path, reason: warnings.warn(f'{path} is left out: {reason}', stacklevel=3))
         for number, image in enumerate(given):
             try:
                 yield self._predict(image, ids[number] if ids is not None else number + 1, min_score)
             except UnreadableImageError as error:
-                (report or _warn)(str(image), str(error).removesuffix(f' (in {image})'))
+                report(str(image), str(error).removesuffix(f' (in {image})'))
 
     def pixels(self, image: str | Path | np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
         """What the network sees of an image, ``(h, w, 3) uint8``, and the image's height and width.
 
         Raises:
             InputError: See :meth:`predict`.
-            UnreadableImageError: It cannot be read, or nothing would be left of it.
+            UnreadableImageError: It cannot be read.
         """
         if not isinstance(image, np.ndarray):
             values, size = read_image(Path(image), self.metadata['input']['scale'])
@@ -105,22 +109,18 @@ class Detector:
             raise InputError(f'image must be (H, W, 3) uint8, got {image.shape} {image.dtype}')
         contract = self.metadata['input']
         network, fixed = network_size(contract['scale'], *size), contract['size']
-        if not all(network):
-            raise UnreadableImageError(
-                f'{size[1]}x{size[0]} is too narrow: nothing is left at the input size of the model'
-            )
         if fixed and list(network) != fixed:
-            where = 'an array' if isinstance(image, np.ndarray) else image
+            name = 'an array' if isinstance(image, np.ndarray) else image
             raise InputError(
                 f'image must be of a size that scales to {fixed[1]}x{fixed[0]}, for which {self.path} was exported, '
-                f'got {size[1]}x{size[0]} (in {where}); export it with --size {size[0]} {size[1]}, or with --dynamic'
+                f'got {size[1]}x{size[0]} (in {name}); export it with --size {size[0]} {size[1]}, or with --dynamic'
             )
         return resized(values, *network), size
 
     def run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs of the file by name, see docs/export.md."""
-        names = [output.name for output in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, {'image': pixels}), strict=True))
+        outputs = self._session.run(None, {'image': pixels})
+        return {one.name: value for one, value in zip(self._session.get_outputs(), outputs, strict=True)}
 
     def _predict(self, image: str | Path | np.ndarray, image_id: int, min_score: float) -> Prediction:
         pixels, size = self.pixels(image)
@@ -145,20 +145,3 @@ class Detector:
         path = Path() if isinstance(image, np.ndarray) else Path(image)
         arrays = one['boxes'], one['scores'], one['labels']
         return Prediction(image_id, path, *size, *arrays, rles, self.classes).above(min_score)
-
-
-def _read_metadata(stored: dict[str, str], path: Path) -> dict[str, Any]:
-    try:
-        metadata = json.loads(stored[METADATA])
-        version = metadata['format']
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f'model must have the metadata {METADATA!r}, which tools/export.py writes, got {sorted(stored)} (in {path})'
-        ) from error
-    if version != FORMAT:
-        raise InputError(f'format of the model must be {FORMAT}, got {version!r} (in {path}): export it again')
-    return metadata
-
-
-def _warn(path: str, reason: str) -> None:
-    warnings.warn(f'{path} is left out: {reason}', stacklevel=3)

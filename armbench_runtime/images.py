@@ -45,7 +45,7 @@ def read_image(path: Path, scale: Mapping[str, Any] | None = None) -> tuple[np.n
 
 
 def network_size(scale: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-    """Height and width at which a network sees an image of these, as ``mmcv.rescale_size`` has them.
+    """Height and width at which a network sees an image of these, as ``mmcv.rescale_size`` has them, but never 0.
 
     Args:
         scale: ``width``, ``height`` and ``keep_ratio``: with it, the longer and the shorter side end up within the
@@ -57,7 +57,7 @@ def network_size(scale: Mapping[str, Any], height: int, width: int) -> tuple[int
         return scale['height'], scale['width']
     shorter, longer = sorted((scale['width'], scale['height']))
     factor = min(longer / max(height, width), shorter / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -52,7 +52,7 @@ def pasted(mask: np.ndarray, box: np.ndarray, size: tuple[int, int], threshold: 
         step = cells / (high - low) if high > low else 0.0
         axes.append((step, (first - low) * step + 1 if step else cells / 2 + 1))
     region = bitmap[tuple(place)]
-    region[:] = _sampled(np.pad(mask, 1), region.shape, *axes) > np.nextafter(np.float32(threshold), np.float32(-1))
+    region[:] = _sampled(np.pad(mask, 1), region.shape, *axes) >= np.float32(threshold)
     return bitmap
 
 

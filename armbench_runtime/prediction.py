@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from armbench_runtime.errors import InputError
-
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -53,16 +51,14 @@ class Prediction:
         return {'img_id': self.image_id, **arrays}
 
     def overlay(self) -> np.ndarray:
-        """The image with all N drawn on it, (H, W, 3) uint8, BGR; small images are enlarged.
+        """The image with all N drawn on it by armbench-mmdet, (H, W, 3) uint8, BGR; small images are enlarged.
 
         Raises:
-            InputError: The image file is gone, or armbench-mmdet, which draws, is not installed.
+            InputError: The image file is gone.
         """
-        try:
-            from armbench_mmdet.datasets.images import read_image
-            from armbench_mmdet.visualization.instances import Instance, draw_overlay
-        except ImportError as error:
-            raise InputError(f'overlay() needs the package armbench-mmdet, got {error}') from error
+        from armbench_mmdet.datasets.images import read_image
+        from armbench_mmdet.visualization.instances import Instance, draw_overlay
+
         rows = zip(self.masks, self.labels.tolist(), self.scores.tolist(), strict=True)
         instances = [Instance(mask, self.classes[label], score) for mask, label, score in rows]
         return draw_overlay(read_image(self.path), instances)

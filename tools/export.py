@@ -15,10 +15,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, or a run folder (its latest checkpoint)')
     parser.add_argument('out', type=Path, metavar='OUT.onnx', help='file to write')
-    sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument(
-        '--size', type=int, nargs=2, metavar=('H', 'W'), help='of the images (default: of the first --check image)'
-    )
+    sizes = parser.add_mutually_exclusive_group(required=True)
+    sizes.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='images of this size')
     sizes.add_argument('--dynamic', action='store_true', help='images of any size')
     parser.add_argument(
         '--check',
@@ -52,9 +50,8 @@ def main(args: argparse.Namespace) -> None:
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     config.pop('levers', None)  # they change how PyTorch computes, not what
     detector = Detector(config, args.checkpoint, 'cpu', args.trust_checkpoint)
-    size = tuple(args.size) if args.size else None
-    parity = export(detector, args.out, size, args.dynamic, args.check, args.force)
-    print(parity)
+    parity = export(detector, args.out, tuple(args.size) if args.size else None, args.check, args.force)
+    print(parity.line)
     for fault in parity.faults:
         print(f'fault: {fault}')
     print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')

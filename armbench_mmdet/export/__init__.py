@@ -3,6 +3,6 @@
 :func:`export` writes one and compares it with the model; :mod:`armbench_runtime` runs it without torch.
 """
 
-from armbench_mmdet.export.export import export
+from armbench_mmdet.export.parity import export
 
 __all__ = ['export']

@@ -1,6 +1,5 @@
 """Mask2Former's prediction with fixed shapes: mmdet's own parts around a pixel decoder that can be traced."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,16 +12,13 @@ class Mask2FormerGraph(nn.Module):
     """From an input tensor to the best queries, as ``Mask2Former.predict`` finds them before it makes full-size masks.
 
     Args:
-        model: mmdet's Mask2Former with an instance head.
+        model: mmdet's Mask2Former with an instance head; its pixel decoder is replaced.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = copy.copy(model)
-        self.model._modules = dict(model._modules)
-        head = copy.copy(model.panoptic_head)
-        head._modules = dict(head._modules, pixel_decoder=PixelDecoderGraph(head.pixel_decoder))
-        self.model.panoptic_head = head
+        self.model, head = model, model.panoptic_head
+        head.pixel_decoder = PixelDecoderGraph(head.pixel_decoder)
 
     def forward(self, pixels: Tensor, height: int, width: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Predict one image.

@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from armbench_mmdet.export.operators import nms_kept, pyramid_roi_align
+from armbench_mmdet.export.operators import pyramid_roi_align, suppressed
 
 
 class MaskRCNNGraph(nn.Module):
     """From an input tensor to the best instances, as ``MaskRCNN.predict`` computes them.
 
     Args:
-        model: mmdet's Mask R-CNN, with a standard RoI head.
+        model: mmdet's Mask R-CNN, with a standard RoI head that is not class-agnostic.
     """
 
     def __init__(self, model: Any) -> None:
@@ -36,8 +36,7 @@ class MaskRCNNGraph(nn.Module):
         boxes, scores, labels = self._boxes(features, proposals, (height, width))
         head = self.model.roi_head
         logits = head.mask_head(_pooled(head.mask_roi_extractor, features, boxes))
-        own = torch.zeros_like(labels) if head.mask_head.class_agnostic else labels
-        masks = logits[torch.arange(labels.shape[0]), own].sigmoid()
+        masks = logits[torch.arange(labels.shape[0]), labels].sigmoid()
         outputs = {'boxes': boxes, 'scores': scores, 'labels': labels, 'masks': masks}
         return outputs, {'features': features[0], 'proposals': proposals}
 
@@ -70,11 +69,8 @@ class MaskRCNNGraph(nn.Module):
         classes = head.bbox_head.num_classes
         chances = logits.softmax(-1)[:, :classes]
         chances = torch.where(there[:, None] & (chances > cfg.score_thr), chances, -1)
-        repeats = 1 if head.bbox_head.reg_class_agnostic else classes
-        decoded = head.bbox_head.bbox_coder.decode(
-            proposals.repeat_interleave(repeats, dim=0), shifts.reshape(-1, 4), max_shape=size
-        )
-        decoded = decoded.reshape(-1, repeats, 4).expand(-1, classes, 4).reshape(-1, 4)
+        priors, coder = proposals.repeat_interleave(classes, dim=0), head.bbox_head.bbox_coder
+        decoded = coder.decode(priors, shifts.reshape(-1, 4), max_shape=size)
         kinds = torch.arange(classes).expand(len(proposals), classes).reshape(-1)
         scores, boxes, labels = _best(decoded, chances.reshape(-1), kinds, cfg.nms.iou_threshold, cfg.max_per_img)
         found = (scores > 0).nonzero()[:, 0]
@@ -93,6 +89,6 @@ def _best(boxes: Tensor, scores: Tensor, kinds: Tensor, iou_threshold: float, li
     there = scores > 0
     # As in mmcv's batched_nms, so that the same roundings decide: each kind on a ground of its own.
     ground = kinds.to(boxes) * (torch.where(there[:, None], boxes, 0).max() + 1)
-    kept = nms_kept(boxes + ground[:, None], scores, iou_threshold, limit)
-    best, order = torch.where(kept, scores, 0).topk(min(limit, scores.shape[0]))
+    kept = suppressed(boxes + ground[:, None], scores, iou_threshold, limit)
+    best, order = kept.topk(min(limit, scores.shape[0]))
     return best, torch.where(best[:, None] > 0, boxes[order], 0), kinds[order]

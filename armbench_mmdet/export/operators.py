@@ -11,9 +11,9 @@ from torch import Tensor
 op: Any = opset18  # its signatures know no lists
 
 
-@torch.library.custom_op('armbench::nms_kept', mutates_args=())
-def nms_kept(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
-    """Which boxes are among the best ``limit`` that no better kept box overlaps by more than a threshold.
+@torch.library.custom_op('armbench::suppressed', mutates_args=())
+def suppressed(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
+    """Scores without those of boxes that a better kept box overlaps by more than a threshold.
 
     Args:
         boxes: ``(N, 4)``, x1, y1, x2, y2.
@@ -22,18 +22,19 @@ def nms_kept(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) ->
         limit: The most boxes kept.
 
     Returns:
-        ``(N,) bool``.
+        ``(N,)``, 0 for boxes that are not kept.
     """
-    kept = torch.zeros_like(scores, dtype=torch.bool)
+    kept = torch.zeros_like(scores)
     there = (scores > 0).nonzero()[:, 0]
     if len(there):
-        kept[there[nms(boxes[there], scores[there], iou_threshold)[1][:limit]]] = True
+        best = there[nms(boxes[there], scores[there], iou_threshold)[1][:limit]]
+        kept[best] = scores[best]
     return kept
 
 
-@nms_kept.register_fake
+@suppressed.register_fake
 def _(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
-    return torch.empty_like(scores, dtype=torch.bool)
+    return torch.empty_like(scores)
 
 
 @torch.library.custom_op('armbench::pyramid_roi_align', mutates_args=())
@@ -67,45 +68,24 @@ def _(features: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: Sequence
 
 
 def _nms_in_onnx(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
-    batched = op.Unsqueeze(scores, op.Constant(value_ints=[0, 1]))
-    chosen = op.NonMaxSuppression(
-        op.Unsqueeze(boxes, op.Constant(value_ints=[0])),
-        batched,
-        op.Constant(value_ints=[limit]),
-        op.Constant(value_floats=[iou_threshold]),
-        op.Constant(value_floats=[0.0]),
-    )
-    places = op.Gather(chosen, op.Constant(value_ints=[2]), axis=1)  # (K, 1)
-    none = op.Mul(scores, op.Constant(value_float=0.0))
-    ones = op.Expand(op.Constant(value_float=1.0), op.Slice(op.Shape(places), [0], [1]))
-    return op.Greater(op.ScatterND(none, places, ones), op.Constant(value_float=0.5))
+    batched = op.Unsqueeze(boxes, [0]), op.Unsqueeze(scores, [0, 1])
+    places = op.Gather(op.NonMaxSuppression(*batched, [limit], [iou_threshold], [0.0]), [2], axis=1)  # (K, 1)
+    return op.ScatterND(op.Mul(scores, 0.0), places, op.GatherND(scores, places))
 
 
 def _roi_align_in_onnx(features: Sequence[Any], rois: Any, levels: Any, scales: Sequence[float], size: int) -> Any:
-    bins = op.Constant(value_ints=[size, size])
-    shape = op.Concat(op.Shape(levels), op.Shape(features[0], start=1, end=2), bins, axis=0)
-    pooled = op.Expand(op.Constant(value_float=0.0), shape)
+    channels, bins = op.Shape(features[0], start=1, end=2), op.Constant(value_ints=[size, size])
+    pooled = op.Expand(op.Constant(value_float=0.0), op.Concat(op.Shape(levels), channels, bins, axis=0))
     for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
-        places = op.Transpose(op.NonZero(op.Equal(levels, op.Constant(value_int=level))), perm=[1, 0])  # (K, 1)
-        own = op.GatherND(rois, places)
-        image = op.Squeeze(op.Mul(places, op.Constant(value_int=0)), op.Constant(value_ints=[1]))
-        aligned = op.RoiAlign(
-            feature,
-            own,
-            image,
-            coordinate_transformation_mode='half_pixel',
-            mode='avg',
-            output_height=size,
-            output_width=size,
-            sampling_ratio=0,
-            spatial_scale=scale,
-        )
-        pooled = op.ScatterND(pooled, places, aligned)
+        places = op.Transpose(op.NonZero(op.Equal(levels, level)), perm=[1, 0])  # (K, 1)
+        image = op.Squeeze(op.Mul(places, 0), [1])
+        sizes = {'output_height': size, 'output_width': size, 'spatial_scale': scale}
+        pooled = op.ScatterND(pooled, places, op.RoiAlign(feature, op.GatherND(rois, places), image, **sizes))
     return pooled
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.ops.armbench.nms_kept.default: _nms_in_onnx,
+    torch.ops.armbench.suppressed.default: _nms_in_onnx,
     torch.ops.armbench.pyramid_roi_align.default: _roi_align_in_onnx,
 }
 """For the ``custom_translation_table`` of ``torch.onnx.export``."""

@@ -1,5 +1,6 @@
 """The ONNX file of a detector: from the pixels of an image to instances with small masks."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -44,7 +45,7 @@ class DetectorGraph(nn.Module):
         family = type(model).__name__
         if family not in FAMILIES:
             raise InputError(f'model.type must be one of {", ".join(FAMILIES)} to be exported, got {family!r}')
-        self.network = FAMILIES[family](model)
+        self.network = FAMILIES[family](copy.deepcopy(model))
         self.preprocessor = model.data_preprocessor
         self.with_stages = with_stages
 

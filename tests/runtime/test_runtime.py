@@ -106,9 +106,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime')
     (tmp_path / 'empty.onnx').touch()
     (tmp_path / 'text.onnx').write_text('no model')
-    with pytest.raises(InputError, match=r"model must be an existing ONNX file, got '.*nowhere\.onnx'"):
-        Detector.from_onnx(tmp_path / 'nowhere.onnx')
-    for name in ('empty', 'text'):
+    for name in ('nowhere', 'empty', 'text'):
         with pytest.raises(InputError, match=rf'must be an ONNX file that onnxruntime .* runs, got .*{name}\.onnx'):
             Detector.from_onnx(tmp_path / f'{name}.onnx')
 
@@ -116,9 +114,8 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('opset', 'metadata', 'message'),
     [
-        (18, {}, r"must have the metadata 'armbench', which tools/export.py writes, got \[\]"),
-        (18, {'armbench': 'x'}, "must have the metadata 'armbench'"),
-        (18, {'armbench': '{"format": 9}'}, 'format of the model must be 2, got 9'),
+        (18, {}, "must have the metadata 'armbench' of format 2, as tools/export.py writes them, got None"),
+        (18, {'armbench': '{"format": 9}'}, 'of format 2, .* got 9 .*: export it again'),
         (999, {}, r'that onnxruntime .* runs, got .*opset'),
     ],
 )
