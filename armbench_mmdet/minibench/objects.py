@@ -6,34 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from armbench_mmdet.minibench import paint
 from armbench_mmdet.minibench.camera import Points, circle, cos_sin, level_quad
-from armbench_mmdet.minibench.paint import (
-    BLACK,
-    CARDBOARD,
-    WHITE,
-    Brush,
-    Colour,
-    Pixels,
-    accent_colour,
-    add_glare,
-    blank,
-    crumple,
-    design,
-    lit,
-    mixed,
-    multiply,
-    object_colour,
-    part,
-    print_colour,
-    rectangle,
-    small_print,
-    smooth_noise,
-    spot,
-    sticker,
-    toned,
-    word,
-    write_word,
-)
+from armbench_mmdet.minibench.paint import Brush, Colour, Pixels
 
 Profile = list[tuple[float, float]]
 """Places along the axis (−0.5…0.5 of the length) with the radius there (0…1 of the largest)."""
@@ -59,7 +34,7 @@ def _turned(flat: Pixels, profile: Profile, light: tuple[float, float], gloss: f
     map_x = np.tile(np.arange(columns, dtype=np.float32), (rows, 1))
     map_y = (np.arcsin(side) * np.float32(2 / math.pi) + 1) * np.float32(0.5 * (rows - 1))
     wrapped = cv2.remap(flat, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return add_glare(shaded(wrapped, shade), glint * glint * np.float32(gloss))
+    return paint.add_glare(shaded(wrapped, shade), glint * glint * np.float32(gloss))
 
 
 def paint_turned(brush: Brush, flat: Pixels, profile: Profile, ends: tuple[Colour, Colour], gloss: float) -> None:
@@ -93,42 +68,42 @@ def _label(flat: Pixels, rng: np.random.Generator, start: float, stop: float, ba
     rows, columns = flat.shape[:2]
     first, last = int(start * columns), int(stop * columns)
     if last - first > 5:
-        flat[:, first:last] = design(rng, last - first, rows, base)
+        flat[:, first:last] = paint.design(rng, last - first, rows, base)
         if rng.random() < 0.5:
-            part = np.ascontiguousarray(flat[:, first:last])
-            sticker(part, rng, 0.3)
-            flat[:, first:last] = part
+            piece = np.ascontiguousarray(flat[:, first:last])
+            paint.sticker(piece, rng, 0.3)
+            flat[:, first:last] = piece
 
 
 def paint_bottle(brush: Brush, rng: np.random.Generator) -> None:
     """A lying bottle: body, shoulder, neck and cap, with a label around the body."""
     length, width, _ = brush.size
-    base = object_colour(rng, brush.floor)
+    base = paint.object_colour(rng, brush.floor)
     neck, cap = 0.30 + 0.35 * rng.random(), 0.10 + 0.06 * rng.random()
     shoulder = 0.5 - cap - 0.06 - 0.12 * rng.random()
     if rng.random() < 0.35:
         neck, shoulder, cap = 0.8, 0.24, 0.2
     profile = [(-0.5, 0.86), (-0.475, 1.0), (shoulder, 1.0), (shoulder + 0.035, 0.93)]
     profile += [(0.5 - cap - 0.015, neck * 0.9), (0.5 - cap, neck), (0.49, neck), (0.5, neck * 0.9)]
-    flat = blank(*brush.texture_px(length, width), base)
-    lid = accent_colour(rng, base)
+    flat = paint.blank(*brush.texture_px(length, width), base)
+    lid = paint.accent_colour(rng, base)
     _bands(flat, [(1 - cap, 1.0, lid)])
     ridge = max(2, flat.shape[0] // 14)
-    flat[::ridge, int((1 - cap) * flat.shape[1]) :] = toned(lid, rng, 0.75)
-    _label(flat, rng, 0.12, shoulder + 0.45, accent_colour(rng, base) if rng.random() < 0.7 else base)
+    flat[::ridge, int((1 - cap) * flat.shape[1]) :] = paint.toned(lid, rng, 0.75)
+    _label(flat, rng, 0.12, shoulder + 0.45, paint.accent_colour(rng, base) if rng.random() < 0.7 else base)
     paint_turned(brush, flat, profile, (base, lid), 0.25 + 0.6 * rng.random())
 
 
 def paint_roll(brush: Brush, rng: np.random.Generator) -> None:
     """A lying can, poster tube or roll with flat ends."""
     length, width, _ = brush.size
-    base = object_colour(rng, brush.floor)
-    flat = blank(*brush.texture_px(length, width), base)
+    base = paint.object_colour(rng, brush.floor)
+    flat = paint.blank(*brush.texture_px(length, width), base)
     metal: Colour = (170, 172, 174)
     rim = 0.02 + 0.03 * rng.random()
     if rng.random() < 0.75:
         _label(flat, rng, rim, 1 - rim, base)
-    ends = (metal, metal) if rng.random() < 0.5 else (toned(base, rng, 0.7), toned(base, rng, 0.7))
+    ends = (metal, metal) if rng.random() < 0.5 else (paint.toned(base, rng, 0.7), paint.toned(base, rng, 0.7))
     _bands(flat, [(0, rim, ends[0]), (1 - rim, 1, ends[1])])
     paint_turned(brush, flat, [(-0.5, 1.0), (0.5, 1.0)], ends, 0.15 + 0.6 * rng.random())
 
@@ -136,12 +111,12 @@ def paint_roll(brush: Brush, rng: np.random.Generator) -> None:
 def paint_tube(brush: Brush, rng: np.random.Generator) -> None:
     """A squeeze tube: a flat crimped end, and a body that narrows towards the cap."""
     length, width, _ = brush.size
-    base = object_colour(rng, brush.floor)
+    base = paint.object_colour(rng, brush.floor)
     cap = 0.13 + 0.06 * rng.random()
-    flat = blank(*brush.texture_px(length, width), base)
+    flat = paint.blank(*brush.texture_px(length, width), base)
     _label(flat, rng, 0.14, 0.8 - cap, base)
-    lid = WHITE if rng.random() < 0.4 else print_colour(rng)
-    _bands(flat, [(0.03, 0.05, toned(base, rng, 0.7)), (1 - cap, 1, lid)])
+    lid = paint.WHITE if rng.random() < 0.4 else paint.print_colour(rng)
+    _bands(flat, [(0.03, 0.05, paint.toned(base, rng, 0.7)), (1 - cap, 1, lid)])
     profile = [(-0.5, 1.0), (-0.42, 0.99), (0.42 - cap, 0.72), (0.5 - cap, 0.5), (0.5, 0.46)]
     paint_turned(brush, flat, profile, (base, lid), 0.3 + 0.5 * rng.random())
 
@@ -160,7 +135,7 @@ def _side(brush: Brush, radius: float, span: tuple[float, float], colour: Colour
         (ax, ay), (bx, by) = quad[2] - quad[0], quad[3] - quad[1]
         if ax * by - ay * bx < 0:
             normal = (float(ring[i, 0] + ring[j, 0]) / 2, float(ring[i, 1] + ring[j, 1]) / 2, 0.0)
-            brush.fill_px(quad, lit(colour, brush.shade(normal)))
+            brush.fill_px(quad, paint.lit(colour, brush.shade(normal)))
 
 
 def _disc(brush: Brush, radius: float, z: float, colour: Colour, shade: float = 1.0) -> None:
@@ -170,10 +145,10 @@ def _disc(brush: Brush, radius: float, z: float, colour: Colour, shade: float = 
 def paint_can(brush: Brush, rng: np.random.Generator) -> None:
     """A standing tin with printed side, metal lid and pull tab."""
     _, width, height = brush.size
-    base = object_colour(rng, brush.floor)
+    base = paint.object_colour(rng, brush.floor)
     radius = width / 2
     _disc(brush, radius, 0.0, base, 0.6)
-    _side(brush, radius, (0.0, 0.3 * height), accent_colour(rng, base))
+    _side(brush, radius, (0.0, 0.3 * height), paint.accent_colour(rng, base))
     _side(brush, radius, (0.3 * height, height * 0.96), base)
     _side(brush, radius, (0.96 * height, height), (150, 152, 155))
     for share, shade in ((1.0, 0.75), (0.93, 1.15), (0.84, 0.8), (0.8, 1.0)):
@@ -187,28 +162,30 @@ def paint_can(brush: Brush, rng: np.random.Generator) -> None:
 def paint_tape(brush: Brush, rng: np.random.Generator) -> None:
     """A roll of tape lying flat; the cardboard core shows the inside, and counts as part of the roll."""
     _, width, height = brush.size
-    base = object_colour(rng, brush.floor)
+    base = paint.object_colour(rng, brush.floor)
     radius = width / 2
     _disc(brush, radius, 0.0, base, 0.6)
     _side(brush, radius, (0.0, height), base)
     for i in range(5):
         _disc(brush, radius * (1 - 0.07 * i), height, base, 1.05 if i % 2 else 0.92)
     _disc(brush, radius * 0.66, height, (120, 165, 200))
-    _disc(brush, radius * 0.58, height, toned(brush.floor, rng, 0.5))
-    _disc(brush, radius * 0.54, height * 0.2, toned(brush.floor, rng, 0.75))
+    _disc(brush, radius * 0.58, height, paint.toned(brush.floor, rng, 0.5))
+    _disc(brush, radius * 0.54, height * 0.2, paint.toned(brush.floor, rng, 0.75))
 
 
 def paint_ball(brush: Brush, rng: np.random.Generator) -> None:
     """A ball with a word or a stripe."""
     _, width, height = brush.size
-    base = object_colour(rng, brush.floor)
+    base = paint.object_colour(rng, brush.floor)
     columns, rows = brush.texture_px(width, width)
-    texture = blank(columns, rows, base)
+    texture = paint.blank(columns, rows, base)
     if rng.random() < 0.4:
-        box = part(columns, rows, 0.2, 0.38, 0.8, 0.62)
-        write_word(texture, box, word(rng), accent_colour(rng, base))
+        box = paint.part(columns, rows, 0.2, 0.38, 0.8, 0.62)
+        paint.write_word(texture, box, paint.word(rng), paint.accent_colour(rng, base))
     else:
-        cv2.ellipse(texture, (columns // 2, rows // 2), (columns // 2, rows // 5), 30, 0, 360, print_colour(rng), -1)
+        cv2.ellipse(
+            texture, (columns // 2, rows // 2), (columns // 2, rows // 5), 30, 0, 360, paint.print_colour(rng), -1
+        )
     sphere_shade(brush, texture, (0.0, 0.0), width / 2, height / 2)
 
 
@@ -220,7 +197,9 @@ def sphere_shade(brush: Brush, texture: Pixels, centre: tuple[float, float], rad
     up = np.sqrt(np.clip(1 - x * x - y * y, 0, 1))
     lx, ly = brush.light_on_texture()
     shade = np.float32(0.3) + np.float32(0.8) * np.clip(0.75 * up + np.float32(lx) * x + np.float32(ly) * y, 0, 1)
-    ball = add_glare(shaded(texture, shade), spot(columns, rows, 0.5 + 0.22 * lx, 0.5 + 0.22 * ly, 0.13), 0.7)
+    ball = paint.add_glare(
+        shaded(texture, shade), paint.spot(columns, rows, 0.5 + 0.22 * lx, 0.5 + 0.22 * ly, 0.13), 0.7
+    )
     cx, cy = centre
     quad = level_quad(cx - radius, cy - radius, cx + radius, cy + radius, z)
     brush.face(ball, quad, circle(radius, z, 32, centre))
@@ -258,22 +237,23 @@ def paint_polybag(brush: Brush, rng: np.random.Generator) -> None:
     """A clear bag of one thing, a few, or many loose ones: film with folds and glare, a barcode label."""
     outline = wavy_outline(rng, brush, 0.05, 0.07)
     columns, rows = brush.texture_px(brush.size[0], brush.size[1])
-    base, film = object_colour(rng, brush.floor), mixed(mixed(WHITE, print_colour(rng), 0.15), brush.floor, 0.35)
-    texture = blank(columns, rows, film)
+    base = paint.object_colour(rng, brush.floor)
+    film = paint.mixed(paint.mixed(paint.WHITE, paint.print_colour(rng), 0.15), brush.floor, 0.35)
+    texture = paint.blank(columns, rows, film)
     count, size = ((1, 0.39), (5, 0.2), (24, 0.09))[int(rng.integers(3))]
     for _ in range(count):
-        colour = base if count == 1 else toned(object_colour(rng, brush.floor), rng)
+        colour = base if count == 1 else paint.toned(paint.object_colour(rng, brush.floor), rng)
         cx, cy = (0.5, 0.5) if count == 1 else tuple(0.2 + 0.6 * rng.random(2))
         middle = (int(cx * columns), int(cy * rows))
         axes = (max(2, int(size * columns)), max(2, int(size * (0.6 + 0.4 * rng.random()) * rows)))
         turn = int(rng.integers(180))
-        cv2.ellipse(texture, middle, axes, turn, 0, 360, mixed(colour, film, 0.2), -1, cv2.LINE_AA)
-        cv2.ellipse(texture, middle, axes, turn, 0, 360, toned(colour, rng, 0.6), max(1, rows // 50), cv2.LINE_AA)
+        cv2.ellipse(texture, middle, axes, turn, 0, 360, paint.mixed(colour, film, 0.2), -1, cv2.LINE_AA)
+        cv2.ellipse(texture, middle, axes, turn, 0, 360, paint.toned(colour, rng, 0.6), max(1, rows // 50), cv2.LINE_AA)
     if rng.random() < 0.8:
-        sticker(texture, rng, 0.36)
-    shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), int(rng.integers(6, 11)), 0.8)
-    brush.face(add_glare(multiply(texture, shade), glare, 0.9), sheet_quad(brush), outline)
-    brush.line(outline, toned(film, rng, 1.1), brush.px(0.003), closed=True)
+        paint.sticker(texture, rng, 0.36)
+    shade, glare = paint.crumple(rng, columns, rows, brush.light_on_texture(), int(rng.integers(6, 11)), 0.8)
+    brush.face(paint.add_glare(paint.multiply(texture, shade), glare, 0.9), sheet_quad(brush), outline)
+    brush.line(outline, paint.toned(film, rng, 1.1), brush.px(0.003), closed=True)
 
 
 def paint_crisp_bag(brush: Brush, rng: np.random.Generator) -> None:
@@ -281,13 +261,13 @@ def paint_crisp_bag(brush: Brush, rng: np.random.Generator) -> None:
     waist = float(rng.uniform(0.86, 0.96))
     length, width, height = brush.size
     columns, rows = brush.texture_px(length, width)
-    base = object_colour(rng, brush.floor)
-    texture = design(rng, columns, rows, base)
-    shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), int(rng.integers(4, 8)), 0.9)
-    texture = add_glare(multiply(texture, shade * _pillow(columns, rows, 0.45)), glare)
+    base = paint.object_colour(rng, brush.floor)
+    texture = paint.design(rng, columns, rows, base)
+    shade, glare = paint.crumple(rng, columns, rows, brush.light_on_texture(), int(rng.integers(4, 8)), 0.9)
+    texture = paint.add_glare(paint.multiply(texture, shade * _pillow(columns, rows, 0.45)), glare)
     crimp = max(2, columns // 14)
     for column in range(0, crimp, 2):
-        texture[:, [column, -1 - column]] = toned(base, rng, 0.7)
+        texture[:, [column, -1 - column]] = paint.toned(base, rng, 0.7)
     half = [(-1.0, 1.0), (-0.8, 0.97), (-0.5, waist), (0.0, waist + 0.03), (0.5, waist), (0.8, 0.97), (1.0, 1.0)]
     outline = np.array(half + [(-a, -b) for a, b in half]) * (length / 2, width / 2)
     brush.face(texture, sheet_quad(brush), np.column_stack([outline, np.full(len(outline), 0.35 * height)]))
@@ -299,17 +279,17 @@ def paint_mailer(brush: Brush, rng: np.random.Generator) -> None:
     length, width, _ = brush.size
     columns, rows = brush.texture_px(length, width)
     choices: tuple[Colour, ...] = ((96, 150, 190), (215, 218, 220), (140, 138, 135), (70, 160, 215), (60, 55, 52))
-    base = toned(choices[int(rng.integers(len(choices)))], rng)
-    texture = blank(columns, rows, base)
+    base = paint.toned(choices[int(rng.integers(len(choices)))], rng)
+    texture = paint.blank(columns, rows, base)
     pitch = max(3, columns // 16)
     for i in range(0, columns, pitch):
         for j in range((i // pitch) % 2 * pitch // 2, rows, pitch):
-            cv2.circle(texture, (i, j), max(1, pitch // 3), toned(base, rng, 1.06), -1)
+            cv2.circle(texture, (i, j), max(1, pitch // 3), paint.toned(base, rng, 1.06), -1)
     flap = int(0.8 * columns)
-    texture[:, flap : flap + max(1, columns // 70)] = toned(base, rng, 0.65)
-    sticker(texture, rng, 0.42)
-    shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), 4, 0.5)
-    texture = add_glare(multiply(texture, shade * _pillow(columns, rows, 0.25)), glare, 0.4)
+    texture[:, flap : flap + max(1, columns // 70)] = paint.toned(base, rng, 0.65)
+    paint.sticker(texture, rng, 0.42)
+    shade, glare = paint.crumple(rng, columns, rows, brush.light_on_texture(), 4, 0.5)
+    texture = paint.add_glare(paint.multiply(texture, shade * _pillow(columns, rows, 0.25)), glare, 0.4)
     brush.face(texture, sheet_quad(brush), outline)
 
 
@@ -334,52 +314,54 @@ def paint_block(brush: Brush, top: Pixels, long: Pixels, short: Pixels) -> None:
 def _finish(rng: np.random.Generator, texture: Pixels, gloss: float) -> Pixels:
     """Uneven light over a printed face, and for glossy print a reflection."""
     rows, columns = texture.shape[:2]
-    texture = multiply(texture, 0.9 + 0.2 * smooth_noise(rng, 8, 8, 3))
+    texture = paint.multiply(texture, 0.9 + 0.2 * paint.smooth_noise(rng, 8, 8, 3))
     if rng.random() < gloss:
         x, y = rng.random(2)
-        texture = add_glare(texture, spot(columns, rows, x, y, 0.25 + 0.25 * rng.random()), 0.2 + 0.5 * rng.random())
+        texture = paint.add_glare(
+            texture, paint.spot(columns, rows, x, y, 0.25 + 0.25 * rng.random()), 0.2 + 0.5 * rng.random()
+        )
     return texture
 
 
 def paint_box(brush: Brush, rng: np.random.Generator) -> None:
     """A printed retail box with a label on top and design on its sides."""
     length, width, height = brush.size
-    base = object_colour(rng, brush.floor)
-    top = design(rng, *brush.texture_px(length, width), base)
+    base = paint.object_colour(rng, brush.floor)
+    top = paint.design(rng, *brush.texture_px(length, width), base)
     if rng.random() < 0.4:
-        sticker(top, rng, 0.3)
-    long = design(rng, *brush.texture_px(length, height), base, 2)
-    short = blank(*brush.texture_px(width, height), base)
-    small_print(short, part(short.shape[1], short.shape[0], 0.15, 0.25, 0.85, 0.75), WHITE, rng)
+        paint.sticker(top, rng, 0.3)
+    long = paint.design(rng, *brush.texture_px(length, height), base, 2)
+    short = paint.blank(*brush.texture_px(width, height), base)
+    paint.small_print(short, paint.part(short.shape[1], short.shape[0], 0.15, 0.25, 0.85, 0.75), paint.WHITE, rng)
     paint_block(brush, _finish(rng, top, 0.45), long, short)
 
 
 def paint_carton(brush: Brush, rng: np.random.Generator) -> None:
     """A cardboard carton with tape, flaps and a shipping label."""
     length, width, height = brush.size
-    base = toned(CARDBOARD, rng)
-    top = blank(*brush.texture_px(length, width), base)
+    base = paint.toned(paint.CARDBOARD, rng)
+    top = paint.blank(*brush.texture_px(length, width), base)
     rows, columns = top.shape[:2]
-    rectangle(top, (0, rows // 2, columns, rows // 2 + max(1, rows // 60)), toned(base, rng, 0.55))
+    paint.rectangle(top, (0, rows // 2, columns, rows // 2 + max(1, rows // 60)), paint.toned(base, rng, 0.55))
     if rng.random() < 0.75:
         tape = max(2, rows // 12)
         colour: Colour = (150, 190, 205) if rng.random() < 0.6 else (60, 70, 90)
-        rectangle(top, (0, rows // 2 - tape, columns, rows // 2 + tape), colour)
+        paint.rectangle(top, (0, rows // 2 - tape, columns, rows // 2 + tape), colour)
     if rng.random() < 0.8:
-        sticker(top, rng, 0.36)
-    long = blank(*brush.texture_px(length, height), base)
-    short = blank(*brush.texture_px(width, height), base)
+        paint.sticker(top, rng, 0.36)
+    long = paint.blank(*brush.texture_px(length, height), base)
+    short = paint.blank(*brush.texture_px(width, height), base)
     paint_block(brush, _finish(rng, top, 0.1), long, short)
 
 
 def paint_book(brush: Brush, rng: np.random.Generator) -> None:
     """A book: printed cover, spine on one side, page edges on the others."""
     length, width, height = brush.size
-    base = object_colour(rng, brush.floor)
+    base = paint.object_colour(rng, brush.floor)
     columns, rows = brush.texture_px(length, width)
-    cover = np.ascontiguousarray(design(rng, columns, rows, base))
-    rectangle(cover, (0, 0, columns, max(1, rows // 22)), toned(base, rng, 0.7))
-    pages = blank(*brush.texture_px(length, height), (190, 208, 214))
+    cover = np.ascontiguousarray(paint.design(rng, columns, rows, base))
+    paint.rectangle(cover, (0, 0, columns, max(1, rows // 22)), paint.toned(base, rng, 0.7))
+    pages = paint.blank(*brush.texture_px(length, height), (190, 208, 214))
     pages[::2] = (160, 180, 188)
     pages[: max(1, pages.shape[0] // 6)] = base
     short = pages[:, : max(4, round(pages.shape[1] * width / length))]
@@ -390,19 +372,19 @@ def paint_blister(brush: Brush, rng: np.random.Generator) -> None:
     """A printed card with a hang hole (which counts as card) and goods under a clear bubble."""
     length, width, height = brush.size
     columns, rows = brush.texture_px(length, width)
-    base = object_colour(rng, brush.floor)
-    card = design(rng, columns, rows, base)
+    base = paint.object_colour(rng, brush.floor)
+    card = paint.design(rng, columns, rows, base)
     hole = (int(0.06 * columns), rows // 2)
-    cv2.ellipse(card, hole, (max(1, rows // 30), max(2, rows // 9)), 0, 0, 360, toned(brush.floor, rng, 0.4), -1)
+    cv2.ellipse(card, hole, (max(1, rows // 30), max(2, rows // 9)), 0, 0, 360, paint.toned(brush.floor, rng, 0.4), -1)
     brush.face(card, sheet_quad(brush, 0.1), wavy_outline(rng, brush, 0.0, 0.08, 0.1))
     bubble_w, bubble_h = brush.texture_px(0.6 * length, 0.66 * width)
-    bubble = blank(bubble_w, bubble_h, toned(base, rng, 1.15))
-    goods = print_colour(rng)
+    bubble = paint.blank(bubble_w, bubble_h, paint.toned(base, rng, 1.15))
+    goods = paint.print_colour(rng)
     middle, axes = (bubble_w // 2, bubble_h // 2), (int(0.4 * bubble_w), int(0.28 * bubble_h))
     cv2.ellipse(bubble, middle, axes, 0, 0, 360, goods, -1)
-    rectangle(bubble, part(bubble_w, bubble_h, 0.3, 0.4, 0.7, 0.6), toned(goods, rng, 0.6))
+    paint.rectangle(bubble, paint.part(bubble_w, bubble_h, 0.3, 0.4, 0.7, 0.6), paint.toned(goods, rng, 0.6))
     cv2.rectangle(bubble, (0, 0), (bubble_w - 1, bubble_h - 1), (215, 218, 220), max(1, bubble_h // 18))
-    bubble = add_glare(bubble, spot(bubble_w, bubble_h, float(rng.random()), float(rng.random()), 0.2), 0.9)
+    bubble = paint.add_glare(bubble, paint.spot(bubble_w, bubble_h, float(rng.random()), float(rng.random()), 0.2), 0.9)
     brush.face(bubble, level_quad(-0.16 * length, -0.33 * width, 0.44 * length, 0.33 * width, height))
 
 
@@ -411,10 +393,10 @@ def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
     length, width, height = brush.size
     outline = wavy_outline(rng, brush, 0.06, 0.05, 0.2)
     columns, rows = brush.texture_px(length, width)
-    ball = WHITE if rng.random() < 0.5 else object_colour(rng, brush.floor)
-    bag = blank(columns, rows, toned(ball, rng, 0.45))
-    shade, glare = crumple(rng, columns, rows, brush.light_on_texture(), 7, 0.8)
-    brush.face(add_glare(multiply(bag, shade), glare, 0.6), sheet_quad(brush, 0.2), outline)
+    ball = paint.WHITE if rng.random() < 0.5 else paint.object_colour(rng, brush.floor)
+    bag = paint.blank(columns, rows, paint.toned(ball, rng, 0.45))
+    shade, glare = paint.crumple(rng, columns, rows, brush.light_on_texture(), 7, 0.8)
+    brush.face(paint.add_glare(paint.multiply(bag, shade), glare, 0.6), sheet_quad(brush, 0.2), outline)
     card = 0.22 * length
     along = max(2, int((length - card) / (width / 2)))
     pitch_x, pitch_y = (length - card) / along, width / 2
@@ -423,12 +405,16 @@ def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
     for i in range(along):
         for j in range(2):
             size = brush.px(2 * radius, 6)
-            texture = blank(size, size, toned(ball, rng, 0.95))
+            texture = paint.blank(size, size, paint.toned(ball, rng, 0.95))
             if holes:
                 for a, b in ((0.5, 0.5), (0.25, 0.3), (0.75, 0.35), (0.3, 0.75), (0.72, 0.74), (0.5, 0.15)):
-                    cv2.circle(texture, (int(a * size), int(b * size)), max(1, size // 13), toned(ball, rng, 0.4), -1)
+                    cv2.circle(
+                        texture, (int(a * size), int(b * size)), max(1, size // 13), paint.toned(ball, rng, 0.4), -1
+                    )
             centre = (-length / 2 + (i + 0.5) * pitch_x, -width / 2 + (j + 0.5) * pitch_y)
             sphere_shade(brush, texture, centre, radius, height / 2)
     y = 0.48 * width
-    front = design(rng, *brush.texture_px(card, 2 * y), BLACK if rng.random() < 0.4 else print_colour(rng), 2)
+    front = paint.design(
+        rng, *brush.texture_px(card, 2 * y), paint.BLACK if rng.random() < 0.4 else paint.print_colour(rng), 2
+    )
     brush.face(front, level_quad(length / 2 - card, -y, length / 2, y, 0.5 * height))

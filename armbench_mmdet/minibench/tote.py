@@ -8,19 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from armbench_mmdet.minibench import paint
 from armbench_mmdet.minibench.camera import Camera, Light, Points, cos_sin, level_quad
-from armbench_mmdet.minibench.paint import (
-    WHITE,
-    Colour,
-    Pixels,
-    fill_polygon,
-    fixed,
-    lit,
-    mixed,
-    smooth_noise,
-    toned,
-    tote_colour,
-)
+from armbench_mmdet.minibench.paint import Colour, Pixels
 
 _CORNER_STEPS = 5
 _ARCS = np.array([cos_sin(math.pi / 2 * (q + i / _CORNER_STEPS)) for q in range(4) for i in range(_CORNER_STEPS + 1)])
@@ -60,7 +50,7 @@ def sample_tote(rng: np.random.Generator) -> Tote:
         slope=0.022 + 0.03 * a[3],
         notch=notch,
         notch_half=0.13 + 0.05 * a[5],
-        colour=tote_colour(rng),
+        colour=paint.tote_colour(rng),
         wear=a[7],
     )
 
@@ -93,10 +83,10 @@ class TotePainter:
         self.unit_px = camera.scale_px(tote.rim)
 
     def _fill(self, points: Points, colour: Colour) -> None:
-        fill_polygon(self.canvas, self.camera.project(points), colour)
+        paint.fill_polygon(self.canvas, self.camera.project(points), colour)
 
     def _line(self, points: Points, colour: Colour, width: float, closed: bool = False) -> None:
-        pixels = fixed(self.camera.project(points))
+        pixels = paint.fixed(self.camera.project(points))
         cv2.polylines(self.canvas, [pixels], closed, colour, max(1, round(width * self.unit_px)), cv2.LINE_AA, 4)
 
     def paint(self) -> None:
@@ -105,9 +95,9 @@ class TotePainter:
         outline = silhouette(tote)
         skirt = outline.copy()
         skirt[:, 2] -= 0.05
-        self._fill(skirt, lit(colour, 0.35))
-        self._fill(outline, lit(colour, 1.04))
-        self._line(outline, lit(colour, 0.62), 0.004, closed=True)
+        self._fill(skirt, paint.lit(colour, 0.35))
+        self._fill(outline, paint.lit(colour, 1.04))
+        self._line(outline, paint.lit(colour, 0.62), 0.004, closed=True)
         self._walls()
         self._floor()
         self._sticker()
@@ -119,7 +109,7 @@ class TotePainter:
         levels += [(0.30, 0.78 * tote.rim, 0.98), (0.48, 0.55 * tote.rim, 0.86), (0.7, 0.3 * tote.rim, 0.78)]
         levels += [(0.88, 0.12 * tote.rim, 0.70), (1.0, 0.0, 0.62)]
         rings = [rounded(x - share * tote.slope, y - share * tote.slope, 0.034, z) for share, z, _ in levels]
-        pixels = [fixed(self.camera.project(ring)) for ring in rings]
+        pixels = [paint.fixed(self.camera.project(ring)) for ring in rings]
         count = len(rings[0])
         for k in range(count):
             j = (k + 1) % count
@@ -130,9 +120,9 @@ class TotePainter:
             shade = 0.35 + 0.6 * self.light.shade((inward * normal[0], inward * normal[1], 0.3))
             for upper, lower, (_, _, factor) in zip(pixels, pixels[1:], levels[1:], strict=False):
                 corners = np.array([upper[k], upper[j], lower[j], lower[k]])
-                cv2.fillConvexPoly(self.canvas, corners, lit(tote.colour, factor * shade), cv2.LINE_8, 4)
+                cv2.fillConvexPoly(self.canvas, corners, paint.lit(tote.colour, factor * shade), cv2.LINE_8, 4)
         self._ribs(x, y)
-        self._line(rings[0], lit(tote.colour, 0.5), 0.004, closed=True)
+        self._line(rings[0], paint.lit(tote.colour, 0.5), 0.004, closed=True)
 
     def _ribs(self, x: float, y: float) -> None:
         """Stiffening ribs on the long walls."""
@@ -147,24 +137,24 @@ class TotePainter:
                 for shift, factor in ((-wide, 1.18), (0.0, 0.78)):
                     a, b = place + shift, place + shift + wide
                     rib = np.array([(a, upper, top), (b, upper, top), (b, lower, low), (a, lower, low)])
-                    self._fill(rib, lit(tote.colour, factor * shade))
+                    self._fill(rib, paint.lit(tote.colour, factor * shade))
 
     def _floor(self) -> None:
         tote, rng = self.tote, self.rng
         half_x, half_y = tote.floor_half
-        base = lit(tote.colour, 0.86)
+        base = paint.lit(tote.colour, 0.86)
         self._fill(rounded(half_x, half_y, 0.03, 0.0), base)
-        self._line(rounded(half_x, half_y, 0.03, 0.0), lit(tote.colour, 0.58), 0.006, closed=True)
-        self._line(rounded(half_x * 0.965, half_y * 0.95, 0.02, 0.0), lit(tote.colour, 0.93), 0.004, closed=True)
+        self._line(rounded(half_x, half_y, 0.03, 0.0), paint.lit(tote.colour, 0.58), 0.006, closed=True)
+        self._line(rounded(half_x * 0.965, half_y * 0.95, 0.02, 0.0), paint.lit(tote.colour, 0.93), 0.004, closed=True)
         if rng.random() < 0.3:
             for i in range(1, 6):
                 place = half_x * (i / 3 - 1)
-                self._line(np.array([(place, -half_y, 0), (place, half_y, 0)]), lit(base, 0.93), 0.004)
+                self._line(np.array([(place, -half_y, 0), (place, half_y, 0)]), paint.lit(base, 0.93), 0.004)
         for _ in range(int(6 + 50 * tote.wear)):
             a, b, da, db = rng.uniform(-1, 1, 4)
             start = (a * half_x * 0.95, b * half_y * 0.95, 0.0)
             stop = (start[0] + 0.06 * da * da * da, start[1] + 0.06 * db * db * db, 0.0)
-            self._line(np.array([start, stop]), lit(base, 0.86 + 0.28 * float(rng.random())), 0.002)
+            self._line(np.array([start, stop]), paint.lit(base, 0.86 + 0.28 * float(rng.random())), 0.002)
 
     def _sticker(self) -> None:
         """At times, a barcode on the rim."""
@@ -172,7 +162,7 @@ class TotePainter:
         if rng.random() < 0.3:
             left, y = float(rng.uniform(-0.3, 0.2)), tote.half_y - 0.5 * tote.lip
             near, far = y - 0.3 * tote.lip, y + 0.3 * tote.lip
-            self._fill(level_quad(left, near, left + 0.09, far, z), mixed(WHITE, tote.colour, 0.2))
+            self._fill(level_quad(left, near, left + 0.09, far, z), paint.mixed(paint.WHITE, tote.colour, 0.2))
             for x in np.linspace(left + 0.015, left + 0.075, 7):
                 self._line(np.array([(x, near + 0.1 * tote.lip, z), (x, far - 0.1 * tote.lip, z)]), (40, 40, 40), 0.003)
 
@@ -187,12 +177,12 @@ def _clutter(canvas: Pixels, rng: np.random.Generator, unit_px: float) -> None:
     for _ in range(int(rng.integers(3, 8))):
         style = int(rng.integers(4))
         x, y = int(rng.random() * columns), int(rng.random() * rows)
-        colour = toned(_PAINTS[int(rng.integers(len(_PAINTS)))], rng)
+        colour = paint.toned(_PAINTS[int(rng.integers(len(_PAINTS)))], rng)
         thick = max(2, int(unit_px * rng.uniform(0.02, 0.12)))
         if style < 2:
             start, end = ((x, 0), (x, rows)) if style else ((0, y), (columns, y))
             cv2.line(canvas, start, end, colour, thick)
-            cv2.line(canvas, start, end, toned(colour, rng, 1.4), max(1, thick // 8))
+            cv2.line(canvas, start, end, paint.toned(colour, rng, 1.4), max(1, thick // 8))
         elif style == 2:
             along = np.linspace(0, 1, 24)
             bend = 0.12 * np.sin(along * rng.uniform(2, 7) + 6 * rng.random()) + rng.uniform(-0.4, 0.4) * along
@@ -201,7 +191,7 @@ def _clutter(canvas: Pixels, rng: np.random.Generator, unit_px: float) -> None:
         else:
             width, height = (int(unit_px * value) for value in rng.uniform(0.1, 0.35, 2))
             cv2.rectangle(canvas, (x, y), (x + width, y + height), colour, -1)
-            cv2.rectangle(canvas, (x, y), (x + width, y + height), toned(colour, rng, 0.5), max(1, thick // 6))
+            cv2.rectangle(canvas, (x, y), (x + width, y + height), paint.toned(colour, rng, 0.5), max(1, thick // 6))
 
 
 def paint_surround(canvas: Pixels, rng: np.random.Generator, unit_px: float, cluttered: bool) -> None:
@@ -213,7 +203,7 @@ def paint_surround(canvas: Pixels, rng: np.random.Generator, unit_px: float, clu
         canvas[:] = np.resize(profile, rows)[:, None, None].astype(np.uint8)
     else:
         level = float(rng.uniform(20, 80) if cluttered else rng.uniform(14, 44))
-        patch = smooth_noise(rng, 64, 48, 9)[:, :, None] * 0.6 + 0.7
+        patch = paint.smooth_noise(rng, 64, 48, 9)[:, :, None] * 0.6 + 0.7
         canvas[:] = cv2.resize(np.clip(patch * level * (0.97, 0.98, 0.98), 0, 255).astype(np.uint8), (columns, rows))
     if cluttered:
         _clutter(canvas, rng, unit_px)
@@ -247,20 +237,20 @@ class Bench:
 
 def paint_bench(canvas: Pixels, camera: Camera, bench: Bench, rng: np.random.Generator) -> None:
     """Fill the canvas with a bench and the table around it, ``(H, W, 3) uint8``."""
-    canvas[:] = lit(bench.table, 0.9)
+    canvas[:] = paint.lit(bench.table, 0.9)
     half_x, half_y = bench.floor_half
     if bench.is_tray:
         for grown, shade in ((0.05, 1.5), (0.03, 0.7), (0.0, 1.0)):
             ring = rounded(half_x + grown, half_y + grown, 0.04, 0.0)
-            fill_polygon(canvas, camera.project(ring), lit(bench.colour, shade))
+            paint.fill_polygon(canvas, camera.project(ring), paint.lit(bench.colour, shade))
     columns, rows = bench.cells or (1, 1)
     walls = [((x, -half_y, 0.0), (x, half_y, 0.0)) for i in range(1, columns) for x in [half_x * (2 * i / columns - 1)]]
     walls += [((-half_x, y, 0.0), (half_x, y, 0.0)) for i in range(1, rows) for y in [half_y * (2 * i / rows - 1)]]
     width_px = max(2, round(0.02 * camera.scale_px(0.0)))
     for wall in walls:
-        pixels = fixed(camera.project(np.array(wall)))
-        cv2.polylines(canvas, [pixels], False, lit(bench.colour, 1.6), width_px, cv2.LINE_AA, 4)
+        pixels = paint.fixed(camera.project(np.array(wall)))
+        cv2.polylines(canvas, [pixels], False, paint.lit(bench.colour, 1.6), width_px, cv2.LINE_AA, 4)
     for _ in range(int(rng.integers(4, 20))):  # scratches
         x, y, dx, dy = rng.uniform(-1, 1, 4) * (half_x, half_y, 0.04, 0.04)
-        mark = fixed(camera.project(np.array([(x, y, 0.0), (x + dx, y + dy, 0.0)])))
-        cv2.polylines(canvas, [mark], False, lit(bench.colour, float(rng.uniform(0.85, 1.2))), 1, cv2.LINE_AA, 4)
+        mark = paint.fixed(camera.project(np.array([(x, y, 0.0), (x + dx, y + dy, 0.0)])))
+        cv2.polylines(canvas, [mark], False, paint.lit(bench.colour, float(rng.uniform(0.85, 1.2))), 1, cv2.LINE_AA, 4)
