@@ -1,7 +1,6 @@
 """Weights of other projects' models: to ours and back, tensor by tensor."""
 
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,8 @@ from torch import Tensor
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.convert import Family, State, huggingface, mask_rcnn
 from armbench_mmdet.datasets.release import CLASSES
-from armbench_mmdet.engine.checkpoints import compare_weights, described, read_checkpoint, write_checkpoint
+from armbench_mmdet.engine.checkpoints import bare_state, compare_weights, described, load_weights, write_checkpoint
 from armbench_mmdet.errors import InputError
-
-WRAPPERS = ('model_state_dict', 'state_dict', 'model')
-"""Keys under which projects keep a model's weights, besides what else they save."""
-
 
 FAMILIES = {
     'torchvision': mask_rcnn.TORCHVISION,
@@ -43,7 +38,7 @@ def convert_weights(
     """
     row = FAMILIES[family]
     ours = our_tensors(row, num_classes)
-    state = bare_state(read_arrays(source) if source.suffix == '.pkl' else read_checkpoint(source), source)
+    state = bare_state(read_arrays(source), source) if source.suffix == '.pkl' else load_weights(source)
     state = state if reverse else row.current(state, source)
     differences = compare_weights(state, ours if reverse else row.from_ours(ours))
     if differences:
@@ -103,22 +98,3 @@ def read_arrays(path: Path) -> dict[str, dict[str, Tensor]]:
         return {'model': {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}}
     except UNREADABLE as error:
         raise InputError(f"weights must be a pickle of arrays under 'model', got {str(path)!r}: {error}") from error
-
-
-def bare_state(checkpoint: Any, source: Path) -> State:
-    """The tensors by name, out of whatever they are saved in.
-
-    Raises:
-        InputError: There are none, or something else is among them.
-    """
-    for key in WRAPPERS:
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-    named = checkpoint if isinstance(checkpoint, Mapping) else {}
-    others = [str(name) for name, value in named.items() if not isinstance(value, Tensor)]
-    if others or not named:
-        raise InputError(
-            f'weights must be tensors by name, bare or under one of {", ".join(WRAPPERS)}, '
-            f'got {", ".join(others[:5]) or "none"} (in {source})'
-        )
-    return {name.removeprefix('module.'): value for name, value in named.items()}

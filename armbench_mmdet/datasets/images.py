@@ -12,7 +12,7 @@ import logging
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,10 +72,10 @@ def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
     """List the image files that files, folders and patterns stand for.
 
     Args:
-        inputs: A file is taken as it is. A folder stands for its images by suffix, in its subfolders too, linked
-            ones included, hidden files and folders not. Anything else is a pattern such as ``photos/**/*.jpg``.
-            What a folder or a pattern stands for is sorted; a file that occurs again is taken once. A single COCO
-            file, with or without annotations, stands for its images, in ``images`` beside it or else beside it.
+        inputs: A file is taken as it is. A folder stands for its images by suffix, in its subfolders too, hidden ones
+            left out. Anything else is a pattern such as ``photos/**/*.jpg``. What a folder or a pattern stands for is
+            sorted; a file that occurs again is taken once. A single COCO file, with or without annotations, stands for
+            its images, in ``images`` beside it or else beside it.
         skip: A folder whose files a pattern or a folder above it does not stand for: where pictures are written.
 
     Returns:
@@ -128,16 +128,9 @@ def _expanded(path: Path, skip: Path | None) -> list[Path]:
     return [file for file in files if skip.resolve() not in file.resolve().parents]
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    seen = set()
-    for base, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(base)
-        if real in seen:  # a link may lead back to where it lies
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        yield from (Path(base, name) for name in sorted(files) if name.lower().endswith(SUFFIXES) and name[0] != '.')
+def _images_below(folder: Path) -> list[Path]:
+    files = (path for path in sorted(folder.rglob('*')) if path.suffix.lower() in SUFFIXES)
+    return [path for path in files if not any(part[0] == '.' for part in path.relative_to(folder).parts)]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -199,11 +199,30 @@ def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
     Raises:
         InputError: See :func:`read_checkpoint`; or there are no weights.
     """
-    checkpoint = read_checkpoint(path, trusted=trusted)
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"checkpoint must hold a 'state_dict' of tensors, got none (in {path})")
-    return {name.removeprefix('module.'): value for name, value in state.items()}
+    return bare_state(read_checkpoint(path, trusted=trusted), path)
+
+
+_WRAPPERS = ('model_state_dict', 'state_dict', 'model')
+"""Keys under which projects keep a model's weights, besides what else they save."""
+
+
+def bare_state(checkpoint: Any, source: Path) -> dict[str, Tensor]:
+    """The tensors by name, out of whatever they are saved in.
+
+    Raises:
+        InputError: There are none, or something else is among them.
+    """
+    for key in _WRAPPERS:
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    named = checkpoint if isinstance(checkpoint, Mapping) else {}
+    others = [str(name) for name, value in named.items() if not isinstance(value, Tensor)]
+    if others or not named:
+        raise InputError(
+            f'checkpoint must hold tensors by name, bare or under one of {", ".join(_WRAPPERS)}, '
+            f'got {", ".join(others[:5]) or "none"} (in {source})'
+        )
+    return {name.removeprefix('module.'): value for name, value in named.items()}
 
 
 def export_weights(checkpoint: Path, out: Path, trusted: bool = False) -> int:

@@ -90,8 +90,3 @@ def test_evaluation_counts_it_as_without_detections_and_lists_it(root: Path, tmp
     assert (result.images.ground_truth, result.images.not_seen) == (4, 0)
     assert result.detections == 9
     assert data.unreadable_images() == result.images.unreadable
-
-
-def test_choice_is_checked(root: Path) -> None:
-    with pytest.raises(InputError, match='corrupt_images must be one of error, skip'):
-        dataset(root, 'train', corrupt_images='ignore')

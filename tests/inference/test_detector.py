@@ -12,9 +12,8 @@ from mmengine.config import Config
 from PIL import Image
 from small_models import untrained
 
-import armbench_mmdet
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.inference import Detector, Prediction
+from armbench_mmdet.inference import Detector
 from armbench_mmdet.inference.results import infer
 from armbench_mmdet.launch import evaluate
 
@@ -67,20 +66,6 @@ def test_images_without_annotations_keep_the_ids_of_their_file(
     assert found == {image['id']: image['file_name'] for image in images}
 
 
-def test_three_lines_of_python(mask_rcnn: tuple[Config, Path], images: Path) -> None:
-    text = armbench_mmdet.inference.__doc__ or ''
-    example = text.split('.. code-block:: python')[1].split('Each :class:')[0]
-    lines = [line.strip() for line in example.splitlines() if line.strip()]
-    assert len(lines) == 3
-    config, checkpoint = mask_rcnn
-    code = '\n'.join(lines).replace("'photos/*.jpg'", repr(str(images / '*.jpg')))
-    code = code.replace("'work_dirs/demo'", repr(str(checkpoint)))
-    names: dict = {}
-    exec(code.replace("'configs/", f"'{Path(config.filename).parents[1]}/"), names)
-    assert len(names['predictions']) == len(list(images.glob('*.jpg')))
-    assert isinstance(names['predictions'][0], Prediction)
-
-
 def test_batches_give_the_same_instances(detector: Detector, images: Path) -> None:
     files = sorted(images.glob('*.jpg'))[:3]
     one_by_one, together = (list(detector.predict(files, batch_size=size)) for size in (1, 3))
@@ -124,15 +109,6 @@ def test_an_image_too_narrow_for_the_model_is_reported(detector: Detector, tmp_p
     reported: dict[str, str] = {}
     assert list(detector.predict(tmp_path, report=reported.__setitem__)) == []
     assert list(reported.values()) == ['5000x1 is too narrow: nothing is left at the input size of the model']
-
-
-def test_a_checkpoint_of_another_model_is_refused(mask_rcnn: tuple[Config, Path], tmp_path: Path) -> None:
-    config, checkpoint = mask_rcnn
-    state = torch.load(checkpoint, weights_only=True)['state_dict']
-    state.pop('backbone.conv1.weight')
-    torch.save({'state_dict': state}, tmp_path / 'other.pth')
-    with pytest.raises(InputError, match=r'other\.pth.*backbone\.conv1\.weight.*minibench\.py'):
-        Detector(config, tmp_path / 'other.pth', 'cpu')
 
 
 @pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'cpu:x'])

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.inference import Detector
-from armbench_mmdet.inference.results import category_ids, infer, overlay_path
+from armbench_mmdet.inference.results import infer, overlay_path
 
 
 @pytest.fixture(scope='module')
@@ -88,9 +88,3 @@ def test_overlays_lie_as_their_images() -> None:
         overlay_path(Path(name), '/p').as_posix() for name in ('/p/a.jpg', '/p/x/a.jpg', '/p/a.png', '/p/a.b.tif')
     ]
     assert places == ['overlays/a.jpg', 'overlays/x/a.jpg', 'overlays/a.png.jpg', 'overlays/a.b.tif.jpg']
-
-
-def test_category_ids_are_those_of_the_ground_truth() -> None:
-    assert category_ids(('tote', 'object')) == [1, 2]
-    assert category_ids(('object',)) == [2]
-    assert category_ids(('person', 'object')) == [1, 2]

@@ -13,7 +13,7 @@ from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import read_result
-from armbench_mmdet.launch import chosen_subsets, evaluate, on_data, selftest, train
+from armbench_mmdet.launch import evaluate, on_data, selftest, train
 
 
 @pytest.fixture(scope='module')
@@ -46,14 +46,6 @@ def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path)
         assert min(speed.parameters, speed.gflops, *(one.median_ms for one in speed.stages.values())) > 0
         assert selftest(config, subset, 'test').startswith(f'{subset} test: the ground truth of ')
         assert len(list((tmp_path / 'shown' / subset).iterdir())) == results[subset].images.ground_truth
-
-
-def test_subset_names() -> None:
-    assert chosen_subsets('all') == SUBSETS
-    assert chosen_subsets(None) == (None,)
-    assert chosen_subsets(SUBSETS[1]) == (SUBSETS[1],)
-    with pytest.raises(InputError, match=r"--subset must be one of mix.*, got 'mix'"):
-        chosen_subsets('mix')
 
 
 OWN_FILES = [

@@ -31,13 +31,3 @@ def test_makes_a_data_set_and_refuses_to_replace_it(tmp_path: Path, monkeypatch,
     assert call(monkeypatch, out, *TINY) == 2
     assert '--overwrite' in capsys.readouterr().err
     assert call(monkeypatch, out, *TINY, '--overwrite') == 0
-
-
-def test_bad_input_exits_with_2_and_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
-    (tmp_path / 'mine.txt').write_text('mine')
-    assert call(monkeypatch, tmp_path, *TINY) == 2
-    assert call(monkeypatch, tmp_path / 'out', *TINY, '--width', 9000) == 2
-    assert call(monkeypatch, tmp_path / 'out', *TINY, '--train', -1) == 2
-    errors = capsys.readouterr().err.strip().split('\n')
-    assert len(errors) == 3
-    assert all(line.startswith('error: ') for line in errors)
