@@ -91,10 +91,7 @@ def audit_own_files(paths: Sequence[Path], images: Path | None = None, **options
 
 
 def audit_files(
-    audit: Audit,
-    files: list[AnnotationFile],
-    category_map: CategoryMap | None = None,
-    workers: int | None = None,
+    audit: Audit, files: list[AnnotationFile], category_map: CategoryMap | None = None, workers: int | None = None
 ) -> Audit:
     """Check annotation files and their images, and add what is found to an audit, which is returned.
 

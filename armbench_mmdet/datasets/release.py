@@ -54,15 +54,11 @@ def require_existing(path: Path, what: str) -> Path:
     """Return the path of a file, or of a folder if ``what`` says so, that exists.
 
     Raises:
-        InputError: It does not; the message says which of its folders is the first missing one.
+        InputError: It does not.
     """
     if path.is_dir() if 'folder' in what else path.is_file():
         return path
-    missing = path
-    while not missing.parent.exists() and missing.parent != missing:
-        missing = missing.parent
-    where = f'no {missing} in {missing.parent.resolve()}' if not missing.exists() else f'{missing} is something else'
-    raise InputError(f'{what} must exist, got {str(path)!r} ({where}); {_HOW_TO_GET}')
+    raise InputError(f'{what} must exist, got {str(path.absolute())!r}; {_HOW_TO_GET}')
 
 
 @dataclass(frozen=True)
@@ -108,8 +104,6 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
         names = CATEGORIES[subset]
         table = ' and '.join(f'{c} = {name}' for c, name in names.items())
         notes.append(f'the file has no categories: assuming ids {table}, as in the release of {subset}')
-        if twice and 2 in names:
-            notes.append(f'{twice} images have several totes')
     labels: dict[int, int] = {}
     unknown: dict[int, int] = {}
     for category_id in [*names, *(c for c in counts if c not in names)]:

@@ -138,9 +138,7 @@ class InterruptionHook(EndingHook):
         """Stop listening when the run fails."""
         self.after_train(runner)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop here if a signal came; the runner counts this iteration only after its hooks."""
         self._stop_if_asked(runner, runner.iter + 1)
 

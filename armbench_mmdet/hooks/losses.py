@@ -73,9 +73,7 @@ class LossGuardHook(Hook):
         """Leave the optimizer wrapper as it was."""
         vars(runner.optim_wrapper).pop('update_params', None)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """After a step that was left out: end the run or say so, and keep its losses out of the log.
 
         Raises:
@@ -151,9 +149,7 @@ class ValidationLossHook(Hook):
         self._start([(2 * part + 1) * batches // (2 * wanted) for part in range(wanted)])  # the middles of equal parts
 
     @torch.no_grad()
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
-    ) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Add the losses of a chosen batch."""
         if batch_idx not in self._chosen:
             return

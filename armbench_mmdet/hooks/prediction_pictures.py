@@ -1,6 +1,5 @@
 """Pictures of predictions while a model is validated or tested."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +37,14 @@ class PicturesHook(Hook):
     ) -> None:
         self.draw, self.interval, self.score_thr, self.test_out_dir = draw, interval, score_thr, test_out_dir
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[DetDataSample] | None = None
-    ) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Show the first image of a batch now and then."""
         step = runner.iter + batch_idx
         if self.draw and outputs and step % self.interval == 0:
             picture = self._drawn(outputs[0], runner.val_loop.dataloader.dataset)
             runner.visualizer.add_image('val_img', np.ascontiguousarray(picture[..., ::-1]), step)
 
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[DetDataSample] | None = None
-    ) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Write a picture of every image that could be read.
 
         Raises:

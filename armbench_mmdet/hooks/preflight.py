@@ -108,9 +108,6 @@ class MetricSelfTestHook(Hook):
     result too.
     """
 
-    def __init__(self, num_images: int = 4) -> None:
-        self.num_images = num_images
-
     def before_train(self, runner: Any) -> None:
         """Run it on the main process, if there is anything to validate with."""
         if not is_main_process() or runner.val_loop is None:
@@ -118,7 +115,7 @@ class MetricSelfTestHook(Hook):
         dataset, start_s = runner.val_loop.dataloader.dataset, time.perf_counter()
         for metric in runner.val_loop.evaluator.metrics:
             if isinstance(metric, ArmbenchMetric):
-                done = run_selftest(dataset, metric.ground_truth, metric.iou_types, self.num_images)
+                done = run_selftest(dataset, metric.ground_truth, metric.iou_types)
                 print_log(f'metric self-test: {done} ({time.perf_counter() - start_s:.1f} s)', 'current')
 
 

@@ -34,14 +34,12 @@ class ProgressHook(EndingHook):
     averages since the start, so that those of training contain its validations so far.
 
     Args:
-        metric: Which metric of the last validation the training bar shows.
         line_interval_s: Seconds between two lines where standard error is no terminal.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, metric: str = MAIN_METRIC, line_interval_s: float = 15.0) -> None:
-        self.metric = metric
+    def __init__(self, line_interval_s: float = 15.0) -> None:
         self.line_interval_s = line_interval_s
         self._score: str | None = None
         self._bars: dict[str, tqdm] = {}
@@ -79,15 +77,13 @@ class ProgressHook(EndingHook):
         """Open the training bar at the iteration training starts from."""
         self._open('train', runner.max_iters, runner.iter)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Advance the training bar and show the loss and the last metric."""
         shown = {}
         if 'train/loss' in runner.message_hub.log_scalars:
             shown['loss'] = f'{runner.message_hub.get_scalar("train/loss").current():.3f}'
         if self._score is not None:
-            shown[self.metric.rpartition('/')[2]] = self._score
+            shown[MAIN_METRIC.rpartition('/')[2]] = self._score
         self._bars['train'].set_postfix(shown, refresh=False)
         self._step('train')
 
@@ -111,7 +107,7 @@ class ProgressHook(EndingHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note the metric for the training bar."""
-        score = (metrics or {}).get(self.metric)
+        score = (metrics or {}).get(MAIN_METRIC)
         self._score = None if score is None else f'{score:.3f}'
 
     def before_test_epoch(self, runner: Runner) -> None:

@@ -48,9 +48,7 @@ class SpeedHook(Hook):
 
     before_val_iter = before_test_iter
 
-    def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
-    ) -> None:
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop the clock and hand the times to the metric."""
         self._stop(runner.test_loop, batch_idx, outputs)
         if batch_idx == 0 and outputs:
@@ -59,9 +57,7 @@ class SpeedHook(Hook):
             for metric in runner.test_loop.evaluator.metrics:
                 metric.complexity = {'parameters': parameters, 'gflops': gflops}
 
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
-    ) -> None:
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop the clock and hand the times to the metric."""
         self._stop(runner.val_loop, batch_idx, outputs)
 

@@ -49,8 +49,7 @@ class Report:
     """What there is to report.
 
     ``problems`` say what is missing, broken or unfinished; ``compared`` and ``answers`` are by subset and split;
-    ``scores`` hold scores, then differences where there are two runs; ``suspects`` are pictures of labels that may be
-    wrong.
+    ``scores`` by IoU type, too; ``suspects`` are pictures of labels that may be wrong.
     """
 
     runs: list[Run]
@@ -101,10 +100,8 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
     compared, unlike = comparisons(runs)
     scores: list[Table | None] = []
     for comparison in compared:
-        scores.append(seeds_table(comparison))
-        for iou_type in tables.TYPE_NAMES:
-            if comparison.scored(iou_type):
-                scores += [tables.score_table(comparison, iou_type), tables.difference_table(comparison, iou_type)]
+        types = [iou_type for iou_type in tables.TYPE_NAMES if comparison.scored(iou_type)]
+        scores += [seeds_table(comparison), *(tables.score_table(comparison, iou_type) for iou_type in types)]
     pictures, missing = gallery(runs)
     return Report(
         runs=runs,

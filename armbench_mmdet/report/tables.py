@@ -10,8 +10,7 @@ import yaml
 from tabulate import tabulate
 
 from armbench_mmdet.datasets.release import CLASSES, SUBSETS
-from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals
+from armbench_mmdet.evaluation.bootstrap import Estimate
 from armbench_mmdet.evaluation.result import (
     MEAN,
     MISSING,
@@ -40,7 +39,6 @@ MAIN_SCORES = {
 TYPE_NAMES = {'segm': 'masks', 'boundary': 'mask boundaries', 'bbox': 'boxes'}
 SIZE_NAMES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 SIZE_UNITS = {'relative': 'relative to the image', 'coco': 'in pixels'}
-SURE = ' *'
 STAGE_NAMES = ('load', 'forward', 'post-process')
 _STRATUM = ['mAP', *(f'{name} mAP' for name in CLASSES), 'mAP_50', 'mAP_75', 'AR_100', 'instances', 'images']
 
@@ -116,35 +114,6 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
 def ends(interval: Interval | Estimate | None) -> str:
     """The two ends of an interval."""
     return MISSING if interval is None or interval.low is None else f'{interval.low:.3f}…{interval.high:.3f}'
-
-
-def difference_table(comparison: Comparison, iou_type: str) -> Table | None:
-    """What the run with the highest mAP has over each other one, on the same images, with intervals."""
-    tables = [
-        (entry.label, entry.evaluation.tables[iou_type])
-        for entry, _ in sorted(comparison.scored(iou_type), key=lambda pair: -(pair[1].mAP or 0))
-        if entry.is_comparable and iou_type in entry.evaluation.tables
-    ]
-    if len(tables) < 2:
-        return None
-    rows, notes = [], [f'Both runs on the same draws of images, 95 % interval;{SURE} where it does not hold 0.']
-    best, best_table = tables[0]
-    for other, table in tables[1:]:
-        try:
-            intervals = difference_intervals([best_table], [table])
-        except InputError as error:
-            notes.append(f'{best} − {other}: {error}.')
-            continue
-        rows.append([f'{best} − {other}', *(_difference(intervals.get(name)) for name in (MEAN, *CLASSES))])
-    caption = f'{comparison.title}: paired differences in mAP, {TYPE_NAMES[iou_type]}'
-    return Table(caption, ['runs', MEAN, *CLASSES], rows, notes=notes)
-
-
-def _difference(interval: Estimate | None) -> str:
-    if interval is None or interval.value is None or interval.low is None or interval.high is None:
-        return MISSING
-    sure = SURE if interval.low > 0 or interval.high < 0 else ''
-    return f'{interval.value:+.3f} ({interval.low:+.3f}…{interval.high:+.3f}){sure}'
 
 
 def size_table(comparison: Comparison) -> Table:
@@ -328,10 +297,7 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     seeds = [run.record.seed if run.record else None, *(identity.seed for identity in identities)]
     versions = [*(attempt.versions for attempt in attempts[-1:]), *(identity.versions for identity in identities)]
     yield 'folder', str(run.work_dir)
-    yield 'status', run.status
-    yield 'config', run.config_path or MISSING
     yield 'seed', next((str(seed) for seed in seeds if seed is not None), MISSING)
-    yield 'trained on', run.trained_on
     yield 'versions', next((_listed(one) for one in versions if one), MISSING)
     for number, one in enumerate(attempts, 1):
         span = f'{one.started} to {one.ended or MISSING}, iterations {one.start_iter} to {one.end_iter or MISSING}'

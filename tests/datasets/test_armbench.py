@@ -109,10 +109,8 @@ def test_the_root_is_the_argument_then_the_variable_then_the_default(monkeypatch
 @pytest.mark.parametrize(
     ('remove', 'message'),
     [
-        ('', r'annotation file must exist.*mix-object-tote/train\.json.*no .*root in'),
-        ('mix-object-tote', r'annotation file must exist.*no .*mix-object-tote in'),
-        ('mix-object-tote/train.json', r'annotation file must exist.*no .*train\.json in'),
-        ('mix-object-tote/images', r'image folder must exist.*no .*images in'),
+        ('', r'annotation file must exist.*mix-object-tote/train\.json'),
+        ('mix-object-tote/images', r'image folder must exist.*mix-object-tote/images'),
     ],
 )
 def test_what_is_missing_is_named_with_how_to_get_it(tmp_path, remove, message):

@@ -8,8 +8,6 @@ import pytest
 
 from armbench_mmdet.configs import parse_options
 from armbench_mmdet.datasets import ArmbenchDataset
-from armbench_mmdet.datasets.index import open_index
-from armbench_mmdet.datasets.release import assign_categories
 from armbench_mmdet.errors import InputError
 
 MIX, ZOOMED, SAME = 'mix-object-tote', 'zoomed-out-tote-transfer-set', 'same-object-transfer-set'
@@ -86,12 +84,3 @@ def test_refusals_offer_a_map_for_each_reading(
         names = dict(categories or ())
         wanted = [category_map.get(i, category_map.get(names.get(i), names.get(i))) for i in ids]
         assert [('tote', 'object')[label] for i in range(2) for label in dataset.get_cat_ids(i)] == wanted
-
-
-def test_a_few_images_with_two_totes_are_reported(tmp_path: Path) -> None:
-    document = coco_files.document()
-    del document['categories']
-    document['annotations'][1]['category_id'] = 1
-    document['images'] += [{'id': i, 'file_name': 'A.jpg', 'width': 64, 'height': 48} for i in range(100, 300)]
-    index = open_index(coco_files.write_split(tmp_path, document), tmp_path / 'cache')
-    assert '1 images have several totes' in assign_categories(index).notes

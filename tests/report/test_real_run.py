@@ -10,7 +10,7 @@ from armbench_mmdet.engine.checkpoints import find_checkpoint
 from armbench_mmdet.launch import evaluate, train
 from armbench_mmdet.report.page import gather, write_report
 from armbench_mmdet.report.plots import loss_plot
-from armbench_mmdet.report.tables import difference_to_base, facts
+from armbench_mmdet.report.tables import facts
 
 REPO = Path(__file__).resolve().parents[2]
 LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
@@ -40,5 +40,4 @@ def test_a_run_is_reported_without_a_complaint(minibench_root: Path, tmp_path: P
     assert plot is not None
     assert {'loss_mask', 'loss_mask, validation'} <= {trace['name'] for trace in plot.data}
     assert '–' not in dict(facts(report.runs[0])).values()
-    assert 'train_cfg.max_iters' in [row[0] for row in difference_to_base(report.runs[0]).rows]
     assert write_report(report, tmp_path / 'report').stat().st_size < 12e6
