@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     """Audit, print, and write what was asked for."""
     import json
 
-    from armbench_mmdet.audit.audit import audit_data_set, audit_own_files, format_audit
+    from armbench_mmdet.audit import audit_data_set, audit_own_files, format_audit
     from armbench_mmdet.configs import read_dict
     from armbench_mmdet.datasets.release import SUBSETS, check_choice
     from armbench_mmdet.errors import InputError

@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
         names = convert_weights(args.family, args.source, args.out, args.num_classes, args.reverse)
         print(f'{args.out}: {len(names)} tensors of {args.source}')
         return 0
-    from armbench_mmdet.audit.audit import audit_own_files, format_audit
+    from armbench_mmdet.audit import audit_own_files, format_audit
     from armbench_mmdet.convert.data import convert, cut
     from armbench_mmdet.datasets.release import IMAGE_FOLDER
 

@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.errors import InputError
     from armbench_mmdet.evaluation.coco_results import drift_table, evaluate_results
     from armbench_mmdet.evaluation.result import FLAGS, result_table
-    from armbench_mmdet.inference.results import predict_file
+    from armbench_mmdet.inference import predict_file
     from armbench_mmdet.run_folder import RECORD, RESULTS
 
     ann_file = args.ground_truth

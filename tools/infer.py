@@ -52,8 +52,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet import configs
     from armbench_mmdet.engine.levers import set_levers
     from armbench_mmdet.engine.runner import quiet_console, quiet_warnings
-    from armbench_mmdet.inference.detector import Detector
-    from armbench_mmdet.inference.results import infer
+    from armbench_mmdet.inference import Detector, infer
     from armbench_runtime import Detector as ExportedDetector
 
     quiet_warnings()

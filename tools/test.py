@@ -51,9 +51,8 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.engine.checkpoints import find_checkpoint
     from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.engine.levers import set_levers
-    from armbench_mmdet.launch import chosen_subsets, evaluate, selftest
+    from armbench_mmdet.launch import chosen_subsets, corruption_table, evaluate, evaluate_corrupted, selftest, set_tta
     from armbench_mmdet.report.tables import main_table
-    from armbench_mmdet.robustness import corruption_table, evaluate_corrupted, set_tta
     from armbench_mmdet.run_folder import CORRUPTIONS, RECORD, RESULTS
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))

@@ -19,7 +19,7 @@ from armbench_mmdet.evaluation.protocol import Matching
 from armbench_mmdet.evaluation.strata import sized_tables, summary
 from armbench_mmdet.export.write import DetectorGraph, write_onnx
 from armbench_mmdet.files import draft_of
-from armbench_mmdet.inference.detector import Detector
+from armbench_mmdet.inference import Detector
 from armbench_mmdet.minibench import make_minibench
 from armbench_runtime import Detector as ExportedDetector
 from armbench_runtime import Prediction

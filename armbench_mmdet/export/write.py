@@ -17,7 +17,7 @@ from armbench_mmdet.export.mask2former import Mask2FormerGraph
 from armbench_mmdet.export.mask_rcnn import MaskRCNNGraph
 from armbench_mmdet.export.operators import TRANSLATIONS
 from armbench_mmdet.files import sha256_of
-from armbench_mmdet.inference.detector import Detector
+from armbench_mmdet.inference import Detector
 from armbench_mmdet.models.swin import WindowAttention
 from armbench_mmdet.run_folder import RESULTS
 from armbench_mmdet.system import installed_versions

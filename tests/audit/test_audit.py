@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from armbench_mmdet.audit.audit import audit_data_set, format_audit
+from armbench_mmdet.audit import audit_data_set, format_audit
 from armbench_mmdet.datasets import SUBSETS
 
 REPO = Path(__file__).resolve().parents[2]

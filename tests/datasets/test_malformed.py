@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from armbench_mmdet.audit.audit import audit_data_set
+from armbench_mmdet.audit import audit_data_set
 from armbench_mmdet.datasets import ArmbenchDataset, images
 from armbench_mmdet.datasets.armbench import KEPT_IN_PART, LeftOut
 from armbench_mmdet.errors import InputError

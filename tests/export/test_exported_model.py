@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from varied_weights import SIZE, Exported
 
-from armbench_mmdet.inference.results import infer
+from armbench_mmdet.inference import infer
 from armbench_runtime import Detector, InputError, Prediction
 from armbench_runtime.images import read_image
 

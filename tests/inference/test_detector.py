@@ -13,8 +13,7 @@ from PIL import Image
 from small_models import untrained
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.inference import Detector
-from armbench_mmdet.inference.results import infer
+from armbench_mmdet.inference import Detector, infer
 from armbench_mmdet.launch import evaluate
 
 SUBSET = 'mix-object-tote'

@@ -10,8 +10,7 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.inference import Detector
-from armbench_mmdet.inference.results import infer, overlay_path
+from armbench_mmdet.inference import Detector, infer, overlay_path
 
 
 @pytest.fixture(scope='module')

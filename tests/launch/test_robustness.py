@@ -7,11 +7,10 @@ import torch
 from small_models import tiny_config
 from varied_weights import write_varied_weights
 
-from armbench_mmdet import robustness
+from armbench_mmdet import launch
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.launch import evaluate
-from armbench_mmdet.robustness import corruption_table, evaluate_corrupted, set_tta
+from armbench_mmdet.launch import corruption_table, evaluate, evaluate_corrupted, set_tta
 from armbench_mmdet.run_folder import Corruptions, read_corruptions
 
 
@@ -50,8 +49,8 @@ def test_unusable_views_are_refused(minibench_root: Path, tmp_path: Path) -> Non
 
 
 def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, weights: Path, monkeypatch) -> None:
-    monkeypatch.setattr(robustness, 'CORRUPTIONS', ('contrast', 'lens_smear'))
-    monkeypatch.setattr(robustness, 'SEVERITIES', (1, 5))
+    monkeypatch.setattr(launch, 'CORRUPTIONS', ('contrast', 'lens_smear'))
+    monkeypatch.setattr(launch, 'SEVERITIES', (1, 5))
     config = tiny_config(minibench_root, tmp_path)
     clean = evaluate(config, weights, SUBSETS[:1], 'test', tmp_path)[SUBSETS[0]].scores['segm']
     found = evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
@@ -61,8 +60,8 @@ def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, wei
     assert {name: len(scores) for name, scores in found.corrupted.items()} == {'contrast': 2, 'lens_smear': 2}
     assert 'lens_smear' in corruption_table(found)
 
-    monkeypatch.setattr(robustness, 'SEVERITIES', ())  # nothing is measured anew
-    monkeypatch.setattr(robustness, 'CORRUPTIONS', ('contrast', 'lens_smear', 'fog'))
+    monkeypatch.setattr(launch, 'SEVERITIES', ())  # nothing is measured anew
+    monkeypatch.setattr(launch, 'CORRUPTIONS', ('contrast', 'lens_smear', 'fog'))
     again = evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
     assert again.corrupted == {**found.corrupted, 'fog': []}
     torch.save({**torch.load(weights), 'other': 1}, weights)

@@ -1,1 +1,0 @@
-"""The audit of a data set, for ``tools/check_data.py``."""
