@@ -26,10 +26,7 @@ for _i in range(4):
     HEAD |= {
         f'neck.lateral_convs.{_i}.conv': (f'backbone.fpn.inner_blocks.{_i}.0', f'backbone.fpn_lateral{_i + 2}'),
         f'neck.fpn_convs.{_i}.conv': (f'backbone.fpn.layer_blocks.{_i}.0', f'backbone.fpn_output{_i + 2}'),
-        f'roi_head.mask_head.convs.{_i}.conv': (
-            f'roi_heads.mask_head.{_i}.0',
-            f'roi_heads.mask_head.mask_fcn{_i + 1}',
-        ),
+        f'roi_head.mask_head.convs.{_i}.conv': (f'roi_heads.mask_head.{_i}.0', f'roi_heads.mask_head.mask_fcn{_i + 1}'),
     }
 """Our modules above the backbone, torchvision's and detectron2's; their tensors have equal names."""
 
@@ -49,10 +46,7 @@ DETECTRON2_NAMES = {
 }
 
 SCORES = 'roi_heads.box_predictor.cls_score'
-BACKGROUND_ROWS = {
-    'roi_heads.box_predictor.bbox_pred': 4,
-    'roi_heads.mask_predictor.mask_fcn_logits': 1,
-}
+BACKGROUND_ROWS = {'roi_heads.box_predictor.bbox_pred': 4, 'roi_heads.mask_predictor.mask_fcn_logits': 1}
 """torchvision puts the background first: its score, our last, and a box and a mask, which nothing reads."""
 
 OLD_NAMES = {
@@ -140,9 +134,5 @@ TORCHVISION = Family(
     torchvision_current,
 )
 DETECTRON2 = Family(
-    'mask-rcnn_r50-caffe_fpn_1x_armbench-mix',
-    detectron2_to_ours,
-    detectron2_from_ours,
-    num_classes,
-    detectron2_current,
+    'mask-rcnn_r50-caffe_fpn_1x_armbench-mix', detectron2_to_ours, detectron2_from_ours, num_classes, detectron2_current
 )

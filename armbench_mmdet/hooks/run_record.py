@@ -75,11 +75,7 @@ def _begun(runner: Runner) -> RunRecord:
         hardware=hardware(),
     )
     return RunRecord(
-        config=str(runner.cfg.filename),
-        seed=runner.seed,
-        status='running',
-        data=data,
-        attempts=[*attempts, attempt],
+        config=str(runner.cfg.filename), seed=runner.seed, status='running', data=data, attempts=[*attempts, attempt]
     )
 
 
