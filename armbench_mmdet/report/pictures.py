@@ -85,25 +85,24 @@ def gallery(runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
     notes: list[str] = []
     for run, evaluation in results:
         try:
-            choices = [
-                *choices_of(evaluation, per_kind),
-                *suspected(evaluation, max(MOST_SUSPECTED // len(results), 1)),
-            ]
+            choices = choices_of(evaluation, per_kind, max(MOST_SUSPECTED // len(results), 1))
             drawn += draw(run.name, evaluation, choices)
         except InputError as error:
             notes.append(f'{run.name}: no pictures of {evaluation.subset} {evaluation.split}: {error}')
     return drawn, notes
 
 
-def choices_of(evaluation: Evaluation, per_kind: int = PER_KIND) -> list[Choice]:
-    """The images that stand for a result.
+def choices_of(evaluation: Evaluation, per_kind: int = PER_KIND, most_suspected: int = 0) -> list[Choice]:
+    """The images that stand for a result, and the labels that it makes suspected, the worst first.
 
     Raises:
         InputError: The result has no masks or no match table of them.
     """
     if 'segm' not in evaluation.tables:
         raise InputError(f'a result must have masks and their match table to be drawn, got none (in {evaluation.path})')
-    return choose(evaluation.tables['segm'], per_kind)
+    suspects = evaluation.result.anatomy.suspects[:most_suspected] if evaluation.result.anatomy else []
+    doubtful = [Choice(SUSPECTED, one.image_id, one.score, _doubt(one), one) for one in suspects]
+    return choose(evaluation.tables['segm'], per_kind) + doubtful
 
 
 def choose(table: matches.MatchTable, per_kind: int) -> list[Choice]:
@@ -149,15 +148,6 @@ def image_scores(table: matches.MatchTable) -> np.ndarray:
             own[row] = matches.precision_at_recall(alone).mean()
     classes = (~np.isnan(scores)).sum(axis=0)
     return np.nansum(scores, axis=0) / np.where(classes, classes, np.nan)
-
-
-def suspected(evaluation: Evaluation, most: int) -> list[Choice]:
-    """The labels that a result makes suspected, the worst first."""
-    anatomy = evaluation.result.anatomy
-    return [
-        Choice(SUSPECTED, one.image_id, one.score, _doubt(one), one)
-        for one in (anatomy.suspects[:most] if anatomy else ())
-    ]
 
 
 def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Picture]:
