@@ -69,9 +69,8 @@ def _nearest(common: Common, crowd: np.ndarray, owner: np.ndarray, ious: np.ndar
     """Write the largest IoU and its instance, of the same class, then of another; and the IoU with what each has."""
     for d in range(common.found_sizes.size):
         for g in range(common.near[d, 0], common.near[d, 1]):
-            shared = common.values[common.offsets[d] + g]
-            if shared > 0 and not crowd[g]:
-                iou = shared / (common.found_sizes[d] + common.truth_sizes[g] - shared)
+            iou = common.ious[common.offsets[d] + g]
+            if iou > 0 and not crowd[g]:
                 row = int(g < common.own[d, 0] or g >= common.own[d, 1])
                 if iou > ious[row, d]:
                     ious[row, d], nearest[row, d] = iou, g

@@ -14,7 +14,7 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import ClassMatches, MatchTable, interpolate
 from armbench_mmdet.evaluation.protocol import RECALL_THRESHOLDS
 from armbench_mmdet.evaluation.result import MEAN
-from armbench_mmdet.jit import compiled, map_threads
+from armbench_mmdet.jit import map_threads
 
 RESAMPLES = 1000
 DRAWS_AT_ONCE = 64
@@ -95,27 +95,10 @@ def _scores(table: MatchTable, resamples: int, seed: int) -> dict[str, np.ndarra
 
 def _class_scores(matches: ClassMatches, blocks: Sequence[np.ndarray]) -> np.ndarray:
     """The class's mAP under each row of blocks of image weights ``(B, I) int32``; NaN without instances."""
+    decided = matches.decided
 
     def averages(weights: np.ndarray) -> np.ndarray:
         totals = weights @ matches.instances
-        return _averages(matches.image, *matches.decided, weights, totals, RECALL_THRESHOLDS)
+        return interpolate(matches.image, *decided, weights, totals, RECALL_THRESHOLDS).mean((1, 2))
 
     return np.concatenate(map_threads(averages, blocks))
-
-
-@compiled
-def _averages(
-    image: np.ndarray,
-    places: np.ndarray,
-    outcome: np.ndarray,
-    weights: np.ndarray,
-    totals: np.ndarray,
-    recalls: np.ndarray,
-) -> np.ndarray:
-    """The mean of the interpolated precision of every draw, see ``interpolate``."""
-    curves, scores = np.empty((outcome.shape[0], recalls.size)), np.full(len(weights), np.nan)
-    for b in range(scores.size):
-        if totals[b]:
-            interpolate(image, places, outcome, weights[b], totals[b], recalls, curves)
-            scores[b] = curves.mean()
-    return scores

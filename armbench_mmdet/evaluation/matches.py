@@ -35,14 +35,23 @@ class ClassMatches:
     instances: np.ndarray  # (I,) int32, instances in each image that count: no crowds
 
     @functools.cached_property
-    def decided(self) -> tuple[np.ndarray, np.ndarray]:
-        """The detections that are not missed at every threshold: ``(K,) int64``, and their outcomes ``(T, K) int8``."""
-        places = np.flatnonzero((self.outcome != MISSED).any(axis=0))
-        return places, self.outcome[:, places]
+    def decided(self) -> tuple[np.ndarray, ...]:
+        """The detections that are FOUND, threshold after threshold, ``(N,) int64``, and where each threshold begins,
+        ``(T + 1,) int64``; the same of those that are IGNORED.
+        """
+        parts: list[np.ndarray] = []
+        for outcome in (FOUND, IGNORED):
+            thresholds, places = np.nonzero(self.outcome == outcome)
+            parts += [places, np.searchsorted(thresholds, np.arange(len(self.outcome) + 1))]
+        return tuple(parts)
 
     @functools.cached_property
     def _ranks(self) -> np.ndarray:
-        return _ranks(self.image, len(self.instances))
+        """``(D,) int64``, the place of each detection among those of its image, from 0."""
+        order = np.argsort(self.image, kind='stable')
+        image, ranks = self.image[order], np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order)) - np.searchsorted(image, image)
+        return ranks
 
     def found_within(self, limit: int) -> np.ndarray:
         """``(T,) int64``, how many of the best detections of each image, so many at most, found an instance."""
@@ -161,18 +170,15 @@ def matched(
 def _matched(
     common: Common, crowd: np.ndarray, ignored: np.ndarray, thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    found_sizes, truth_sizes, lowest = common.found_sizes, common.truth_sizes, thresholds.min()
-    outcome = np.zeros((thresholds.size, found_sizes.size), np.int8)
-    owner = np.full((thresholds.size, truth_sizes.size), -1)
-    near, ious = np.empty(truth_sizes.size, np.int64), np.empty(truth_sizes.size)
-    for d in range(found_sizes.size):
+    detections, instances, lowest = len(common.own), crowd.size, thresholds.min()
+    outcome = np.zeros((thresholds.size, detections), np.int8)
+    owner = np.full((thresholds.size, instances), -1)
+    near, ious = np.empty(instances, np.int64), np.empty(instances)
+    for d in range(detections):
         count = 0
         for g in range(common.own[d, 0], common.own[d, 1]):
-            shared = common.values[common.offsets[d] + g]
-            if shared > 0:
-                whole = found_sizes[d] if crowd[g] else found_sizes[d] + truth_sizes[g] - shared
-                near[count], ious[count] = g, shared / whole
-                count += ious[count] >= lowest
+            near[count], ious[count] = g, common.ious[common.offsets[d] + g]
+            count += ious[count] >= lowest
         for t in range(thresholds.size if count else 0):
             best, chosen = thresholds[t], -1
             for is_ignored in (False, True):
@@ -194,68 +200,68 @@ def precision_at_recall(matches: ClassMatches) -> np.ndarray:
     Returns:
         ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
     """
-    curves = np.full((len(matches.outcome), len(RECALL_THRESHOLDS)), np.nan)
-    total = int(matches.instances.sum())
-    if total:
-        once = np.ones(len(matches.instances), np.int32)
-        interpolate(matches.image, *matches.decided, once, total, RECALL_THRESHOLDS, curves)
-    return curves
+    once = np.ones((1, len(matches.instances)), np.int32)
+    return interpolate(matches.image, *matches.decided, once, once @ matches.instances, RECALL_THRESHOLDS)[0]
 
 
 @compiled
 def interpolate(
     image: np.ndarray,
-    places: np.ndarray,
-    outcome: np.ndarray,
+    found: np.ndarray,
+    found_starts: np.ndarray,
+    ignored: np.ndarray,
+    ignored_starts: np.ndarray,
     weights: np.ndarray,
-    total: int,
+    totals: np.ndarray,
     recalls: np.ndarray,
-    curves: np.ndarray,
-) -> None:
-    """Write COCO's interpolated precision, an image of weight k counting k times.
+) -> np.ndarray:
+    """COCO's interpolated precision in B draws of images, an image of weight k counting k times.
 
     Precision is highest just after a detection that found something; the curve is followed from the lowest score up.
 
     Args:
         image: ``(D,) int32``, image of each detection, best score first.
-        places: ``(K,) int64``, rising, the detections that are not missed at every threshold.
-        outcome: ``(T, K) int8``, theirs.
-        weights: ``(I,) int32``.
-        total: Instances, weighted; at least 1.
+        found: As of :attr:`ClassMatches.decided`, like the next three.
+        found_starts: Where each threshold begins.
+        ignored: The same of those that do not count.
+        ignored_starts: Where each threshold begins.
+        weights: ``(B, I) int32``.
+        totals: ``(B,)``, instances, weighted.
         recalls: ``(R,) float64``, rising from 0.
-        curves: ``(T, R) float64``, changed in place.
+
+    Returns:
+        ``(B, T, R) float64``; NaN in draws without instances.
     """
-    own, upto = weights[image[places]], np.empty(places.size, np.int64)
-    seen, d = 0, 0
-    for k in range(places.size):
-        while d <= places[k]:
-            seen += weights[image[d]]
-            d += 1
-        upto[k] = seen
-    for t in range(outcome.shape[0]):
-        hits, ignored, best, r = 0, 0, 0.0, recalls.size - 1
-        for k in range(places.size):
-            hits += own[k] * (outcome[t, k] == FOUND)
-            ignored += own[k] * (outcome[t, k] == IGNORED)
-        for k in range(places.size - 1, -1, -1):
-            if outcome[t, k] == FOUND and own[k]:
-                while r >= 0 and hits / total < recalls[r]:
-                    curves[t, r] = best
+    curves = np.full((len(weights), found_starts.size - 1, recalls.size), np.nan)
+    upto = np.empty(image.size, np.int32)
+    for b in range(len(weights)):
+        weight, seen = weights[b], 0
+        for d in range(image.size):
+            seen += weight[image[d]]
+            upto[d] = seen
+        for t in range(curves.shape[1] if totals[b] else 0):
+            own, aside = (
+                found[found_starts[t] : found_starts[t + 1]],
+                ignored[ignored_starts[t] : ignored_starts[t + 1]],
+            )
+            hits, skipped, best, r, i = 0, 0, 0.0, recalls.size - 1, aside.size - 1
+            for d in own:
+                hits += weight[image[d]]
+            for d in aside:
+                skipped += weight[image[d]]
+            for d in own[::-1]:
+                if not hits:
+                    break
+                while i >= 0 and aside[i] > d:
+                    skipped -= weight[image[aside[i]]]
+                    i -= 1
+                while hits / totals[b] < recalls[r]:
+                    curves[b, t, r] = best
                     r -= 1
-                best = max(best, hits / (upto[k] - ignored))
-                hits -= own[k]
-            ignored -= own[k] * (outcome[t, k] == IGNORED)
-        curves[t, : r + 1] = best
-
-
-@compiled
-def _ranks(image: np.ndarray, images: int) -> np.ndarray:
-    """``(D,)``, the place of each detection among those of its image, from 0."""
-    ranks, seen = np.empty(image.size, np.int32), np.zeros(images, np.int32)
-    for d in range(image.size):
-        ranks[d] = seen[image[d]]
-        seen[image[d]] += 1
-    return ranks
+                best = max(best, hits / (upto[d] - skipped))
+                hits -= weight[image[d]]
+            curves[b, t, : r + 1] = best
+    return curves
 
 
 def _mean(parts: Sequence[np.ndarray]) -> float | None:

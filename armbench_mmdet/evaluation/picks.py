@@ -51,7 +51,7 @@ def _successes(matching: Matching, image: int, kind: int, is_object: np.ndarray)
     rows, own = (np.arange(*each.starts[group : group + 2]) for each in (matching.found, matching.truth))
     rows, height = rows[: FIRST[-1]], matching.sizes[image][0]
     found, truth = matching.runs(matching.found, rows), matching.runs(matching.truth, own)
-    shared = matching.common.values[matching.common.offsets[rows][:, None] + own]
+    shared = matching.common.shared[matching.common.offsets[rows][:, None] + own]
     is_covered = (shared > COVERED * truth.areas) & is_object[own]
     is_free, successes = is_object[own], np.zeros(FIRST[-1], bool)
     for d in range(len(rows)):

@@ -1,13 +1,14 @@
 """COCO's protocol: its thresholds, limits and sizes, and detections held against ground truth as columns."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from armbench_mmdet.datasets.ground_truth import GroundTruth
+from armbench_mmdet.evaluation.boundary import cores, lower
 from armbench_mmdet.jit import compiled, map_threads
 from armbench_mmdet.masks.runs import Runs, run_lengths, runs_of, shared_pixels
 
@@ -63,12 +64,13 @@ class Columns(NamedTuple):
 
 
 class Common(NamedTuple):
-    """The area that D detections have in common with the annotations that they are held against, px²."""
+    """What D detections have in common with the annotations that they are held against."""
 
     own: np.ndarray  # (D, 2) int64, the first annotation of each one's image and class, and the one after the last
     near: np.ndarray  # (D, 2) int64, the same of those that it is held against: of its class, or of all
-    offsets: np.ndarray  # (D,) int64; detection d has values[offsets[d] + g] in common with annotation g
-    values: np.ndarray  # (V,) float64
+    offsets: np.ndarray  # (D,) int64; the place of detection d and annotation g in the next two is offsets[d] + g
+    shared: np.ndarray  # (V,) float64, the area that both have in common, px²
+    ious: np.ndarray  # (V,) float64; with a crowd the share of the detection
     found_sizes: np.ndarray  # (D,) float64, area of each detection's box or mask
     truth_sizes: np.ndarray  # (G,) float64, the same of annotations
 
@@ -79,7 +81,7 @@ class Matching:
     Args:
         ground_truth: What they are held against.
         detections: Those of other images and categories do not count.
-        iou_type: ``bbox`` or ``segm``.
+        iou_type: ``bbox``, ``segm`` or, of masks, ``boundary``.
         is_across: Whether masks are held against those of other classes, too.
 
     Attributes:
@@ -143,26 +145,28 @@ class Matching:
         near = truth.starts[::classes][np.column_stack([found.image, found.image + 1])] if self.is_across else own
         counts = near[:, 1] - near[:, 0]
         offsets = np.cumsum(counts) - counts - near[:, 0]
-        sizes = np.zeros(len(found.place)), np.zeros(len(truth.place))
-        common = Common(own, near, offsets, np.zeros(counts.sum()), *sizes)
+        sizes = found.boxes[:, 2:].prod(1), truth.boxes[:, 2:].prod(1)
+        common = Common(own, near, offsets, np.zeros(counts.sum()), np.zeros(counts.sum()), *sizes)
         if self.iou_type == 'bbox':
-            for size, columns in zip(sizes, (found, truth), strict=True):
-                size[:] = columns.boxes[:, 2:].prod(1)
-            _common_boxes(found.boxes, truth.boxes, near, offsets, common.values)
+            _common_boxes(found.boxes, truth.boxes, self.crowd, common)
         else:
-            starts = found.starts[::classes], truth.starts[::classes]
-            map_threads(lambda images: self._fill_masks(common, *starts, images), parts_of(starts[0] + starts[1]))
+            starts = np.column_stack([found.starts[::classes], truth.starts[::classes]])
+            firsts = np.searchsorted(starts.sum(1), np.arange(0, starts[-1].sum(), SHAPES_AT_ONCE))
+            parts = pairwise(starts[[*firsts, -1]].tolist())
+            map_threads(lambda part: self._fill_masks(common, *map(slice, *part)), parts)
         return common
 
-    def _fill_masks(
-        self, common: Common, found_starts: np.ndarray, truth_starts: np.ndarray, images: list[int]
-    ) -> None:
-        """Find the common pixels in the images from the first up to the second."""
-        own, instances = slice(*found_starts[images]), slice(*truth_starts[images])
+    def _fill_masks(self, common: Common, own: slice, instances: slice) -> None:
+        """Find what the masks of some images have in common."""
         found, truth = self.runs(self.found, own), self.runs(self.truth, instances)
         common.found_sizes[own], common.truth_sizes[instances] = found.areas, truth.areas
-        first = instances.start
-        _common_masks(found, truth, common.near[own] - first, common.offsets[own] + first, common.values)
+        first, crowd = instances.start, self.crowd[instances]
+        places = common.near[own] - first, common.offsets[own] + first
+        _common_masks(found, truth, crowd, *places, common.shared, common.ious)
+        if self.iou_type == 'boundary':
+            sizes = np.array(self.sizes)
+            inner = cores(found, sizes[self.found.image[own]]), cores(truth, sizes[self.truth.image[instances]])
+            lower(found, truth, *inner, crowd, *places, common.ious)
 
     def runs(self, columns: Columns, rows: np.ndarray | slice) -> Runs:
         """The masks of some rows of ``found`` or ``truth``."""
@@ -174,12 +178,6 @@ class Matching:
         return run_lengths(columns.given[columns.place[row]], *self.sizes[columns.image[row]])
 
 
-def parts_of(starts: np.ndarray) -> Iterator[list[int]]:
-    """First and last image of the parts that are worked on at once, of shapes that begin so in each; ``(I + 1,)``."""
-    firsts = np.searchsorted(starts, np.arange(0, starts[-1], SHAPES_AT_ONCE)).tolist()
-    return map(list, pairwise([*firsts, len(starts) - 1]))
-
-
 def _places(known: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Where the ids stand among rising ones, -1 for those that do not; ``(N,) int32``."""
     places = np.searchsorted(known, ids).astype(np.int32)
@@ -187,21 +185,36 @@ def _places(known: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _common_boxes(
-    found: np.ndarray, truth: np.ndarray, near: np.ndarray, offsets: np.ndarray, values: np.ndarray
-) -> None:
-    """Write the common areas of boxes, see :class:`Common`."""
-    for d in range(near.shape[0]):
-        for g in range(near[d, 0], near[d, 1]):
-            wide = min(found[d, 0] + found[d, 2], truth[g, 0] + truth[g, 2]) - max(found[d, 0], truth[g, 0])
-            high = min(found[d, 1] + found[d, 3], truth[g, 1] + truth[g, 3]) - max(found[d, 1], truth[g, 1])
-            if wide > 0 and high > 0:
-                values[offsets[d] + g] = wide * high
+def _iou(shared: float, found: float, truth: float, is_crowd: bool) -> float:
+    return shared / (found if is_crowd else found + truth - shared)
 
 
 @compiled
-def _common_masks(found: Runs, truth: Runs, near: np.ndarray, offsets: np.ndarray, values: np.ndarray) -> None:
-    """Write the pixels that masks have in common, see :class:`Common`."""
+def _common_boxes(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray, common: Common) -> None:
+    """Write what boxes have in common."""
+    for d in range(common.near.shape[0]):
+        for g in range(common.near[d, 0], common.near[d, 1]):
+            wide = min(found[d, 0] + found[d, 2], truth[g, 0] + truth[g, 2]) - max(found[d, 0], truth[g, 0])
+            high = min(found[d, 1] + found[d, 3], truth[g, 1] + truth[g, 3]) - max(found[d, 1], truth[g, 1])
+            if wide > 0 and high > 0:
+                iou = _iou(wide * high, common.found_sizes[d], common.truth_sizes[g], crowd[g])
+                common.ious[common.offsets[d] + g] = iou
+
+
+@compiled
+def _common_masks(
+    found: Runs,
+    truth: Runs,
+    crowd: np.ndarray,
+    near: np.ndarray,
+    offsets: np.ndarray,
+    shared: np.ndarray,
+    ious: np.ndarray,
+) -> None:
+    """Write what masks have in common, see :class:`Common`."""
     for d in range(near.shape[0]):
         for g in range(near[d, 0], near[d, 1]):
-            values[offsets[d] + g] = shared_pixels(found, d, truth, g)
+            pixels = shared_pixels(found, d, truth, g)
+            if pixels:
+                shared[offsets[d] + g] = pixels
+                ious[offsets[d] + g] = _iou(pixels, found.areas[d], truth.areas[g], crowd[g])

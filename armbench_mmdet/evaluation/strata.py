@@ -153,11 +153,12 @@ def verdicts(matching: Matching) -> np.ndarray:
     d = np.repeat(sure, counts)
     g = np.arange(len(d)) + np.repeat(common.own[sure, 0] - np.cumsum(counts) + counts, counts)
     d, g = d[~matching.crowd[g]], g[~matching.crowd[g]]
-    shared, of_found, of_truth = common.values[common.offsets[d] + g], common.found_sizes[d], common.truth_sizes[g]
-    is_inside, is_covered = shared > OVERLAP * of_found, shared > OVERLAP * of_truth
+    pair = common.offsets[d] + g
+    is_inside = common.shared[pair] > OVERLAP * common.found_sizes[d]
+    is_covered = common.shared[pair] > OVERLAP * common.truth_sizes[g]
     is_merging = np.bincount(d[is_covered], minlength=len(common.own)) > 1
     is_detected = np.zeros(len(matching.crowd), bool)
-    is_detected[g[shared > 0.5 * (of_found + of_truth - shared)]] = True
+    is_detected[g[common.ious[pair] > 0.5]] = True
     decided = np.where(is_detected, VERDICTS.index('detected'), VERDICTS.index('missed'))
     merged = g[is_covered & is_merging[d]]
     decided[merged[~is_detected[merged]]] = VERDICTS.index('under_segmented')
