@@ -32,12 +32,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--category-map', metavar='MAP', help="what the predictions' categories are: \"{0: 'tote', 1: 'object'}\""
     )
-    parser.add_argument(
-        '--image-ids',
-        choices=['auto', 'number', 'name'],
-        default='auto',
-        help='what image ids are (default: what fits)',
-    )
     parser.add_argument('--data-fingerprint', metavar='SHA256', help='refuse another annotation file than this')
     parser.add_argument(
         '--mask-nms', type=float, metavar='IOU', help='of two masks of a class that overlap by more, keep the surer'
@@ -80,13 +74,13 @@ def main(args: argparse.Namespace) -> None:
     if args.model:
         args.predictions = out_dir.parent / f'{source.subset}_{source.split}.predictions.json'
         predict_file(args.model, ann_file, images, args.predictions)
-    options = (read_dict('--category-map', args.category_map) if args.category_map else None, args.image_ids)
-    result = evaluate_results(args.predictions, source, out_dir, *options, args.data_fingerprint, args.mask_nms)
+    category_map = read_dict('--category-map', args.category_map) if args.category_map else None
+    result = evaluate_results(args.predictions, source, out_dir, category_map, args.data_fingerprint, args.mask_nms)
     print(result_table(result))
     for flag in result.identity.extra[FLAGS]:
         print(f'flag: {flag}')
     if args.compare:
-        other = evaluate_results(args.compare, source, None, *options, mask_nms_iou=args.mask_nms)
+        other = evaluate_results(args.compare, source, None, category_map, mask_nms_iou=args.mask_nms)
         print(f'\ndrift against {args.compare}:\n{drift_table(result, other)}')
     print(f'\nresult files: {out_dir}')
 

@@ -28,36 +28,30 @@ class _Overlaps(NamedTuple):
     outcome: np.ndarray  # (D,) int8; detections of a class without instances are IGNORED
     owner: np.ndarray  # (G,) int64, the detection that has each instance, or -1
     own: np.ndarray  # (D,) float64, the largest IoU with an instance of the detection's class
-    own_at: np.ndarray  # (D,) int64, that instance, or -1
     other: np.ndarray  # the same with the other classes
-    other_at: np.ndarray
+    own_at: np.ndarray  # (D,) int64, the instance of the first, or -1
+    other_at: np.ndarray  # of the second
     is_wrong: np.ndarray  # (D,) bool, sure detections that are wrong
-    is_free: np.ndarray  # (G,) bool, instances that no sure one has
+    is_free: np.ndarray  # (G + 1,) bool, instances that no sure one has; the last stands for none
 
 
 def error_anatomy(matching: Matching) -> Anatomy:
-    """The anatomy of a model's errors.
-
-    Args:
-        matching: Of masks, across classes.
-    """
-    counts = np.bincount(matching.truth.kind[~matching.crowd], minlength=len(matching.classes))
-    outcome, owner = (part[0] for part in matched(matching, matching.crowd, np.array([IOU])))
-    outcome[counts[matching.found.kind] == 0] = IGNORED
+    """The anatomy of a model's errors, of masks that are held against all classes."""
+    found, crowd = matching.found, matching.crowd
+    counts = np.bincount(matching.truth.kind[~crowd], minlength=len(matching.classes))
+    (outcome,), (owner,) = matched(matching.common, crowd, crowd, np.array([IOU]))
+    outcome[counts[found.kind] == 0] = IGNORED
     ious, nearest = np.zeros((3, len(outcome))), np.full((2, len(outcome)), -1)
-    _nearest(matching.common, matching.crowd, owner, ious, nearest)
-    is_sure = matching.found.scores >= SCORE_THRESHOLD
-    has_sure = np.append(is_sure, False)[owner]  # -1 is nobody
-    free = is_sure & (outcome == MISSED), ~has_sure & ~matching.crowd
-    overlaps = _Overlaps(counts, outcome, owner, ious[0], nearest[0], ious[1], nearest[1], *free)
+    _nearest(matching.common, crowd, owner, ious, nearest)
+    is_sure = found.scores >= SCORE_THRESHOLD
+    is_free = np.append(~np.append(is_sure, False)[owner] & ~crowd, False)
+    most = ious[0], ious[1], nearest[0], nearest[1]
+    overlaps = _Overlaps(counts, outcome, owner, *most, is_sure & (outcome == MISSED), is_free)
     suspects, total = _suspects(matching, overlaps)
+    orders = zip(matching.classes, matching.orders, counts.tolist(), strict=True)
     return Anatomy(
         costs=_costs(matching, overlaps),
-        lrp={
-            name: _optimal_lrp(outcome[order], ious[2, order], matching.found.scores[order], int(count))
-            for name, order, count in zip(matching.classes, matching.orders, counts, strict=True)
-            if count
-        },
+        lrp={name: _lrp(outcome[own], ious[2, own], found.scores[own], count) for name, own, count in orders if count},
         confusion=_confusion(matching, overlaps),
         suspects=suspects,
         suspected=total,
@@ -104,8 +98,7 @@ def _costs(matching: Matching, overlaps: _Overlaps) -> dict[str, ErrorCosts]:
         outcome, classes = np.where(kinds == kind, IGNORED, overlaps.outcome).astype(np.int8), found.kind.copy()
         if kind in (LOCALISATION, CLASSIFICATION):
             at = overlaps.own_at if kind == LOCALISATION else overlaps.other_at
-            rows = np.flatnonzero(kinds == kind)
-            rows = rows[overlaps.owner[at[rows]] < 0]
+            rows = np.flatnonzero((kinds == kind) & (overlaps.owner[at] < 0))
             right = _surest(matching, rows, at)
             outcome[right], classes[right] = FOUND, matching.truth.kind[at[right]]
             is_missed[at[rows]] = False
@@ -122,36 +115,29 @@ def _surest(matching: Matching, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
     return rows[np.unique(at[rows], return_index=True)[1]]
 
 
-def _optimal_lrp(outcome: np.ndarray, ious: np.ndarray, scores: np.ndarray, instances: int) -> LRP:
-    """Of detections by falling score, of a class with instances."""
-    counted = outcome != IGNORED
-    outcome, ious, scores = outcome[counted], ious[counted], scores[counted]
-    found = np.concatenate([[0], np.cumsum(outcome == FOUND)])
-    apart = np.concatenate([[0.0], np.cumsum(np.where(outcome == FOUND, 1 - ious, 0))])
+def _lrp(outcome: np.ndarray, ious: np.ndarray, scores: np.ndarray, instances: int) -> LRP:
+    """The least over thresholds, of detections by falling score."""
+    scores, is_found = scores[outcome != IGNORED], outcome[outcome != IGNORED] == FOUND
+    found = np.append(0, np.cumsum(is_found))
+    apart = np.append(0.0, np.cumsum(np.where(is_found, 1 - ious[outcome != IGNORED], 0)))
     taken = np.arange(len(found))
     errors = (apart / (1 - IOU) + taken + instances - 2 * found) / (taken + instances - found)
     errors[1:-1][scores[1:] == scores[:-1]] = np.inf  # equal scores pass a threshold together
     best = int(errors.argmin())
-    return LRP(
-        error=float(errors[best]),
-        threshold=float(scores[best - 1]) if best else None,
-        localisation=float(apart[best] / found[best]) if found[best] else None,
-        false_positives=float(1 - found[best] / best) if best else None,
-        false_negatives=float(1 - found[best] / instances),
-    )
+    return LRP(error=float(errors[best]), threshold=float(scores[best - 1]) if best else None)
 
 
 def _confusion(matching: Matching, overlaps: _Overlaps) -> dict[str, dict[str, int]]:
-    is_wrong, is_free = overlaps.is_wrong, overlaps.is_free
     is_right = (matching.found.scores >= SCORE_THRESHOLD) & (overlaps.outcome == FOUND)
     counts, size = overlaps.counts, len(overlaps.counts)
     table = np.zeros((size + 1, size + 1), np.int64)
     table[range(size), range(size)] = np.bincount(matching.found.kind[is_right], minlength=size)
-    rows = np.flatnonzero(is_wrong & (overlaps.other >= IOU))
-    confused = _surest(matching, rows[is_free[overlaps.other_at[rows]]], overlaps.other_at)
+    rows = np.flatnonzero(overlaps.is_wrong & (overlaps.other >= IOU) & overlaps.is_free[overlaps.other_at])
+    confused = _surest(matching, rows, overlaps.other_at)
     np.add.at(table, (matching.truth.kind[overlaps.other_at[confused]], matching.found.kind[confused]), 1)
     table[:size, size] = counts - table[:size].sum(1)
-    table[size, :size] = np.bincount(matching.found.kind[is_wrong | is_right], minlength=size) - table[:, :size].sum(0)
+    judged = np.bincount(matching.found.kind[overlaps.is_wrong | is_right], minlength=size)
+    table[size, :size] = judged - table[:, :size].sum(0)
     known = {name: number for number, name in enumerate(matching.classes) if counts[number]}
     return {
         row: {column: int(table[i, j]) for column, j in {**known, 'missed': size}.items() if (i, j) != (size, size)}
@@ -161,12 +147,11 @@ def _confusion(matching: Matching, overlaps: _Overlaps) -> dict[str, dict[str, i
 
 def _suspects(matching: Matching, overlaps: _Overlaps) -> tuple[list[Suspect], int]:
     """The most suspicious, by falling score of the detection that disagrees, and how many there are."""
-    is_wrong, is_free = overlaps.is_wrong, overlaps.is_free
     is_other = overlaps.other >= IOU
     at, iou = np.where(is_other, overlaps.other_at, overlaps.own_at), np.where(is_other, overlaps.other, overlaps.own)
-    rows = np.flatnonzero(is_wrong & (is_other | (overlaps.own >= BACKGROUND_IOU) & (overlaps.own < IOU)))
-    contradicting = _surest(matching, rows[is_free[at[rows]]], at)
-    alone = np.flatnonzero(is_wrong & (np.maximum(overlaps.own, overlaps.other) < BACKGROUND_IOU))
+    is_near = is_other | (overlaps.own >= BACKGROUND_IOU) & (overlaps.own < IOU)
+    contradicting = _surest(matching, np.flatnonzero(overlaps.is_wrong & is_near & overlaps.is_free[at]), at)
+    alone = np.flatnonzero(overlaps.is_wrong & (np.maximum(overlaps.own, overlaps.other) < BACKGROUND_IOU))
     rows = np.sort(np.concatenate([contradicting, alone]))
     rows = rows[np.argsort(-matching.found.scores[rows], kind='stable')]
     suspects = []

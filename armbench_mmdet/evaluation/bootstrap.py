@@ -5,6 +5,7 @@ Images are drawn with replacement, as many as there are, and the score is comput
 draws, so their difference has a much narrower interval than either score: most of the spread is the images'.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,35 +35,33 @@ def group_intervals(tables: Sequence[MatchTable], resamples: int = RESAMPLES, se
     Args:
         tables: A run's table, or one for each of the runs that differ by their seed alone. Their mean counts, and in
             each draw of images as many runs are drawn with replacement, as clusters.
-        resamples: How many draws; 1000 gives the ends to about a hundredth of the interval's width.
+        resamples: How many draws.
         seed: The draws are the same for every table of as many images.
 
     Raises:
         InputError: The tables are not about the same images and classes, or there are no images.
     """
-    return {name: _interval(scores) for name, scores in _group_scores(tables, resamples, seed, 0).items()}
+    return {name: _interval(scores) for name, scores in _group_scores(tables, resamples, seed, 0, tables[0]).items()}
 
 
 def difference_intervals(
     first: Sequence[MatchTable], second: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
     """Intervals of ``first - second``, each draw of images scored under both; see :func:`group_intervals`."""
-    _check_alike([*first, *second])
-    scores, others = (_group_scores(tables, resamples, seed, number) for number, tables in enumerate((first, second)))
+    scores, others = (
+        _group_scores(tables, resamples, seed, number, first[0]) for number, tables in enumerate((first, second))
+    )
     return {name: _interval(scores[name] - others[name]) for name in scores}
 
 
-def _check_alike(tables: Sequence[MatchTable]) -> None:
-    first = tables[0]
-    for other in tables[1:]:
-        if not np.array_equal(first.image_ids, other.image_ids) or first.classes.keys() != other.classes.keys():
-            got = ' and '.join(f'{len(table.image_ids)} images of {list(table.classes)}' for table in (first, other))
+def _group_scores(
+    tables: Sequence[MatchTable], resamples: int, seed: int, number: int, like: MatchTable
+) -> dict[str, np.ndarray]:
+    """As :func:`_scores`, of the mean over runs, which must be about the same images and classes as one of them."""
+    for one in tables:
+        if not np.array_equal(like.image_ids, one.image_ids) or like.classes.keys() != one.classes.keys():
+            got = ' and '.join(f'{len(table.image_ids)} images of {list(table.classes)}' for table in (like, one))
             raise InputError(f'two runs must be evaluated on the same images and classes to be compared, got {got}')
-
-
-def _group_scores(tables: Sequence[MatchTable], resamples: int, seed: int, number: int) -> dict[str, np.ndarray]:
-    """As :func:`_scores`, of the mean over runs."""
-    _check_alike(tables)
     each = [_scores(table, resamples, seed) for table in tables]
     chosen = np.random.default_rng([seed, number]).integers(len(tables), size=(len(tables), resamples))
     chosen = np.column_stack([np.arange(len(tables)), chosen])  # every run once in what was observed
@@ -86,19 +85,15 @@ def _scores(table: MatchTable, resamples: int, seed: int) -> dict[str, np.ndarra
     draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
     weights = np.concatenate([np.ones((1, images), np.int32), draws.astype(np.int32)])
     blocks = np.array_split(weights, range(DRAWS_AT_ONCE, len(weights), DRAWS_AT_ONCE))
-    scores = {name: _class_scores(one, blocks) for name, one in table.classes.items()}
-    columns = np.array(list(scores.values()))
-    is_defined = ~np.isnan(columns)
-    with np.errstate(invalid='ignore'):
-        return {MEAN: np.where(is_defined, columns, 0).sum(0) / is_defined.sum(0), **scores}
+    scores = {
+        name: np.concatenate(map_threads(functools.partial(_averages, one, one.decided), blocks))
+        for name, one in table.classes.items()
+    }
+    columns = np.ma.masked_invalid(list(scores.values()))
+    return {MEAN: columns.mean(0).filled(np.nan), **scores}
 
 
-def _class_scores(matches: ClassMatches, blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """The class's mAP under each row of blocks of image weights ``(B, I) int32``; NaN without instances."""
-    decided = matches.decided
-
-    def averages(weights: np.ndarray) -> np.ndarray:
-        totals = weights @ matches.instances
-        return interpolate(matches.image, *decided, weights, totals, RECALL_THRESHOLDS).mean((1, 2))
-
-    return np.concatenate(map_threads(averages, blocks))
+def _averages(matches: ClassMatches, decided: tuple[np.ndarray, ...], weights: np.ndarray) -> np.ndarray:
+    """The class's mAP under each row of image weights ``(B, I) int32``; NaN without instances."""
+    totals = weights @ matches.instances
+    return interpolate(matches.image, decided, weights, totals, RECALL_THRESHOLDS).mean((1, 2))

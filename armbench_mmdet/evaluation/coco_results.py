@@ -1,7 +1,7 @@
 """COCO results of any model: their file, its images and categories found in the ground truth, and their evaluation."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +16,10 @@ from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, CategoryMap, assign_categories, require_existing
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.flags import flags_of, mask_ap
+from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.predictions import shapes_of
-from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE
+from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_PER_IMAGE, Matching, Shapes
 from armbench_mmdet.evaluation.result import FLAGS, PREDICTIONS, Result, file_fingerprint
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.masks.encode import decode_counts, fits_image
@@ -28,7 +28,11 @@ from armbench_mmdet.masks.runs import mask_nms, run_lengths
 _SHOWN = 5
 _BEYOND = 1.05
 """A polygon that reaches farther, in image sizes, was made for a larger image."""
-_SELFTEST_IMAGES = 4
+_SELFTEST_IMAGES, _SWAPPED_IMAGES = 4, 200
+_RECTANGLES = 0.9
+"""Share of the masks that are filled boxes, from which on all are taken for boxes."""
+_FLOOR = 0.1
+"""Models that are made for AP give lower scores than this, too."""
 _CATEGORY_IDS = range(1, len(CLASSES) + 1)
 
 Key = int | str
@@ -71,28 +75,25 @@ def read_results(path: Path) -> CocoResults:
             found = CocoResults(msgspec.json.decode(content, type=list[CocoResult]))
         else:
             found = msgspec.json.decode(content, type=CocoResults)
-    except OSError as error:
-        raise InputError(f'predictions must be a readable file, got {error.strerror!r} (in {path})') from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f'predictions must be COCO results, a JSON list of image_id, category_id, score and segmentation: {error} '
-            f'(in {path})'
+            'predictions must be a readable file of COCO results, a JSON list of image_id, category_id, score and '
+            f'segmentation: {error} (in {path})'
         ) from error
-    rows = found.annotations
-    if not rows:
-        raise InputError(f'predictions must be given, got none (in {path})')
-    maskless = sum(not row.segmentation for row in rows)
-    if maskless:
-        raise InputError(
-            f'predictions must have masks, got {maskless} of {len(rows)} without a segmentation (in {path}): a box is '
-            'no mask, and is not made one; write the masks of the model, as polygons or RLE'
-        )
-    scoreless = sum(row.score is None for row in rows)
-    if 0 < scoreless < len(rows):
-        raise InputError(f'predictions must have a score, got {scoreless} of {len(rows)} without one (in {path})')
+    rows, count = found.annotations, len(found.annotations)
+    maskless, scoreless = sum(not row.segmentation for row in rows), sum(row.score is None for row in rows)
     outlines = [ring for row in rows if isinstance(row.segmentation, list) for ring in row.segmentation if ring]
-    if outlines and max(map(max, outlines)) <= 1:
-        raise InputError(f'polygons must be in pixels, got none beyond 1 (in {path}); multiply by width and height')
+    is_small = bool(outlines) and max(map(max, outlines)) <= 1
+    about_masks = 'a box is no mask, and is not made one: write the masks of the model, as polygons or RLE'
+    faults = [
+        (not rows, 'predictions must be given, got none'),
+        (maskless, f'predictions must have masks, got {maskless} of {count} without a segmentation; {about_masks}'),
+        (0 < scoreless < count, f'predictions must have a score, got {scoreless} of {count} without one'),
+        (is_small, 'polygons must be in pixels, got none beyond 1; multiply by width and height'),
+    ]
+    for holds, fault in faults:
+        if holds:
+            raise InputError(f'{fault} (in {path})')
     return found
 
 
@@ -102,7 +103,6 @@ def matched_results(
     ground_truth: GroundTruth,
     category_labels: Mapping[int, int],
     category_map: CategoryMap,
-    image_key: str = 'auto',
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Find the image and the class of each prediction, and bring its mask into compressed run lengths.
 
@@ -110,138 +110,111 @@ def matched_results(
         One prediction for each image that has some, as :func:`~.predictions.checked_prediction` makes them; and what
         was assumed or left out, a line each.
     """
-    keys, ids = _image_ids(path, results, list(ground_truth.images.values()), image_key)
+    image_ids = _image_ids(path, results, ground_truth.images)
     labels = _labels(path, results, category_labels, category_map)
     groups: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-    thin = boxless = 0
-    for number, (key, row) in enumerate(zip(keys, results.annotations, strict=True)):
-        image, label = ground_truth.images[ids[key]], labels[row.category_id]
-        if label == IGNORED:
-            continue
-        where = f'(image {key!r}, entry {number} of {path})'
-        rle, dropped = _checked_mask(row.segmentation, (image.height, image.width), where)
-        x, y, width, height = row.bbox or mask_api.toBbox(rle).tolist()
-        thin, boxless = thin + dropped, boxless + (row.bbox is None)
-        score = 1.0 if row.score is None else row.score
-        groups[image.id].append(((x, y, x + width, y + height), score, label, rle))
+    for number, (image_id, row) in enumerate(zip(image_ids, results.annotations, strict=True)):
+        if (label := labels[row.category_id]) != IGNORED:
+            size = ground_truth.images[image_id].height, ground_truth.images[image_id].width
+            where = f'(image {row.image_id!r}, entry {number} of {path})'
+            rle = _checked_mask(row.segmentation, size, where)
+            x, y, width, height = row.bbox or mask_api.toBbox(rle).tolist()
+            score = 1.0 if row.score is None else row.score
+            groups[image_id].append(((x, y, x + width, y + height), score, label, rle))
     if not groups:
         raise InputError(f'--category-map must leave some predictions, got {category_map} (in {path})')
     predictions = []
     for image_id, rows in groups.items():
-        boxes, scores, own_labels, masks = zip(*rows, strict=True)
-        arrays = {'bboxes': np.array(boxes), 'scores': np.array(scores), 'labels': np.array(own_labels)}
+        boxes, scores, kinds, masks = zip(*rows, strict=True)
+        arrays = {'bboxes': np.array(boxes), 'scores': np.array(scores), 'labels': np.array(kinds)}
         predictions.append({'img_id': image_id, **arrays, 'masks': list(masks)})
-    ignored = len(keys) - sum(map(len, groups.values()))
-    notes = {
-        f'{ignored} predictions of categories that are ignored were left out': ignored,
-        f'{thin} polygons of fewer than three points were left out': thin,
-        f'{boxless} predictions have no box: those of their masks are scored as boxes': boxless,
-        'no prediction has a score: each counts as 1': results.annotations[0].score is None,
-    }
-    return predictions, [note for note, holds in notes.items() if holds]
+    ignored = len(image_ids) - sum(map(len, groups.values()))
+    boxless = sum(row.bbox is None for row in results.annotations)
+    notes = [
+        (ignored, f'{ignored} predictions of categories that are ignored were left out'),
+        (boxless, f'{boxless} predictions have no box: those of their masks are scored as boxes'),
+        (results.annotations[0].score is None, 'no prediction has a score: each counts as 1'),
+    ]
+    return predictions, [note for holds, note in notes if holds]
 
 
-def _image_ids(
-    path: Path, results: CocoResults, images: Sequence[CocoImage], image_key: str
-) -> tuple[list[Key], dict[Key, int]]:
-    """What each prediction calls its image, and the ground truth's id of each of these.
+def _image_ids(path: Path, results: CocoResults, images: Mapping[int, CocoImage]) -> list[int]:
+    """The ground truth's id of each prediction's image.
 
     Where the file has names, in a table of its own or in each prediction, they decide. Else ids are numbers, or names
     with or without folders and suffix, of which a number stands for a stem of digits, as Ultralytics writes it.
     """
     ids_of: dict[Key, set[int]] = defaultdict(set)
-    for image in images:
-        name = Path(image.file_name)
-        digits = [int(name.stem)] if name.stem.isdecimal() else []
-        keys: list[Key] = [image.file_name, name.name, name.stem, *digits]
-        for key in keys:
+    for image in images.values():
+        stem = Path(image.file_name).stem
+        for key in (image.file_name, stem, int(stem) if stem.isdecimal() else stem):
             ids_of[key].add(image.id)
     by_name = {key: min(ids) for key, ids in ids_of.items() if len(ids) == 1}
-    by_number: dict[Key, int] = {image.id: image.id for image in images}
-
-    def named(key: Key) -> int | None:
-        parts = [key, Path(key).name, Path(key).stem] if isinstance(key, str) else [key]
-        return next((by_name[part] for part in parts if part in by_name), None)
-
     table = {image.id: image.file_name for image in results.images}
-    if image_key != 'auto':
-        keys = [row.image_id for row in results.annotations]
-    elif table:
-        keys = [table.get(row.image_id, f'{row.image_id}, which its images lack') for row in results.annotations]
-    else:
-        keys = [row.file_name or row.image_id for row in results.annotations]
-    readings: dict[str, Callable[[Key], int | None]] = {'number': by_number.get, 'name': named}
-    chosen = [readings[image_key]] if image_key != 'auto' else readings.values()
-    found = [{key: find(key) for key in dict.fromkeys(keys)} for find in chosen]
-    whole = [ids for ids in found if None not in ids.values()]
-    if len(whole) > 1 and whole[0] != whole[1]:
-        twice = next(key for key in keys if whole[0][key] != whole[1][key])
+    keys = [table.get(row.image_id, row.file_name or row.image_id) for row in results.annotations]
+    numbers = {key: key if key in images else None for key in keys}
+    names = {key: by_name.get(key, by_name.get(Path(key).stem if isinstance(key, str) else key)) for key in keys}
+    whole = [ids for ids in (numbers, names) if None not in ids.values()]
+    if not whole:
+        unknown = min(([key for key, known in ids.items() if known is None] for ids in (numbers, names)), key=len)
+        some = ', '.join(f'{image.id} ({image.file_name})' for image in list(images.values())[:2])
+        raise InputError(
+            f'image_id must be an image of the ground truth, by number or by file name, such as {some}; got '
+            f'{", ".join(map(repr, unknown[:_SHOWN]))} ({len(unknown)} of {len(names)} images, in {path}); is it '
+            'another split?'
+        )
+    if whole[0] != whole[-1]:
+        twice = next(key for key in keys if numbers[key] != names[key])
         raise InputError(
             f'image_id must be unambiguous, got {twice}, the number of one image of the ground truth and the name of '
-            f'another (in {path}); say which with --image-ids number or --image-ids name'
+            f'another (in {path}); write the file_name beside each image_id'
         )
-    if not whole:
-        unknown = min(([key for key, known in ids.items() if known is None] for ids in found), key=len)
-        shown = ', '.join(map(repr, unknown[:_SHOWN])) + (' …' if len(unknown) > _SHOWN else '')
-        some = ', '.join(f'{image.id} ({image.file_name})' for image in images[:2])
-        raise InputError(
-            f'image_id must be an image of the ground truth, by number or by file name, such as {some}; got {shown} '
-            f'({len(unknown)} of {len(found[0])} images, in {path}); is it another split?'
-        )
-    return keys, {key: known for key, known in whole[0].items() if known is not None}
+    return [int(whole[0][key] or 0) for key in keys]
 
 
 def _labels(
     path: Path, results: CocoResults, category_labels: Mapping[int, int], category_map: CategoryMap
 ) -> dict[Key, int]:
     """The label of each category of the predictions, or ``IGNORED``."""
-    wrong = {key: target for key, target in category_map.items() if target not in (*CLASSES, None)}
+    label_of: dict[Any, int] = {**{name: label for label, name in enumerate(CLASSES)}, None: IGNORED}
+    wrong = {key: target for key, target in category_map.items() if target not in label_of}
     if wrong:
         raise InputError(f'--category-map must name {" or ".join(CLASSES)}, or None to leave out, got {wrong}')
-    targets = {_plain(key): target for key, target in category_map.items()}
-    own_names: dict[Key, Key] = {category.id: category.name for category in results.categories}
-
-    def label(key: Key) -> int | None:
-        name = own_names.get(key, key)
-        if key in targets or not isinstance(name, int):
-            target = targets.get(key, targets.get(_plain(name), _plain(name)))
-            if target is None:
-                return IGNORED
-            return CLASSES.index(target) if target in CLASSES else None
-        return None if any(isinstance(known, int) for known in targets) else category_labels.get(name)
-
+    mapped = {_plain(key): label_of[target] for key, target in category_map.items()}
+    has_numbers = any(isinstance(key, int) for key in mapped)
+    known = {**label_of, **({} if has_numbers else category_labels), **mapped}
+    names: dict[Key, Key] = {category.id: category.name for category in results.categories}
     counts = Counter(row.category_id for row in results.annotations)
-    labels = {key: label(key) for key in counts}
+    labels = {key: mapped.get(key, known.get(_plain(names.get(key, key)))) for key in counts}
     unknown = [key for key in counts if labels[key] is None]
     if unknown:
-        known = ', '.join(f'{key} = {CLASSES[value]}' for key, value in category_labels.items() if value != IGNORED)
-        shown = ', '.join(f'{own_names.get(key, key)!r} ({counts[key]} predictions)' for key in unknown[:_SHOWN])
-        remedy = {**category_map, **dict.fromkeys(counts if not category_map else unknown, 'object')}
+        offered = ', '.join(f'{key} = {CLASSES[label]}' for key, label in category_labels.items() if label != IGNORED)
+        shown = ', '.join(f'{names.get(key, key)!r} ({counts[key]} predictions)' for key in unknown[:_SHOWN])
         raise InputError(
-            f"category_id must be one of the ground truth's ({known}) or be named {' or '.join(CLASSES)}, got {shown} "
-            f'(in {path}); say what each is with, for example, --category-map "{remedy}", None to leave one out'
+            f"category_id must be one of the ground truth's ({offered}) or be named {' or '.join(CLASSES)}, got "
+            f'{shown} (in {path}); say what each is with, for example, --category-map '
+            f'"{dict.fromkeys(counts, CLASSES[-1])}", None to leave one out'
         )
-    return {key: value for key, value in labels.items() if value is not None}
+    return {key: label for key, label in labels.items() if label is not None}
 
 
 def _plain(name: Key) -> Key:
     return name.strip().casefold() if isinstance(name, str) else name
 
 
-def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple[dict[str, Any], int]:
-    """A mask as compressed run lengths, and how many of its polygons were left out for want of points."""
+def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> dict[str, Any]:
+    """A mask as compressed run lengths."""
     if isinstance(segmentation, CocoRle):
         counts = segmentation.counts
-        if segmentation.size != size:
-            raise InputError(
-                f'mask size must be that of the image, {list(size)} (height, width), got {list(segmentation.size)} '
-                f'{where}; scale the masks to the image before they are encoded'
-            )
         lengths = decode_counts(counts) if isinstance(counts, str) else counts
-        if not fits_image(lengths, size, *size):
-            raise InputError(f'run lengths must add up to the {size[0] * size[1]} pixels of the image {where}')
-        return run_lengths({'size': list(size), 'counts': counts}, *size), 0
-    # COCO's code would take four numbers for a box.
+        if not fits_image(lengths, segmentation.size, *size):
+            raise InputError(
+                f'mask size must be that of the image, {list(size)} (height, width), and its run lengths must add up '
+                f'to the {size[0] * size[1]} pixels, got {list(segmentation.size)} {where}; scale the masks to the '
+                'image before they are encoded'
+            )
+        return run_lengths({'size': list(size), 'counts': counts}, *size)
+    # Fewer points have no area, and COCO's code would take four numbers for a box.
     rings = [ring for ring in segmentation if len(ring) >= 6 and len(ring) % 2 == 0]
     if not rings:
         raise InputError(f'a mask must have a polygon of three points, got {segmentation} {where}')
@@ -251,7 +224,12 @@ def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> tuple
             f'polygons must lie in the image, {size[1]} px wide and {size[0]} px high, got x up to {x:g} and y up to '
             f'{y:g} {where}; scale them to the image'
         )
-    return run_lengths(rings, *size), len(segmentation) - len(rings)
+    return run_lengths(rings, *size)
+
+
+def mask_ap(ground_truth: GroundTruth, detections: Shapes) -> float:
+    """The mAP of masks, 0 to 1; 0 where nothing is annotated."""
+    return match_table(Matching(ground_truth, detections, 'segm')).ap() or 0.0
 
 
 def selftest(ground_truth: GroundTruth) -> None:
@@ -262,8 +240,6 @@ def selftest(ground_truth: GroundTruth) -> None:
     """
     counts = Counter(ground_truth.image_ids[~ground_truth.crowds].tolist())
     chosen = [image for image, count in counts.items() if count <= MAX_PER_IMAGE][:_SELFTEST_IMAGES]
-    if not chosen:
-        return
     part, rows = ground_truth.of_images(chosen), []
     for row in np.flatnonzero(~part.crowds).tolist():
         image = part.images[int(part.image_ids[row])]
@@ -271,14 +247,15 @@ def selftest(ground_truth: GroundTruth) -> None:
         code = run_lengths(part.masks[row], *size)['counts']
         mask = CocoRle(size, code if isinstance(code, str) else code.decode())
         rows.append(CocoResult(image.id, int(part.category_ids[row]), 1.0, part.boxes[row].tolist(), mask))
-    labels = {number: label for label, number in enumerate(_CATEGORY_IDS)}
-    predictions, _ = matched_results(Path('the ground truth'), CocoResults(rows), part, labels, {})
-    score = mask_ap(part, shapes_of(predictions, _CATEGORY_IDS))
-    if score is None or score < 1 - 1e-9:
-        raise InputError(
-            f'ground truth must score 1.0 as predictions, got a mAP of {score} on images {chosen}: no result can be '
-            'trusted'
-        )
+    if rows:
+        labels = {number: label for label, number in enumerate(_CATEGORY_IDS)}
+        predictions, _ = matched_results(Path('the ground truth'), CocoResults(rows), part, labels, {})
+        score = mask_ap(part, shapes_of(predictions, _CATEGORY_IDS))
+        if score < 1 - 1e-9:
+            raise InputError(
+                f'ground truth must score 1.0 as predictions, got a mAP of {score} on images {chosen}: no result can '
+                'be trusted'
+            )
 
 
 def evaluate_results(
@@ -286,7 +263,6 @@ def evaluate_results(
     source: GroundTruthSource,
     out_dir: Path | None = None,
     category_map: CategoryMap | None = None,
-    image_key: str = 'auto',
     fingerprint: str | None = None,
     mask_nms_iou: float | None = None,
 ) -> Result:
@@ -298,9 +274,8 @@ def evaluate_results(
         out_dir: Where the result file, match tables and COCO results go; None writes nothing.
         category_map: What the predictions' categories are, by number or by name: ``tote``, ``object``, or None to leave
             its predictions out. With numbers, those of the ground truth do not count; names count there, too.
-        image_key: What the image ids are: ``number``, ``name``, or ``auto`` for what fits.
         fingerprint: What the digest of the annotation file must be, with or without ``sha256:``.
-        mask_nms_iou: See :func:`~armbench_mmdet.masks.runs.mask_nms`; None leaves the predictions as they are.
+        mask_nms_iou: See :func:`~armbench_mmdet.masks.runs.mask_nms`.
 
     Returns:
         The result; what may be honest but should be known stands in ``identity.extra['flags']``.
@@ -322,7 +297,7 @@ def evaluate_results(
     ground_truth = source.load()
     selftest(ground_truth)
     labels = assign_categories(open_index(source.ann_file, source.cache_dir), names).labels
-    predictions, notes = matched_results(path, results, ground_truth, labels, category_map, image_key)
+    predictions, notes = matched_results(path, results, ground_truth, labels, category_map)
     if mask_nms_iou is not None:
         notes.append(_suppress(predictions, mask_nms_iou))
     flags = [*notes, *flags_of(shapes_of(predictions, _CATEGORY_IDS), ground_truth)]
@@ -348,11 +323,51 @@ def _suppress(predictions: Sequence[dict[str, Any]], iou: float) -> str:
     return f'mask NMS at IoU {iou:g} left out {before - after} of {before} predictions'
 
 
+def flags_of(detections: Shapes, ground_truth: GroundTruth) -> list[str]:
+    """Look for what fools a reader of the score, though it may be honest, a line each.
+
+    Args:
+        detections: At least one, masks as run lengths.
+        ground_truth: All of it.
+    """
+    image_ids, counts = np.unique(detections.image_ids, return_counts=True)
+    most, many, total = counts.max(), (counts > MAX_PER_IMAGE).sum(), len(ground_truth.images)
+    silent = total - len(image_ids)
+    chosen = image_ids[:: -(-len(image_ids) // _SWAPPED_IMAGES)].tolist()
+    part, names = ground_truth.of_images(chosen), ' and '.join(ground_truth.categories.values())
+    swapped = detections._replace(category_ids=3 - detections.category_ids)
+    score, other = mask_ap(part, detections), mask_ap(part, swapped)
+    low, high = detections.scores.min(), detections.scores.max()
+    filled = _share_of_rectangles(detections.masks)
+    flags = [
+        (filled >= _RECTANGLES, f'{filled:.0%} of the masks are rectangles: boxes written as masks?'),
+        (
+            _FLOOR <= low < high,
+            f'no score is below {low:.3g}: filtered before AP? What was cut can only have lowered it',
+        ),
+        (many, f'{many} images have more than {MAX_PER_IMAGE} predictions, up to {most}: the best of each class count'),
+        (silent, f'{silent} of {total} images have no prediction: nothing found there, or not predicted?'),
+        (
+            other > score,
+            f'with {names} swapped, the mAP of masks is {other:.3f} instead of {score:.3f} (on {len(chosen)} images): '
+            'are the categories right? See --category-map',
+        ),
+    ]
+    return [flag for holds, flag in flags if holds]
+
+
+def _share_of_rectangles(masks: Sequence[Any]) -> float:
+    boxes = np.array(mask_api.toBbox(list(masks)), np.float64)[:, 2:]
+    areas = np.array([mask_api.area(mask) for mask in masks], np.float64)  # of 256 and more at once it fails
+    wide = boxes.min(1) > 2  # a sliver fills its box whatever it shows
+    return float((areas == boxes.prod(1))[wide].mean()) if wide.any() else 0.0
+
+
 def drift_table(result: Result, other: Result) -> str:
     """What differs between two results on the same data: each number of both, and the difference."""
     rows = []
-    for iou_type, scores in result.scores.items():
-        for key, value in scores.numbers().items():
+    for iou_type in IOU_TYPES:
+        for key, value in result.scores[iou_type].numbers().items():
             peer = other.scores[iou_type].numbers()[key]
             if value is not None and peer is not None:
                 rows.append([iou_type, key, f'{value:.6f}', f'{peer:.6f}', f'{value - peer:+.6f}'])

@@ -13,6 +13,8 @@ import numpy as np
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.protocol import (
     COCO_IMAGE_AREA_PX,
+    DENSITY_NAMES,
+    DENSITY_STARTS,
     IOU_THRESHOLDS,
     MAX_PER_IMAGE,
     RECALL_THRESHOLDS,
@@ -36,13 +38,11 @@ class ClassMatches:
 
     @functools.cached_property
     def decided(self) -> tuple[np.ndarray, ...]:
-        """The detections that are FOUND, threshold after threshold, ``(N,) int64``, and where each threshold begins,
-        ``(T + 1,) int64``; the same of those that are IGNORED.
-        """
+        """The detections that are FOUND, threshold by threshold, and where each begins; the same of IGNORED ones."""
         parts: list[np.ndarray] = []
         for outcome in (FOUND, IGNORED):
             thresholds, places = np.nonzero(self.outcome == outcome)
-            parts += [places, np.searchsorted(thresholds, np.arange(len(self.outcome) + 1))]
+            parts += [places.copy(), np.searchsorted(thresholds, np.arange(len(self.outcome) + 1))]
         return tuple(parts)
 
     @functools.cached_property
@@ -57,12 +57,10 @@ class ClassMatches:
         """``(T,) int64``, how many of the best detections of each image, so many at most, found an instance."""
         return np.count_nonzero((self.outcome == FOUND) & (self._ranks < limit), axis=1)
 
-    def of_images(self, rows: np.ndarray) -> ClassMatches:
-        """The matches in some images, rising rows."""
-        row_of = np.full(len(self.instances), -1, np.int32)
-        row_of[rows] = np.arange(len(rows))
-        kept = row_of[self.image] >= 0
-        return ClassMatches(row_of[self.image[kept]], self.outcome[:, kept], self.instances[rows])
+    def of_images(self, chosen: np.ndarray) -> ClassMatches:
+        """The matches in some images ``(I,) bool``; the others are left without detections and instances."""
+        kept = chosen[self.image]
+        return ClassMatches(self.image[kept], self.outcome[:, kept], self.instances * chosen)
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,11 @@ class MatchTable:
         return sum((one.instances for one in self.classes.values()), np.zeros(len(self.image_ids), np.int64))
 
     @functools.cached_property
+    def density(self) -> np.ndarray:
+        """``(I,) str``, the density bin of each image; empty without instances."""
+        return np.array(['', *DENSITY_NAMES])[np.searchsorted(DENSITY_STARTS, self.instances, side='right')]
+
+    @functools.cached_property
     def _curves(self) -> dict[str, np.ndarray]:
         return {name: precision_at_recall(one) for name, one in self.classes.items()}
 
@@ -91,9 +94,9 @@ class MatchTable:
         chosen = [one for name, one in self.classes.items() if class_name in (None, name) and one.instances.any()]
         return _mean([one.found_within(limit) / one.instances.sum() for one in chosen])
 
-    def of_images(self, rows: np.ndarray) -> MatchTable:
-        """The matches in some images, rising rows."""
-        return MatchTable(self.image_ids[rows], {name: one.of_images(rows) for name, one in self.classes.items()})
+    def of_images(self, chosen: np.ndarray) -> MatchTable:
+        """The matches in some images, see :meth:`ClassMatches.of_images`."""
+        return MatchTable(self.image_ids, {name: one.of_images(chosen) for name, one in self.classes.items()})
 
     def save(self, path: Path) -> None:
         """Write the table as a compressed ``.npz``."""
@@ -130,46 +133,36 @@ def match_table(
         areas: Ground truth outside is ignored, and so are detections outside that found nothing; px² of area.
         is_relative: Whether ``areas`` are for images of COCO's size, and scale with the images.
     """
-    pixels = np.prod(np.array(matching.sizes, np.float64).reshape(-1, 2), axis=1)
-    units = pixels / COCO_IMAGE_AREA_PX if is_relative else np.ones(len(pixels))
-    is_inside, is_counted = (
-        (areas[0] <= own) & (own <= areas[1])
-        for own in (
-            matching.common.found_sizes / units[matching.found.image],
-            matching.areas / units[matching.truth.image],
-        )
-    )
-    ignored = matching.crowd | ~is_counted
-    outcome = matched(matching, ignored)[0]
-    outcome[(outcome == MISSED) & ~is_inside] = IGNORED
+    pixels = np.array(matching.sizes, np.float64).reshape(-1, 2).prod(1)
+    units = pixels / COCO_IMAGE_AREA_PX if is_relative else np.ones_like(pixels)
+    (low, high), truth = areas, matching.truth
+    found_areas = matching.common.found_sizes / units[matching.found.image]
+    truth_areas = matching.areas / units[truth.image]
+    ignored = matching.crowd | (truth_areas < low) | (truth_areas > high)
+    outcome, _ = matched(matching.common, matching.crowd, ignored, IOU_THRESHOLDS)
+    outcome[(outcome == MISSED) & ((found_areas < low) | (found_areas > high))] = IGNORED
     classes = {}
     for kind, (name, order) in enumerate(zip(matching.classes, matching.orders, strict=True)):
-        counted = matching.truth.image[~ignored & (matching.truth.kind == kind)]
-        instances = np.bincount(counted, minlength=len(pixels)).astype(np.int32)
+        instances = np.bincount(truth.image[~ignored & (truth.kind == kind)], minlength=len(pixels)).astype(np.int32)
         classes[name] = ClassMatches(matching.found.image[order], outcome[:, order], instances)
     return MatchTable(matching.image_ids, classes)
 
 
+@compiled
 def matched(
-    matching: Matching, ignored: np.ndarray, thresholds: np.ndarray = IOU_THRESHOLDS
+    common: Common, crowd: np.ndarray, ignored: np.ndarray, thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give each detection, best score first, the free instance it overlaps most, an ignored one only for want of one.
 
     Args:
-        matching: Detections and ground truth.
-        ignored: ``(G,) bool``, what does not count: crowds, which any number of detections may be given, and more.
+        common: What detections and instances have in common.
+        crowd: ``(G,) bool``, what any number of detections may be given.
+        ignored: ``(G,) bool``, what does not count: crowds and more.
         thresholds: ``(T,) float64``, above 0.
 
     Returns:
         ``(T, D) int8`` outcomes, and ``(T, G) int64``, the detection that each instance was given to, or -1.
     """
-    return _matched(matching.common, matching.crowd, ignored, np.minimum(thresholds, 1 - 1e-10))
-
-
-@compiled
-def _matched(
-    common: Common, crowd: np.ndarray, ignored: np.ndarray, thresholds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
     detections, instances, lowest = len(common.own), crowd.size, thresholds.min()
     outcome = np.zeros((thresholds.size, detections), np.int8)
     owner = np.full((thresholds.size, instances), -1)
@@ -201,30 +194,20 @@ def precision_at_recall(matches: ClassMatches) -> np.ndarray:
         ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
     """
     once = np.ones((1, len(matches.instances)), np.int32)
-    return interpolate(matches.image, *matches.decided, once, once @ matches.instances, RECALL_THRESHOLDS)[0]
+    return interpolate(matches.image, matches.decided, once, once @ matches.instances, RECALL_THRESHOLDS)[0]
 
 
 @compiled
 def interpolate(
-    image: np.ndarray,
-    found: np.ndarray,
-    found_starts: np.ndarray,
-    ignored: np.ndarray,
-    ignored_starts: np.ndarray,
-    weights: np.ndarray,
-    totals: np.ndarray,
-    recalls: np.ndarray,
+    image: np.ndarray, decided: tuple[np.ndarray, ...], weights: np.ndarray, totals: np.ndarray, recalls: np.ndarray
 ) -> np.ndarray:
     """COCO's interpolated precision in B draws of images, an image of weight k counting k times.
 
     Precision is highest just after a detection that found something; the curve is followed from the lowest score up.
 
     Args:
-        image: ``(D,) int32``, image of each detection, best score first.
-        found: As of :attr:`ClassMatches.decided`, like the next three.
-        found_starts: Where each threshold begins.
-        ignored: The same of those that do not count.
-        ignored_starts: Where each threshold begins.
+        image: As of :class:`ClassMatches`, like the next one.
+        decided: What is FOUND and IGNORED.
         weights: ``(B, I) int32``.
         totals: ``(B,)``, instances, weighted.
         recalls: ``(R,) float64``, rising from 0.
@@ -232,6 +215,7 @@ def interpolate(
     Returns:
         ``(B, T, R) float64``; NaN in draws without instances.
     """
+    found, found_starts, ignored, ignored_starts = decided
     curves = np.full((len(weights), found_starts.size - 1, recalls.size), np.nan)
     upto = np.empty(image.size, np.int32)
     for b in range(len(weights)):

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,12 @@ from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.anatomy import error_anatomy
 from armbench_mmdet.evaluation.bootstrap import group_intervals
-from armbench_mmdet.evaluation.matches import match_table
-from armbench_mmdet.evaluation.operating import operations
-from armbench_mmdet.evaluation.picks import pick_scores
+from armbench_mmdet.evaluation.matches import MatchTable, match_table
+from armbench_mmdet.evaluation.operating import operations, pick_scores
 from armbench_mmdet.evaluation.predictions import checked_prediction, shapes_of, write_coco_results
 from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching, Shapes
 from armbench_mmdet.evaluation.result import (
-    SCHEMA_VERSION,
+    MEAN,
     SUMMARY_KEYS,
     Identity,
     Images,
@@ -35,13 +34,7 @@ from armbench_mmdet.evaluation.result import (
     result_table,
     write_result,
 )
-from armbench_mmdet.evaluation.strata import (
-    SCORE_THRESHOLD,
-    density_of_images,
-    scores_of_type,
-    segmentation_errors,
-    speed_summary,
-)
+from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD, scores_of_type, segmentation_errors, speed_summary
 from armbench_mmdet.run_folder import METRIC_PREFIX
 from armbench_mmdet.system import installed_versions
 
@@ -54,20 +47,18 @@ class ArmbenchMetric(BaseMetric):
     :class:`~armbench_mmdet.datasets.ground_truth.GroundTruthSource`), loaded once for the life of the metric. An image
     that was never processed counts as one without detections, and is reported; one that was processed twice, as
     samplers do to fill the last batch, counts once. One that the data set could not read (``corrupt_images='skip'``)
-    has no detections, and is listed.
+    has no detections, and is listed. Where a result file is written, masks are also scored by their boundaries.
 
     Logged keys, after the prefix ``coco/``: ``{bbox,segm}_{mAP,mAP_50,mAP_75,mAP_s,mAP_m,mAP_l,AR_1,AR_10,AR_100}``
     and the same for each class as ``segm_object_mAP``. A number without ground truth is None.
 
     Args:
-        ann_file: COCO file of the ground truth of a data set that names none; else it must be the data set's.
-        ground_truth: Itself, instead of a file.
+        ground_truth: Instead of the data set's.
         metric: ``bbox``, ``segm`` or both.
         result_file: Where to write the result file and, beside it, COCO results (``.bbox.json``, ``.segm.json``) and
-            the match tables that compare two runs (:mod:`~armbench_mmdet.evaluation.bootstrap`); None writes nothing.
+            the match tables that compare two runs; None writes nothing.
         identity: For the result file: ``config``, ``checkpoint``, ``seed``, ``data_fingerprint``, ``extra``.
         log_table: Whether to log the result as a table.
-        prefix: As in mmengine.
 
     Attributes:
         result: The last evaluation, or None before the first.
@@ -78,19 +69,16 @@ class ArmbenchMetric(BaseMetric):
 
     def __init__(
         self,
-        ann_file: str | None = None,
         ground_truth: GroundTruth | None = None,
         metric: str | Sequence[str] = IOU_TYPES,
         result_file: str | None = None,
         identity: Mapping[str, Any] | None = None,
         log_table: bool = True,
-        prefix: str | None = None,
     ) -> None:
-        super().__init__(prefix=prefix)
+        super().__init__()
         self.iou_types = [metric] if isinstance(metric, str) else list(metric)
         if not self.iou_types or not set(self.iou_types) <= set(IOU_TYPES):
             raise InputError(f'metric must be some of {", ".join(IOU_TYPES)}, got {metric!r}')
-        self.ann_file = ann_file
         self.result_file = Path(result_file) if result_file else None
         self.identity = dict(identity or {})
         self.log_table = log_table
@@ -111,50 +99,31 @@ class ArmbenchMetric(BaseMetric):
 
     @property
     def source(self) -> GroundTruthSource:
-        """Where the ground truth comes from: the data set's own file, or ``ann_file`` for one that names none.
+        """The data set's own file.
 
         Raises:
-            InputError: There is none, there are several, or ``ann_file`` is another than the data set's.
+            InputError: It names none, or there are several.
         """
         meta: Any = self.dataset_meta or {}
-        if isinstance(meta, list) or len(meta.get('cumulative_sizes', ())) > 1:
-            raise InputError(
-                'evaluated data must come from one annotation file, got a ConcatDataset of several: their images may '
-                'share ids; validate on one, and test the others one by one'
+        is_one = not isinstance(meta, list) and len(meta.get('cumulative_sizes', ())) < 2
+        source = GroundTruthSource.of(meta) if is_one else None
+        if source is None:
+            got = (
+                'a data set of another type' if is_one else 'several, whose images may share ids: test them one by one'
             )
-        source = GroundTruthSource.of(meta)
-        if self.ann_file is None and source is None:
-            raise InputError('ann_file must be given to the metric or by the data set, got None')
-        if self.ann_file is None or source is None:
-            return source or GroundTruthSource(str(self.ann_file))
-        same_path = Path(self.ann_file).absolute() == Path(source.ann_file).absolute()
-        if not same_path and file_fingerprint(self.ann_file) != file_fingerprint(source.ann_file):
-            raise InputError(
-                f"ann_file of the evaluator must be the data set's, {source.ann_file!r}, got {self.ann_file!r}; "
-                'leave it out'
-            )
+            raise InputError(f'evaluated data must come from the one annotation file of an ArmbenchDataset, got {got}')
         return source
 
     def write_to(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        """Write results into a folder, named after the annotation file: ``<subset>_<split>.json``, see :attr:`source`.
-
-        Args:
-            folder: The folder.
-            identity: As for the class; added to what it has.
-        """
+        """Write results into a folder, named after the annotation file, and add to the identity."""
         self.result_file = folder / f'{self.source.subset}_{self.source.split}.json'
         self.identity |= identity
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take the predictions of a batch, see :func:`~armbench_mmdet.evaluation.predictions.checked_prediction`.
-
-        Args:
-            data_batch: Not used.
-            data_samples: One dict an image, with ``img_id``, ``ori_shape`` and ``pred_instances``.
+        """Take predictions, one dict an image, see :func:`~armbench_mmdet.evaluation.predictions.checked_prediction`.
 
         Raises:
-            InputError: Labels out of range, boxes without masks, an image that the ground truth does not have, masks of
-                another size than the image there.
+            InputError: They are faulty, or of an image that the ground truth does not have.
         """
         for sample in data_samples:
             image = self.ground_truth.images.get(sample['img_id'])
@@ -168,10 +137,7 @@ class ArmbenchMetric(BaseMetric):
             self.results.append(prediction)
 
     def evaluate(self, size: int) -> dict[str, float | None]:
-        """Evaluate what all processes have processed, in the data set's order, whatever their shares.
-
-        Args:
-            size: The data set's length; what samplers added to give all processes equally much is left out.
+        """Evaluate what all processes have processed of a data set of this length, whatever their shares.
 
         Returns:
             The same in every process, see :meth:`compute_metrics`, its keys with the prefix.
@@ -192,21 +158,27 @@ class ArmbenchMetric(BaseMetric):
         """
         if not results:
             raise InputError('predictions must be given for at least one image, got none; is the data loader empty?')
-        first: dict[int, dict[str, Any]] = {}
-        for prediction in results:
-            first.setdefault(prediction['img_id'], prediction)
-        predictions = list(first.values())
+        predictions = list({one['img_id']: one for one in reversed(results)}.values())[::-1]
         detections = shapes_of(predictions, list(self.ground_truth.categories))
         thresholds = self._val_thresholds()
         fields: dict[str, Any] = {}
-        for iou_type in self.iou_types:
-            fields |= self._fields_of_type(iou_type, detections, thresholds, predictions)
+        for matching in self._matchings(detections):
+            iou_type, table = matching.iou_type, match_table(matching)
+            fields[iou_type] = scores_of_type(matching, table, self._written(iou_type, detections, table))
+            if iou_type == 'segm':
+                fields['segmentation_errors'] = segmentation_errors(matching)
+                fields['picks'] = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1], SCORE_THRESHOLD))
+                fields['anatomy'] = error_anatomy(matching) if matching.is_across else None
+            if iou_type == 'segm' or 'segm' not in self.iou_types:
+                fields['operation'] = operations(matching, thresholds)
+        density = dict(zip(table.image_ids.tolist(), table.density.tolist(), strict=True))
         self.result = Result(
-            schema_version=SCHEMA_VERSION,
+            schema_version=1,
             identity=self._full_identity(),
             classes=self.classes,
             images=self._count_images(predictions, repeated=len(results) - len(predictions)),
             detections=len(detections.scores),
+            speed=speed_summary(predictions, density, **self.complexity),
             **fields,
         )
         if self.log_table:
@@ -214,37 +186,33 @@ class ArmbenchMetric(BaseMetric):
         if self.result_file:
             write_result(self.result_file, self.result)
         return {
-            f'{name}_{key}': value
-            for iou_type, scores in self.result.scores.items()
-            for name, one in {iou_type: scores, **{f'{iou_type}_{k}': v for k, v in scores.per_class.items()}}.items()
+            f'{iou_type}_{key}' if name == MEAN else f'{iou_type}_{name}_{key}': value
+            for iou_type in self.iou_types
+            for name, one in self.result.scores[iou_type].by_class.items()
             for key, value in one.numbers().items()
         }
 
-    def _fields_of_type(
-        self, iou_type: str, detections: Shapes, thresholds: Mapping[str, float], predictions: Sequence[Mapping]
-    ) -> dict[str, Any]:
-        """The fields of the result that come from one IoU type."""
-        is_segm, confidence = iou_type == 'segm', None
-        matching = Matching(self.ground_truth, detections, iou_type, is_across=is_segm and bool(self.result_file))
-        table = match_table(matching)
-        fields: dict[str, Any] = {'speed': speed_summary(predictions, density_of_images(table), **self.complexity)}
-        if self.result_file:
+    def _matchings(self, detections: Shapes) -> Iterator[Matching]:
+        for iou_type in self.iou_types:
+            is_across = iou_type == 'segm' and self.result_file is not None
+            matching = Matching(self.ground_truth, detections, iou_type, is_across)
+            yield matching
+            if is_across:
+                yield matching.of_boundaries()
+
+    def _written(self, iou_type: str, detections: Shapes, table: MatchTable) -> dict[str, Interval] | None:
+        """Write what lies beside the result file, and draw the intervals of the mAP; nothing where none is written."""
+        if self.result_file is None:
+            return None
+        if iou_type in IOU_TYPES:
             write_coco_results(self.result_file.with_suffix(f'.{iou_type}.json'), detections, iou_type)
-            table.save(matches_path(self.result_file, iou_type))
-            intervals = group_intervals([table])
-            confidence = {name: Interval(low=one.low, high=one.high) for name, one in intervals.items()}
-        if is_segm:
-            fields['segmentation_errors'] = segmentation_errors(matching)
-            fields['picks'] = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1], SCORE_THRESHOLD))
-            fields['anatomy'] = error_anatomy(matching) if self.result_file else None
-        if is_segm or 'segm' not in self.iou_types:
-            fields['operation'] = operations(matching, thresholds)
-        return {**fields, iou_type: scores_of_type(matching, table, confidence)}
+        table.save(matches_path(self.result_file, iou_type))
+        return {name: Interval(low=one.low, high=one.high) for name, one in group_intervals([table]).items()}
 
     def logged_names(self) -> list[str]:
         """What :meth:`evaluate` gives, by name."""
-        of = [name for one in self.iou_types for name in (one, *(f'{one}_{category}' for category in self.classes))]
-        return [f'{self.prefix}/{name}_{key}' for name in of for key in SUMMARY_KEYS]
+        names = ['', *(f'_{name}' for name in self.classes)]
+        return [f'{self.prefix}/{one}{name}_{key}' for one in self.iou_types for name in names for key in SUMMARY_KEYS]
 
     def add_timing(self, stages_s: Mapping[str, float], images: int) -> None:
         """Note the times per image, by stage, of the last so many images that were processed."""
@@ -255,12 +223,9 @@ class ArmbenchMetric(BaseMetric):
         total = len(self.ground_truth.images)
         unreadable = [prediction['unreadable'] for prediction in predictions if 'unreadable' in prediction]
         not_seen = total - len(predictions)
-        faults = {
-            f'{not_seen} of {total} images were not predicted': not_seen,
-            '\n  '.join([f'{len(unreadable)} images could not be read:', *unreadable]): len(unreadable),
-        }
-        for fault in (fault for fault, count in faults.items() if count):
-            print_log(f'counted as images without detections: {fault}', logger='current', level=logging.WARNING)
+        if unreadable:
+            about = f'{len(unreadable)} images could not be read, and count as images without detections:'
+            print_log('\n  '.join([about, *unreadable]), logger='current', level=logging.WARNING)
         return Images(ground_truth=total, not_seen=not_seen, repeated=repeated, unreadable=unreadable)
 
     def _val_thresholds(self) -> dict[str, float]:
@@ -273,10 +238,10 @@ class ArmbenchMetric(BaseMetric):
         return {}
 
     def _full_identity(self) -> Identity:
-        known: dict[str, Any] = {'subset': None, 'split': None}
-        extra = dict(self.identity.get('extra', {}))
-        if self.ann_file is not None or GroundTruthSource.of(self.dataset_meta):
-            known = {'subset': self.source.subset, 'split': self.source.split}
-            known['data_fingerprint'] = file_fingerprint(self.source.ann_file) if self.result_file else None
-            extra = {**self.source.location(), **extra}
-        return Identity(**{**known, 'versions': installed_versions(), **self.identity, 'extra': extra})
+        source, known = GroundTruthSource.of(self.dataset_meta), dict(self.identity)
+        if source:
+            known = {'subset': source.subset, 'split': source.split, **known}
+            known['extra'] = {**source.location(), **known.get('extra', {})}
+        if source and self.result_file:
+            known.setdefault('data_fingerprint', file_fingerprint(source.ann_file))
+        return Identity(**{'versions': installed_versions(), **known})

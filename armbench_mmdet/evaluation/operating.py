@@ -1,24 +1,26 @@
-"""The operating point: precision and recall at one score threshold, and calibration; see docs/evaluation.md.
-
-A robot runs at one threshold, not at AP. At most 100 detections an image count, none on crowds.
-"""
+"""What a robot would do that runs at one score threshold, or picks the surest masks in turn; see docs/evaluation.md."""
 
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 
 from armbench_mmdet.evaluation.matches import FOUND, IGNORED, matched
 from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.evaluation.result import OperatingPoint, Operation, ReliabilityBin
+from armbench_mmdet.evaluation.result import OperatingPoint, Operation, PickScores, ReliabilityBin
+from armbench_mmdet.jit import compiled, map_threads
 
 _IOU = 0.5
 _BINS = 10
 _CURVE = np.linspace(0.05, 0.95, 19)
+FIRST = (1, 3, 5)
+COVERED = 0.25
+GRID = 64
 
 
 def operations(matching: Matching, val_thresholds: Mapping[str, float]) -> dict[str, Operation]:
     """The operation of each class with instances; the threshold that was best on ``val`` is given by class."""
-    outcome = matched(matching, matching.crowd, np.array([_IOU]))[0][0]
+    outcome = matched(matching.common, matching.crowd, matching.crowd, np.array([_IOU]))[0][0]
     result = {}
     for kind, (name, order) in enumerate(zip(matching.classes, matching.orders, strict=True)):
         counted = order[outcome[order] != IGNORED]
@@ -61,3 +63,71 @@ def _operation(is_found: np.ndarray, scores: np.ndarray, instances: int, val_thr
         calibration_error=error if len(scores) else None,
         reliability=reliability,
     )
+
+
+def pick_scores(matching: Matching, class_name: str, score: float = 0.5) -> PickScores | None:
+    """The scores of picks of one class, by its masks; None without instances of it.
+
+    Predictions with at least this score are counted.
+    """
+    is_picked, found, truth = np.array(matching.classes) == class_name, matching.found, matching.truth
+    is_object = is_picked[truth.kind] & ~matching.crowd
+    objects = np.bincount(truth.image[is_object], minlength=len(matching.image_ids))
+    is_counted = is_picked[found.kind] & (found.scores >= score)
+    predictions = np.bincount(found.image[is_counted], minlength=len(objects))
+    images, kind = np.flatnonzero(objects), int(is_picked.argmax())
+    if not images.size:
+        return None
+    wanted = np.minimum(objects[images], FIRST[-1])
+    successes = np.array(map_threads(lambda image: _successes(matching, image, kind, is_object), images.tolist()))
+    shares = {k: (successes[:, :k] & (np.arange(k) < wanted[:, None])).sum(1) / np.minimum(wanted, k) for k in FIRST}
+    return PickScores(
+        **{f'success_{k}': float(share.mean()) for k, share in shares.items()},
+        count_error=float(abs(predictions - objects).mean()),
+        count_score=score,
+        images=len(images),
+    )
+
+
+def _successes(matching: Matching, image: int, kind: int, is_object: np.ndarray) -> np.ndarray:
+    """``(5,) bool``, whether each of the first picks in an image succeeds."""
+    group = image * len(matching.classes) + kind
+    rows, own = (np.arange(*each.starts[group : group + 2]) for each in (matching.found, matching.truth))
+    rows, height = rows[: FIRST[-1]], matching.sizes[image][0]
+    found, truth = matching.runs(matching.found, rows), matching.runs(matching.truth, own)
+    shared = matching.common.shared[matching.common.offsets[rows][:, None] + own]
+    is_covered = (shared > COVERED * truth.areas) & is_object[own]
+    is_free, successes = is_object[own], np.zeros(FIRST[-1], bool)
+    for d in range(len(rows)):
+        switches = found.switches[found.starts[d] : found.starts[d + 1]]
+        pixel = _most_interior(switches, height, found.boxes[d]) if found.areas[d] else -1
+        for g in np.flatnonzero(is_free & (shared[d] > 0)).tolist():
+            under = truth.switches[truth.starts[g] : truth.starts[g + 1]]
+            if np.searchsorted(under, pixel, side='right') % 2:
+                successes[d] = not np.delete(is_covered[d], g).any()
+                is_free[g] &= not successes[d]
+                break
+    return successes
+
+
+def _most_interior(switches: np.ndarray, height: int, box: np.ndarray) -> int:
+    """The position of the most interior point of a mask that has some pixels."""
+    x, y, right, bottom = box.tolist()
+    pitch = -(-max(right - x, bottom - y) // GRID)
+    points = np.arange(x, right, pitch)[:, None] * height + np.arange(y, bottom, pitch)
+    grid = np.pad(_inside(switches, points), 1)
+    place = int(cv2.distanceTransform(grid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).argmax())
+    column, row = divmod(place, grid.shape[1])
+    return int(points[column - 1, row - 1] if place else switches[0])
+
+
+@compiled
+def _inside(switches: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which of rising positions lie in a mask; ``uint8`` of their shape."""
+    inside, passed = np.empty(points.shape, np.uint8), 0
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            while passed < switches.size and switches[passed] <= points[i, j]:
+                passed += 1
+            inside[i, j] = passed % 2
+    return inside

@@ -1,6 +1,6 @@
 """Predictions of a model, checked on the way in and turned into COCO results on the way out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
     """The part of a data sample that is evaluated, on the CPU and without bitmaps.
 
     Args:
-        sample: ``img_id``, perhaps ``ori_shape`` (H, W), and ``pred_instances`` with ``bboxes`` ``(N, 4)`` xyxy,
+        sample: ``img_id``, ``ori_shape`` (H, W), and ``pred_instances`` with ``bboxes`` ``(N, 4)`` xyxy,
             ``scores`` ``(N,)``, ``labels`` ``(N,)`` and ``masks``: ``(N, H, W)`` bool or N RLE dicts.
         num_classes: Labels run from 0 to one less.
         with_masks: Whether masks are wanted.
@@ -50,8 +50,8 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
                 "a box is no mask: use a model with a mask head, or metric='bbox'"
             )
         prediction['masks'] = _run_lengths(instances['masks'])
-        size = list(sample.get('ori_shape', ()))[:2]
-        wrong = [rle['size'] for rle in prediction['masks'] if size and rle['size'] != size]
+        size = list(sample['ori_shape'][:2])
+        wrong = [rle['size'] for rle in prediction['masks'] if rle['size'] != size]
         if wrong:
             raise InputError(f'mask size must be that of the image, {size} (height, width), got {wrong[0]} ({where})')
     lengths = {key: len(value) for key, value in prediction.items() if key != 'img_id'}
@@ -65,7 +65,7 @@ def shapes_of(predictions: Sequence[Mapping[str, Any]], category_ids: Sequence[i
 
     Args:
         predictions: As :func:`checked_prediction` makes them.
-        category_ids: The category of each label; with names in their place only :func:`coco_results` can be made.
+        category_ids: The category of each label; with names in their place they can only be written.
     """
     labels, scores = (np.concatenate([one[key] for one in predictions]) for key in ('labels', 'scores'))
     image_ids = np.repeat([one['img_id'] for one in predictions], [len(one['labels']) for one in predictions])
@@ -75,22 +75,18 @@ def shapes_of(predictions: Sequence[Mapping[str, Any]], category_ids: Sequence[i
     return Shapes(image_ids, np.array(category_ids)[labels.astype(np.int64)], scores.astype(np.float64), boxes, masks)
 
 
-def coco_results(detections: Shapes, iou_type: str) -> Iterator[dict[str, Any]]:
-    """Detections in COCO's results format for one IoU type.
+def write_coco_results(path: Path, detections: Shapes, iou_type: str) -> None:
+    """Write detections in COCO's results format, for any other evaluator to check.
 
     ``bbox`` gives results with a box, ``segm`` results with a mask and no box: with a box, COCO's loader would take the
     box's area for the mask's.
     """
     key, shapes = ('bbox', detections.boxes.tolist()) if iou_type == 'bbox' else ('segmentation', detections.masks)
     columns = (column.tolist() for column in detections[:3])
-    for image_id, category, score, shape in zip(*columns, shapes, strict=True):
-        yield {'image_id': image_id, 'category_id': category, 'score': score, key: shape}
-
-
-def write_coco_results(path: Path, detections: Shapes, iou_type: str) -> None:
-    """Write detections in COCO's results format, for any other evaluator to check."""
+    names = ('image_id', 'category_id', 'score', key)
+    rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, shapes, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, b'[' + b',\n'.join(map(msgspec.json.encode, coco_results(detections, iou_type))) + b']\n')
+    write_atomically(path, b'[' + b',\n'.join(map(msgspec.json.encode, rows)) + b']\n')
 
 
 def _array(value: Any) -> np.ndarray:
@@ -102,10 +98,5 @@ def _array(value: Any) -> np.ndarray:
 def _run_lengths(masks: Any) -> list[dict[str, Any]]:
     if isinstance(masks, torch.Tensor | np.ndarray):
         return encode_masks(masks)
-    return [
-        {
-            'size': [int(side) for side in rle['size']],
-            'counts': rle['counts'].decode() if isinstance(rle['counts'], bytes) else rle['counts'],
-        }
-        for rle in masks
-    ]
+    codes = [rle['counts'].decode() if isinstance(rle['counts'], bytes) else rle['counts'] for rle in masks]
+    return [{'size': [*map(int, rle['size'])], 'counts': code} for rle, code in zip(masks, codes, strict=True)]

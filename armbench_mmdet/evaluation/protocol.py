@@ -1,5 +1,6 @@
 """COCO's protocol: its thresholds, limits and sizes, and detections held against ground truth as columns."""
 
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from armbench_mmdet.datasets.ground_truth import GroundTruth
-from armbench_mmdet.evaluation.boundary import cores, lower
 from armbench_mmdet.jit import compiled, map_threads
 from armbench_mmdet.masks.runs import Runs, run_lengths, runs_of, shared_pixels
 
@@ -22,12 +22,17 @@ SIZES = {'s': (0.0, 32.0**2), 'm': (32.0**2, 96.0**2), 'l': (96.0**2, np.inf)}
 """COCO's small, medium and large, px² of area; both edges belong to both neighbours."""
 
 COCO_IMAGE_AREA_PX = 640 * 480
-"""COCO chose its sizes for such images. In a 2448×2048 photo nearly every object is "large" by them; scaled with the
-image, up to 1/300, 3/100 and more of its area, they keep what the words meant, whatever the camera's resolution.
-"""
+"""COCO chose its sizes for such images; scaled with the image they keep what the words meant."""
+
+DENSITY_STARTS = (1, 6, 11, 16, 21, 31)
+DENSITY_NAMES = ('1-5', '6-10', '11-15', '16-20', '21-30', '31+')
+"""Instances of an image, tote included, crowds not; images without any are in no bin."""
+
+BAND = 0.02
+"""Width of the band along the outline that boundary IoU is of, in diagonals of the image (Cheng et al., CVPR 2021)."""
 
 SHAPES_AT_ONCE = 4096
-"""Masks in memory as runs, so that a large data set needs no more of it than a small one."""
+"""Masks in memory as runs."""
 
 
 class Shapes(NamedTuple):
@@ -54,13 +59,13 @@ class Shapes(NamedTuple):
 class Columns(NamedTuple):
     """Shapes by image and class; those of one image and class are a *group*."""
 
-    place: np.ndarray  # (N,) int64, where each stands in the shapes that were given
+    starts: np.ndarray  # (I * C + 1,) int64, where the groups begin
+    given: Sequence[Any]  # the masks that were given, in their own order
+    place: np.ndarray  # (N,) int64, where each stands there
     image: np.ndarray  # (N,) int32, row of its image among the rising image ids
     kind: np.ndarray  # (N,) int32, number of its class among the rising category ids
-    starts: np.ndarray  # (I * C + 1,) int64, where the groups begin
     scores: np.ndarray  # as of Shapes, like the boxes
     boxes: np.ndarray
-    given: Sequence[Any]  # the masks that were given, in their own order
 
 
 class Common(NamedTuple):
@@ -71,6 +76,7 @@ class Common(NamedTuple):
     offsets: np.ndarray  # (D,) int64; the place of detection d and annotation g in the next two is offsets[d] + g
     shared: np.ndarray  # (V,) float64, the area that both have in common, px²
     ious: np.ndarray  # (V,) float64; with a crowd the share of the detection
+    boundary_ious: np.ndarray  # (V,) float64, of masks across classes
     found_sizes: np.ndarray  # (D,) float64, area of each detection's box or mask
     truth_sizes: np.ndarray  # (G,) float64, the same of annotations
 
@@ -81,8 +87,8 @@ class Matching:
     Args:
         ground_truth: What they are held against.
         detections: Those of other images and categories do not count.
-        iou_type: ``bbox``, ``segm`` or, of masks, ``boundary``.
-        is_across: Whether masks are held against those of other classes, too.
+        iou_type: ``bbox`` or ``segm``.
+        is_across: Whether masks are held against those of other classes, too, and by their boundaries.
 
     Attributes:
         image_ids: ``(I,) int64``, rising.
@@ -122,8 +128,8 @@ class Matching:
         is_kept = np.arange(len(place)) - np.searchsorted(group, group) < most
         starts = np.searchsorted(group[is_kept], np.arange(len(self.image_ids) * len(self.classes) + 1))
         place = place[is_kept]
-        boxes = shapes.boxes[place]
-        return Columns(place, image[place], kind[place], starts, shapes.scores[place], boxes, shapes.masks)
+        columns = (column[place] for column in (image, kind, shapes.scores, shapes.boxes))
+        return Columns(starts, shapes.masks, place, *columns)
 
     def group(self, image_id: int, category_id: int) -> int:
         """The number of an image's and class's group."""
@@ -146,7 +152,8 @@ class Matching:
         counts = near[:, 1] - near[:, 0]
         offsets = np.cumsum(counts) - counts - near[:, 0]
         sizes = found.boxes[:, 2:].prod(1), truth.boxes[:, 2:].prod(1)
-        common = Common(own, near, offsets, np.zeros(counts.sum()), np.zeros(counts.sum()), *sizes)
+        shared, ious, boundary_ious = np.zeros((3, counts.sum()))
+        common = Common(own, near, offsets, shared, ious, boundary_ious, *sizes)
         if self.iou_type == 'bbox':
             _common_boxes(found.boxes, truth.boxes, self.crowd, common)
         else:
@@ -160,13 +167,18 @@ class Matching:
         """Find what the masks of some images have in common."""
         found, truth = self.runs(self.found, own), self.runs(self.truth, instances)
         common.found_sizes[own], common.truth_sizes[instances] = found.areas, truth.areas
-        first, crowd = instances.start, self.crowd[instances]
-        places = common.near[own] - first, common.offsets[own] + first
-        _common_masks(found, truth, crowd, *places, common.shared, common.ious)
-        if self.iou_type == 'boundary':
-            sizes = np.array(self.sizes)
-            inner = cores(found, sizes[self.found.image[own]]), cores(truth, sizes[self.truth.image[instances]])
-            lower(found, truth, *inner, crowd, *places, common.ious)
+        cores, sizes, first = (found, truth), np.array(self.sizes), instances.start
+        if self.is_across:
+            rows = self.found.image[own], self.truth.image[instances]
+            cores = cores_of(found, sizes[rows[0]]), cores_of(truth, sizes[rows[1]])
+        places = self.crowd[instances], common.near[own] - first, common.offsets[own] + first
+        _common_masks((found, truth), cores, self.is_across, *places, *common[3:6])
+
+    def of_boundaries(self) -> 'Matching':
+        """The same masks, held against each other by their boundaries."""
+        other = copy.copy(self)
+        other.iou_type, other.common = 'boundary', self.common._replace(ious=self.common.boundary_ious)
+        return other
 
     def runs(self, columns: Columns, rows: np.ndarray | slice) -> Runs:
         """The masks of some rows of ``found`` or ``truth``."""
@@ -203,18 +215,90 @@ def _common_boxes(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray, commo
 
 @compiled
 def _common_masks(
-    found: Runs,
-    truth: Runs,
+    masks: tuple[Runs, Runs],
+    cores: tuple[Runs, Runs],
+    with_boundaries: bool,
     crowd: np.ndarray,
     near: np.ndarray,
     offsets: np.ndarray,
     shared: np.ndarray,
     ious: np.ndarray,
+    boundary_ious: np.ndarray,
 ) -> None:
-    """Write what masks have in common, see :class:`Common`."""
+    """Write what masks have in common; for boundaries the IoU of their bands where that is less, but with crowds."""
+    (found, truth), (found_cores, truth_cores) = masks, cores
     for d in range(near.shape[0]):
         for g in range(near[d, 0], near[d, 1]):
-            pixels = shared_pixels(found, d, truth, g)
+            pixels, place = shared_pixels(found, d, truth, g), offsets[d] + g
             if pixels:
-                shared[offsets[d] + g] = pixels
-                ious[offsets[d] + g] = _iou(pixels, found.areas[d], truth.areas[g], crowd[g])
+                shared[place] = pixels
+                ious[place] = boundary_ious[place] = _iou(pixels, found.areas[d], truth.areas[g], crowd[g])
+            if pixels and with_boundaries and not crowd[g]:
+                pixels += shared_pixels(found_cores, d, truth_cores, g)
+                pixels -= shared_pixels(found_cores, d, truth, g) + shared_pixels(found, d, truth_cores, g)
+                bands = found.areas[d] - found_cores.areas[d], truth.areas[g] - truth_cores.areas[g]
+                boundary_ious[place] = min(ious[place], _iou(pixels, *bands, False))
+
+
+def cores_of(masks: Runs, sizes: np.ndarray) -> Runs:
+    """Masks without the bands along their outlines, in images of sizes ``(N, 2) int64``; boxes stay as they were."""
+    reaches = np.maximum(np.rint(BAND * np.hypot(*sizes.T)), 1).astype(np.int64)
+    switches, starts, areas = _cores(masks, sizes[:, 0], reaches)
+    return Runs(switches, starts, areas, masks.boxes)
+
+
+@compiled
+def _cores(masks: Runs, heights: np.ndarray, reaches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Erode by squares: down the columns, then across by what two columns, four columns, … have in common."""
+    starts, areas = np.zeros_like(masks.starts), np.zeros_like(masks.areas)
+    switches: Any = np.empty(1024, np.int32)
+    for i in range(areas.size):
+        height, reach, used = heights[i], reaches[i], starts[i]
+        own = masks.switches[masks.starts[i] : masks.starts[i + 1]]
+        columns = masks.boxes[i, 2] - masks.boxes[i, 0]
+        room = 2 * columns * (height // (2 * reach + 1) + 1) if columns > 2 * reach else 0
+        left, spare = np.empty(room, np.int32), np.empty(room, np.int32)
+        count = _shrink(own, height, reach, left) if room else 0
+        width = 1
+        while count and width <= 2 * reach:
+            step = min(width, 2 * reach + 1 - width)
+            count = _meet(left[:count], step * height, spare)
+            left, spare, width = spare, left, width + step
+        if switches.size < used + count:
+            switches = np.concatenate((switches, np.empty(switches.size + count, np.int32)))
+        for k in range(count):
+            switches[used + k] = left[k] - reach * height
+            areas[i] += left[k] if k % 2 else -left[k]
+        starts[i + 1] = used + count
+    return switches[: starts[-1]].copy(), starts, areas
+
+
+@compiled
+def _shrink(switches: np.ndarray, height: int, reach: int, shrunk: np.ndarray) -> int:
+    """Take so many pixels from both ends of each run of a column; return how many switches are left."""
+    count = 0
+    for i in range(0, switches.size, 2):
+        start = switches[i]
+        while start < switches[i + 1]:
+            end = min(switches[i + 1], (start // height + 1) * height)
+            if end - start > 2 * reach:
+                shrunk[count], shrunk[count + 1] = start + reach, end - reach
+                count += 2
+            start = end
+    return count
+
+
+@compiled
+def _meet(switches: np.ndarray, shift: int, met: np.ndarray) -> int:
+    """Write what a mask has in common with itself moved on, and return how many switches that has."""
+    count, i, j = 0, 0, 0
+    while i < switches.size and j < switches.size:
+        start, end = max(switches[i], switches[j] + shift), min(switches[i + 1], switches[j + 1] + shift)
+        if start < end:
+            met[count], met[count + 1] = start, end
+            count += 2
+        if switches[i + 1] < switches[j + 1] + shift:
+            i += 2
+        else:
+            j += 2
+    return count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from tabulate import tabulate
@@ -11,7 +11,6 @@ from tabulate import tabulate
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import sha256_of, write_atomically
 
-SCHEMA_VERSION = 1
 MISSING = '–'
 MEAN = 'mean'
 PREDICTIONS, FLAGS = 'predictions', 'flags'
@@ -47,11 +46,7 @@ class ClassScores(Scores, kw_only=True, frozen=True):
 
 
 class StratumScores(msgspec.Struct, kw_only=True, frozen=True):
-    """A part of the data: a size bin or a density bin.
-
-    ``per_class`` holds the mAP of each class. ``instances`` counts ground truth without crowds, ``images`` the images
-    in the bin (for sizes: those with at least one such instance).
-    """
+    """A size or density bin; ``per_class`` has mAPs, ``images`` counts those with instances in it; no crowds."""
 
     mAP: Number = None
     mAP_50: Number = None
@@ -63,7 +58,7 @@ class StratumScores(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Interval(msgspec.Struct, kw_only=True, frozen=True):
-    """The 95 % bootstrap interval of an mAP over images; see :mod:`armbench_mmdet.evaluation.bootstrap`."""
+    """The 95 % bootstrap interval of an mAP over images."""
 
     low: Number
     high: Number
@@ -98,8 +93,7 @@ class Times(msgspec.Struct, kw_only=True, frozen=True):
 class Speed(Times, kw_only=True, frozen=True):
     """Time from the loaded batch to finished predictions, per image, and the process's peak memory.
 
-    ``stages`` has ``load``, which is not part of it, ``forward`` and ``post-process``. ``gflops`` is of an image, a
-    multiplication and its addition are two.
+    ``stages`` has ``load``, which is not part of it, ``forward`` and ``post-process``.
     """
 
     images: int
@@ -114,7 +108,7 @@ class Speed(Times, kw_only=True, frozen=True):
 
 
 class SegmentationErrors(msgspec.Struct, kw_only=True, frozen=True):
-    """Shares of one class's instances, adding up to 1; defined in :mod:`armbench_mmdet.evaluation.strata`."""
+    """Shares of one class's instances, adding up to 1."""
 
     detected: Number
     over_segmented: Number
@@ -141,10 +135,7 @@ class ReliabilityBin(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Operation(msgspec.Struct, kw_only=True, frozen=True):
-    """A class at single score thresholds, IoU 0.5; see :mod:`armbench_mmdet.evaluation.operating`.
-
-    ``best`` is chosen on this very data, ``of_val`` with the threshold that was best on ``val``.
-    """
+    """A class at score thresholds, IoU 0.5; ``best`` is chosen on this very data, ``of_val`` on ``val``."""
 
     best: OperatingPoint | None
     of_val: OperatingPoint | None
@@ -154,10 +145,7 @@ class Operation(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class PickScores(msgspec.Struct, kw_only=True, frozen=True):
-    """Success of the first picks, 0 to 1, and objects miscounted an image; see :mod:`armbench_mmdet.evaluation.picks`.
-
-    ``count_score`` is the score above which predictions are counted, ``images`` the images with objects.
-    """
+    """Success of the first picks, 0 to 1, in so many images with objects, and objects miscounted from a score on."""
 
     success_1: float
     success_3: float
@@ -179,16 +167,10 @@ class ErrorCosts(msgspec.Struct, frozen=True):
 
 
 class LRP(msgspec.Struct, kw_only=True, frozen=True):
-    """The optimal localisation recall precision error, 0 to 1, less is better, and its parts at its threshold.
-
-    ``localisation`` is the mean of 1 − IoU of what was found, the others 1 − precision and 1 − recall.
-    """
+    """The optimal localisation recall precision error, 0 to 1, less is better, and its threshold."""
 
     error: float
     threshold: Number
-    localisation: Number
-    false_positives: Number
-    false_negatives: float
 
 
 class Suspect(msgspec.Struct, kw_only=True, frozen=True):
@@ -209,10 +191,9 @@ class Suspect(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Anatomy(msgspec.Struct, kw_only=True, frozen=True):
-    """The errors of masks; see :mod:`armbench_mmdet.evaluation.anatomy`.
+    """The errors of masks: ``costs`` of each class and ``mean``, and the worst of so many ``suspected`` labels.
 
-    ``costs`` has each class and their ``mean``, ``confusion`` a row for each class and ``background`` and a column for
-    each class and ``missed``, ``suspects`` the worst of so many ``suspected`` labels.
+    ``confusion`` has a row for each class and ``background``, and a column for each class and ``missed``.
     """
 
     costs: dict[str, ErrorCosts]
@@ -223,10 +204,7 @@ class Anatomy(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Images(msgspec.Struct, kw_only=True, frozen=True):
-    """How many images there were, how many the metric never saw, and how many it saw twice (counted once).
-
-    ``unreadable`` lists the files that could not be read; they count as images without detections.
-    """
+    """Images, those never seen or unreadable, which count as without detections, and those seen twice."""
 
     ground_truth: int
     not_seen: int
@@ -235,14 +213,10 @@ class Images(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Identity(msgspec.Struct, kw_only=True, frozen=True):
-    """What was evaluated on what; anything more goes to ``extra``.
+    """What was evaluated on what; ``extra`` has more, such as where the data lie."""
 
-    The metric puts there where the data lie: ``ann_file`` and ``image_folder``, absolute, and ``category_map`` if the
-    data set has one.
-    """
-
-    subset: str | None
-    split: str | None
+    subset: str | None = None
+    split: str | None = None
     config: str | None = None
     checkpoint: str | None = None
     seed: int | None = None
@@ -254,14 +228,14 @@ class Identity(msgspec.Struct, kw_only=True, frozen=True):
 class Result(msgspec.Struct, kw_only=True, frozen=True):
     """One evaluation: the whole file."""
 
-    schema_version: int
+    schema_version: Literal[1]
     identity: Identity
     classes: list[str]
     images: Images
     detections: int
     bbox: TypeScores | None = None
     segm: TypeScores | None = None
-    boundary: TypeScores | None = None  # of files written until 0.1; nothing computes it any more
+    boundary: TypeScores | None = None
     segmentation_errors: dict[str, SegmentationErrors] | None = None
     operation: dict[str, Operation] | None = None
     picks: PickScores | None = None
@@ -307,17 +281,12 @@ def read_result(path: str | Path) -> Result:
     Raises:
         InputError: The file is missing, is no JSON, or does not follow the schema.
     """
-    remedy = f'(in {path}); evaluate again with tools/test.py'
     try:
-        content = msgspec.json.decode(Path(path).read_bytes())
-        version = content.get('schema_version') if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
-            raise InputError(f'schema_version must be {SCHEMA_VERSION}, got {version!r} {remedy}')
-        return msgspec.convert(content, Result)
-    except OSError as error:
-        raise InputError(f'result file must be readable, got {error.strerror!r} (in {path})') from error
-    except msgspec.DecodeError as error:
-        raise InputError(f'result file must be JSON of its schema: {error} {remedy}') from error
+        return msgspec.json.decode(Path(path).read_bytes(), type=Result)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(
+            f'result file must be readable JSON of its schema: {error} (in {path}); evaluate again with tools/test.py'
+        ) from error
 
 
 def shown(value: float | None, digits: int = 3) -> str:
@@ -332,24 +301,21 @@ def result_table(result: Result) -> str:
         for iou_type, scores in result.scores.items()
         for name, one in scores.by_class.items()
     ]
-    title = ' '.join(part for part in (result.identity.subset, result.identity.split) if part)
     about = f'{result.images.ground_truth} images, {result.detections} detections'
     if result.images.not_seen:
         about += f', {result.images.not_seen} images NOT predicted'
     for name in result.not_annotated:
         about += f'; no {name} is annotated: it has no score and no part in the mean, and predicting it is no fault'
+    title = ' '.join(filter(None, (result.identity.subset, result.identity.split)))
     align = ['left', 'left', *['right'] * (len(SUMMARY_KEYS) + 1)]
-    header = ['', 'class', *SUMMARY_KEYS, 'instances']
-    table = tabulate(rows, header, tablefmt='plain', colalign=align, disable_numparse=True)
+    table = tabulate(rows, ['', 'class', *SUMMARY_KEYS, 'instances'], 'plain', colalign=align, disable_numparse=True)
     lines = [f'{title}: {about}' if title else about, table]
     for name, one in (result.operation or {}).items():
         point, of = (one.of_val, 'best on val') if one.of_val else (one.best, 'best on this very data')
         if point:
-            numbers = f'precision {shown(point.precision)}, recall {shown(point.recall)}, F1 {shown(point.f1)}'
-            lines.append(f'{name} at score {shown(point.threshold)} ({of}): {numbers}')
-    if result.picks:
-        success = f'{shown(result.picks.success_1)}, of the first five {shown(result.picks.success_5)}'
-        lines.append(
-            f'picks: success of the first {success}; objects miscounted {result.picks.count_error:.2f} an image'
-        )
+            numbers = f'precision {shown(point.precision)}, recall {point.recall:.3f}, F1 {point.f1:.3f}'
+            lines.append(f'{name} at score {point.threshold:.3f} ({of}): {numbers}')
+    if picks := result.picks:
+        success = f'success of the first {picks.success_1:.3f}, of the first five {picks.success_5:.3f}'
+        lines.append(f'picks: {success}; objects miscounted {picks.count_error:.2f} an image')
     return '\n'.join(lines)

@@ -1,11 +1,5 @@
-"""Scores of parts of the data, by object size and density; error rates of instances; speed. See docs/evaluation.md.
+"""Scores of parts of the data, by object size and density; error rates of instances; speed. See docs/evaluation.md."""
 
-Density bins count the instances of an image, tote included, crowds not; images without any are in none: they have no
-ground truth to find. In a size bin, as in COCO, ground truth outside of it is ignored, and so are unmatched detections
-outside.
-"""
-
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +8,7 @@ import torch
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.matches import MatchTable, match_table
-from armbench_mmdet.evaluation.protocol import MAX_DETS, SIZES, Matching
+from armbench_mmdet.evaluation.protocol import DENSITY_NAMES, MAX_DETS, SIZES, Matching
 from armbench_mmdet.evaluation.result import (
     ClassScores,
     Interval,
@@ -32,35 +26,25 @@ except ImportError:  # not on every system; the peak is then unknown
     resource = None  # type: ignore[assignment]
 
 BYTES_PER_MB = 2**20
-DENSITY_STARTS = (1, 6, 11, 16, 21, 31)
-DENSITY_NAMES = ('1-5', '6-10', '11-15', '16-20', '21-30', '31+')
 SCORE_THRESHOLD = 0.5
 OVERLAP = 0.5
 VERDICTS = ('detected', 'over_segmented', 'under_segmented', 'missed')
 
 
-def density_of_images(whole: MatchTable) -> dict[int, str]:
-    """The density bin of every image by its id, from the match table of all sizes; '' for one without instances."""
-    bins = np.searchsorted(DENSITY_STARTS, whole.instances, side='right')
-    return dict(zip(whole.image_ids.tolist(), np.array(['', *DENSITY_NAMES])[bins].tolist(), strict=True))
-
-
 def scores_of_type(matching: Matching, whole: MatchTable, confidence: dict[str, Interval] | None = None) -> TypeScores:
     """Everything the result file holds under one IoU type, with the match table of all sizes."""
-    by_size = sized_tables(matching)
-    per_size = {
-        'coco': {size: _stratum(one) for size, one in by_size.items()},
-        'relative': {size: _stratum(match_table(matching, areas, True)) for size, areas in SIZES.items()},
-    }
-    density = np.array(list(density_of_images(whole).values()))
+    by_size, relative = sized_tables(matching), sized_tables(matching, is_relative=True)
     return TypeScores(
         **summary(whole, by_size),
         per_class={
             name: ClassScores(**summary(whole, by_size, name), instances=int(one.instances.sum()))
             for name, one in whole.classes.items()
         },
-        per_size=per_size,
-        per_density={name: _stratum(whole.of_images(np.flatnonzero(density == name))) for name in DENSITY_NAMES},
+        per_size={
+            unit: {size: _stratum(one) for size, one in tables.items()}
+            for unit, tables in (('coco', by_size), ('relative', relative))
+        },
+        per_density={name: _stratum(whole.of_images(whole.density == name)) for name in DENSITY_NAMES},
         confidence=confidence,
     )
 
@@ -109,15 +93,13 @@ def speed_summary(
         return None
     stages_ms = {name: [1000 * one['stages_s'][name] for one in timed] for name in timed[0]['stages_s']}
     times_ms = np.add(stages_ms['forward'], stages_ms['post-process'])
-    by_density = defaultdict(list)
-    for one, time_ms in zip(timed, times_ms, strict=True):
-        by_density[density.get(one['img_id'])].append(time_ms)
+    bins = np.array([density.get(one['img_id'], '') for one in timed])
     on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else None  # on Linux in this unit
     return Speed(
         **_median_and_p95(times_ms),
         images=len(timed),
-        per_density={name: Times(**_median_and_p95(by_density[name])) for name in DENSITY_NAMES if name in by_density},
+        per_density={name: Times(**_median_and_p95(times_ms[bins == name])) for name in DENSITY_NAMES if name in bins},
         stages={name: Times(**_median_and_p95(own)) for name, own in stages_ms.items()},
         **complexity,
         peak_memory_mb=peak_kb and peak_kb / 1024,
@@ -132,11 +114,7 @@ def _median_and_p95(times_ms: Sequence[float] | np.ndarray) -> dict[str, Any]:
 
 
 def segmentation_errors(matching: Matching) -> dict[str, SegmentationErrors]:
-    """The share of each class's instances under each verdict, None without instances, and their number.
-
-    Args:
-        matching: Of masks.
-    """
+    """The share of each class's instances under each verdict on masks, None without instances, and their number."""
     counted, rates = np.where(matching.crowd, -1, matching.truth.kind), {}
     decided = verdicts(matching)
     for kind, name in enumerate(matching.classes):

@@ -200,7 +200,7 @@ def judge(
 ) -> tuple[list[instances.Instance], list[instances.Instance]]:
     """Ground truth and predictions of an image with their verdicts, but for those of classes that nobody annotated."""
     truth, predictions = [], []
-    outcome, owner = matches.matched(matching, matching.crowd, np.array([MATCH_IOU]))
+    outcome, owner = matches.matched(matching.common, matching.crowd, matching.crowd, np.array([MATCH_IOU]))
     for category, name in zip(matching.category_ids, matching.classes, strict=True):
         if name in not_annotated:
             continue

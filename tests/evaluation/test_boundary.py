@@ -11,8 +11,8 @@ from coco_reference import pycocotools_evaluate
 from pycocotools import mask as mask_api
 from pycocotools.cocoeval import COCOeval
 
-from armbench_mmdet.evaluation.boundary import cores
 from armbench_mmdet.evaluation.matches import match_table
+from armbench_mmdet.evaluation.protocol import cores_of
 from armbench_mmdet.evaluation.strata import sized_tables, summary
 from armbench_mmdet.masks.runs import runs_of
 
@@ -26,7 +26,7 @@ def core_of(mask: np.ndarray) -> np.ndarray:
 class BoundaryEval(COCOeval):
     """Overlaps as in the paper, those with crowds as of masks."""
 
-    def computeIoU(self, image_id: int, category_id: int) -> np.ndarray:  # noqa: N802
+    def computeIoU(self, image_id: int, category_id: int) -> np.ndarray:
         ious = super().computeIoU(image_id, category_id)
         truth, found = self._gts[image_id, category_id], self._dts[image_id, category_id]
         found = sorted(found, key=lambda one: -one['score'])
@@ -48,7 +48,7 @@ def test_numbers_are_those_of_the_paper(seed: int) -> None:
         reference.evaluate()
         reference.accumulate()
         reference.summarize()
-    matching = matching_of(truth, detections, 'boundary')
+    matching = matching_of(truth, detections, is_across=True).of_boundaries()
     ours = [-1 if one is None else one for one in summary(match_table(matching), sized_tables(matching)).values()]
     np.testing.assert_allclose(ours, reference.stats[:9], rtol=0, atol=1e-9)
     assert seed != 1 or ours[0] < masks.stats[0]
@@ -60,7 +60,7 @@ def test_cores_of_ragged_masks() -> None:
         height, width = rng.integers(20, 200, 2)
         mask = random_mask(rng, height, width) | random_mask(rng, height, width)
         mask &= ~(random_mask(rng, height, width) & (rng.random((height, width)) < rng.choice([0.001, 1])))
-        found = cores(runs_of([encode(mask)], [(height, width)]), np.array([[height, width]]))
+        found = cores_of(runs_of([encode(mask)], [(height, width)]), np.array([[height, width]]))
         drawn = np.zeros(height * width, np.uint8)
         for start, end in found.switches.reshape(-1, 2):
             drawn[start:end] = 1

@@ -99,8 +99,6 @@ def test_numbers_may_be_stems_and_must_not_be_both(minibench_root: Path, truth: 
     some = write_rows(tmp_path, [{**row, 'image_id': row['image_id'] + 1} for row in rows if row['image_id'] < 4])
     with pytest.raises(InputError, match='image_id must be unambiguous, got 2'):
         evaluate_results(some, source)
-    results = [evaluate_results(some, source, image_key=key) for key in ('number', 'name')]
-    assert results[0].segm != results[1].segm
 
 
 def test_categories_by_map_and_by_name(rows: list[Row], score: Callable[..., Result]) -> None:
@@ -176,18 +174,10 @@ def boxed(rle: Row) -> list[list[float]]:
         (with_mask(boxed), '100% of the masks are rectangles'),
         (lambda rows: [{**row, 'category_id': 3 - row['category_id']} for row in rows], 'tote and object swapped'),
         (lambda rows: [row for row in rows if row['score'] > 0.3], 'no score is below 0.3'),
-        (lambda rows: [{**row, 'score': row['score'] > 0.5} for row in rows], 'only 2 distinct scores'),
-        (lambda rows: [{**row, 'score': 0.7} for row in rows], 'every score is 0.7'),
         (lambda rows: [{**row, 'score': None} for row in rows], 'no prediction has a score'),
-        (lambda rows: [{**row, 'score': 100 * row['score']} for row in rows], 'are no probabilities'),
         (lambda rows: rows[:1] * 301 + rows[1:], '1 images have more than 100 predictions, up to 3'),
         (lambda rows: [row for row in rows if row['image_id'] > 1], '1 of 4 images have no prediction'),
         (lambda rows: [{**row, 'bbox': None} for row in rows], 'have no box: those of their masks'),
-        (
-            lambda rows: [{**row, 'bbox': [1, 1, *np.add(row['bbox'][:2], row['bbox'][2:]).tolist()]} for row in rows],
-            'boxes do not fit their masks',
-        ),
-        (changed(segmentation=[[9, 9, 30, 9, 9, 30], [1, 2]]), '1 polygons of fewer than three points'),
     ],
 )
 def test_flagged(change: Callable[[list[Row]], Any], flag: str, rows: list[Row], score: Callable) -> None:

@@ -5,7 +5,7 @@ import pytest
 from coco_random import encode, matching_of, random_dataset
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.evaluation.picks import pick_scores
+from armbench_mmdet.evaluation.operating import pick_scores
 
 
 def aimed_at(mask) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from coco_reference import twelve_numbers
 
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.result import TypeScores
-from armbench_mmdet.evaluation.strata import density_of_images, scores_of_type
+from armbench_mmdet.evaluation.strata import scores_of_type
 
 
 def scores_of(truth, detections, iou_type: str) -> TypeScores:
@@ -24,7 +24,8 @@ def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
     checked = 0
     for seed in range(12):
         truth, detections = random_dataset(seed, images=8)
-        density = density_of_images(match_table(matching_of(truth, detections, iou_type)))
+        table = match_table(matching_of(truth, detections, iou_type))
+        density = dict(zip(table.image_ids.tolist(), table.density.tolist(), strict=True))
         scores = scores_of(truth, detections, iou_type).per_density
         for name, stratum in scores.items():
             images = {i for i, own in density.items() if own == name}

@@ -116,8 +116,7 @@ def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: 
     from armbench_mmdet.datasets.ground_truth import GroundTruth
     from armbench_mmdet.evaluation.anatomy import error_anatomy
     from armbench_mmdet.evaluation.matches import match_table
-    from armbench_mmdet.evaluation.operating import operations
-    from armbench_mmdet.evaluation.picks import pick_scores
+    from armbench_mmdet.evaluation.operating import operations, pick_scores
     from armbench_mmdet.evaluation.protocol import Matching, Shapes
     from armbench_mmdet.evaluation.strata import scores_of_type, segmentation_errors
 
@@ -129,6 +128,8 @@ def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: 
         operations(matching, {})
         pick_scores(matching, 'object')
         error_anatomy(matching)
+        boundaries = matching.of_boundaries()
+        scores_of_type(boundaries, match_table(boundaries))
     return table
 
 
