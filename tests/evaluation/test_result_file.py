@@ -13,7 +13,6 @@ from metric_runs import as_samples, run
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import Result, read_result, result_schema, result_table, shown, write_result
-from armbench_mmdet.system import installed_versions
 
 VERSION_1 = Path(__file__).with_name('result_version_1.json')
 """Written by the first edition, which knew no types in memory."""
@@ -103,8 +102,3 @@ def test_a_result_of_boxes_alone_has_no_masks(tmp_path):
     read = read_result(tmp_path / 'boxes.json')
     assert read.segm is None
     assert list(read.scores) == ['bbox']
-
-
-def test_versions_name_what_the_numbers_depend_on():
-    assert {'torch', 'pycocotools', 'numpy'} <= installed_versions().keys()
-    assert installed_versions(['no-such-package']) == {}
