@@ -207,7 +207,7 @@ def interpolate(
 
     Args:
         image: As of :class:`ClassMatches`, like the next one.
-        decided: What is FOUND and IGNORED.
+        decided: What is FOUND and what is IGNORED.
         weights: ``(B, I) int32``.
         totals: ``(B,)``, instances, weighted.
         recalls: ``(R,) float64``, rising from 0.

@@ -59,10 +59,6 @@ class ArmbenchMetric(BaseMetric):
             the match tables that compare two runs; None writes nothing.
         identity: For the result file: ``config``, ``checkpoint``, ``seed``, ``data_fingerprint``, ``extra``.
         log_table: Whether to log the result as a table.
-
-    Attributes:
-        result: The last evaluation, or None before the first.
-        complexity: The model's ``parameters`` and ``gflops``, for the result file.
     """
 
     default_prefix = METRIC_PREFIX.rstrip('/')
@@ -82,8 +78,8 @@ class ArmbenchMetric(BaseMetric):
         self.result_file = Path(result_file) if result_file else None
         self.identity = dict(identity or {})
         self.log_table = log_table
-        self.complexity: dict[str, Any] = {}
-        self.result: Result | None = None
+        self.complexity: dict[str, Any] = {}  # the model's parameters and gflops, for the result file
+        self.result: Result | None = None  # the last evaluation
         self._given_truth = ground_truth
 
     @functools.cached_property

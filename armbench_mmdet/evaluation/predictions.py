@@ -21,7 +21,7 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
         sample: ``img_id``, ``ori_shape`` (H, W), and ``pred_instances`` with ``bboxes`` ``(N, 4)`` xyxy,
             ``scores`` ``(N,)``, ``labels`` ``(N,)`` and ``masks``: ``(N, H, W)`` bool or N RLE dicts.
         num_classes: Labels run from 0 to one less.
-        with_masks: Whether masks are wanted.
+        with_masks: Whether there must be masks.
 
     Returns:
         ``img_id``, ``bboxes``, ``scores``, ``labels`` as arrays and, if wanted, ``masks`` as a list of RLE dicts.

@@ -90,16 +90,6 @@ class Matching:
         iou_type: ``bbox`` or ``segm``.
         is_across: Whether masks are held against those of other classes, too, and by their boundaries.
 
-    Attributes:
-        image_ids: ``(I,) int64``, rising.
-        sizes: Height and width of each, px.
-        category_ids: ``(C,) int64``, rising.
-        classes: The names of these.
-        truth: The annotations as columns, those of a group in their order.
-        found: The detections as columns, those of a group by falling score, equal scores in their order, at most 100.
-        crowd: ``(G,) bool``, of ``truth``.
-        areas: ``(G,) float64``, the annotations' own, px².
-
     Raises:
         InputError: A mask is of another size than its image.
     """
@@ -108,19 +98,20 @@ class Matching:
         self.iou_type = iou_type
         self.is_across = is_across
         self.ground_truth = ground_truth
-        self.image_ids = np.array(sorted(ground_truth.images), np.int64)
+        self.image_ids = np.array(sorted(ground_truth.images), np.int64)  # (I,)
         images = [ground_truth.images[number] for number in self.image_ids.tolist()]
-        self.sizes = [(image.height, image.width) for image in images]
-        self.category_ids = np.array(sorted(ground_truth.categories), np.int64)
+        self.sizes = [(image.height, image.width) for image in images]  # px
+        self.category_ids = np.array(sorted(ground_truth.categories), np.int64)  # (C,)
         self.classes = tuple(ground_truth.categories[number] for number in self.category_ids.tolist())
         places, count = (ground_truth.image_ids, ground_truth.category_ids), len(ground_truth.ids)
         shapes = Shapes(*places, np.zeros(count), ground_truth.boxes, ground_truth.masks)
         self.truth = self._columns(shapes, count)
         self.found = self._columns(detections, MAX_PER_IMAGE)
-        self.crowd = ground_truth.crowds[self.truth.place]
-        self.areas = ground_truth.areas[self.truth.place]
+        self.crowd = ground_truth.crowds[self.truth.place]  # (G,) bool
+        self.areas = ground_truth.areas[self.truth.place]  # (G,) float64, the annotations' own, px²
 
     def _columns(self, shapes: Shapes, most: int) -> Columns:
+        """Shapes as columns, those of a group by falling score, equal scores in their order, so many at most."""
         image, kind = _places(self.image_ids, shapes.image_ids), _places(self.category_ids, shapes.category_ids)
         place = np.lexsort((-shapes.scores, kind, image))
         place = place[(image[place] >= 0) & (kind[place] >= 0)]

@@ -81,12 +81,9 @@ def _stratum(table: MatchTable) -> StratumScores:
 def speed_summary(
     predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str], **complexity: Any
 ) -> Speed | None:
-    """The result file's ``speed``, or None if nothing was timed.
+    """The result file's ``speed``, of predictions with ``stages_s``, seconds by stage; None if there are none.
 
-    Args:
-        predictions: With ``img_id`` and, where timed, ``stages_s``, seconds by stage.
-        density: The density bin of each image.
-        **complexity: The model's ``parameters`` and ``gflops``.
+    The density bin of each image is given by its id, and the model's ``parameters`` and ``gflops``.
     """
     timed = [one for one in predictions if 'stages_s' in one]
     if not timed:
