@@ -15,9 +15,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, or a run folder (its latest checkpoint)')
     parser.add_argument('out', type=Path, metavar='OUT.onnx', help='file to write')
-    sizes = parser.add_mutually_exclusive_group(required=True)
+    sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='images of this size')
-    sizes.add_argument('--dynamic', action='store_true', help='images of any size')
+    sizes.add_argument('--dynamic', action='store_true', help='images of any size (the default)')
     parser.add_argument(
         '--check',
         nargs='+',

@@ -4,6 +4,7 @@ from armbench_mmdet.transforms.corruption import CorruptImage
 from armbench_mmdet.transforms.geometry import FloorResize, LazyRandomCrop, LazyRandomFlip, LazyResize
 from armbench_mmdet.transforms.loading import LoadPolygons, RenderFloatImage, RenderImage
 from armbench_mmdet.transforms.polygons import Polygons
+from armbench_mmdet.transforms.replace_background import ReplaceBackground
 from armbench_mmdet.transforms.tote_copy_paste import ToteCopyPaste
 from armbench_mmdet.transforms.tote_crop_jitter import ToteCropJitter
 from armbench_mmdet.transforms.warehouse_lighting import WarehouseLighting
@@ -19,6 +20,7 @@ __all__ = [
     'Polygons',
     'RenderFloatImage',
     'RenderImage',
+    'ReplaceBackground',
     'ToteCopyPaste',
     'ToteCropJitter',
     'WarehouseLighting',

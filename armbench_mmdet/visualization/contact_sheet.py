@@ -19,6 +19,7 @@ from armbench_mmdet.transforms import (
     LazyResize,
     LoadPolygons,
     RenderImage,
+    ReplaceBackground,
     ToteCopyPaste,
     ToteCropJitter,
     WarehouseLighting,
@@ -29,7 +30,7 @@ from armbench_mmdet.visualization.instances import Instance, draw_overlay, resiz
 _MARGIN_PX = 6
 _TITLE_PX = 22
 _SHOWN_PX = 512
-AUGMENTATIONS = (ToteCropJitter, ZoomOutTote, ToteCopyPaste, WarehouseLighting)
+AUGMENTATIONS = (ToteCropJitter, ZoomOutTote, ToteCopyPaste, ReplaceBackground, WarehouseLighting)
 
 
 def draw_sample(

@@ -13,10 +13,13 @@ _jitter = [
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True),
 ]
 _render, _pack = dict(type='RenderImage'), dict(type='PackDetInputs')
-_zoom_out = dict(type='ZoomOutTote', prob=0.3, scale_range=(0.4, 0.9))
-_copy_paste = dict(type='ToteCopyPaste', prob=0.5, same_object_prob=0.7)
+_zoom_out = dict(type='ZoomOutTote', prob=0.25, scale_range=(0.4, 0.9))
+_background = dict(type='ReplaceBackground', prob=0.25)
+_copy_paste = dict(type='ToteCopyPaste', prob=0.6, same_object_prob=1.0, max_pastes=6)
 _pipelines = dict(
-    final=[*_first, _render, _zoom_out, _pack],
+    final=[*_first, _render, _background, _zoom_out, _pack],
+    zoom_out=[*_first, _render, _zoom_out, _pack],
+    replace_background=[*_first, _render, _background, _pack],
     copy_paste=[*_first, _render, _copy_paste, _pack],
     scale_jitter=[*_jitter, _render, _pack],
     lighting=[*_first, _render, dict(type='WarehouseLighting', prob=0.5), _pack],

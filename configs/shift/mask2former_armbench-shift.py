@@ -1,5 +1,5 @@
 # What may help against the two shifts on ARMBench, after the large-scale jitter that the recipe has; `final` is what
-# minibench chose for Mask R-CNN, see docs/shift.md.
+# minibench chose, see docs/shift.md.
 base = '../mask2former/mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_armbench-mix.py'
 _scene = [
     dict(type='LoadPolygons'),
@@ -15,11 +15,14 @@ _scene = [
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True),
     dict(type='RenderImage'),
 ]
-_zoom_out = dict(type='ZoomOutTote', prob=0.3, scale_range=(0.4, 0.9))
-_copy_paste = dict(type='ToteCopyPaste', prob=0.5, same_object_prob=0.7)
+_copy_paste = dict(type='ToteCopyPaste', prob=0.6, same_object_prob=1.0, max_pastes=6)
+_background = dict(type='ReplaceBackground', prob=0.2)
+_zoom_out = dict(type='ZoomOutTote', prob=0.2, scale_range=(0.4, 0.9))
 _added = dict(
-    final=[_zoom_out],
+    final=[_copy_paste, _zoom_out],
     copy_paste=[_copy_paste],
+    replace_background=[_background],
+    zoom_out=[_zoom_out],
     lighting=[dict(type='WarehouseLighting', prob=0.5)],
 )
 ingredients = dict(

@@ -1,6 +1,6 @@
 # The backbone starts from the Mask R-CNN of the same pictures: run tools/ablate.py on that one's file first.
 _base_ = './mask-rcnn_minibench-fractions.py'
-base = '../mask2former/mask2former_r18-w32_q30_2k_minibench.py'
+base = '../mask2former/mask2former_r18-w32_q30_6e_minibench.py'
 
 _mask_rcnn = 'work_dirs/ablations/mask-rcnn_minibench-fractions/{}_seed0/iter_620.pth'
 ingredients = {

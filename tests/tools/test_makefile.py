@@ -9,7 +9,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 RUNS = [
     ('mask_rcnn', 'mask-rcnn_r18-w32_fpn-64_minibench'),
-    ('mask2former', 'mask2former_r18-w32_q30_2k_minibench'),
+    ('mask2former', 'mask2former_r18-w32_q30_6e_minibench'),
 ]
 
 

@@ -4,6 +4,7 @@ import copy
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,13 +21,14 @@ from armbench_mmdet.transforms import (
     LoadPolygons,
     Polygons,
     RenderImage,
+    ReplaceBackground,
     ToteCopyPaste,
     ToteCropJitter,
     WarehouseLighting,
     ZoomOutTote,
 )
 
-ALL = [ToteCropJitter, ZoomOutTote, ToteCopyPaste, WarehouseLighting]
+ALL = [ToteCropJitter, ZoomOutTote, ToteCopyPaste, ReplaceBackground, WarehouseLighting]
 MOVING = [ToteCropJitter, ZoomOutTote, ToteCopyPaste]
 KINDS = ['polygons', 'bitmaps']
 
@@ -79,8 +81,6 @@ def regions(image: np.ndarray) -> list[np.ndarray]:
 
 def agreement(results: dict, erode_px: int) -> list[float]:
     """For each object, how much of its mask shows one colour, the edges left out."""
-    import cv2
-
     kernel = np.ones((2 * erode_px + 1,) * 2, np.uint8)
     shares = []
     for plane, label in zip(results['gt_masks'].to_ndarray(), results['gt_bboxes_labels'], strict=True):
@@ -218,6 +218,23 @@ def test_copy_paste_takes_objects_from_another_image(painted: dict) -> None:
     assert ToteCopyPaste().get_indices([None] * 7)[0] in range(7)
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_replaced_background_keeps_objects_alone(kind: str, painted: dict) -> None:
+    for seed in range(5):
+        seed_all(seed)
+        before = loaded(painted, kind)
+        out = ReplaceBackground(prob=1.0, grey_range=(250, 250), shadow=0.0)(copy.deepcopy(before))
+        is_object = before['gt_bboxes_labels'] == 1
+        objects = before['gt_masks'].to_ndarray()[is_object]
+        assert out['gt_bboxes_labels'].tolist() == [1] * is_object.sum()
+        np.testing.assert_array_equal(out['gt_masks'].to_ndarray(), objects)
+        assert min(agreement(out, erode_px=3)) > 0.97
+        far = cv2.dilate(objects.max(axis=0), np.ones((9, 9), np.uint8)) == 0
+        assert out['img'].dtype == np.uint8
+        assert before['img'][far].mean() < 150
+        assert out['img'][far].mean() > 200, 'a bright surface around them'
+
+
 def test_lighting_moves_nothing_and_stays_eight_bit(painted: dict) -> None:
     for seed in range(10):
         seed_all(seed)
@@ -280,6 +297,7 @@ def test_registered_documented_and_picklable(augmentation: type[BaseTransform]) 
         (ZoomOutTote, {'scale_range': (0.5, 1.5)}),
         (ToteCopyPaste, {'min_visible_frac': 2}),
         (ToteCopyPaste, {'scale_range': (0.0, 1.0)}),
+        (ReplaceBackground, {'grey_range': (200, 100)}),
         (WarehouseLighting, {'noise_levels': (3,)}),
         (WarehouseLighting, {'blur_length_px': (0, 3)}),
     ],

@@ -12,7 +12,11 @@ model = dict(
     train_cfg=dict(num_points=512),  # a tenth of a mask at a quarter of 320×256
 )
 
-max_iters = 2000
+# Where all objects differ, queries learn to tell them by looks alone, and find identical ones as one: docs/shift.md.
+_base_.train_pipeline.insert(-1, dict(type='ToteCopyPaste', prob=0.6, same_object_prob=1.0, max_pastes=6))
+train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
+
+max_iters = 1200  # of two images: six epochs
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 2)
 _base_.param_scheduler[1].end = max_iters
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_iters))
