@@ -31,11 +31,11 @@ def read_image(path: Path, scale: Mapping[str, Any] | None = None) -> tuple[np.n
     """
     try:
         with Image.open(path) as image:
-            size = image.size if image.getexif().get(0x112, 1) >= 5 else image.size[::-1]
-            if scale and scale['reduced_decoding'] and image.format == 'JPEG':
-                factor = max(new / old for new, old in zip(network_size(scale, *size), size, strict=True))
-                reduction = max(one for one in (1, 2, 4, 8) if one == 1 or one * factor <= 1)
-                image.draft('RGB', (image.width // reduction, image.height // reduction))
+            is_turned = image.getexif().get(0x112, 1) >= 5
+            size = image.size if is_turned else image.size[::-1]
+            if scale and scale['reduced_decoding']:
+                network = network_size(scale, *size)
+                image.draft('RGB', network if is_turned else network[::-1])
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith('I;16'):
                 turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))

@@ -101,25 +101,20 @@ def _deformable_attention(
     asked = (query + position)[0]
     weights = module.attention_weights(asked).view(count, heads, -1).softmax(-1)
     sizes = torch.tensor([[width, height] for height, width in shapes], dtype=query.dtype).repeat_interleave(points, 0)
-    lows, shares, maps = [], [], []
-    for axis in (0, 1):
-        linear = module.sampling_offsets
-        offsets = F.linear(asked, linear.weight[axis::2], linear.bias[axis::2]).view(count, heads, -1)
-        place = offsets + (reference[:, axis, None] * sizes[:, axis] - 0.5)[:, None]
-        place = place.clamp(min=-1).minimum(sizes[:, axis])
-        lows.append(place.floor())
-        shares.append(place - lows[-1])
+    offsets = module.sampling_offsets(asked).view(count, heads, -1, 2)
+    place = (offsets + (reference[:, None] * sizes - 0.5)[:, None]).clamp(min=-1).minimum(sizes)
+    (x, y), (right_share, lower_share) = place.floor().long().unbind(-1), (place - place.floor()).unbind(-1)
     parts = module.value_proj(query)[0].split([height * width for height, width in shapes])
-    for part, (height, width) in zip(parts, shapes, strict=True):
-        maps.append(F.pad(part.view(height, width, -1), (0, 0, 1, 2, 1, 2)).flatten(0, 1))
+    grids = (part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True))
+    maps = [F.pad(grid, (0, 0, 1, 2, 1, 2)).flatten(0, 1) for grid in grids]
     values = torch.cat(maps).view(-1, module.embed_dims // heads)
     bordered = (sizes + 3).long()
     areas = bordered.prod(1)[::points]
     first = (areas.cumsum(0) - areas).repeat_interleave(points) + bordered[:, 0] + 1
-    rows = (lows[1].long() * bordered[:, 0] + lows[0].long() + first) * heads + torch.arange(heads)[:, None]
+    rows = (y * bordered[:, 0] + x + first) * heads + torch.arange(heads)[:, None]
     attended: Any = 0
-    for down, up_to_down in ((0, 1 - shares[1]), (1, shares[1])):
-        for right, left_to_right in ((0, 1 - shares[0]), (1, shares[0])):
+    for down, up_to_down in ((0, 1 - lower_share), (1, lower_share)):
+        for right, left_to_right in ((0, 1 - right_share), (1, right_share)):
             places = (rows + (down * bordered[:, 0] + right) * heads).flatten()
             neighbours = values.index_select(0, places).view(count * heads, levels * points, -1)
             attended = attended + (left_to_right * (up_to_down * weights)).view(count * heads, 1, -1) @ neighbours

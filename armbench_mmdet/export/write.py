@@ -16,9 +16,9 @@ from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.export.mask2former import Mask2FormerGraph
 from armbench_mmdet.export.mask_rcnn import MaskRCNNGraph
 from armbench_mmdet.export.operators import TRANSLATIONS
+from armbench_mmdet.export.swin import trace_windows
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.inference import Detector
-from armbench_mmdet.models.swin import WindowAttention
 from armbench_mmdet.run_folder import RESULTS
 from armbench_mmdet.system import installed_versions
 from armbench_runtime.detector import FORMAT, METADATA
@@ -46,6 +46,7 @@ class DetectorGraph(nn.Module):
         if family not in FAMILIES:
             raise InputError(f'model.type must be one of {", ".join(FAMILIES)} to be exported, got {family!r}')
         self.network = FAMILIES[family](copy.deepcopy(model))
+        trace_windows(self.network)
         self.preprocessor = model.data_preprocessor
         self.with_stages = with_stages
 
@@ -61,8 +62,10 @@ class DetectorGraph(nn.Module):
         own = self.preprocessor
         channels = image.permute(2, 0, 1)
         values = (channels if own._channel_conversion else channels.flip(0)).float()  # no public name says so
-        divisor = own.pad_size_divisor
-        border = 0, -image.shape[1] % divisor, 0, -image.shape[0] % divisor
+        (height, width), divisor = image.shape[:2], own.pad_size_divisor
+        # Multiples, not remainders: of these the exporter knows what divides them. And ONNX rounds towards zero.
+        right, lower = ((side + divisor - 1) // divisor * divisor - side for side in (width, height))
+        border = 0, right, 0, lower
         pixels = F.pad((values - own.mean) / own.std, border, value=own.pad_value)
         outputs, stages = self.network(pixels[None], *image.shape[:2])
         return {'input': pixels, **stages, **outputs} if self.with_stages else outputs
@@ -87,8 +90,6 @@ def write_onnx(detector: Detector, file: Path, image_size: tuple[int, int] | Non
             'the test pipeline must resize an image once to be exported, got '
             f'{", ".join(step.type for step in steps)} (in {detector.config.filename})'
         )
-    if not image_size and any(isinstance(one, WindowAttention) for one in detector.model.modules()):
-        raise InputError('--dynamic is not for a Swin Transformer, its windows are laid out for one size: give --size')
     width, height = resizes[0].scale
     scale = {
         'width': width,

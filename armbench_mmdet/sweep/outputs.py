@@ -94,7 +94,7 @@ def write_table(folder: Path, study: optuna.Study, space: Space) -> None:
     """Write ``trials.csv``: a row for each attempt of each trial."""
     text = io.StringIO()
     rows = _rows(study, space)
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ['number'], lineterminator='\n')
+    writer = csv.DictWriter(text, rows[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(folder / 'trials.csv', text.getvalue())

@@ -6,9 +6,7 @@ import pytest
 from varied_weights import write_varied_weights
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.errors import InputError
 from armbench_mmdet.export import export
-from armbench_mmdet.export.write import write_onnx
 from armbench_mmdet.inference import Detector
 
 SWIN = 'mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_armbench-mix'
@@ -30,6 +28,7 @@ def detector_of(name: str, folder: Path) -> Detector:
         ('mask-rcnn_r50_fpn_1x_armbench-mix', (256, 320)),
         ('mask-rcnn_r50_fpn_1x_armbench-mix', None),
         (SWIN, (256, 320)),
+        (SWIN, None),
     ],
 )
 def test_the_file_says_what_the_model_says(
@@ -39,9 +38,3 @@ def test_the_file_says_what_the_model_says(
     parity = export(detector_of(name, tmp_path), tmp_path / 'model.onnx', size)
     assert parity.faults == []
     assert parity.instances >= 100
-
-
-@pytest.mark.slow
-def test_a_swin_transformer_is_of_one_size(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match='--dynamic is not for a Swin Transformer'):
-        write_onnx(detector_of(SWIN, tmp_path), tmp_path / 'model.onnx', None)
