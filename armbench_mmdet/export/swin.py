@@ -1,5 +1,7 @@
 """Swin Transformer's windows, laid out for the size that an image turns out to have."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,8 @@ from armbench_mmdet.models.swin import SEPARATE, WindowAttention
 
 def trace_windows(model: nn.Module) -> None:
     """Replace a model's windows by traceable ones, and leave out its padding to even sizes: its input has such."""
-    for module in list(model.modules()):
+    modules: list[Any] = list(model.modules())
+    for module in modules:
         if isinstance(getattr(module, 'attn', None), WindowAttention):
             module.attn = WindowGraph(module.attn)
         if hasattr(module, 'adap_padding'):
