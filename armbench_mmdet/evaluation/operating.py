@@ -1,4 +1,4 @@
-"""What a robot would do that runs at one score threshold, or picks the surest masks in turn; see docs/evaluation.md."""
+"""Operating points of a robot that runs at one score threshold, and its picks of the surest masks in turn."""
 
 from collections.abc import Mapping
 

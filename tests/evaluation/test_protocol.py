@@ -109,5 +109,5 @@ def test_the_inputs_are_left_as_they_were_and_parts_and_other_classes_change_not
     for other in (across, matching_of(*data)):
         for name, one in match_table(other).classes.items():
             np.testing.assert_array_equal(one.outcome, whole.classes[name].outcome)
-    assert across.common.values.sum() > matching_of(*data).common.values.sum()
+    assert across.common.shared.sum() > matching_of(*data).common.shared.sum()
     assert data == before

@@ -43,8 +43,8 @@ def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (truncate_log, 'log lines must be JSON with a step'),
-    (lambda run: change(run / f'results/{MIX}.json', schema_version=99), 'schema_version must be 1, got 99'),
-    (lambda run: (run / f'results/{MIX}.json').write_text('{"schema'), 'must be JSON'),
+    (lambda run: change(run / f'results/{MIX}.json', schema_version=99), 'Invalid enum value 99 - at `$.schema'),
+    (lambda run: (run / f'results/{MIX}.json').write_text('{"schema'), 'must be readable JSON'),
     (lambda run: (run / f'results/{MIX}.segm.matches.npz').unlink(), 'match table must be a readable file'),
     (lambda run: (run / 'record.json').write_text('{'), 'record must be JSON'),
     (lambda run: change(run / 'record.json', schema_version=2), 'schema_version must be 1, got 2'),

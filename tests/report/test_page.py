@@ -107,7 +107,7 @@ def test_means_under_corruption_are_the_files(report: Report) -> None:
 
 def test_rows_of_numbers_have_everything(report: Report, work_dirs: list[Path]) -> None:
     rows = list(csv.DictReader(io.StringIO(comma_separated(report))))
-    assert len(rows) == 2 * 3 * 2 * 3  # runs, subsets, IoU types, classes and their mean
+    assert len(rows) == 2 * 3 * 3 * 3  # runs, subsets, IoU types with boundaries, classes and their mean
     row = next(row for row in rows if (row['run'], row['class'], row['iou_type']) == ('second', 'object', 'segm'))
     result = json.loads((work_dirs[1] / f'results/{row["subset"]}_test.json').read_text())
     assert float(row['mAP']) == result['segm']['per_class']['object']['mAP']
