@@ -1,6 +1,6 @@
 """Predict images: ``python tools/infer.py CONFIG CHECKPOINT | MODEL.onnx IMAGE_OR_FOLDER… --out DIR``.
 
-Writes overlays, COCO results and an index of the image ids, see ``armbench_mmdet/inference/results.py``, which also
+Writes overlays, COCO results and an index of the image ids, see ``armbench_mmdet/inference.py``, which also
 has the format. An image that cannot be read is reported and the others go on. The exit status is 0 if any image was
 predicted, and 2 if none was.
 """
