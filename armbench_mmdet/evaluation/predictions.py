@@ -10,7 +10,7 @@ import torch
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.protocol import Shapes
-from armbench_mmdet.files import write_atomically
+from armbench_mmdet.files import draft_of
 from armbench_mmdet.masks.encode import encode_masks
 
 
@@ -86,7 +86,10 @@ def write_coco_results(path: Path, detections: Shapes, iou_type: str) -> None:
     names = ('image_id', 'category_id', 'score', key)
     rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, shapes, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, b'[' + b',\n'.join(map(msgspec.json.encode, rows)) + b']\n')
+    with draft_of(path) as draft, draft.open('wb') as file:
+        for number, row in enumerate(rows):  # never all of it as text in memory
+            file.write((b',\n' if number else b'[') + msgspec.json.encode(row))
+        file.write(b']\n' if len(detections.scores) else b'[]\n')
 
 
 def _array(value: Any) -> np.ndarray:
