@@ -114,20 +114,19 @@ def _most_interior(switches: np.ndarray, height: int, box: np.ndarray) -> int:
     """The position of the most interior point of a mask that has some pixels."""
     x, y, right, bottom = box.tolist()
     pitch = -(-max(right - x, bottom - y) // GRID)
-    points = np.arange(x, right, pitch)[:, None] * height + np.arange(y, bottom, pitch)
-    grid = np.pad(_inside(switches, points), 1)
+    grid = np.zeros((-(-(right - x) // pitch) + 2, -(-(bottom - y) // pitch) + 2), np.uint8)
+    _fill(switches, height, x, y, pitch, grid)
     place = int(cv2.distanceTransform(grid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).argmax())
-    column, row = divmod(place, grid.shape[1])
-    return int(points[column - 1, row - 1] if place else switches[0])
+    column, row = place // grid.shape[1] - 1, place % grid.shape[1] - 1
+    return (column * pitch + x) * height + row * pitch + y if place else int(switches[0])
 
 
 @compiled
-def _inside(switches: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Which of rising positions lie in a mask; ``uint8`` of their shape."""
-    inside, passed = np.empty(points.shape, np.uint8), 0
-    for i in range(points.shape[0]):
-        for j in range(points.shape[1]):
-            while passed < switches.size and switches[passed] <= points[i, j]:
+def _fill(switches: np.ndarray, height: int, left: int, top: int, pitch: int, grid: np.ndarray) -> None:
+    """Mark the points of a mask on a grid ``(w, h) uint8`` with a border of zeros."""
+    passed = 0
+    for i in range(grid.shape[0] - 2):
+        for j in range(grid.shape[1] - 2):
+            while passed < switches.size and switches[passed] <= (left + i * pitch) * height + top + j * pitch:
                 passed += 1
-            inside[i, j] = passed % 2
-    return inside
+            grid[i + 1, j + 1] = passed % 2
