@@ -96,4 +96,4 @@ def _scores(table: MatchTable, resamples: int, seed: int) -> dict[str, np.ndarra
 def _averages(matches: ClassMatches, decided: tuple[np.ndarray, ...], weights: np.ndarray) -> np.ndarray:
     """The class's mAP under each row of image weights ``(B, I) int32``; NaN without instances."""
     totals = weights @ matches.instances
-    return interpolate(matches.image, decided, weights, totals, RECALL_THRESHOLDS).mean((1, 2))
+    return interpolate(decided, weights, totals, RECALL_THRESHOLDS).mean((1, 2))

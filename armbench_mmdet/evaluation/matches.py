@@ -38,10 +38,13 @@ class ClassMatches:
 
     @functools.cached_property
     def decided(self) -> tuple[np.ndarray, ...]:
-        """The detections that are FOUND, threshold by threshold, and where each begins; the same of IGNORED ones."""
-        parts: list[np.ndarray] = []
+        """Of the detections that are not IGNORED at every threshold the images; then which of them are FOUND, threshold
+        by threshold, and where each threshold begins; the same of IGNORED.
+        """
+        kept = np.flatnonzero((self.outcome != IGNORED).any(axis=0))
+        parts = [self.image[kept]]
         for outcome in (FOUND, IGNORED):
-            thresholds, places = np.nonzero(self.outcome == outcome)
+            thresholds, places = np.nonzero(self.outcome[:, kept] == outcome)
             parts += [places.copy(), np.searchsorted(thresholds, np.arange(len(self.outcome) + 1))]
         return tuple(parts)
 
@@ -55,7 +58,8 @@ class ClassMatches:
 
     def found_within(self, limit: int) -> np.ndarray:
         """``(T,) int64``, how many of the best detections of each image, so many at most, found an instance."""
-        return np.count_nonzero((self.outcome == FOUND) & (self._ranks < limit), axis=1)
+        is_found = self.outcome == FOUND
+        return np.count_nonzero(is_found & (self._ranks < limit) if limit < MAX_PER_IMAGE else is_found, axis=1)
 
     def of_images(self, chosen: np.ndarray) -> ClassMatches:
         """The matches in some images ``(I,) bool``; the others are left without detections and instances."""
@@ -194,20 +198,19 @@ def precision_at_recall(matches: ClassMatches) -> np.ndarray:
         ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
     """
     once = np.ones((1, len(matches.instances)), np.int32)
-    return interpolate(matches.image, matches.decided, once, once @ matches.instances, RECALL_THRESHOLDS)[0]
+    return interpolate(matches.decided, once, once @ matches.instances, RECALL_THRESHOLDS)[0]
 
 
 @compiled
 def interpolate(
-    image: np.ndarray, decided: tuple[np.ndarray, ...], weights: np.ndarray, totals: np.ndarray, recalls: np.ndarray
+    decided: tuple[np.ndarray, ...], weights: np.ndarray, totals: np.ndarray, recalls: np.ndarray
 ) -> np.ndarray:
     """COCO's interpolated precision in B draws of images, an image of weight k counting k times.
 
     Precision is highest just after a detection that found something; the curve is followed from the lowest score up.
 
     Args:
-        image: As of :class:`ClassMatches`, like the next one.
-        decided: What is FOUND and what is IGNORED.
+        decided: See :class:`ClassMatches`.
         weights: ``(B, I) int32``.
         totals: ``(B,)``, instances, weighted.
         recalls: ``(R,) float64``, rising from 0.
@@ -215,7 +218,7 @@ def interpolate(
     Returns:
         ``(B, T, R) float64``; NaN in draws without instances.
     """
-    found, found_starts, ignored, ignored_starts = decided
+    image, found, found_starts, ignored, ignored_starts = decided
     curves = np.full((len(weights), found_starts.size - 1, recalls.size), np.nan)
     upto = np.empty(image.size, np.int32)
     for b in range(len(weights)):
