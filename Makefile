@@ -10,7 +10,7 @@ STAMP := $(VENV)/.armbench-mmdet
 CODE  := armbench_cli.py armbench_mmdet armbench_runtime configs docs tests tools
 
 DEMO    := mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench mask2former/mask2former_r18-w32_q30_6e_minibench
-BACKBONE := work_dirs/mask-rcnn_r18-w32_fpn-64_minibench/iter_620.pth
+BACKBONE := work_dirs/$(notdir $(firstword $(DEMO)))/iter_620.pth
 RESULTS := mask_rcnn/mask-rcnn_r18-w32_fpn-64_3k_minibench-2k mask2former/mask2former_r18-w32_q30_6k_minibench-2k
 
 # $(call run,CONFIGS,REPORT): train and evaluate one after the other, for the second starts from the first, and report.
@@ -92,8 +92,9 @@ docs: setup      ## the site in build/site, with the API reference; needs its ow
 	$(PY) docs/architecture.py --check
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q --strict -d build/site
 
-docs-generated: setup ## what the docs take from the code: the architecture's picture and the result file's schema
+docs-generated: setup ## what the docs take from code and results: two pictures and the schema of the result file
 	$(PY) docs/architecture.py
+	$(PY) docs/shift.py
 	$(PY) -c 'import json; from armbench_mmdet.evaluation.result import result_schema as schema; \
 		print(json.dumps(schema(), indent=2, ensure_ascii=False))' > docs/result-file.schema.json
 
