@@ -94,8 +94,10 @@ def _successes(matching: Matching, image: int, kind: int, is_object: np.ndarray)
     group = image * len(matching.classes) + kind
     rows, own = (np.arange(*each.starts[group : group + 2]) for each in (matching.found, matching.truth))
     rows, height = rows[: FIRST[-1]], matching.sizes[image][0]
-    found, truth = matching.runs(matching.found, rows), matching.runs(matching.truth, own)
     shared = matching.common.shared[matching.common.offsets[rows][:, None] + own]
+    is_touched = shared.any(0)
+    own, shared = own[is_touched], shared[:, is_touched]
+    found, truth = matching.runs(matching.found, rows), matching.runs(matching.truth, own)
     is_covered = (shared > COVERED * truth.areas) & is_object[own]
     is_free, successes = is_object[own], np.zeros(FIRST[-1], bool)
     for d in range(len(rows)):
