@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals, 
 from armbench_mmdet.evaluation.matches import MatchTable
 from armbench_mmdet.evaluation.result import MEAN, MISSING, shown
 from armbench_mmdet.report.collect import Comparison, Entry, shortened
-from armbench_mmdet.report.plots import Plot, colour, plot_layout
+from armbench_mmdet.report.plots import Plot, plot_layout, trace
 from armbench_mmdet.report.tables import OBJECT, Table, ends
 
 _OFFSET = 0.16
@@ -109,28 +108,22 @@ def headline(found: Sequence[Answer]) -> str:
     return ''
 
 
-def answer_plot(found: Sequence[Answer]) -> Plot | None:
+def answer_plot(found: Sequence[Answer]) -> Plot:
     """Mask mAP of every contender with its interval, on each subset."""
     names = list(dict.fromkeys(one.name for answer in found for one, _ in answer.scored))
-    traces: list[dict[str, Any]] = []
+    traces = []
     for number, name in enumerate(names):
         shift = (number - (len(names) - 1) / 2) * _OFFSET
-        points = [
-            (estimate.value or 0, estimate.low or 0, estimate.high or 0, row + shift)
-            for row, answer in enumerate(found)
-            for one, estimate in answer.scored
-            if one.name == name
-        ]
-        values, low, high, rows = zip(*points, strict=True)
-        ends = {'array': np.subtract(high, values).tolist(), 'arrayminus': np.subtract(values, low).tolist()}
-        error = {'type': 'data', 'symmetric': False, **ends, 'thickness': 2, 'width': 0}
-        marker = {'color': colour(number), 'size': 11}
-        trace = {'type': 'scatter', 'mode': 'markers', 'name': name, 'marker': marker, 'error_x': error}
-        traces.append({**trace, 'x': values, 'y': rows})
-    layout = plot_layout(f'{OBJECT} mask AP, with 95 % interval', '', height_px=150 + 70 * len(found))
+        own = [(row + shift, e) for row, answer in enumerate(found) for one, e in answer.scored if one.name == name]
+        rows, estimates = zip(*own, strict=True)
+        values, low, high = np.array(estimates, float).T
+        sides = {'array': (high - values).tolist(), 'arrayminus': (values - low).tolist()}
+        error = {'type': 'data', 'symmetric': False, **sides, 'thickness': 2, 'width': 0}
+        traces.append(trace(values.tolist(), rows, name, number, mode='markers', marker={'size': 11}, error_x=error))
+    layout = plot_layout(f'{OBJECT} mask AP, with 95 % interval', '', 150 + 70 * len(found))
     titles = [answer.title.replace('-transfer-set', '').replace(', ', '<br>') for answer in found]
     layout['yaxis'] |= {'tickvals': [*range(len(found))], 'ticktext': titles, 'range': [len(found) - 0.5, -0.5]}
-    return Plot('Which run finds objects better', traces, layout) if traces else None
+    return Plot('Which run finds objects better', traces, layout)
 
 
 def seeds_table(comparison: Comparison) -> Table | None:

@@ -29,18 +29,18 @@ ELSEWHERE = (
     'On ARMBench’s photos, by others, under protocols of their own. Shown for orientation; none of them may be set '
     'against a number of this report without reading its caveat.'
 )
-PARTS: dict[str, tuple[Callable[[Comparison], Plot | None] | None, Sequence[Callable[[Comparison], Table]]]] = {
-    'curves': (plots.precision_recall_plot, ()),
-    'operating': (plots.operating_plot, [tables.operating_table]),
-    'picks': (None, [tables.pick_table]),
-    'size': (None, [tables.size_table]),
-    'density': (None, [tables.density_table]),
-    'speed': (plots.speed_plot, [tables.speed_table]),
-    'errors': (None, [tables.error_table]),
-    'anatomy': (None, [tables.cost_table, tables.confusion_table]),
-    'suspects': (None, [tables.suspect_table]),
+PARTS: dict[str, Sequence[Callable[[Comparison], Plot | Table | None]]] = {
+    'precision-recall': [plots.precision_recall_plot],
+    'operating': [plots.operating_plot, plots.reliability_plot, tables.operating_table],
+    'picks': [tables.pick_table],
+    'size': [tables.size_table],
+    'density': [tables.density_table],
+    'speed': [plots.speed_plot, tables.speed_table],
+    'errors': [tables.error_table],
+    'anatomy': [tables.cost_table, tables.confusion_table],
+    'suspects': [tables.suspect_table],
 }
-"""Of each part of the page its plot, if it has one, and its tables."""
+"""The plots and tables of each part of the page that is about one subset and split after the other."""
 _FOLDER = Path(__file__).parent
 
 
@@ -48,8 +48,11 @@ _FOLDER = Path(__file__).parent
 class Report:
     """What there is to report.
 
-    ``problems`` say what is missing, broken or unfinished; ``compared`` and ``answers`` are by subset and split;
-    ``scores`` by IoU type, too; ``suspects`` are pictures of labels that may be wrong.
+    Attributes:
+        problems: What is missing, broken or unfinished.
+        compared: The results by subset and split, as are ``answers``; ``scores`` by IoU type, too.
+        parts: The plots and tables of each folded part of the page, those with something in them.
+        suspects: Pictures of labels that may be wrong.
     """
 
     runs: list[Run]
@@ -57,6 +60,7 @@ class Report:
     compared: list[Comparison]
     answers: list[Answer]
     scores: list[Table]
+    parts: dict[str, list[Plot | Table]]
     pictures: list[Picture]
     suspects: list[Picture]
     made: str
@@ -102,6 +106,9 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
     for comparison in compared:
         types = [iou_type for iou_type in tables.TYPE_NAMES if comparison.scored(iou_type)]
         scores += [seeds_table(comparison), *(tables.score_table(comparison, iou_type) for iou_type in types)]
+    parts = {name: [make(comparison) for comparison in compared for make in own] for name, own in PARTS.items()}
+    parts['training'] = [*map(plots.loss_plot, runs), plots.score_plot(runs)]
+    parts['corruptions'] = [tables.corruption_table(runs), *map(plots.corruption_plot, runs)]
     pictures, missing = gallery(runs)
     return Report(
         runs=runs,
@@ -109,6 +116,7 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
         compared=compared,
         answers=answers(compared),
         scores=[table for table in scores if table],
+        parts={name: [one for one in own if one] for name, own in parts.items()},
         pictures=[one for one in pictures if one.kind != SUSPECTED],
         suspects=[one for one in pictures if one.kind == SUSPECTED],
         made=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
@@ -134,8 +142,6 @@ def html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    corrupted = tables.corruption_table(report.runs)
-    training = [*map(plots.loss_plot, report.runs), plots.score_plot(report.runs)]
     return environment.get_template('page.html.j2').render(
         report=report,
         title=' and '.join(run.name for run in report.runs) if len(report.runs) < 3 else f'{len(report.runs)} runs',
@@ -145,18 +151,6 @@ def html(report: Report) -> str:
         headline=headline(report.answers),
         answer_plot=answer_plot(report.answers),
         published=tables.published_table(),
-        training=[plot for plot in training if plot],
-        parts={
-            name: [
-                (plot and plot(comparison), [table for make in own if (table := make(comparison)).rows])
-                for comparison in report.compared
-            ]
-            for name, (plot, own) in PARTS.items()
-        },
-        corruptions=[
-            (None, [corrupted] * bool(corrupted.rows)),
-            *((plots.corruption_plot(run), ()) for run in report.runs),
-        ],
         label_fractions=plots.label_fraction_plot(report.compared),
         provenances=[(run, tables.facts(run)) for run in report.runs],
         style=Markup((_FOLDER / 'page.css').read_text()),
@@ -167,7 +161,6 @@ def html(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """The tables of a report as Markdown."""
-    filled = [make(comparison) for comparison in report.compared for _, own in PARTS.values() for make in own]
     parts = ['# Results', f'Made {report.made}.']
     parts += [f'> **{PROCEDURAL}**'] if report.is_procedural else []
     parts += ['## Answer', headline(report.answers)] if headline(report.answers) else []
@@ -175,9 +168,8 @@ def markdown(report: Report) -> str:
     parts += ['## Runs', report.run_table().markdown()]
     parts += ['## Missing, broken or unfinished', *(f'- {line}' for line in report.problems)] if report.problems else []
     parts += ['## Scores', *(table.markdown() for table in [report.overview(), *report.scores])]
-    parts += ['## Parts of the data', *(table.markdown() for table in filled if table.rows)]
-    corrupted = tables.corruption_table(report.runs)
-    parts += ['## Corrupted photos', corrupted.markdown()] if corrupted.rows else []
+    parts += ['## Parts of the data']
+    parts += [one.markdown() for own in report.parts.values() for one in own if isinstance(one, Table)]
     parts += ['## Published numbers', f'> {ELSEWHERE}', tables.published_table().markdown()]
     return '\n\n'.join(parts) + '\n'
 

@@ -57,6 +57,10 @@ class Table:
     notes: Sequence[str] = ()
     best: Collection[tuple[int, int]] = ()
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.rows)
+
     def markdown(self) -> str:
         """Caption, table and notes as Markdown."""
         rows = [

@@ -111,9 +111,9 @@ def test_every_plot_is_drawn(opened: Any) -> None:
     shown = "return document.querySelectorAll('.js-plotly-plot').length"
     assert opened.execute_script(shown) == 1, 'the answer; the others lie folded'
     opened.execute_script('document.querySelector(\'nav a[href="#operating"]\').click()')
-    waiting(opened, lambda one: one.execute_script(shown) == 1 + 3)
+    waiting(opened, lambda one: one.execute_script(shown) == 1 + 3 * 2)
     plots = unfold(opened)
-    assert len(plots) == 3 + 3 * 3 + 2  # two losses and the scores; three of each subset; corruptions of each run
+    assert len(plots) == 3 + 3 * 4 + 2  # two losses and the scores; four of each subset; corruptions of each run
     assert all(plot['width'] > 800 for plot in plots)
     assert opened.get_log('browser') == []
 

@@ -1,5 +1,6 @@
 """Curves from mmengine's logs, and plots: every component there, and as few points as a screen can show."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,8 +16,10 @@ from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report import plots
 from armbench_mmdet.report.answer import answer_plot
 from armbench_mmdet.report.collect import collect_runs, comparisons, read_log
-from armbench_mmdet.report.page import PARTS, Report
+from armbench_mmdet.report.page import Report
 from armbench_mmdet.report.plots import MAX_POINTS
+
+OLD = Path(__file__).parents[1] / 'evaluation/result_version_1.json'
 
 
 def test_a_log_has_every_component_in_training_and_validation(tmp_path: Path) -> None:
@@ -73,11 +76,9 @@ def test_nan_and_what_is_no_number_leave_gaps(tmp_path: Path) -> None:
 
 
 def test_plotly_takes_every_plot(report: Report) -> None:
-    drawn = [*map(plots.loss_plot, report.runs), plots.score_plot(report.runs), answer_plot(report.answers)]
-    drawn += [plot(comparison) for comparison in report.compared for plot, _ in PARTS.values() if plot]
-    drawn += map(plots.corruption_plot, report.runs)
-    for plot in drawn:
-        assert plot is not None
+    drawn = [one for part in report.parts.values() for one in part if isinstance(one, plots.Plot)]
+    assert len(drawn) == 2 + 1 + 3 * 4 + 2  # losses, scores; four of each subset; corruptions of each run
+    for plot in [answer_plot(report.answers), *drawn]:
         plotly.graph_objects.Figure(plot.data, plot.layout)  # refuses what plotly does not know
         json.dumps([plot.data, plot.layout], allow_nan=False)
 
@@ -85,14 +86,32 @@ def test_plotly_takes_every_plot(report: Report) -> None:
 def test_precision_recall_curves_have_the_average_precision_as_their_mean(
     report: Report, work_dirs: list[Path]
 ) -> None:
+    plot = plots.precision_recall_plot(report.compared[0])
+    assert [(one['name'], one['showlegend']) for one in plot.data[2:4]] == [('first', False), ('second', True)]
+    result = read_result(work_dirs[1] / f'results/{SUBSETS[0]}_test.json').segm.per_class['object']
+    for curve, key in zip(plot.data[3:], ('mAP_50', 'mAP_75', 'mAP'), strict=True):
+        assert np.mean(curve['y']) == pytest.approx(getattr(result, key), abs=1e-4)
+
+
+def test_reliability_is_the_result_files_and_old_files_have_none(report: Report, work_dirs: list[Path]) -> None:
     comparison = report.compared[0]
-    plot = plots.precision_recall_plot(comparison)
-    assert plot is not None
-    assert len(plot.data) == 2 * 3
-    result = read_result(work_dirs[1] / f'results/{comparison.subset}_test.json').segm.per_class['object']
-    for what, key in (('', 'mAP_50'), (', IoU 0.75', 'mAP_75'), (', mean', 'mAP')):
-        (curve,) = (t['y'] for t in plot.data if t['name'] == f'second{what}')
-        assert np.mean(curve) == pytest.approx(getattr(result, key), abs=1e-4)
+    plot = plots.reliability_plot(comparison)
+    curves = {(one['name'], one['line']['dash']): one for one in plot.data}
+    for folder in work_dirs:
+        for name, dash in (('object', 'solid'), ('tote', 'dash')):
+            one = read_result(folder / f'results/{SUBSETS[0]}_test.json').operation[name]
+            curve = curves.pop((folder.name, dash))
+            assert curve['x'] == pytest.approx([each.score for each in one.reliability], rel=1e-4)
+            assert curve['y'] == pytest.approx([each.precision for each in one.reliability], rel=1e-4)
+            assert curve['text'][0] == f'{one.reliability[0].detections} detections'
+            assert f'{folder.name} {one.calibration_error:.3f}' in plot.title
+    assert curves == {}
+    old = read_result(OLD)  # from before there were bins
+    entries = [
+        dataclasses.replace(one, evaluation=dataclasses.replace(one.evaluation, result=old))
+        for one in comparison.entries
+    ]
+    assert not plots.reliability_plot(dataclasses.replace(comparison, entries=entries))
 
 
 def test_corruptions_are_drawn_by_kind_and_severity(report: Report) -> None:
@@ -131,9 +150,8 @@ def test_accuracy_stands_against_time(report: Report, work_dirs: list[Path]) -> 
 
 
 @pytest.mark.parametrize('points', [1, MAX_POINTS, MAX_POINTS + 1, 10 * MAX_POINTS + 3])
-def test_thinning_keeps_the_end_and_the_mean(points: int) -> None:
-    values: list[float | None] = [float(value) for value in np.random.default_rng(0).normal(2, 1, points)]
-    few = plots.line((list(range(points)), values))
-    assert len(few['x']) == len(few['y']) <= MAX_POINTS
+def test_thinning_keeps_the_end(points: int) -> None:
+    few = plots.trace(range(points), range(points), 'loss', 0)
+    assert few['x'] == few['y']
+    assert MAX_POINTS / 2 < len(few['x']) <= MAX_POINTS or len(few['x']) == points
     assert few['x'][-1] == points - 1
-    assert np.mean(few['y']) == pytest.approx(np.mean(values), abs=0.02)

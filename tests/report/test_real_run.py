@@ -36,8 +36,7 @@ def test_a_run_is_reported_without_a_complaint(minibench_root: Path, tmp_path: P
     assert report.run_table().rows[0][1] == 'finished'
     assert [comparison.subset for comparison in report.compared] == list(SUBSETS)
     assert {picture.data for picture in report.pictures} == {f'{subset} test' for subset in SUBSETS}
-    plot = loss_plot(report.runs[0])
-    assert plot is not None
-    assert {'loss_mask', 'loss_mask, validation'} <= {trace['name'] for trace in plot.data}
+    curves = {(trace['name'], trace['line']['dash']) for trace in loss_plot(report.runs[0]).data}
+    assert {('loss_mask', 'solid'), ('loss_mask', 'dash')} <= curves
     assert '–' not in dict(facts(report.runs[0])).values()
     assert write_report(report, tmp_path / 'report').stat().st_size < 12e6
