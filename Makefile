@@ -95,8 +95,8 @@ docs: setup      ## the site in build/site, with the API reference; needs its ow
 docs-generated: setup ## what the docs take from code and results: two pictures and the schema of the result file
 	$(PY) docs/architecture.py
 	$(PY) docs/shift.py
-	$(PY) -c 'import json; from armbench_mmdet.evaluation.result import result_schema as schema; \
-		print(json.dumps(schema(), indent=2, ensure_ascii=False))' > docs/result-file.schema.json
+	$(PY) -c 'import json, msgspec; from armbench_mmdet.evaluation.result import Result; \
+		print(json.dumps(msgspec.json.schema(Result), indent=2, ensure_ascii=False))' > docs/result-file.schema.json
 
 bench: setup     ## ours against the stock stack, as ratios; wants an idle machine
 	$(PY) tools/benchmark.py all

@@ -19,8 +19,7 @@ from tqdm import tqdm
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.bootstrap import difference_intervals
-from armbench_mmdet.evaluation.matches import MatchTable
+from armbench_mmdet.evaluation.matches import MatchTable, difference_intervals
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.run_folder import RESULTS
 from armbench_mmdet.sweep.overrides import config_source

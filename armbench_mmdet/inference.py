@@ -35,7 +35,7 @@ from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_exactly
 from armbench_mmdet.engine.levers import use_levers
 from armbench_mmdet.errors import InputError, UnreadableImageError
-from armbench_mmdet.evaluation.predictions import checked_prediction, shapes_of, write_coco_results
+from armbench_mmdet.evaluation.metric import checked_prediction, shapes_of, write_coco_results
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.transforms.geometry import TooNarrowError
 from armbench_runtime import Detector as ExportedDetector

@@ -46,7 +46,7 @@ class Prediction:
         return dataclasses.replace(self, **arrays, masks=[self.masks[i] for i in kept])
 
     def for_evaluation(self) -> dict[str, Any]:
-        """The prediction as ``armbench_mmdet.evaluation.predictions`` has it."""
+        """The prediction as ``armbench_mmdet.evaluation.metric`` has it."""
         arrays = {'bboxes': self.boxes, 'scores': self.scores, 'labels': self.labels, 'masks': self.masks}
         return {'img_id': self.image_id, **arrays}
 

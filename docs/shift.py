@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from armbench_mmdet.ablation import BASELINE, read_tables
-from armbench_mmdet.evaluation.bootstrap import difference_intervals
+from armbench_mmdet.evaluation.matches import difference_intervals
 
 DOCS = Path(__file__).resolve().parent
 MODELS = {'Mask R-CNN': 'mask-rcnn_minibench-shift', 'Mask2Former': 'mask2former_minibench-shift'}

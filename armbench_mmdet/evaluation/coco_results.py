@@ -17,8 +17,7 @@ from armbench_mmdet.datasets.index import open_index
 from armbench_mmdet.datasets.release import CLASSES, IGNORED, CategoryMap, assign_categories, require_existing
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import match_table
-from armbench_mmdet.evaluation.metric import ArmbenchMetric
-from armbench_mmdet.evaluation.predictions import shapes_of
+from armbench_mmdet.evaluation.metric import ArmbenchMetric, shapes_of
 from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_PER_IMAGE, Matching, Shapes
 from armbench_mmdet.evaluation.result import FLAGS, PREDICTIONS, Result, file_fingerprint
 from armbench_mmdet.files import sha256_of
@@ -28,7 +27,7 @@ from armbench_mmdet.masks.runs import mask_nms, run_lengths
 _SHOWN = 5
 _BEYOND = 1.05
 """A polygon that reaches farther, in image sizes, was made for a larger image."""
-_SELFTEST_IMAGES, _SWAPPED_IMAGES = 4, 200
+_SWAPPED_IMAGES = 200
 _RECTANGLES = 0.9
 """Share of the masks that are filled boxes, from which on all are taken for boxes."""
 _FLOOR = 0.1
@@ -70,16 +69,13 @@ def read_results(path: Path) -> CocoResults:
             and some have none.
     """
     try:
-        content = path.read_bytes()
-        if content.lstrip()[:1] == b'[':
-            found = CocoResults(msgspec.json.decode(content, type=list[CocoResult]))
-        else:
-            found = msgspec.json.decode(content, type=CocoResults)
+        content: Any = msgspec.json.decode(path.read_bytes(), type=list[CocoResult] | CocoResults)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(
             'predictions must be a readable file of COCO results, a JSON list of image_id, category_id, score and '
             f'segmentation: {error} (in {path})'
         ) from error
+    found = CocoResults(content) if isinstance(content, list) else content
     rows, count = found.annotations, len(found.annotations)
     maskless, scoreless = sum(not row.segmentation for row in rows), sum(row.score is None for row in rows)
     outlines = [ring for row in rows if isinstance(row.segmentation, list) for ring in row.segmentation if ring]
@@ -98,31 +94,26 @@ def read_results(path: Path) -> CocoResults:
 
 
 def matched_results(
-    path: Path,
-    results: CocoResults,
-    ground_truth: GroundTruth,
-    category_labels: Mapping[int, int],
-    category_map: CategoryMap,
+    results: CocoResults, ground_truth: GroundTruth, category_labels: Mapping[int, int], category_map: CategoryMap
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Find the image and the class of each prediction, and bring its mask into compressed run lengths.
 
     Returns:
-        One prediction for each image that has some, as :func:`~.predictions.checked_prediction` makes them; and what
+        One prediction for each image that has some, as :func:`~.metric.checked_prediction` makes them; and what
         was assumed or left out, a line each.
     """
-    image_ids = _image_ids(path, results, ground_truth.images)
-    labels = _labels(path, results, category_labels, category_map)
+    image_ids = _image_ids(results, ground_truth.images)
+    labels = _labels(results, category_labels, category_map)
     groups: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for number, (image_id, row) in enumerate(zip(image_ids, results.annotations, strict=True)):
         if (label := labels[row.category_id]) != IGNORED:
             size = ground_truth.images[image_id].height, ground_truth.images[image_id].width
-            where = f'(image {row.image_id!r}, entry {number} of {path})'
-            rle = _checked_mask(row.segmentation, size, where)
+            rle = _checked_mask(row.segmentation, size, f'(image {row.image_id!r}, entry {number})')
             x, y, width, height = row.bbox or mask_api.toBbox(rle).tolist()
             score = 1.0 if row.score is None else row.score
             groups[image_id].append(((x, y, x + width, y + height), score, label, rle))
     if not groups:
-        raise InputError(f'--category-map must leave some predictions, got {category_map} (in {path})')
+        raise InputError(f'--category-map must leave some predictions, got {category_map}')
     predictions = []
     for image_id, rows in groups.items():
         boxes, scores, kinds, masks = zip(*rows, strict=True)
@@ -138,7 +129,7 @@ def matched_results(
     return predictions, [note for holds, note in notes if holds]
 
 
-def _image_ids(path: Path, results: CocoResults, images: Mapping[int, CocoImage]) -> list[int]:
+def _image_ids(results: CocoResults, images: Mapping[int, CocoImage]) -> list[int]:
     """The ground truth's id of each prediction's image.
 
     Where the file has names, in a table of its own or in each prediction, they decide. Else ids are numbers, or names
@@ -160,21 +151,18 @@ def _image_ids(path: Path, results: CocoResults, images: Mapping[int, CocoImage]
         some = ', '.join(f'{image.id} ({image.file_name})' for image in list(images.values())[:2])
         raise InputError(
             f'image_id must be an image of the ground truth, by number or by file name, such as {some}; got '
-            f'{", ".join(map(repr, unknown[:_SHOWN]))} ({len(unknown)} of {len(names)} images, in {path}); is it '
-            'another split?'
+            f'{", ".join(map(repr, unknown[:_SHOWN]))} ({len(unknown)} of {len(names)} images); is it another split?'
         )
     if whole[0] != whole[-1]:
         twice = next(key for key in keys if numbers[key] != names[key])
         raise InputError(
             f'image_id must be unambiguous, got {twice}, the number of one image of the ground truth and the name of '
-            f'another (in {path}); write the file_name beside each image_id'
+            'another; write the file_name beside each image_id'
         )
     return [int(whole[0][key] or 0) for key in keys]
 
 
-def _labels(
-    path: Path, results: CocoResults, category_labels: Mapping[int, int], category_map: CategoryMap
-) -> dict[Key, int]:
+def _labels(results: CocoResults, category_labels: Mapping[int, int], category_map: CategoryMap) -> dict[Key, int]:
     """The label of each category of the predictions, or ``IGNORED``."""
     label_of: dict[Any, int] = {**{name: label for label, name in enumerate(CLASSES)}, None: IGNORED}
     wrong = {key: target for key, target in category_map.items() if target not in label_of}
@@ -192,8 +180,8 @@ def _labels(
         shown = ', '.join(f'{names.get(key, key)!r} ({counts[key]} predictions)' for key in unknown[:_SHOWN])
         raise InputError(
             f"category_id must be one of the ground truth's ({offered}) or be named {' or '.join(CLASSES)}, got "
-            f'{shown} (in {path}); say what each is with, for example, --category-map '
-            f'"{dict.fromkeys(counts, CLASSES[-1])}", None to leave one out'
+            f'{shown}; say what each is with, for example, --category-map "{dict.fromkeys(counts, CLASSES[-1])}", None '
+            'to leave one out'
         )
     return {key: label for key, label in labels.items() if label is not None}
 
@@ -225,37 +213,6 @@ def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> dict[
             f'{y:g} {where}; scale them to the image'
         )
     return run_lengths(rings, *size)
-
-
-def mask_ap(ground_truth: GroundTruth, detections: Shapes) -> float:
-    """The mAP of masks, 0 to 1; 0 where nothing is annotated."""
-    return match_table(Matching(ground_truth, detections, 'segm')).ap() or 0.0
-
-
-def selftest(ground_truth: GroundTruth) -> None:
-    """Send the ground truth of a few images through all this as predictions; it must score 1.0.
-
-    Raises:
-        InputError: It scores less.
-    """
-    counts = Counter(ground_truth.image_ids[~ground_truth.crowds].tolist())
-    chosen = [image for image, count in counts.items() if count <= MAX_PER_IMAGE][:_SELFTEST_IMAGES]
-    part, rows = ground_truth.of_images(chosen), []
-    for row in np.flatnonzero(~part.crowds).tolist():
-        image = part.images[int(part.image_ids[row])]
-        size = image.height, image.width
-        code = run_lengths(part.masks[row], *size)['counts']
-        mask = CocoRle(size, code if isinstance(code, str) else code.decode())
-        rows.append(CocoResult(image.id, int(part.category_ids[row]), 1.0, part.boxes[row].tolist(), mask))
-    if rows:
-        labels = {number: label for label, number in enumerate(_CATEGORY_IDS)}
-        predictions, _ = matched_results(Path('the ground truth'), CocoResults(rows), part, labels, {})
-        score = mask_ap(part, shapes_of(predictions, _CATEGORY_IDS))
-        if score < 1 - 1e-9:
-            raise InputError(
-                f'ground truth must score 1.0 as predictions, got a mAP of {score} on images {chosen}: no result can '
-                'be trusted'
-            )
 
 
 def evaluate_results(
@@ -295,9 +252,11 @@ def evaluate_results(
     names: CategoryMap = {key: target for key, target in category_map.items() if isinstance(key, str)}
     source = replace(source, category_map=names or None)
     ground_truth = source.load()
-    selftest(ground_truth)
     labels = assign_categories(open_index(source.ann_file, source.cache_dir), names).labels
-    predictions, notes = matched_results(path, results, ground_truth, labels, category_map)
+    try:
+        predictions, notes = matched_results(results, ground_truth, labels, category_map)
+    except InputError as error:
+        raise InputError(f'{error} (in {path})') from error
     if mask_nms_iou is not None:
         notes.append(_suppress(predictions, mask_nms_iou))
     flags = [*notes, *flags_of(shapes_of(predictions, _CATEGORY_IDS), ground_truth)]
@@ -324,43 +283,28 @@ def _suppress(predictions: Sequence[dict[str, Any]], iou: float) -> str:
 
 
 def flags_of(detections: Shapes, ground_truth: GroundTruth) -> list[str]:
-    """Look for what fools a reader of the score, though it may be honest, a line each.
-
-    Args:
-        detections: At least one, masks as run lengths.
-        ground_truth: All of it.
-    """
+    """Look for what fools a reader of the score, though it may be honest, a line each; masks are run lengths."""
     image_ids, counts = np.unique(detections.image_ids, return_counts=True)
     most, many, total = counts.max(), (counts > MAX_PER_IMAGE).sum(), len(ground_truth.images)
     silent = total - len(image_ids)
     chosen = image_ids[:: -(-len(image_ids) // _SWAPPED_IMAGES)].tolist()
     part, names = ground_truth.of_images(chosen), ' and '.join(ground_truth.categories.values())
     swapped = detections._replace(category_ids=3 - detections.category_ids)
-    score, other = mask_ap(part, detections), mask_ap(part, swapped)
+    score, other = (match_table(Matching(part, one, 'segm')).ap() or 0.0 for one in (detections, swapped))
+    gain = f'{other:.3f} instead of {score:.3f} (on {len(chosen)} images)'
     low, high = detections.scores.min(), detections.scores.max()
-    filled = _share_of_rectangles(detections.masks)
+    sides = np.array(mask_api.toBbox(list(detections.masks)), np.float64)[:, 2:]
+    areas = np.array([mask_api.area(mask) for mask in detections.masks], np.float64)  # of 256 and more at once it fails
+    wide = sides.min(1) > 2  # a sliver fills its box whatever it shows
+    filled = (areas == sides.prod(1))[wide].sum() / max(wide.sum(), 1)
     flags = [
         (filled >= _RECTANGLES, f'{filled:.0%} of the masks are rectangles: boxes written as masks?'),
-        (
-            _FLOOR <= low < high,
-            f'no score is below {low:.3g}: filtered before AP? What was cut can only have lowered it',
-        ),
+        (_FLOOR <= low < high, f'no score is below {low:.3g}: filtered? What was cut can only have lowered AP'),
         (many, f'{many} images have more than {MAX_PER_IMAGE} predictions, up to {most}: the best of each class count'),
         (silent, f'{silent} of {total} images have no prediction: nothing found there, or not predicted?'),
-        (
-            other > score,
-            f'with {names} swapped, the mAP of masks is {other:.3f} instead of {score:.3f} (on {len(chosen)} images): '
-            'are the categories right? See --category-map',
-        ),
+        (other > score, f'with {names} swapped, the mAP of masks is {gain}: is a --category-map missing?'),
     ]
     return [flag for holds, flag in flags if holds]
-
-
-def _share_of_rectangles(masks: Sequence[Any]) -> float:
-    boxes = np.array(mask_api.toBbox(list(masks)), np.float64)[:, 2:]
-    areas = np.array([mask_api.area(mask) for mask in masks], np.float64)  # of 256 and more at once it fails
-    wide = boxes.min(1) > 2  # a sliver fills its box whatever it shows
-    return float((areas == boxes.prod(1))[wide].mean()) if wide.any() else 0.0
 
 
 def drift_table(result: Result, other: Result) -> str:
@@ -368,7 +312,6 @@ def drift_table(result: Result, other: Result) -> str:
     rows = []
     for iou_type in IOU_TYPES:
         for key, value in result.scores[iou_type].numbers().items():
-            peer = other.scores[iou_type].numbers()[key]
-            if value is not None and peer is not None:
+            if value is not None and (peer := other.scores[iou_type].numbers()[key]) is not None:
                 rows.append([iou_type, key, f'{value:.6f}', f'{peer:.6f}', f'{value - peer:+.6f}'])
     return tabulate(rows, ['', '', 'this', 'other', 'drift'], tablefmt='plain', disable_numparse=True)

@@ -1,28 +1,30 @@
-"""COCO's greedy matching as a table of detections and instances, and curves from it."""
+"""COCO's greedy matching as a table of detections and instances; scores from it, their curves and their intervals.
+
+For an interval, images are drawn with replacement, as many as there are, and the score is computed anew; it holds the
+middle 95 % of the draws (percentile bootstrap, Efron & Tibshirani 1993, chapter 13). Two runs on the same images share
+the draws, so their difference has a much narrower interval than either score: most of the spread is the images'.
+"""
 
 from __future__ import annotations
 
 import functools
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.protocol import (
-    COCO_IMAGE_AREA_PX,
-    DENSITY_NAMES,
-    DENSITY_STARTS,
-    IOU_THRESHOLDS,
-    MAX_PER_IMAGE,
-    RECALL_THRESHOLDS,
-    Common,
-    Matching,
-)
+from armbench_mmdet.evaluation import protocol
+from armbench_mmdet.evaluation.protocol import MAX_PER_IMAGE, Common, Matching
+from armbench_mmdet.evaluation.result import MEAN, ClassScores, Interval, StratumScores, TypeScores
 from armbench_mmdet.files import draft_of
-from armbench_mmdet.jit import compiled
+from armbench_mmdet.jit import compiled, map_threads
+
+RESAMPLES = 1000
+DRAWS_AT_ONCE = 64
 
 MISSED, FOUND, IGNORED = 0, 1, 2
 _FIELDS = ('image', 'outcome', 'instances')
@@ -48,18 +50,18 @@ class ClassMatches:
             parts += [places.copy(), np.searchsorted(thresholds, np.arange(len(self.outcome) + 1))]
         return tuple(parts)
 
-    @functools.cached_property
-    def _ranks(self) -> np.ndarray:
-        """``(D,) int64``, the place of each detection among those of its image, from 0."""
-        order = np.argsort(self.image, kind='stable')
-        image, ranks = self.image[order], np.empty(len(order), np.int64)
-        ranks[order] = np.arange(len(order)) - np.searchsorted(image, image)
-        return ranks
-
     def found_within(self, limit: int) -> np.ndarray:
         """``(T,) int64``, how many of the best detections of each image, so many at most, found an instance."""
-        is_found = self.outcome == FOUND
-        return np.count_nonzero(is_found & (self._ranks < limit) if limit < MAX_PER_IMAGE else is_found, axis=1)
+        outcome = self.outcome
+        if limit < MAX_PER_IMAGE:
+            order = np.argsort(self.image, kind='stable')
+            image = self.image[order]
+            outcome = outcome[:, order[np.arange(len(order)) - np.searchsorted(image, image) < limit]]
+        return np.count_nonzero(outcome == FOUND, axis=1)
+
+    def curves(self, weights: np.ndarray) -> np.ndarray:
+        """``(B, T, 101) float64``, precision at ``RECALL_THRESHOLDS`` in draws of images; see :func:`interpolate`."""
+        return interpolate(self.decided, weights, weights @ self.instances, protocol.RECALL_THRESHOLDS)
 
     def of_images(self, chosen: np.ndarray) -> ClassMatches:
         """The matches in some images ``(I,) bool``; the others are left without detections and instances."""
@@ -82,7 +84,8 @@ class MatchTable:
     @functools.cached_property
     def density(self) -> np.ndarray:
         """``(I,) str``, the density bin of each image; empty without instances."""
-        return np.array(['', *DENSITY_NAMES])[np.searchsorted(DENSITY_STARTS, self.instances, side='right')]
+        bins = np.searchsorted(protocol.DENSITY_STARTS, self.instances, side='right')
+        return np.array(['', *protocol.DENSITY_NAMES])[bins]
 
     @functools.cached_property
     def _curves(self) -> dict[str, np.ndarray]:
@@ -90,7 +93,7 @@ class MatchTable:
 
     def ap(self, iou: float | None = None, class_name: str | None = None) -> float | None:
         """Average precision over all IoU thresholds and classes unless one is named; None without instances."""
-        rows = slice(None) if iou is None else np.isclose(IOU_THRESHOLDS, iou)
+        rows = slice(None) if iou is None else np.isclose(protocol.IOU_THRESHOLDS, iou)
         return _mean([curve[rows] for name, curve in self._curves.items() if class_name in (None, name)])
 
     def ar(self, limit: int = MAX_PER_IMAGE, class_name: str | None = None) -> float | None:
@@ -138,12 +141,12 @@ def match_table(
         is_relative: Whether ``areas`` are for images of COCO's size, and scale with the images.
     """
     pixels = np.array(matching.sizes, np.float64).reshape(-1, 2).prod(1)
-    units = pixels / COCO_IMAGE_AREA_PX if is_relative else np.ones_like(pixels)
+    units = pixels / protocol.COCO_IMAGE_AREA_PX if is_relative else np.ones_like(pixels)
     (low, high), truth = areas, matching.truth
     found_areas = matching.common.found_sizes / units[matching.found.image]
     truth_areas = matching.areas / units[truth.image]
     ignored = matching.crowd | (truth_areas < low) | (truth_areas > high)
-    outcome, _ = matched(matching.common, matching.crowd, ignored, IOU_THRESHOLDS)
+    outcome, _ = matched(matching.common, matching.crowd, ignored, protocol.IOU_THRESHOLDS)
     outcome[(outcome == MISSED) & ((found_areas < low) | (found_areas > high))] = IGNORED
     classes = {}
     for kind, (name, order) in enumerate(zip(matching.classes, matching.orders, strict=True)):
@@ -197,8 +200,7 @@ def precision_at_recall(matches: ClassMatches) -> np.ndarray:
     Returns:
         ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
     """
-    once = np.ones((1, len(matches.instances)), np.int32)
-    return interpolate(matches.decided, once, once @ matches.instances, RECALL_THRESHOLDS)[0]
+    return matches.curves(np.ones((1, len(matches.instances)), np.int32))[0]
 
 
 @compiled
@@ -227,10 +229,8 @@ def interpolate(
             seen += weight[image[d]]
             upto[d] = seen
         for t in range(curves.shape[1] if totals[b] else 0):
-            own, aside = (
-                found[found_starts[t] : found_starts[t + 1]],
-                ignored[ignored_starts[t] : ignored_starts[t + 1]],
-            )
+            own = found[found_starts[t] : found_starts[t + 1]]
+            aside = ignored[ignored_starts[t] : ignored_starts[t + 1]]
             hits, skipped, best, r, i = 0, 0, 0.0, recalls.size - 1, aside.size - 1
             for d in own:
                 hits += weight[image[d]]
@@ -254,3 +254,118 @@ def interpolate(
 def _mean(parts: Sequence[np.ndarray]) -> float | None:
     defined = [part for part in parts if not np.isnan(part).any()]
     return float(np.mean(defined)) if defined else None
+
+
+def scores_of_type(matching: Matching, whole: MatchTable, confidence: dict[str, Interval] | None = None) -> TypeScores:
+    """Everything the result file holds under one IoU type, with the match table of all sizes."""
+    by_size = sized_tables(matching)
+    units = {'coco': by_size, 'relative': sized_tables(matching, is_relative=True)}
+    return TypeScores(
+        **summary(whole, by_size),
+        per_class={
+            name: ClassScores(**summary(whole, by_size, name), instances=int(one.instances.sum()))
+            for name, one in whole.classes.items()
+        },
+        per_size={unit: {size: _stratum(one) for size, one in tables.items()} for unit, tables in units.items()},
+        per_density={name: _stratum(whole.of_images(whole.density == name)) for name in protocol.DENSITY_NAMES},
+        confidence=confidence,
+    )
+
+
+def sized_tables(matching: Matching, is_relative: bool = False) -> dict[str, MatchTable]:
+    """The matches by size of the instance, in px or relative to the image."""
+    return {size: match_table(matching, areas, is_relative) for size, areas in protocol.SIZES.items()}
+
+
+def summary(
+    whole: MatchTable, by_size: Mapping[str, MatchTable], class_name: str | None = None
+) -> dict[str, float | None]:
+    """The nine numbers of the result file, under their names there; over all classes unless one is named."""
+    return {
+        'mAP': whole.ap(class_name=class_name),
+        **{f'mAP_{round(100 * iou)}': whole.ap(iou, class_name) for iou in (0.5, 0.75)},
+        **{f'mAP_{size}': one.ap(class_name=class_name) for size, one in by_size.items()},
+        **{f'AR_{limit}': whole.ar(limit, class_name) for limit in protocol.MAX_DETS},
+    }
+
+
+def _stratum(table: MatchTable) -> StratumScores:
+    return StratumScores(
+        mAP=table.ap(),
+        mAP_50=table.ap(0.5),
+        mAP_75=table.ap(0.75),
+        AR_100=table.ar(),
+        per_class={name: table.ap(class_name=name) for name in table.classes},
+        instances=int(table.instances.sum()),
+        images=np.count_nonzero(table.instances),
+    )
+
+
+class Estimate(NamedTuple):
+    """A score and the ends of its interval; None where there is no ground truth."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def group_intervals(tables: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
+    """Intervals of the mAP of each class and, under ``mean``, of their mean.
+
+    Args:
+        tables: A run's table, or one for each of the runs that differ by their seed alone. Their mean counts, and in
+            each draw of images as many runs are drawn with replacement, as clusters.
+        resamples: How many draws.
+        seed: The draws are the same for every table of as many images.
+
+    Raises:
+        InputError: The tables are not about the same images and classes.
+    """
+    return {name: _interval(scores) for name, scores in _group_scores(tables, resamples, seed, 0, tables[0]).items()}
+
+
+def difference_intervals(
+    first: Sequence[MatchTable], second: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Estimate]:
+    """Intervals of ``first - second``, each draw of images scored under both; see :func:`group_intervals`."""
+    scores, others = (
+        _group_scores(tables, resamples, seed, number, first[0]) for number, tables in enumerate((first, second))
+    )
+    return {name: _interval(scores[name] - others[name]) for name in scores}
+
+
+def _group_scores(
+    tables: Sequence[MatchTable], resamples: int, seed: int, number: int, like: MatchTable
+) -> dict[str, np.ndarray]:
+    """As :func:`_scores`, of the mean over runs, which must be about the same images and classes as one of them."""
+    for one in tables:
+        if not np.array_equal(like.image_ids, one.image_ids) or like.classes.keys() != one.classes.keys():
+            got = ' and '.join(f'{len(table.image_ids)} images of {list(table.classes)}' for table in (like, one))
+            raise InputError(f'two runs must be evaluated on the same images and classes to be compared, got {got}')
+    each = [_scores(table, resamples, seed) for table in tables]
+    chosen = np.random.default_rng([seed, number]).integers(len(tables), size=(len(tables), resamples))
+    chosen = np.column_stack([np.arange(len(tables)), chosen])  # every run once in what was observed
+    return {name: np.take_along_axis(np.array([one[name] for one in each]), chosen, axis=0).mean(0) for name in each[0]}
+
+
+def _interval(scores: np.ndarray) -> Estimate:
+    observed, drawn = scores[0], scores[1:]
+    drawn = drawn[~np.isnan(drawn)]  # a draw may hold no instance of a rare class
+    if np.isnan(observed) or not drawn.size:
+        return Estimate(None, None, None)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(float(observed), float(low), float(high))
+
+
+def _scores(table: MatchTable, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """The mAP of each class and their mean, as observed and in the draws; ``(1 + resamples,) float64``, NaN if none."""
+    images = len(table.image_ids)
+    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+    weights = np.concatenate([np.ones((1, images), np.int32), draws.astype(np.int32)])
+    blocks = np.array_split(weights, range(DRAWS_AT_ONCE, len(weights), DRAWS_AT_ONCE))
+    scores = {
+        name: np.concatenate([curves.mean((1, 2)) for curves in map_threads(one.curves, blocks)])
+        for name, one in table.classes.items()
+    }
+    columns = np.ma.masked_invalid(list(scores.values()))
+    return {MEAN: columns.mean(0).filled(np.nan), **scores}

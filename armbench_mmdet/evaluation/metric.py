@@ -1,11 +1,17 @@
-"""``ArmbenchMetric``: COCO's protocol on ARMBench, with every known way to a silent wrong number refused."""
+"""``ArmbenchMetric``: COCO's protocol on ARMBench, with every known way to a silent wrong number refused.
+
+Predictions are checked on the way in and turned into COCO results on the way out.
+"""
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
+import torch
 from mmdet.registry import METRICS
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
@@ -15,28 +21,19 @@ from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.distributed import gathered
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.anatomy import error_anatomy
-from armbench_mmdet.evaluation.bootstrap import group_intervals
-from armbench_mmdet.evaluation.matches import MatchTable, match_table
-from armbench_mmdet.evaluation.operating import operations, pick_scores
-from armbench_mmdet.evaluation.predictions import checked_prediction, shapes_of, write_coco_results
-from armbench_mmdet.evaluation.protocol import IOU_TYPES, Matching, Shapes
-from armbench_mmdet.evaluation.result import (
-    MEAN,
-    SUMMARY_KEYS,
-    Identity,
-    Images,
-    Interval,
-    Result,
-    file_fingerprint,
-    matches_path,
-    read_result,
-    result_table,
-    write_result,
-)
-from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD, scores_of_type, segmentation_errors, speed_summary
+from armbench_mmdet.evaluation import result
+from armbench_mmdet.evaluation.anatomy import error_anatomy, operations, pick_scores, segmentation_errors
+from armbench_mmdet.evaluation.matches import MatchTable, group_intervals, match_table, scores_of_type
+from armbench_mmdet.evaluation.protocol import DENSITY_NAMES, IOU_TYPES, SCORE_THRESHOLD, Matching, Shapes
+from armbench_mmdet.files import draft_of
+from armbench_mmdet.masks.encode import encode_masks
 from armbench_mmdet.run_folder import METRIC_PREFIX
-from armbench_mmdet.system import installed_versions
+from armbench_mmdet.system import hardware, installed_versions
+
+try:
+    import resource
+except ImportError:  # not on every system; the peak is then unknown
+    resource = None  # type: ignore[assignment]
 
 
 @METRICS.register_module()
@@ -79,7 +76,7 @@ class ArmbenchMetric(BaseMetric):
         self.identity = dict(identity or {})
         self.log_table = log_table
         self.complexity: dict[str, Any] = {}  # the model's parameters and gflops, for the result file
-        self.result: Result | None = None  # the last evaluation
+        self.result: result.Result | None = None  # the last evaluation
         self._given_truth = ground_truth
 
     @functools.cached_property
@@ -102,13 +99,10 @@ class ArmbenchMetric(BaseMetric):
         """
         meta: Any = self.dataset_meta or {}
         is_one = not isinstance(meta, list) and len(meta.get('cumulative_sizes', ())) < 2
-        source = GroundTruthSource.of(meta) if is_one else None
-        if source is None:
-            got = (
-                'a data set of another type' if is_one else 'several, whose images may share ids: test them one by one'
-            )
-            raise InputError(f'evaluated data must come from the one annotation file of an ArmbenchDataset, got {got}')
-        return source
+        if is_one and (source := GroundTruthSource.of(meta)):
+            return source
+        got = 'a data set of another type' if is_one else 'several, whose images may share ids: test them one by one'
+        raise InputError(f'evaluated data must come from the one annotation file of an ArmbenchDataset, got {got}')
 
     def write_to(self, folder: Path, identity: Mapping[str, Any]) -> None:
         """Write results into a folder, named after the annotation file, and add to the identity."""
@@ -116,7 +110,7 @@ class ArmbenchMetric(BaseMetric):
         self.identity |= identity
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take predictions, one dict an image, see :func:`~armbench_mmdet.evaluation.predictions.checked_prediction`.
+        """Take predictions, one dict an image, see :func:`checked_prediction`.
 
         Raises:
             InputError: They are faulty, or of an image that the ground truth does not have.
@@ -158,17 +152,20 @@ class ArmbenchMetric(BaseMetric):
         detections = shapes_of(predictions, list(self.ground_truth.categories))
         thresholds = self._val_thresholds()
         fields: dict[str, Any] = {}
-        for matching in self._matchings(detections):
-            iou_type, table = matching.iou_type, match_table(matching)
-            fields[iou_type] = scores_of_type(matching, table, self._written(iou_type, detections, table))
+        for iou_type in self.iou_types:
+            is_across = iou_type == 'segm' and self.result_file is not None
+            matching = Matching(self.ground_truth, detections, iou_type, is_across)
+            for one in [matching.of_boundaries(), matching] if is_across else [matching]:
+                table = match_table(one)
+                fields[one.iou_type] = scores_of_type(one, table, self._written(one.iou_type, detections, table))
             if iou_type == 'segm':
                 fields['segmentation_errors'] = segmentation_errors(matching)
                 fields['picks'] = pick_scores(matching, CLASSES[-1], thresholds.get(CLASSES[-1], SCORE_THRESHOLD))
-                fields['anatomy'] = error_anatomy(matching) if matching.is_across else None
+                fields['anatomy'] = error_anatomy(matching) if is_across else None
             if iou_type == 'segm' or 'segm' not in self.iou_types:
-                fields['operation'] = operations(matching, thresholds)
+                fields['operation'] = operations(matching, table, thresholds)
         density = dict(zip(table.image_ids.tolist(), table.density.tolist(), strict=True))
-        self.result = Result(
+        self.result = result.Result(
             schema_version=1,
             identity=self._full_identity(),
             classes=self.classes,
@@ -178,66 +175,181 @@ class ArmbenchMetric(BaseMetric):
             **fields,
         )
         if self.log_table:
-            print_log('\n' + result_table(self.result), logger='current')
+            print_log('\n' + result.result_table(self.result), logger='current')
         if self.result_file:
-            write_result(self.result_file, self.result)
+            result.write_result(self.result_file, self.result)
         return {
-            f'{iou_type}_{key}' if name == MEAN else f'{iou_type}_{name}_{key}': value
+            f'{iou_type}_{key}' if name == result.MEAN else f'{iou_type}_{name}_{key}': value
             for iou_type in self.iou_types
             for name, one in self.result.scores[iou_type].by_class.items()
             for key, value in one.numbers().items()
         }
 
-    def _matchings(self, detections: Shapes) -> Iterator[Matching]:
-        for iou_type in self.iou_types:
-            is_across = iou_type == 'segm' and self.result_file is not None
-            matching = Matching(self.ground_truth, detections, iou_type, is_across)
-            yield matching
-            if is_across:
-                yield matching.of_boundaries()
-
-    def _written(self, iou_type: str, detections: Shapes, table: MatchTable) -> dict[str, Interval] | None:
+    def _written(self, iou_type: str, detections: Shapes, table: MatchTable) -> dict[str, result.Interval] | None:
         """Write what lies beside the result file, and draw the intervals of the mAP; nothing where none is written."""
         if self.result_file is None:
             return None
         if iou_type in IOU_TYPES:
             write_coco_results(self.result_file.with_suffix(f'.{iou_type}.json'), detections, iou_type)
-        table.save(matches_path(self.result_file, iou_type))
-        return {name: Interval(low=one.low, high=one.high) for name, one in group_intervals([table]).items()}
+        table.save(result.matches_path(self.result_file, iou_type))
+        return {name: result.Interval(low=one.low, high=one.high) for name, one in group_intervals([table]).items()}
 
     def logged_names(self) -> list[str]:
         """What :meth:`evaluate` gives, by name."""
-        names = ['', *(f'_{name}' for name in self.classes)]
-        return [f'{self.prefix}/{one}{name}_{key}' for one in self.iou_types for name in names for key in SUMMARY_KEYS]
+        names, keys = ['', *(f'_{name}' for name in self.classes)], result.SUMMARY_KEYS
+        return [f'{self.prefix}/{one}{name}_{key}' for one in self.iou_types for name in names for key in keys]
 
     def add_timing(self, stages_s: Mapping[str, float], images: int) -> None:
         """Note the times per image, by stage, of the last so many images that were processed."""
         for prediction in self.results[-images:]:
             prediction['stages_s'] = stages_s
 
-    def _count_images(self, predictions: Sequence[Mapping[str, Any]], repeated: int) -> Images:
+    def _count_images(self, predictions: Sequence[Mapping[str, Any]], repeated: int) -> result.Images:
         total = len(self.ground_truth.images)
         unreadable = [prediction['unreadable'] for prediction in predictions if 'unreadable' in prediction]
         not_seen = total - len(predictions)
         if unreadable:
             about = f'{len(unreadable)} images could not be read, and count as images without detections:'
             print_log('\n  '.join([about, *unreadable]), logger='current', level=logging.WARNING)
-        return Images(ground_truth=total, not_seen=not_seen, repeated=repeated, unreadable=unreadable)
+        return result.Images(ground_truth=total, not_seen=not_seen, repeated=repeated, unreadable=unreadable)
 
     def _val_thresholds(self) -> dict[str, float]:
         """The best threshold of each class in the result on ``val`` that lies beside, if it is of this checkpoint."""
         sha256 = self.identity.get('extra', {}).get('checkpoint_sha256')
         if self.result_file and sha256 and not self.result_file.name.endswith('_val.json'):
-            for result in map(read_result, sorted(self.result_file.parent.glob('*_val.json'))):
-                if result.identity.extra.get('checkpoint_sha256') == sha256:
-                    return {name: one.best.threshold for name, one in (result.operation or {}).items() if one.best}
+            for val in map(result.read_result, sorted(self.result_file.parent.glob('*_val.json'))):
+                if val.identity.extra.get('checkpoint_sha256') == sha256:
+                    return {name: one.best.threshold for name, one in (val.operation or {}).items() if one.best}
         return {}
 
-    def _full_identity(self) -> Identity:
+    def _full_identity(self) -> result.Identity:
         source, known = GroundTruthSource.of(self.dataset_meta), dict(self.identity)
         if source:
             known = {'subset': source.subset, 'split': source.split, **known}
             known['extra'] = {**source.location(), **known.get('extra', {})}
         if source and self.result_file:
-            known.setdefault('data_fingerprint', file_fingerprint(source.ann_file))
-        return Identity(**{'versions': installed_versions(), **known})
+            known.setdefault('data_fingerprint', result.file_fingerprint(source.ann_file))
+        return result.Identity(**{'versions': installed_versions(), **known})
+
+
+def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: bool) -> dict[str, Any]:
+    """The part of a data sample that is evaluated, on the CPU and without bitmaps.
+
+    Args:
+        sample: ``img_id``, ``ori_shape`` (H, W), and ``pred_instances`` with ``bboxes`` ``(N, 4)`` xyxy,
+            ``scores`` ``(N,)``, ``labels`` ``(N,)`` and ``masks``: ``(N, H, W)`` bool or N RLE dicts.
+        num_classes: Labels run from 0 to one less.
+        with_masks: Whether there must be masks.
+
+    Returns:
+        ``img_id``, ``bboxes``, ``scores``, ``labels`` as arrays and, if wanted, ``masks`` as a list of RLE dicts.
+
+    Raises:
+        InputError: Labels out of range, numbers that are not finite, arrays of different lengths, no masks where
+            masks are wanted, masks of another size than the image.
+    """
+    instances, image_id = sample['pred_instances'], int(sample['img_id'])
+    where = f'in the predictions of image {image_id}'
+    prediction: dict[str, Any] = {'img_id': image_id}
+    for key in ('bboxes', 'scores', 'labels'):
+        prediction[key] = _array(instances[key])
+        if not np.isfinite(prediction[key]).all():
+            raise InputError(f'{key} must be finite, got NaN or infinity ({where})')
+    labels = prediction['labels']
+    if labels.size and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise InputError(
+            f'labels must be from 0 to {num_classes - 1}, got {labels.min()} to {labels.max()} ({where}); '
+            "check num_classes of the model's head"
+        )
+    if with_masks:
+        if 'masks' not in instances:
+            raise InputError(
+                f'pred_instances must have masks to be evaluated as masks, got {sorted(instances.keys())} ({where}); '
+                "a box is no mask: use a model with a mask head, or metric='bbox'"
+            )
+        prediction['masks'] = _run_lengths(instances['masks'])
+        size = list(sample['ori_shape'][:2])
+        wrong = [rle['size'] for rle in prediction['masks'] if rle['size'] != size]
+        if wrong:
+            raise InputError(f'mask size must be that of the image, {size} (height, width), got {wrong[0]} ({where})')
+    lengths = {key: len(value) for key, value in prediction.items() if key != 'img_id'}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f'pred_instances must have as many of each, got {lengths} ({where})')
+    return prediction
+
+
+def shapes_of(predictions: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]) -> Shapes:
+    """Predictions of several images, at least one, as columns.
+
+    Args:
+        predictions: As :func:`checked_prediction` makes them.
+        category_ids: The category of each label; with names in their place they can only be written.
+    """
+    labels, scores = (np.concatenate([one[key] for one in predictions]) for key in ('labels', 'scores'))
+    image_ids = np.repeat([one['img_id'] for one in predictions], [len(one['labels']) for one in predictions])
+    boxes = np.concatenate([one['bboxes'].reshape(-1, 4) for one in predictions]).astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    masks = [mask for one in predictions for mask in one.get('masks') or [None] * len(one['labels'])]
+    return Shapes(image_ids, np.array(category_ids)[labels.astype(np.int64)], scores.astype(np.float64), boxes, masks)
+
+
+def write_coco_results(path: Path, detections: Shapes, iou_type: str) -> None:
+    """Write detections in COCO's results format, for any other evaluator to check.
+
+    ``bbox`` gives results with a box, ``segm`` results with a mask and no box: with a box, COCO's loader would take the
+    box's area for the mask's.
+    """
+    key, shapes = ('bbox', detections.boxes.tolist()) if iou_type == 'bbox' else ('segmentation', detections.masks)
+    columns = (column.tolist() for column in detections[:3])
+    names = ('image_id', 'category_id', 'score', key)
+    rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, shapes, strict=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with draft_of(path) as draft, draft.open('wb') as file:
+        for number, row in enumerate(rows):  # never all of it as text in memory
+            file.write((b',\n' if number else b'[') + msgspec.json.encode(row))
+        file.write(b']\n' if len(detections.scores) else b'[]\n')
+
+
+def speed_summary(
+    predictions: Sequence[Mapping[str, Any]], density: Mapping[int, str], **complexity: Any
+) -> result.Speed | None:
+    """The result file's ``speed``, of predictions with ``stages_s``, seconds by stage; None if there are none.
+
+    The density bin of each image is given by its id, and the model's ``parameters`` and ``gflops``.
+    """
+    timed = [one for one in predictions if 'stages_s' in one]
+    if not timed:
+        return None
+    stages_ms = {name: [1000 * one['stages_s'][name] for one in timed] for name in timed[0]['stages_s']}
+    times_ms = np.add(stages_ms['forward'], stages_ms['post-process'])
+    bins = np.array([density.get(one['img_id'], '') for one in timed])
+
+    def summed_up(own_ms: Any) -> result.Times:
+        return result.Times(median_ms=float(np.median(own_ms)), p95_ms=float(np.percentile(own_ms, 95)))
+
+    on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else None  # on Linux in this unit
+    return result.Speed(
+        **msgspec.structs.asdict(summed_up(times_ms)),
+        images=len(timed),
+        per_density={name: summed_up(times_ms[bins == name]) for name in DENSITY_NAMES if name in bins},
+        stages={name: summed_up(own_ms) for name, own_ms in stages_ms.items()},
+        **complexity,
+        peak_memory_mb=peak_kb and peak_kb / 1024,
+        peak_gpu_memory_mb=torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
+        device=torch.cuda.get_device_name() if on_gpu else hardware()['cpu'],
+        threads=torch.get_num_threads(),
+    )
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, 'tensor'):  # mmdet's box structures
+        value = value.tensor
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def _run_lengths(masks: Any) -> list[dict[str, Any]]:
+    if isinstance(masks, torch.Tensor | np.ndarray):
+        return encode_masks(masks)
+    codes = [rle['counts'].decode() if isinstance(rle['counts'], bytes) else rle['counts'] for rle in masks]
+    return [{'size': [*map(int, rle['size'])], 'counts': code} for rle, code in zip(masks, codes, strict=True)]

@@ -17,20 +17,18 @@ MAX_DETS = (1, 10, MAX_PER_IMAGE)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 IOU_TYPES = ('bbox', 'segm')
+SCORE_THRESHOLD = 0.5
+"""From which on a detection counts, where single ones are judged."""
 
 SIZES = {'s': (0.0, 32.0**2), 'm': (32.0**2, 96.0**2), 'l': (96.0**2, np.inf)}
 """COCO's small, medium and large, px² of area; both edges belong to both neighbours."""
-
 COCO_IMAGE_AREA_PX = 640 * 480
 """COCO chose its sizes for such images; scaled with the image they keep what the words meant."""
-
 DENSITY_STARTS = (1, 6, 11, 16, 21, 31)
 DENSITY_NAMES = ('1-5', '6-10', '11-15', '16-20', '21-30', '31+')
 """Instances of an image, tote included, crowds not; images without any are in no bin."""
-
 BAND = 0.02
 """Width of the band along the outline that boundary IoU is of, in diagonals of the image (Cheng et al., CVPR 2021)."""
-
 SHAPES_AT_ONCE = 4096
 """Masks in memory as runs."""
 
@@ -76,7 +74,7 @@ class Common(NamedTuple):
     offsets: np.ndarray  # (D,) int64; the place of detection d and annotation g in the next two is offsets[d] + g
     shared: np.ndarray  # (V,) float64, the area that both have in common, px²
     ious: np.ndarray  # (V,) float64; with a crowd the share of the detection
-    boundary_ious: np.ndarray  # (V,) float64, of masks across classes
+    boundary_ious: np.ndarray  # (V,) float64, of masks that are held against all classes; else empty
     found_sizes: np.ndarray  # (D,) float64, area of each detection's box or mask
     truth_sizes: np.ndarray  # (G,) float64, the same of annotations
 
@@ -143,8 +141,8 @@ class Matching:
         counts = near[:, 1] - near[:, 0]
         offsets = np.cumsum(counts) - counts - near[:, 0]
         sizes = found.boxes[:, 2:].prod(1), truth.boxes[:, 2:].prod(1)
-        shared, ious, boundary_ious = np.zeros((3, counts.sum()))
-        common = Common(own, near, offsets, shared, ious, boundary_ious, *sizes)
+        shared, ious = np.zeros((2, counts.sum()))
+        common = Common(own, near, offsets, shared, ious, np.zeros(len(ious) if self.is_across else 0), *sizes)
         if self.iou_type == 'bbox':
             _common_boxes(found.boxes, truth.boxes, self.crowd, common)
         else:
@@ -156,14 +154,12 @@ class Matching:
 
     def _fill_masks(self, common: Common, own: slice, instances: slice) -> None:
         """Find what the masks of some images have in common."""
-        found, truth = self.runs(self.found, own), self.runs(self.truth, instances)
+        masks = found, truth = self.runs(self.found, own), self.runs(self.truth, instances)
         common.found_sizes[own], common.truth_sizes[instances] = found.areas, truth.areas
-        cores, sizes, first = (found, truth), np.array(self.sizes), instances.start
+        cores, sizes = masks, np.array(self.sizes)
         if self.is_across:
-            rows = self.found.image[own], self.truth.image[instances]
-            cores = cores_of(found, sizes[rows[0]]), cores_of(truth, sizes[rows[1]])
-        places = self.crowd[instances], common.near[own] - first, common.offsets[own] + first
-        _common_masks((found, truth), cores, self.is_across, *places, *common[3:6])
+            cores = cores_of(found, sizes[self.found.image[own]]), cores_of(truth, sizes[self.truth.image[instances]])
+        _common_masks(masks, cores, (own.start, instances.start), self.crowd, common)
 
     def of_boundaries(self) -> 'Matching':
         """The same masks, held against each other by their boundaries."""
@@ -206,47 +202,43 @@ def _common_boxes(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray, commo
 
 @compiled
 def _common_masks(
-    masks: tuple[Runs, Runs],
-    cores: tuple[Runs, Runs],
-    with_boundaries: bool,
-    crowd: np.ndarray,
-    near: np.ndarray,
-    offsets: np.ndarray,
-    shared: np.ndarray,
-    ious: np.ndarray,
-    boundary_ious: np.ndarray,
+    masks: tuple[Runs, Runs], cores: tuple[Runs, Runs], firsts: tuple[int, int], crowd: np.ndarray, common: Common
 ) -> None:
-    """Write what masks have in common; for boundaries the IoU of their bands where that is less, but with crowds."""
+    """Write what the masks from the first detection and annotation on have in common.
+
+    The IoU of boundaries is that of the bands where it is less, but with crowds.
+    """
     (found, truth), (found_cores, truth_cores) = masks, cores
-    for d in range(near.shape[0]):
-        for g in range(near[d, 0], near[d, 1]):
-            pixels, place = shared_pixels(found, d, truth, g), offsets[d] + g
-            if pixels:
-                shared[place] = pixels
-                ious[place] = boundary_ious[place] = _iou(pixels, found.areas[d], truth.areas[g], crowd[g])
-            if pixels and with_boundaries and not crowd[g]:
-                pixels += shared_pixels(found_cores, d, truth_cores, g)
-                pixels -= shared_pixels(found_cores, d, truth, g) + shared_pixels(found, d, truth_cores, g)
-                bands = found.areas[d] - found_cores.areas[d], truth.areas[g] - truth_cores.areas[g]
-                boundary_ious[place] = min(ious[place], _iou(pixels, *bands, False))
-
-
-def cores_of(masks: Runs, sizes: np.ndarray) -> Runs:
-    """Masks without the bands along their outlines, in images of sizes ``(N, 2) int64``; boxes stay as they were."""
-    reaches = np.maximum(np.rint(BAND * np.hypot(*sizes.T)), 1).astype(np.int64)
-    switches, starts, areas = _cores(masks, sizes[:, 0], reaches)
-    return Runs(switches, starts, areas, masks.boxes)
+    for i in range(found.areas.size):
+        d = firsts[0] + i
+        for g in range(common.near[d, 0], common.near[d, 1]):
+            j, place = g - firsts[1], common.offsets[d] + g
+            pixels = shared_pixels(found, i, truth, j)
+            if not pixels:
+                continue
+            common.shared[place] = pixels
+            common.ious[place] = iou = _iou(pixels, found.areas[i], truth.areas[j], crowd[g])
+            if common.boundary_ious.size:
+                if not crowd[g]:
+                    pixels += shared_pixels(found_cores, i, truth_cores, j)
+                    pixels -= shared_pixels(found_cores, i, truth, j) + shared_pixels(found, i, truth_cores, j)
+                    bands = found.areas[i] - found_cores.areas[i], truth.areas[j] - truth_cores.areas[j]
+                    iou = min(iou, _iou(pixels, *bands, False))
+                common.boundary_ious[place] = iou
 
 
 @compiled
-def _cores(masks: Runs, heights: np.ndarray, reaches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Erode by squares: down the columns, then across by what two columns, four columns, … have in common."""
+def cores_of(masks: Runs, sizes: np.ndarray) -> Runs:
+    """Masks without the bands along their outlines, in images of sizes ``(N, 2) int64``; boxes stay as they were.
+
+    They are eroded by squares: down the columns, then across by what two columns, four columns, … have in common.
+    """
     starts, areas = np.zeros_like(masks.starts), np.zeros_like(masks.areas)
     switches: Any = np.empty(1024, np.int32)
     for i in range(areas.size):
-        height, reach, used = heights[i], reaches[i], starts[i]
+        reach = max(int(np.rint(BAND * np.hypot(sizes[i, 0], sizes[i, 1]))), 1)
+        height, used, columns = sizes[i, 0], starts[i], masks.boxes[i, 2] - masks.boxes[i, 0]
         own = masks.switches[masks.starts[i] : masks.starts[i + 1]]
-        columns = masks.boxes[i, 2] - masks.boxes[i, 0]
         room = 2 * columns * (height // (2 * reach + 1) + 1) if columns > 2 * reach else 0
         left, spare = np.empty(room, np.int32), np.empty(room, np.int32)
         count = _shrink(own, height, reach, left) if room else 0
@@ -261,7 +253,7 @@ def _cores(masks: Runs, heights: np.ndarray, reaches: np.ndarray) -> tuple[np.nd
             switches[used + k] = left[k] - reach * height
             areas[i] += left[k] if k % 2 else -left[k]
         starts[i + 1] = used + count
-    return switches[: starts[-1]].copy(), starts, areas
+    return Runs(switches[: starts[-1]].copy(), starts, areas, masks.boxes)
 
 
 @compiled

@@ -254,11 +254,6 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
         return [name for name in self.classes if not any(s.per_class[name].instances for s in self.scores.values())]
 
 
-def result_schema() -> dict[str, Any]:
-    """The JSON schema of the file, derived from the types above."""
-    return msgspec.json.schema(Result)
-
-
 def file_fingerprint(path: str | Path) -> str | None:
     """``sha256:`` and the digest of a file's content, or None if there is no such file."""
     return f'sha256:{sha256_of(Path(path))}' if Path(path).is_file() else None

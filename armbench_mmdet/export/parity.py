@@ -13,10 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.images import FoundImages, find_images, image_size, read_bytes
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import match_table
-from armbench_mmdet.evaluation.predictions import shapes_of
+from armbench_mmdet.evaluation.matches import match_table, sized_tables, summary
+from armbench_mmdet.evaluation.metric import shapes_of
 from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.evaluation.strata import sized_tables, summary
 from armbench_mmdet.export.write import DetectorGraph, write_onnx
 from armbench_mmdet.files import draft_of
 from armbench_mmdet.inference import Detector

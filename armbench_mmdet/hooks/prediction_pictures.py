@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.datasets.images import read_image
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.predictions import checked_prediction
+from armbench_mmdet.evaluation.metric import checked_prediction
 from armbench_mmdet.masks.encode import encode_masks
 from armbench_mmdet.visualization.instances import Instance, draw_overlay
 

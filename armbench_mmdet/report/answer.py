@@ -11,8 +11,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.bootstrap import Estimate, difference_intervals, group_intervals
-from armbench_mmdet.evaluation.matches import MatchTable
+from armbench_mmdet.evaluation.matches import Estimate, MatchTable, difference_intervals, group_intervals
 from armbench_mmdet.evaluation.result import MEAN, MISSING, shown
 from armbench_mmdet.report.collect import Comparison, Entry, shortened
 from armbench_mmdet.report.plots import Plot, plot_layout, trace

@@ -15,9 +15,8 @@ from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.images import read_image
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import matches
-from armbench_mmdet.evaluation.protocol import Matching, Shapes
+from armbench_mmdet.evaluation.protocol import SCORE_THRESHOLD, Matching, Shapes
 from armbench_mmdet.evaluation.result import Suspect, file_fingerprint
-from armbench_mmdet.evaluation.strata import SCORE_THRESHOLD
 from armbench_mmdet.masks.encode import decode_mask, encode_masks
 from armbench_mmdet.report.collect import AGAIN, Evaluation, Run
 from armbench_mmdet.visualization import instances

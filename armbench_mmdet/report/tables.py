@@ -10,7 +10,9 @@ import yaml
 from tabulate import tabulate
 
 from armbench_mmdet.datasets.release import CLASSES, SUBSETS
-from armbench_mmdet.evaluation.bootstrap import Estimate
+from armbench_mmdet.evaluation.anatomy import VERDICTS
+from armbench_mmdet.evaluation.matches import Estimate
+from armbench_mmdet.evaluation.protocol import DENSITY_NAMES
 from armbench_mmdet.evaluation.result import (
     MEAN,
     MISSING,
@@ -22,7 +24,6 @@ from armbench_mmdet.evaluation.result import (
     StratumScores,
     shown,
 )
-from armbench_mmdet.evaluation.strata import DENSITY_NAMES, VERDICTS
 from armbench_mmdet.report.collect import Comparison, Run, ending, subset_order
 from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 

@@ -1,11 +1,16 @@
-"""The anatomy of errors, against references that walk over detections one by one."""
+"""The anatomy of a result, against references that walk over detections one by one, or look at every pixel."""
+
+import functools
+from collections import Counter
 
 import numpy as np
 import pytest
-from coco_random import CATEGORIES, encode, matching_of, random_dataset
+from coco_random import CATEGORIES, matching_of, random_dataset
+from coco_reference import pycocotools_evaluate
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.evaluation.anatomy import error_anatomy
+from armbench_mmdet.evaluation.anatomy import VERDICTS, error_anatomy, operations, pick_scores, segmentation_errors
+from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.result import Anatomy
 
 NAMES = {category['id']: category['name'] for category in CATEGORIES}
@@ -138,8 +143,10 @@ def test_confusion_and_suspects_are_those_of_the_definitions() -> None:
         found = anatomy_of(truth, detections)
         assert found.confusion == table, seed
         expected = sorted([*suspects, *pairs.values()], key=lambda one: -one[0])
+        boxes = {one['score']: mask_api.toBbox(one['segmentation']).tolist() for one in sure}
         assert found.suspected == len(expected)
         assert [(one.score, one.fault, one.annotation_id) for one in found.suspects] == expected[:20]
+        assert all(one.box == boxes[one.score] for one in found.suspects)
         seen |= {fault for _, fault, _ in expected}
     assert seen == {'not annotated', 'class', 'outline'}
 
@@ -175,29 +182,151 @@ def test_equal_scores_crowds_and_nothing_at_all() -> None:
     assert anatomy_of(empty, []) == Anatomy(costs={}, lrp={}, confusion={'background': {}}, suspects=[], suspected=0)
 
 
-def test_a_label_that_is_missing_and_one_of_the_wrong_class_are_suspected() -> None:
-    masks = np.zeros((3, 40, 60), bool)
-    for number, mask in enumerate(masks):
-        mask[5:30, 20 * number : 20 * number + 15] = True
-    truth = {'images': [{'id': 1, 'height': 40, 'width': 60, 'file_name': 'a.jpg'}], 'categories': CATEGORIES}
-    truth['annotations'] = [
-        {'id': n, 'image_id': 1, 'category_id': c, 'segmentation': encode(m), 'area': 375, 'iscrowd': 0}
-        for n, (c, m) in enumerate(zip((2, 1), masks[:2], strict=True), 1)
-    ]
-    found = anatomy_of(
-        truth,
-        [
-            {'image_id': 1, 'category_id': 2, 'score': score, 'segmentation': encode(mask)}
-            for score, mask in zip((0.9, 0.8, 0.95), masks, strict=True)
-        ],
-    )
-    assert [(one.fault, one.annotation_id, one.predicted) for one in found.suspects] == [
-        ('not annotated', None, 'object'),
-        ('class', 2, 'object'),
-    ]
-    assert found.suspects[0].box == [40, 5, 15, 25]
-    assert found.confusion == {
-        'tote': {'tote': 0, 'object': 1, 'missed': 0},
-        'object': {'tote': 0, 'object': 1, 'missed': 0},
-        'background': {'tote': 0, 'object': 1},
-    }
+def counted_by_pycocotools(truth, detections, category: int) -> list[tuple[float, bool]]:
+    """Score and rightness of each detection that counts, as pycocotools matches at IoU 0.5."""
+    found = []
+    for image in pycocotools_evaluate(truth, detections, 'segm').evalImgs:
+        if image is not None and image['category_id'] == category and image['aRng'] == [0, 1e10]:
+            rows = zip(image['dtScores'], image['dtMatches'][0], image['dtIgnore'][0], strict=True)
+            found += [(score, match > 0) for score, match, ignored in rows if not ignored]
+    return found
+
+
+def point_by_hand(rows: list[tuple[float, bool]], instances: int, threshold: float) -> list[float | None]:
+    kept = [is_right for score, is_right in rows if score >= threshold]
+    return [sum(kept) / len(kept) if kept else None, sum(kept) / instances, 2 * sum(kept) / (len(kept) + instances)]
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_points_and_calibration(seed: int) -> None:
+    truth, detections = random_dataset(seed, images=8)
+    matching = matching_of(truth, detections)
+    result = operations(matching, match_table(matching), {'object': 0.4})
+    for category in truth['categories']:
+        rows = counted_by_pycocotools(truth, detections, category['id'])
+        own = [a for a in truth['annotations'] if a['category_id'] == category['id'] and not a.get('iscrowd')]
+        if not own:
+            assert category['name'] not in result
+            continue
+        one = result[category['name']]
+
+        by_hand = functools.partial(point_by_hand, rows, len(own))
+        for point in (*one.curve, one.best, *([one.of_val] if category['name'] == 'object' else [])):
+            assert [point.precision, point.recall, point.f1] == pytest.approx(by_hand(point.threshold))
+        assert one.best.f1 == pytest.approx(max(by_hand(score)[2] for score, _ in rows))
+        assert (one.of_val.threshold if one.of_val else None) == (0.4 if category['name'] == 'object' else None)
+        bins = [[row for row in rows if min(int(row[0] * 10), 9) == number] for number in range(10)]
+        gaps = [abs(np.mean([s for s, _ in b]) - np.mean([r for _, r in b])) * len(b) for b in bins if b]
+        assert one.calibration_error == pytest.approx(sum(gaps) / len(rows))
+        assert sum(one.detections for one in one.reliability) == len(rows)
+
+
+def test_nothing_found_has_no_point() -> None:
+    truth, _ = random_dataset(1)
+    matching = matching_of(truth, [])
+    for one in operations(matching, match_table(matching), {}).values():
+        assert (one.best, one.calibration_error, one.reliability) == (None, None, [])
+        assert {point.recall for point in one.curve} == {0.0}
+
+
+def aimed_at(mask) -> tuple[int, int] | None:
+    """Row and column of the most interior point."""
+    if not mask.any():
+        return None
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    pitch = -(-max(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) // 64)
+    grid = mask[rows[0] : rows[-1] + 1 : pitch, columns[0] : columns[-1] + 1 : pitch]
+    if not grid.any():
+        return int(np.flatnonzero(mask[:, columns[0]])[0]), int(columns[0])
+    y, x = np.nonzero(grid)
+    outside = np.argwhere(~np.pad(grid, 1)) - 1
+    distances = [np.min(np.hypot(*(outside - point).T)) for point in zip(y, x, strict=True)]
+    best = min(range(len(x)), key=lambda i: (-round(distances[i], 3), x[i], y[i]))
+    return int(y[best] * pitch + rows[0]), int(x[best] * pitch + columns[0])
+
+
+def picks_by_hand(truth, detections, threshold: float = 0.5) -> dict[str, float] | None:
+    """The definitions, pixel by pixel."""
+    shares, errors = {1: [], 3: [], 5: []}, []
+    for image in truth['images']:
+        own = [a for a in truth['annotations'] if a['image_id'] == image['id'] and a['category_id'] == 2]
+        objects = [mask_api.decode(a['segmentation']).astype(bool) for a in own if not a['iscrowd']]
+        found = [d for d in detections if d['image_id'] == image['id'] and d['category_id'] == 2]
+        found.sort(key=lambda one: -one['score'])
+        errors.append(abs(sum(one['score'] >= threshold for one in found) - len(objects)))
+        picked: set[int] = set()
+        successes = []
+        for one in found:
+            mask = mask_api.decode(one['segmentation']).astype(bool)
+            aim = aimed_at(mask)
+            free = [n for n, g in enumerate(objects) if aim and g[aim] and n not in picked]
+            target = free[0] if free else None
+            covers = [n for n, g in enumerate(objects) if n != target and (mask & g).sum() > g.sum() / 4]
+            successes.append(target is not None and not covers)
+            if successes[-1]:
+                picked.add(target)
+        for k in shares if objects else ():
+            wanted = min(k, len(objects))
+            shares[k].append(sum(successes[:wanted]) / wanted)
+    if not shares[1]:
+        return None
+    return {**{f'success_{k}': np.mean(each) for k, each in shares.items()}, 'count_error': np.mean(errors)}
+
+
+def test_picks_are_the_definitions() -> None:
+    seen = set()
+    for seed in range(12):
+        truth, detections = random_dataset(seed, images=4)
+        found, expected = pick_scores(matching_of(truth, detections), 'object'), picks_by_hand(truth, detections)
+        if expected is None:
+            assert found is None
+            continue
+        for name, value in expected.items():
+            assert getattr(found, name) == pytest.approx(value), (seed, name)
+        seen.add(round(found.success_1, 3))
+    assert len(seen) > 4
+
+
+def verdicts_by_definition(instances: list[np.ndarray], predictions: list[np.ndarray]) -> list[str]:
+    found = []
+    for g, truth in enumerate(instances):
+        inside = [p for p in predictions if (p & truth).sum() > 0.5 * p.sum()]
+        union = np.any(inside, axis=0) if inside else np.zeros_like(truth)
+        others = [h for j, h in enumerate(instances) if j != g]
+        if any((p & truth).sum() > 0.5 * (p | truth).sum() for p in predictions):
+            found.append('detected')
+        elif len(inside) >= 2 and (union & truth).sum() > 0.5 * truth.sum():
+            found.append('over_segmented')
+        elif any(
+            (p & truth).sum() > 0.5 * truth.sum() and any((p & h).sum() > 0.5 * h.sum() for h in others)
+            for p in predictions
+        ):
+            found.append('under_segmented')
+        else:
+            found.append('missed')
+    return found
+
+
+def test_error_rates_are_the_definitions() -> None:
+    seen = Counter()
+    for seed in range(30):
+        truth, detections = random_dataset(seed, images=6)
+        rates = segmentation_errors(matching_of(truth, detections))
+        sure = [one for one in detections if one['score'] >= 0.5]
+        for category, name in NAMES.items():
+            expected = Counter()
+            for image in truth['images']:
+                masks = [
+                    [mask_api.decode(one['segmentation']).astype(bool) for one in every if not one.get('iscrowd')]
+                    for every in (of_group(truth['annotations'], image, category), of_group(sure, image, category))
+                ]
+                expected.update(verdicts_by_definition(*masks))
+            assert rates[name].instances == expected.total()
+            for verdict in VERDICTS if expected else ():
+                assert getattr(rates[name], verdict) == pytest.approx(expected[verdict] / expected.total())
+            seen += expected
+    assert set(seen) == set(VERDICTS)
+
+
+def of_group(every: list[dict], image: dict, category: int) -> list[dict]:
+    return [one for one in every if (one['image_id'], one['category_id']) == (image['id'], category)]

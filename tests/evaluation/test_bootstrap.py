@@ -6,8 +6,7 @@ from coco_random import matching_of, random_dataset
 from coco_reference import twelve_numbers
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.bootstrap import difference_intervals, group_intervals
-from armbench_mmdet.evaluation.matches import MatchTable, match_table
+from armbench_mmdet.evaluation.matches import MatchTable, difference_intervals, group_intervals, match_table
 
 
 def table_of(truth, detections) -> MatchTable:

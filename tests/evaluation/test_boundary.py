@@ -11,9 +11,8 @@ from coco_reference import pycocotools_evaluate
 from pycocotools import mask as mask_api
 from pycocotools.cocoeval import COCOeval
 
-from armbench_mmdet.evaluation.matches import match_table
+from armbench_mmdet.evaluation.matches import match_table, sized_tables, summary
 from armbench_mmdet.evaluation.protocol import cores_of
-from armbench_mmdet.evaluation.strata import sized_tables, summary
 from armbench_mmdet.masks.runs import runs_of
 
 

@@ -1,7 +1,7 @@
 """The metric as mmengine calls it."""
 
 import contextlib
-import logging
+import json
 
 import coco_files
 import pytest
@@ -14,59 +14,56 @@ from armbench_mmdet.datasets import ArmbenchDataset
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import ArmbenchMetric
-from armbench_mmdet.evaluation.result import read_result
+from armbench_mmdet.evaluation.result import SUMMARY_KEYS, read_result, result_table
 
 
 def close(value: float | None, reference: float) -> bool:
-    return value is None if reference == -1 else value == pytest.approx(reference, abs=1e-6)
+    return value is None if reference == -1 else value == pytest.approx(reference, abs=1e-9)
 
 
-@pytest.mark.parametrize('masks', ['bitmaps', 'rle'])
+@pytest.mark.parametrize('masks', ['bitmaps', 'rle', 'none'])
 @pytest.mark.parametrize('seed', [1, 8])
 def test_logged_numbers_are_pycocotools_numbers(seed, masks):
     truth, detections = random_dataset(seed)
-    logged, _ = run(truth, as_samples(truth, detections, masks))
-    keys = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR_1', 'AR_10', 'AR_100')
-    for iou_type in ('bbox', 'segm'):
-        reference = twelve_numbers(truth, detections, iou_type)
-        for key, value in zip(keys, reference[:9], strict=True):
-            assert close(logged[f'coco/{iou_type}_{key}'], value), (iou_type, key)
-
-
-def test_each_class_is_logged_apart():
-    truth, detections = random_dataset(1)
-    logged, metric = run(truth, as_samples(truth, detections))
+    types = ['bbox'] if masks == 'none' else ['bbox', 'segm']
+    logged, metric = run(truth, as_samples(truth, detections, masks), metric=types)
+    assert list(metric.result.scores) == types[::-1]
     assert set(logged) == set(metric.logged_names())
-    for class_id, name in ((1, 'tote'), (2, 'object')):
-        own = {**truth, 'categories': [c for c in truth['categories'] if c['id'] == class_id]}
-        own['annotations'] = [a for a in truth['annotations'] if a['category_id'] == class_id]
-        reference = twelve_numbers(own, [d for d in detections if d['category_id'] == class_id], 'segm')
-        assert close(logged[f'coco/segm_{name}_mAP'], reference[0])
-        assert close(logged[f'coco/segm_{name}_mAP_50'], reference[1])
-        assert close(logged[f'coco/segm_{name}_AR_100'], reference[8])
+    for iou_type in types:
+        for name in ('', 'tote_', 'object_'):
+            own = {**truth, 'categories': [c for c in truth['categories'] if c['name'] in (name or 'tote_object')]}
+            known = [c['id'] for c in own['categories']]
+            own['annotations'] = [a for a in truth['annotations'] if a['category_id'] in known]
+            reference = twelve_numbers(own, [d for d in detections if d['category_id'] in known], iou_type)
+            for key, value in zip(SUMMARY_KEYS, reference[:9], strict=True):
+                assert close(logged[f'coco/{iou_type}_{name}{key}'], value), (iou_type, name, key)
 
 
-def test_an_image_processed_twice_counts_once():
+def test_an_image_processed_twice_counts_once_and_one_that_was_not_as_missed():
     truth, detections = random_dataset(1)
     samples = as_samples(truth, detections)
-    once, _ = run(truth, samples)
     metric = ArmbenchMetric(ground_truth=truth_of(truth))
     metric.dataset_meta = META
-    for sample in [*samples, samples[0], samples[1]]:
-        metric.process({}, [sample])
-    assert metric.evaluate(len(samples) + 2) == once
-    assert metric.result.images.repeated == 2
+    metric.process({}, [*samples[1:], samples[1], samples[2]])
+    logged = metric.evaluate(len(samples) + 1)
+    assert (metric.result.images.repeated, metric.result.images.not_seen) == (2, 1)
+    seen = [d for d in detections if d['image_id'] != samples[0]['img_id']]
+    assert close(logged['coco/segm_mAP'], twelve_numbers(truth, seen, 'segm')[0])
 
 
-def test_images_not_seen_are_reported_and_count_as_missed(caplog):
-    truth, detections = random_dataset(1)
-    samples = as_samples(truth, detections)
-    seen = [s['img_id'] for s in samples[1:]]
-    with caplog.at_level(logging.WARNING):
-        logged, metric = run(truth, samples[1:])
-    assert metric.result.images.not_seen == 1
-    reference = twelve_numbers(truth, [d for d in detections if d['image_id'] in seen], 'segm')
-    assert close(logged['coco/segm_mAP'], reference[0])
+@pytest.mark.parametrize('has_totes', [True, False])
+def test_the_truth_scores_one_with_and_without_totes(has_totes):
+    """Where no tote is annotated, as in same-object, predicting one is neither right nor wrong."""
+    truth, _ = random_dataset(1)
+    perfect = [{**one, 'score': 0.9} for one in truth['annotations']]
+    for one in truth['annotations']:
+        one['iscrowd'] = 0
+    truth['annotations'] = [one for one in truth['annotations'] if has_totes or one['category_id'] == 2]
+    logged, metric = run(truth, as_samples(truth, perfect))
+    assert logged['coco/segm_mAP'] == logged['coco/segm_object_mAP'] == 1.0
+    assert logged['coco/segm_tote_mAP'] == (1.0 if has_totes else None)
+    assert metric.result.not_annotated == ([] if has_totes else ['tote'])
+    assert ('no tote is annotated' in result_table(metric.result)) != has_totes
 
 
 def test_no_predictions_at_all_is_an_error():
@@ -83,6 +80,8 @@ FAULTS = [
     (lambda sample: (sample.pop('ori_shape'), transpose(sample)), 'mask size must be that of the image'),
     (lambda sample: sample['pred_instances']['scores'].fill_(float('nan')), 'scores must be finite'),
     (lambda sample: sample['pred_instances'].update(masks=[]), 'as many of each'),
+    (lambda sample: sample['pred_instances']['labels'].fill_(2), 'labels must be from 0 to 1, got 2'),
+    (lambda sample: sample['pred_instances'].pop('masks'), 'a box is no mask'),
     (lambda sample: sample.update(img_id=4711), 'image_id must be an image of the ground truth'),
 ]
 
@@ -91,56 +90,27 @@ FAULTS = [
 def test_faulty_predictions_are_refused(fault, message):
     truth, detections = random_dataset(1)
     samples = as_samples(truth, detections)
-    sample = next(s for s in samples if (s['pred_instances']['labels'] == 1).any())
-    fault(sample)
+    fault(next(s for s in samples if (s['pred_instances']['labels'] == 1).any()))
     with pytest.raises(InputError, match=message):
         run(truth, samples)
 
 
-def test_boxes_alone_are_enough_for_bbox():
-    truth, detections = random_dataset(1)
-    logged, metric = run(truth, as_samples(truth, detections, masks='none'), metric='bbox')
-    assert close(logged['coco/bbox_mAP'], twelve_numbers(truth, detections, 'bbox')[0])
-    assert metric.result.segm is None
-
-
-def test_the_result_file_is_written(tmp_path):
-    truth, detections = random_dataset(1)
-    path = tmp_path / 'results' / 'mix_test.json'
-    identity = {'config': 'c.py', 'checkpoint': 'last.pth', 'seed': 3}
-    logged, metric = run(truth, as_samples(truth, detections), result_file=str(path), identity=identity)
-    assert read_result(path) == metric.result
-    assert len(list(path.parent.iterdir())) == 6, 'COCO results and match tables lie beside'
-    assert 0 < metric.result.boundary.mAP < metric.result.segm.mAP
-    assert set(logged) == set(metric.logged_names())
-    stored = metric.result.identity
-    assert {'config': stored.config, 'checkpoint': stored.checkpoint, 'seed': stored.seed} == identity
-    assert (stored.subset, stored.split) == ('mix-object-tote', 'test')
-    assert 'torch' in stored.versions
-
-
-def test_ground_truth_is_loaded_once_from_the_data_sets_file(tmp_path, monkeypatch):
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Evaluates random predictions on an annotation file; the folder and the split of the result are its names."""
     monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
-    truth, detections = random_dataset(1)
-    categories = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'item'}]
-    ann_file = coco_files.write_json(tmp_path / 'test.json', {**truth, 'categories': categories})
-    source = GroundTruthSource(str(ann_file), category_map={'item': 'object'})
-    metric = ArmbenchMetric()
-    metric.dataset_meta = {'classes': ('tote', 'object'), **source.as_metainfo()}
-    metric.process({}, as_samples(truth, detections))
-    first = metric.evaluate(len(truth['images']))
-    ann_file.unlink()
-    metric.process({}, as_samples(truth, detections))
-    second = metric.evaluate(len(truth['images']))
-    assert first == second
-    assert all('counts' in mask for mask in metric.ground_truth.masks)
-    assert first['coco/segm_object_mAP'] is not None
 
+    def measure(file: str, seed: int = 1) -> tuple[ArmbenchMetric, dict, dict]:
+        truth, detections = random_dataset(seed, images=8)
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        coco_files.write_json(tmp_path / file, truth)
+        metric = ArmbenchMetric(log_table=False)
+        metric.dataset_meta = {**META, **GroundTruthSource(str(tmp_path / file)).as_metainfo()}
+        metric.write_to(tmp_path / 'results', {'seed': 3, 'extra': {'checkpoint_sha256': 'feed'}})
+        metric.process({}, as_samples(truth, detections))
+        return metric, metric.evaluate(len(truth['images'])), truth
 
-def test_missing_ground_truth_is_one_clear_error():
-    metric = ArmbenchMetric()
-    with pytest.raises(InputError, match='got a data set of another type'):
-        metric.ground_truth  # noqa: B018
+    return measure
 
 
 @pytest.mark.parametrize(
@@ -151,21 +121,51 @@ def test_missing_ground_truth_is_one_clear_error():
         ('coins/instances_2026.json', 'coins', 'instances_2026'),
     ],
 )
-def test_a_result_is_named_after_the_file_it_was_measured_on(tmp_path, monkeypatch, file, subset, split):
+def test_a_result_lies_with_all_it_needs_under_the_name_of_its_data(tmp_path, measured, file, subset, split):
+    metric, logged, truth = measured(file)
+    path = tmp_path / f'results/{subset}_{split}.json'
+    result = read_result(path)
+    assert result == metric.result
+    assert (result.identity.subset, result.identity.split, result.identity.seed) == (subset, split, 3)
+    assert result.identity.extra == {**metric.source.location(), 'checkpoint_sha256': 'feed'}
+    assert result.identity.data_fingerprint.startswith('sha256:')
+    assert 'torch' in result.identity.versions
+    assert 0 < result.boundary.mAP < result.segm.mAP
+    assert len(list(path.parent.iterdir())) == 6, 'COCO results and match tables lie beside'
+    for iou_type in ('bbox', 'segm'):  # as a reviewer would, with nothing of ours
+        written = json.loads(path.with_suffix(f'.{iou_type}.json').read_text())
+        assert all(('segmentation' in one) == (iou_type == 'segm') for one in written)
+        for key, value in zip(SUMMARY_KEYS, twelve_numbers(truth, written, iou_type)[:9], strict=True):
+            assert close(logged[f'coco/{iou_type}_{key}'], value), (iou_type, key)
+
+
+def test_a_test_uses_the_threshold_of_val(measured):
+    splits = measured('mix/val.json', seed=4)[0], measured('mix/test.json', seed=6)[0]
+    val, test = (metric.result.operation['object'] for metric in splits)
+    assert val.of_val is None
+    assert test.of_val.threshold == val.best.threshold != test.best.threshold
+
+
+def test_ground_truth_is_loaded_once_from_the_data_sets_file(tmp_path, monkeypatch):
     monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'cache'))
     truth, detections = random_dataset(1)
-    (tmp_path / file).parent.mkdir()
-    coco_files.write_json(tmp_path / file, truth)
-    metric = ArmbenchMetric(log_table=False)
-    metric.dataset_meta = {**META, **GroundTruthSource(str(tmp_path / file)).as_metainfo()}
-    metric.write_to(tmp_path / 'results', {'seed': 3, 'extra': {'checkpoint_sha256': 'feed'}})
-    metric.process({}, as_samples(truth, detections))
-    metric.evaluate(len(truth['images']))
-    identity = read_result(tmp_path / f'results/{subset}_{split}.json').identity
-    assert (identity.subset, identity.split, identity.seed) == (subset, split, 3)
-    assert identity.extra['ann_file'] == str(tmp_path / file)
-    assert identity.extra['checkpoint_sha256'] == 'feed'
-    assert identity.data_fingerprint.startswith('sha256:')
+    categories = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'item'}]
+    ann_file = coco_files.write_json(tmp_path / 'test.json', {**truth, 'categories': categories})
+    source = GroundTruthSource(str(ann_file), category_map={'item': 'object'})
+    metric = ArmbenchMetric()
+    metric.dataset_meta = {**META, **source.as_metainfo()}
+    scores = []
+    for _ in range(2):
+        metric.process({}, as_samples(truth, detections))
+        scores.append(metric.evaluate(len(truth['images'])))
+        ann_file.unlink(missing_ok=True)
+    assert scores[0] == scores[1]
+    assert scores[0]['coco/segm_object_mAP'] is not None
+
+
+def test_missing_ground_truth_is_one_clear_error():
+    with pytest.raises(InputError, match='got a data set of another type'):
+        ArmbenchMetric().ground_truth  # noqa: B018
 
 
 SEVERAL = [(['val', 'test'], ['ground_truth']), (['val', 'val'], []), (['val'], [])]

@@ -1,20 +1,15 @@
 """The protocol against pycocotools, number by number."""
 
-import contextlib
 import copy
-import io
 
 import numpy as np
 import pytest
 from coco_random import encode, matching_of, random_dataset
-from coco_reference import pycocotools_evaluate, twelve_numbers
-from pycocotools import mask as mask_api
-from pycocotools.cocoeval import COCOeval, Params
+from coco_reference import twelve_numbers
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import protocol
-from armbench_mmdet.evaluation.matches import match_table
-from armbench_mmdet.evaluation.strata import sized_tables, summary
+from armbench_mmdet.evaluation.matches import match_table, scores_of_type
 
 NO_DETECTIONS = next(seed for seed in range(1000) if not random_dataset(seed)[1])
 FEW, ALL = (*range(30), NO_DETECTIONS), range(30, 250)
@@ -23,8 +18,10 @@ SEEDS = [pytest.param(FEW, id='few'), pytest.param(ALL, id='all', marks=pytest.m
 
 def our_twelve(truth, detections, iou_type, relative: bool = False) -> np.ndarray:
     matching = matching_of(truth, detections, iou_type)
-    by_size = sized_tables(matching, relative)
-    values = [*summary(match_table(matching), by_size).values(), *(one.ar() for one in by_size.values())]
+    scores = scores_of_type(matching, match_table(matching))
+    sizes = scores.per_size['relative' if relative else 'coco'].values()
+    values = [scores.mAP, scores.mAP_50, scores.mAP_75, *(one.mAP for one in sizes)]
+    values += [scores.AR_1, scores.AR_10, scores.AR_100, *(one.AR_100 for one in sizes)]
     return np.array([-1.0 if value is None else value for value in values])
 
 
@@ -68,29 +65,43 @@ def test_equal_scores_crowds_empty_images_and_id_0(iou_type):
     assert lost, 'pycocotools should lose the annotation with id 0 somewhere, or this test shows nothing'
 
 
-@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
-def test_relative_areas_equal_pycocotools_with_scaled_bins(iou_type):
+def test_relative_bins_are_cocos_in_images_of_its_size() -> None:
+    """Every length times 4, in images of 4 × 640 by 4 × 480 pixels."""
     truth, detections = random_dataset(11, images=5)
-    for image in truth['images']:  # pretend a size: one size makes the relative bins plain pixel bins
-        image['height'], image['width'] = 200, 300
+    reference = twelve_numbers(truth, detections, 'bbox')
+    for image in truth['images']:
+        image['height'], image['width'] = 4 * 480, 4 * 640
     for shape in truth['annotations'] + detections:
-        small, full = mask_api.decode(shape['segmentation']), np.zeros((200, 300), bool)
-        full[: small.shape[0], : small.shape[1]] = small
-        shape['segmentation'] = encode(full)
-    reference = pycocotools_evaluate(truth, detections, iou_type)
-    scale = 200 * 300 / (640 * 480)
-    params = Params(iouType=iou_type)
-    params.areaRng = [[low * scale, high * scale] for low, high in params.areaRng]
-    params.imgIds, params.catIds = reference.params.imgIds, reference.params.catIds
-    scaled = COCOeval(reference.cocoGt, reference.cocoDt, iou_type)
-    scaled.params = params
-    scaled.evaluate()
-    scaled.accumulate()
-    with contextlib.redirect_stdout(io.StringIO()):
-        scaled.summarize()
-    ours = our_twelve(truth, detections, iou_type, relative=True)
-    np.testing.assert_allclose(ours, scaled.stats, rtol=0, atol=1e-9)
-    assert not np.allclose(ours, reference.stats)
+        shape['bbox'] = [4 * side for side in shape['bbox']]
+    for annotation in truth['annotations']:
+        annotation['area'] *= 16
+    np.testing.assert_allclose(our_twelve(truth, detections, 'bbox', relative=True), reference, rtol=0, atol=1e-9)
+    assert not np.allclose(our_twelve(truth, detections, 'bbox'), reference)
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
+    checked = 0
+    for seed in range(12):
+        truth, detections = random_dataset(seed, images=8)
+        matching = matching_of(truth, detections, iou_type)
+        table = match_table(matching)
+        density = dict(zip(table.image_ids.tolist(), table.density.tolist(), strict=True))
+        scores = scores_of_type(matching, table).per_density
+        for name, stratum in scores.items():
+            images = {i for i, own in density.items() if own == name}
+            assert stratum.images == len(images)
+            if not images:
+                assert stratum.mAP is None
+                continue
+            part = {**truth, 'images': [i for i in truth['images'] if i['id'] in images]}
+            part['annotations'] = [a for a in truth['annotations'] if a['image_id'] in images]
+            reference = twelve_numbers(part, [d for d in detections if d['image_id'] in images], iou_type)
+            assert stratum.instances == sum(not a['iscrowd'] for a in part['annotations'])
+            values = [-1 if one is None else one for one in (stratum.mAP, stratum.mAP_50, stratum.AR_100)]
+            np.testing.assert_allclose(values, reference[[0, 1, 8]], rtol=0, atol=1e-9)
+            checked += 1
+    assert checked > 12
 
 
 def test_a_mask_of_another_size_than_its_image_is_refused():

@@ -12,7 +12,7 @@ from coco_random import random_dataset
 from metric_runs import as_samples, run
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.result import Result, read_result, result_schema, result_table, shown, write_result
+from armbench_mmdet.evaluation.result import Result, read_result, result_table, shown, write_result
 
 VERSION_1 = Path(__file__).with_name('result_version_1.json')
 """Written by the first edition, which knew no types in memory."""
@@ -30,7 +30,7 @@ def test_a_result_comes_back_as_it_was_and_follows_its_json_schema(result, tmp_p
     path = tmp_path / 'a' / 'mix_test.json'
     write_result(path, result)
     content = json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
-    jsonschema.validate(content, result_schema())
+    jsonschema.validate(content, msgspec.json.schema(Result))
     assert read_result(path) == result
     assert not [p for p in path.parent.iterdir() if p != path], 'no draft left behind'
 
@@ -45,7 +45,7 @@ def test_a_file_of_the_first_edition_is_read_and_has_the_keys_of_today(result, t
     speed = {**old['speed'], 'stages': {}, 'parameters': None, 'gflops': None, 'threads': None}
     added = {'operation': None, 'picks': None, 'anatomy': None, 'speed': speed}
     assert written == {**old, **added}, 'what has been added since is empty'
-    jsonschema.validate(old, result_schema())
+    jsonschema.validate(old, msgspec.json.schema(Result))
 
 
 def test_a_file_with_the_anatomy_of_errors_comes_back_as_it_is(tmp_path):
@@ -53,7 +53,7 @@ def test_a_file_with_the_anatomy_of_errors_comes_back_as_it_is(tmp_path):
     for lrp in content['anatomy']['lrp'].values():  # what nothing read is no longer kept
         for part in ('localisation', 'false_positives', 'false_negatives'):
             del lrp[part]
-    jsonschema.validate(content, result_schema())
+    jsonschema.validate(content, msgspec.json.schema(Result))
     write_result(tmp_path / 'again.json', read_result(WITH_ANATOMY))
     assert json.loads((tmp_path / 'again.json').read_text()) == content
 

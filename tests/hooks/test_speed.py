@@ -9,8 +9,7 @@ from coco_random import random_dataset, truth_of
 from metric_runs import META, as_samples
 from torch import Tensor, nn
 
-from armbench_mmdet.evaluation.metric import ArmbenchMetric
-from armbench_mmdet.evaluation.strata import speed_summary
+from armbench_mmdet.evaluation.metric import ArmbenchMetric, speed_summary
 from armbench_mmdet.hooks import speed
 from armbench_mmdet.hooks.speed import SpeedHook
 

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from synthetic_runs import MASK2FORMER, write_run
 
 from armbench_mmdet.datasets import SUBSETS
-from armbench_mmdet.evaluation.bootstrap import difference_intervals
+from armbench_mmdet.evaluation.matches import difference_intervals
 from armbench_mmdet.report.answer import answer_plot, answers, contenders, headline, seeds_table
 from armbench_mmdet.report.collect import shortened
 from armbench_mmdet.report.page import Report, gather, html, markdown

@@ -29,7 +29,7 @@ CASES = {True: (200, 2_200, 9_000), False: (6_600, 73_000, 300_000)}
 
 def rows(small: bool = False) -> Iterator[dict[str, Any]]:
     """Yield rows of time for boxes and for masks, and one of memory for boxes."""
-    from armbench_mmdet.evaluation.bootstrap import group_intervals
+    from armbench_mmdet.evaluation.matches import group_intervals
 
     images, instances, detections = CASES[small]
     truth, results = make_data(images, instances, detections)
@@ -104,8 +104,7 @@ def _our_numbers(truth: dict[str, Any], results: list[dict[str, Any]], iou_type:
 
 
 def _twelve_numbers(matching: Any) -> np.ndarray:
-    from armbench_mmdet.evaluation.matches import match_table
-    from armbench_mmdet.evaluation.strata import sized_tables, summary
+    from armbench_mmdet.evaluation.matches import match_table, sized_tables, summary
 
     by_size = sized_tables(matching)
     values = [*summary(match_table(matching), by_size).values(), *(one.ar() for one in by_size.values())]
@@ -114,18 +113,16 @@ def _twelve_numbers(matching: Any) -> np.ndarray:
 
 def _everything(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> Any:
     from armbench_mmdet.datasets.ground_truth import GroundTruth
-    from armbench_mmdet.evaluation.anatomy import error_anatomy
-    from armbench_mmdet.evaluation.matches import match_table
-    from armbench_mmdet.evaluation.operating import operations, pick_scores
+    from armbench_mmdet.evaluation.anatomy import error_anatomy, operations, pick_scores, segmentation_errors
+    from armbench_mmdet.evaluation.matches import match_table, scores_of_type
     from armbench_mmdet.evaluation.protocol import Matching, Shapes
-    from armbench_mmdet.evaluation.strata import scores_of_type, segmentation_errors
 
     matching = Matching(GroundTruth.of(truth), Shapes.of(results), iou_type, is_across=iou_type == 'segm')
     table = match_table(matching)
     scores_of_type(matching, table)
     if iou_type == 'segm':
         segmentation_errors(matching)
-        operations(matching, {})
+        operations(matching, table, {})
         pick_scores(matching, 'object')
         error_anatomy(matching)
         boundaries = matching.of_boundaries()
