@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from mmengine.runner import Runner, TestLoop
 from tabulate import tabulate
 from tqdm import tqdm
 
-from armbench_mmdet.configs import LOADERS, unwrapped
+from armbench_mmdet.configs import LOADERS, leaves, unwrapped
 from armbench_mmdet.datasets.ground_truth import METAINFO_KEY
 from armbench_mmdet.datasets.release import SUBSETS, check_choice
 from armbench_mmdet.engine.checkpoints import latest_checkpoint, load_exactly
@@ -28,19 +28,6 @@ from armbench_mmdet.hooks.prediction_pictures import PicturesHook
 from armbench_mmdet.hooks.preflight import run_selftest
 from armbench_mmdet.run_folder import Corruptions, read_corruptions
 from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
-
-
-def set_auto_scale_lr(config: Config) -> None:
-    """Scale the learning rate with the total batch size (``--auto-scale-lr``).
-
-    Raises:
-        InputError: The config does not say for which batch size its learning rate is meant.
-    """
-    if 'base_batch_size' not in config.get('auto_scale_lr', {}):
-        raise InputError(
-            f'auto_scale_lr.base_batch_size must be set for --auto-scale-lr, got none (in {config.filename})'
-        )
-    config.auto_scale_lr.enable = True
 
 
 def set_resume(config: Config, resume: str) -> None:
@@ -64,11 +51,8 @@ def set_resume(config: Config, resume: str) -> None:
 
 
 _COUNTS = (
-    *((f'{loader}.batch_size', 1) for loader in LOADERS),
-    *((f'{loader}.num_workers', 0) for loader in LOADERS),
-    *((f'train_cfg.{name}', 1) for name in ('max_iters', 'max_epochs', 'val_interval')),
-    ('optim_wrapper.accumulative_counts', 1),
-    *((f'default_hooks.{name}.interval', 1) for name in ('logger', 'visualization')),
+    *('train_cfg.max_iters', 'train_cfg.max_epochs', 'train_cfg.val_interval', 'optim_wrapper.accumulative_counts'),
+    *('default_hooks.logger.interval', 'default_hooks.visualization.interval'),
 )
 
 
@@ -78,25 +62,20 @@ def make_usable(config: Config) -> None:
     Raises:
         InputError: Values are wrong; all of them are listed.
     """
-    problems = []
-    for key, least in _COUNTS:
-        value = config
-        for part in key.split('.'):
-            value = value.get(part) if isinstance(value, Mapping | Config) else None
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            problems.append(f'{key} must be a whole number of at least {least}, got {value!r}')
-    for name in LOADERS:
-        loader = config.get(name) or {}
+    values = leaves(config._cfg_dict)
+    problems = [
+        f'{key} must be a whole number of at least 1, got {values[key]}'
+        for key in _COUNTS
+        if values.get(key, 'None') != 'None' and not (values[key].isdecimal() and int(values[key]))
+    ]
+    if values.get('auto_scale_lr.enable') == 'True' and 'base_batch_size' not in config.auto_scale_lr:
+        problems.append('auto_scale_lr.base_batch_size must be set for --auto-scale-lr, got none')
+    for loader in filter(None, map(config.get, LOADERS)):
         if loader.get('num_workers') == 0:
             loader['persistent_workers'] = False
             loader.pop('prefetch_factor', None)
-        for dataset in unwrapped(loader.get('dataset') or {}, _make_wrapper_usable):
-            ann_file = dataset.get('ann_file', '') if isinstance(dataset, Mapping) else ''
-            if not isinstance(ann_file, str | os.PathLike):
-                problems.append(
-                    f'{name}.dataset.ann_file must be one file, got {ann_file!r}; for several, join a data set of each '
-                    "with type='ConcatDataset', datasets=[…]"
-                )
+        for _ in unwrapped(loader.get('dataset') or {}, _let_files_differ):
+            pass
     wrapper = config.get('optim_wrapper') or {}
     kind = (wrapper.get('optimizer') or {}).get('type')
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:  # mmengine says: None is not callable
@@ -113,15 +92,11 @@ def make_usable(config: Config) -> None:
         raise InputError('\n'.join(f'{one} (in {config.filename})' for one in problems))
 
 
-def _make_wrapper_usable(wrapper: ConfigDict) -> None:
-    """Let joined data sets have files of their own; refuse transforms of several images that would lose masks."""
-    kind, *transforms = (str(one.get('type')).rpartition('.')[2] for one in (wrapper, *wrapper.get('pipeline', ())))
-    if kind == 'ConcatDataset':
+def _let_files_differ(wrapper: ConfigDict) -> None:
+    """Let joined data sets, which must have the same metainfo, have ground truth of their own."""
+    if str(wrapper.get('type')).endswith('ConcatDataset'):
         ignored = wrapper.get('ignore_keys') or []
         wrapper['ignore_keys'] = [*([ignored] if isinstance(ignored, str) else ignored), METAINFO_KEY]
-    for transform in transforms:
-        if transform in ('Mosaic', 'MixUp', 'YOLOXMixUp'):
-            raise InputError(f'{kind}.pipeline must keep masks, which {transform} does not; leave it out')
 
 
 def build_runner(config: Config) -> Runner:
@@ -173,13 +148,6 @@ def on_data(config: Config, subset: str | None, split: str | None) -> Config:
     return config
 
 
-def evaluation_config(config: Config) -> Config:
-    """Return ``config``, changed in place so that nothing of training is built."""
-    of_training = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'load_from')
-    config.update(dict.fromkeys((*of_training, 'val_dataloader', 'val_cfg', 'val_evaluator')), resume=False)
-    return config
-
-
 def selftest(config: Config, subset: str | None, split: str | None) -> str:
     """Send the ground truth of a few images through the evaluation as predictions; says that it scored 1.0.
 
@@ -195,11 +163,13 @@ def selftest(config: Config, subset: str | None, split: str | None) -> str:
 
 
 def tester(config: Config, checkpoint: Path) -> Runner:
-    """Build a runner that tests a checkpoint, of an :func:`evaluation_config`.
+    """Build a runner that tests a checkpoint; ``config`` loses what is of training, so that none of it is built.
 
     Raises:
         InputError: The checkpoint does not fit the config.
     """
+    of_training = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'load_from')
+    config.update(dict.fromkeys((*of_training, 'val_dataloader', 'val_cfg', 'val_evaluator')), resume=False)
     runner = build_runner(config)
     load_exactly(runner.model, checkpoint, str(config.filename), bool(config.get('trust_checkpoint', False)))
     runner.call_hook('before_run')
@@ -236,7 +206,7 @@ def evaluate(
         InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config; the
             config names a file of its own, and a subset or split is asked for.
     """
-    configs = {subset: evaluation_config(on_data(config, subset, split)) for subset in subsets}
+    configs = {subset: on_data(config, subset, split) for subset in subsets}
     identity = {
         'config': str(config.filename),
         'checkpoint': str(checkpoint),
@@ -279,17 +249,15 @@ def set_tta(config: Config, scales: Sequence[float]) -> None:
         raise InputError(f'--tta must have scales above 0, got {list(scales)}')
     for dataset in unwrapped(config.test_dataloader.dataset):
         steps = list(dataset.pipeline)
-        place = next((i for i, step in enumerate(steps) if step['type'].endswith('Resize') and 'scale' in step), None)
-        if place is None:
-            raise InputError(
-                f'--tta must find a step that resizes in the test pipeline, got none (in {config.filename})'
-            )
-        resize, *others, pack = steps[place:]
+        places = [i for i, step in enumerate(steps) if step['type'].endswith('Resize') and 'scale' in step]
+        if not places:
+            raise InputError(f'--tta must find a resizing step in the test pipeline, got none (in {config.filename})')
+        resize, *others, pack = steps[places[0] :]
         sizes = [{**resize, 'scale': tuple(round(side * scale) for side in resize['scale'])} for scale in scales]
         flips = [{'type': 'LazyRandomFlip', 'prob': prob} for prob in (0.0, 1.0)]
         pack = {**pack, 'meta_keys': (*pack['meta_keys'], 'flip', 'flip_direction')}
         views = [sizes, flips, *([one] for one in others), [pack]]
-        dataset.pipeline = [*steps[:place], {'type': 'TestTimeAug', 'transforms': views}]
+        dataset.pipeline = [*steps[: places[0]], {'type': 'TestTimeAug', 'transforms': views}]
     config.model = ConfigDict(type='MaskTTAModel', module=config.model)
 
 
@@ -303,7 +271,7 @@ def evaluate_corrupted(
     Raises:
         InputError: As for :func:`~armbench_mmdet.launch.evaluate`.
     """
-    config = evaluation_config(on_data(config, subset, split))
+    config = on_data(config, subset, split)
     config.test_evaluator = {'type': 'ArmbenchMetric', 'metric': 'segm', 'log_table': False}
     runner = tester(config, checkpoint)
 
@@ -343,14 +311,10 @@ def evaluate_corrupted(
 
 def corruption_table(found: Corruptions) -> str:
     """The mask mAP of objects under each corruption and severity, and the means of all classes, in percent."""
-    rows = [
-        [name, *(f'{100 * (one["object"] or 0):.1f}' for one in scores)] for name, scores in found.corrupted.items()
-    ]
-    lines = [tabulate(rows, ['object mask mAP', *map(str, SEVERITIES)], disable_numparse=True), '']
+    rows = [[name, *(100 * (one['object'] or 0) for one in scores)] for name, scores in found.corrupted.items()]
+    lines = [tabulate(rows, ['object mask mAP', *map(str, SEVERITIES)], floatfmt='.1f'), '']
     for name, clean in found.clean.items():
-        if clean is not None:  # a class that the subset does not annotate
+        if clean is not None:  # else a class that the subset does not annotate
             mean, share = found.performance(name)
-            lines.append(
-                f'{name}: clean {100 * clean:.1f}, under corruption {100 * mean:.1f} ({100 * share:.0f} % of it)'
-            )
+            lines.append(f'{name}: clean {clean:.1%}, under corruption {mean:.1%} ({share:.0%} of it)')
     return '\n'.join(lines)

@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet import configs
     from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.engine.levers import set_levers
-    from armbench_mmdet.launch import set_auto_scale_lr, set_resume, train
+    from armbench_mmdet.launch import set_resume, train
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     configs.set_work_dir(config, args.work_dir)
@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
         config.trust_checkpoint = True
     set_levers(config, args.amp, args.channels_last, args.compile, training=True)
     if args.auto_scale_lr:
-        set_auto_scale_lr(config)
+        config.merge_from_dict({'auto_scale_lr.enable': True})
     if args.resume:
         set_resume(config, args.resume)
     with joined_processes(config, args.launcher):

@@ -51,13 +51,7 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             InputError: A metric to choose by is none that the validation gives.
         """
-        indicators = getattr(self, 'key_indicators', None) or []
-        _check_monitored(runner, indicators)
-        for name, rule in zip(indicators, getattr(self, 'rules', []), strict=False):
-            if str(name).startswith(VALIDATION_LOSS_PREFIX) and rule == 'greater':
-                raise InputError(
-                    f"rule must be 'less' for save_best={name!r}, got 'greater': the largest loss is no best"
-                )
+        _check_monitored(runner, getattr(self, 'key_indicators', []))
         super().before_train(runner)
         if is_main_process():
             remove_drafts(Path(self.out_dir))
@@ -128,15 +122,13 @@ class InterruptionHook(EndingHook):
                 loop.dataloader.worker_init_fn = partial(_start_worker, inner=loop.dataloader.worker_init_fn)
         barrier()  # the record that follows says that a signal is heard, by every process
 
-    def after_train(self, runner: Runner) -> None:
-        """Stop listening."""
+    def after_train(self, runner: Runner, ending: Ending | None = None) -> None:
+        """Stop listening, however the run ends."""
         for number, previous in self._previous.items():
             signal.signal(number, previous)
         self._previous = {}
 
-    def after_abort(self, runner: Runner, ending: Ending) -> None:
-        """Stop listening when the run fails."""
-        self.after_train(runner)
+    after_abort = after_train
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop here if a signal came; the runner counts this iteration only after its hooks."""

@@ -2,13 +2,12 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from mmdet.registry import HOOKS
-from mmdet.structures import DetDataSample
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
@@ -99,16 +98,9 @@ class LossGuardHook(Hook):
 def _described(losses: dict[str, Any], iteration: int, batch: Any) -> str:
     """What is wrong with an iteration's losses, and the images it happened on."""
     values = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items()}
-    bad = [f'{name} {value}' for name, value in values.items() if not math.isfinite(value)]
-    good = [f'{name} {value:.4g}' for name, value in values.items() if math.isfinite(value)]
-    got = ', '.join(bad) or 'NaN or infinite in another process'
-    lines = [f'The loss is not finite at iteration {iteration}: {got}.']
-    if good:
-        lines.append(f'Other losses: {", ".join(good)}')
-    return '\n  '.join([*lines, *image_lines(batch)])
-
-
-_OFF = '--cfg-options default_hooks.validation_loss.enabled=False'
+    where = ' in another process' if all(map(math.isfinite, values.values())) else ''
+    got = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
+    return '\n  '.join([f'The loss is not finite at iteration {iteration}{where}: {got}', *image_lines(batch)])
 
 
 @HOOKS.register_module()
@@ -129,24 +121,32 @@ class ValidationLossHook(Hook):
 
     def __init__(self, max_images: int | None = 200) -> None:
         self.max_images = max_images
-        self._start()
-
-    def _start(self, chosen: Sequence[int] = ()) -> None:
-        self._chosen = chosen
-        self._sums: dict[str, float] = {}
-        self._images = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the annotations of one validation image now, rather than after the first epoch."""
-        if runner.val_loop is not None:
-            _check_annotations(runner.val_dataloader.dataset[0]['data_samples'])
+        """Look at the annotations of one validation image now, rather than after the first epoch.
+
+        Raises:
+            InputError: They are not loaded, or are not resized with the image.
+        """
+        if runner.val_loop is None:
+            return
+        sample = runner.val_dataloader.dataset[0]['data_samples']
+        masks = sample.gt_instances.get('masks')
+        if masks is None or (masks.height, masks.width) != tuple(sample.img_shape[:2]):
+            raise InputError(
+                'val_dataloader.dataset.pipeline must load annotations, before it resizes, for the validation losses '
+                f'(in {sample.get("img_path")}); put LoadPolygons first, or go without these losses: --cfg-options '
+                'default_hooks.validation_loss.enabled=False'
+            )
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Choose the batches: the same ones in every process, since losses may wait for one another."""
         batches = min(all_gather_object(len(runner.val_dataloader)))
         a_batch = (runner.val_dataloader.batch_size or 1) * get_world_size()
         wanted = batches if self.max_images is None else min(batches, math.ceil(self.max_images / a_batch))
-        self._start([(2 * part + 1) * batches // (2 * wanted) for part in range(wanted)])  # the middles of equal parts
+        self._chosen = [(2 * part + 1) * batches // (2 * wanted) for part in range(wanted)]  # middles of equal parts
+        self._sums: dict[str, float] = {}
+        self._images = 0
 
     @torch.no_grad()
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -195,18 +195,3 @@ def batch_losses(model: nn.Module, data_batch: Mapping[str, Any], optim_wrapper:
             detector.data_preprocessor.pad_gt_masks(data['data_samples'])
         _, values = detector.parse_losses(detector(**data, mode='loss'))
     return {name: float(value) for name, value in values.items() if 'loss' in name}
-
-
-def _check_annotations(sample: DetDataSample) -> None:
-    instances = sample.gt_instances
-    if 'labels' not in instances or 'masks' not in instances:
-        problem = 'none'
-    elif (instances.masks.height, instances.masks.width) != tuple(sample.img_shape[:2]):
-        size = (instances.masks.height, instances.masks.width)
-        problem = f'masks of {size} (height, width) for an image of {tuple(sample.img_shape[:2])}'
-    else:
-        return
-    raise InputError(
-        f'val_dataloader.dataset.pipeline must load annotations before it resizes, got {problem} (in '
-        f'{sample.get("img_path")}); put LoadPolygons first, or go without validation losses: {_OFF}'
-    )

@@ -95,7 +95,8 @@ def _has_class_rows(model: nn.Module, name: str, theirs: torch.Size, ours: torch
 
 
 LOAD_ANNOTATIONS = {'type': 'LoadPolygons'}
-CANDIDATES = 200
+CANDIDATES, CHOSEN = 200, 4
+"""Images looked at and images scored, at most."""
 SURE_IOU = 1 - 1e-4  # boxes pass through float32
 
 
@@ -123,17 +124,16 @@ def run_selftest(
     dataset: Any,
     ground_truth: GroundTruth,
     iou_types: Sequence[str] = ('bbox', 'segm'),
-    num_images: int = 4,
     load_annotations: Mapping[str, Any] = LOAD_ANNOTATIONS,
 ) -> str:
-    """Score the ground truth of at most ``num_images`` as predictions; says that it scored 1.0.
+    """Score the ground truth of a few images as predictions; says that it scored 1.0.
 
     Raises:
         InputError: It scores less; the message names the step that lost it.
     """
     loader = TRANSFORMS.build(dict(load_annotations))
     truth = ground_truth.take(~ground_truth.crowds)
-    samples = [_as_prediction(dataset, row, loader) for row in _comparable_rows(dataset, truth, num_images)]
+    samples = [_as_prediction(dataset, row, loader) for row in _comparable_rows(dataset, truth)]
     for sample in samples:
         _check_steps(sample, truth.of_images([sample.img_id]))
     chosen = {sample.img_id for sample in samples}
@@ -148,25 +148,24 @@ def run_selftest(
     return f'ground truth of {len(samples)} images scores 1.0'
 
 
-def _comparable_rows(dataset: Any, truth: GroundTruth, num_images: int) -> list[int]:
+def _comparable_rows(dataset: Any, truth: GroundTruth) -> list[int]:
     """Images of which everything is scored: the data set may leave out, say, boxes under a pixel, and COCO those of a
     class beyond a hundred.
     """
-    rows, seen = [], []
+    rows = []
     for row in range(min(len(dataset), CANDIDATES)):
         record = dataset.get_data_info(row)
         instances = [one for one in record['instances'] if not one['ignore_flag']]
         wanted = Counter(truth.category_ids[truth.image_ids == record['img_id']].tolist())
-        seen.append(f'{len(instances)} of {wanted.total()}')
         if 0 < len(instances) == wanted.total() and max(wanted.values()) <= MAX_DETS[-1]:
             rows.append(row)
-        if len(rows) == num_images:
+        if len(rows) == CHOSEN:
             break
     if not rows:
         raise InputError(
             'metric self-test: the data set must give every instance of the ground truth, at most '
-            f'{MAX_DETS[-1]} of a class, for at least one image, got {", ".join(seen[:5]) or "no images"}; check its '
-            'ann_file and classes'
+            f'{MAX_DETS[-1]} of a class, for one of its first {CANDIDATES} images, got none such among its '
+            f'{len(dataset)}; check its ann_file and classes'
         )
     return rows
 
@@ -202,8 +201,7 @@ def _check_steps(sample: DetDataSample, truth: GroundTruth) -> None:
     boxes = instances.bboxes.numpy().astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     masks = [run_lengths(mask, *size) for mask in truth.masks]
-    pairs = {'boxes': (boxes, truth.boxes), 'masks': (instances.masks.rles, masks)}
-    for step, (ours, theirs) in pairs.items():
+    for step, ours, theirs in (('boxes', boxes, truth.boxes), ('masks', instances.masks.rles, masks)):
         ious = mask_api.iou(ours, theirs, [0] * len(masks))
         best = np.where(got[:, None] == wanted[None], ious, 0).max(0)
         if best.min() < SURE_IOU:

@@ -41,11 +41,10 @@ class ProgressHook(EndingHook):
 
     def __init__(self, line_interval_s: float = 15.0) -> None:
         self.line_interval_s = line_interval_s
-        self._score: str | None = None
+        self._score: dict[str, str] = {}
         self._bars: dict[str, tqdm] = {}
 
     def _open(self, phase: str, total: int, initial: int = 0) -> None:
-        self._close(phase)
         is_terminal = sys.stderr.isatty()
         self._bars[phase] = tqdm(
             total=total,
@@ -63,57 +62,39 @@ class ProgressHook(EndingHook):
             delay=0 if is_terminal else self.line_interval_s,
         )
 
-    def _step(self, phase: str) -> None:
-        bar = self._bars[phase]
-        bar.update()
-        if bar.n == bar.total:  # now, so that what is printed next does not run into it
-            self._close(phase)
-
-    def _close(self, *phases: str) -> None:
-        for bar in [self._bars.pop(phase) for phase in phases if phase in self._bars]:
-            bar.close()
-
     def before_train(self, runner: Runner) -> None:
         """Open the training bar at the iteration training starts from."""
         self._open('train', runner.max_iters, runner.iter)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Advance the training bar and show the loss and the last metric."""
-        shown = {}
-        if 'train/loss' in runner.message_hub.log_scalars:
-            shown['loss'] = f'{runner.message_hub.get_scalar("train/loss").current():.3f}'
-        if self._score is not None:
-            shown[MAIN_METRIC.rpartition('/')[2]] = self._score
-        self._bars['train'].set_postfix(shown, refresh=False)
-        self._step('train')
-
-    def after_train(self, runner: Runner) -> None:
-        """Close the training bar of a run that ended early."""
-        self._close('train')
-
-    def after_abort(self, runner: Runner, ending: Ending) -> None:
-        """Close the bars of a run that fails or is stopped."""
-        self._close(*self._bars)
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Open the validation bar in the place of the training bar."""
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Open the bar of a validation or a test in the place of the training bar."""
+        if mode == 'train':
+            return
         if 'train' in self._bars:
             self._bars['train'].clear()
-        self._open('val', len(runner.val_dataloader))
+        self._open(mode, len(getattr(runner, f'{mode}_dataloader')))
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Advance the validation bar."""
-        self._step('val')
+    def _after_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
+    ) -> None:
+        """Advance the bar; that of training shows the loss and the last metric."""
+        bar = self._bars[mode]
+        if mode == 'train':
+            scalars = runner.message_hub.log_scalars
+            loss = {'loss': f'{scalars["train/loss"].current():.3f}'} if 'train/loss' in scalars else {}
+            bar.set_postfix(loss | self._score, refresh=False)
+        bar.update()
+        if bar.n == bar.total:  # now, so that what is printed next does not run into it
+            self._bars.pop(mode).close()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note the metric for the training bar."""
         score = (metrics or {}).get(MAIN_METRIC)
-        self._score = None if score is None else f'{score:.3f}'
+        self._score = {} if score is None else {MAIN_METRIC.rpartition('/')[2]: f'{score:.3f}'}
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Open the test bar."""
-        self._open('test', len(runner.test_dataloader))
+    def after_train(self, runner: Runner, ending: Ending | None = None) -> None:
+        """Close the bars of a run that ends early."""
+        while self._bars:
+            self._bars.popitem()[1].close()
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Advance the test bar."""
-        self._step('test')
+    after_abort = after_train

@@ -22,11 +22,13 @@ from armbench_mmdet.engine.loops import (
 )
 from armbench_mmdet.errors import InputError
 
-_FROM_CHECKPOINT = ('param_scheduler', 'optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'auto_scale_lr')
+_FROM_CHECKPOINT = (
+    *('param_scheduler', 'optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'auto_scale_lr'),
+    'randomness.seed',
+)
 """Settings whose values come out of a checkpoint, so that others would not be followed."""
 _FOLLOWED = ('model', 'optim_wrapper', 'train_dataloader', 'train_cfg', 'custom_hooks')
 _NO_MATTER = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'data_root', 'batch_size')
-_NAMES = {'images': 'images', 'batch_size': 'batch size', 'processes': 'processes', 'epoch_length': 'batches an epoch'}
 
 
 @HOOKS.register_module()
@@ -41,9 +43,7 @@ class ResumeHook(Hook):
     """
 
     priority = 'LOWEST'  # the validation comes after every other hook has prepared itself
-
-    def __init__(self) -> None:
-        self._checkpoint: dict[str, Any] | None = None
+    _is_resumed = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the place in the data, and the gradient that waits for the rest of its batches, if any."""
@@ -57,7 +57,7 @@ class ResumeHook(Hook):
             checkpoint['gradients'] = gradients
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check a checkpoint before the run takes anything from it.
+        """Check a checkpoint before the run takes anything from it, then go to its place in the data.
 
         Raises:
             InputError: The run cannot be resumed from it.
@@ -71,36 +71,26 @@ class ResumeHook(Hook):
                 f'This checkpoint cannot be resumed from, it holds no {", ".join(missing)} (in {runner._load_from}). '
                 f'Resume from the latest checkpoint, or start afresh: --cfg-options load_from={runner._load_from}'
             )
-        seed = checkpoint['meta'].get('seed')
-        if seed is not None and seed != run_seed(runner):
-            raise InputError(
-                f'randomness.seed must be the one the run was started with, {seed}, got {run_seed(runner)} '
-                f'(in {runner._load_from}); resume with --cfg-options randomness.seed={seed}'
-            )
-        _compare_settings(runner, checkpoint['meta'].get('settings'))
-        self._checkpoint = {name: checkpoint.get(name, {}) for name in ('meta', 'gradients')}
+        loop = runner.train_loop
+        if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
+            return
+        _compare(runner, checkpoint['meta'])
+        loop.batches_done = checkpoint['meta'].get('data', {}).get('batches_done', 0)
+        for name, parameter in _model(runner).named_parameters():
+            if name in checkpoint.get('gradients', {}):
+                parameter.grad = checkpoint['gradients'][name].to(parameter.device)
+        self._is_resumed = True
 
     def before_train(self, runner: Runner) -> None:
-        """Take a resumed run to its place, and validate if that is what comes next.
-
-        Raises:
-            InputError: The place is in the middle of an epoch of other data.
-        """
-        checkpoint, self._checkpoint = self._checkpoint, None
-        loop = runner.train_loop
-        if checkpoint is None or not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
+        """Say where a resumed run goes on, and validate if that is what comes next."""
+        if not self._is_resumed:
             return
-        if 'data' in checkpoint['meta']:
-            loop.batches_done = _compare_data(runner, checkpoint['meta']['data'])
-        for name, parameter in _model(runner).named_parameters():
-            if name in checkpoint['gradients']:
-                parameter.grad = checkpoint['gradients'][name].to(parameter.device)
         source = runner._load_from or 'the latest checkpoint'
         message = f'resumed from {source} at iteration {runner.iter} of {runner.max_iters}'
         if runner.iter >= runner.max_iters:
             message = f'this run was finished at iteration {runner.iter}: nothing to train, validating'
         print_log(message, 'current')
-        if runner.val_loop is not None and loop.validation_is_due():
+        if runner.val_loop is not None and runner.train_loop.validation_is_due():
             runner.val_loop.run()
 
 
@@ -115,25 +105,6 @@ def _settings(runner: Runner) -> dict[str, str]:
     )
 
 
-def _compare_settings(runner: Runner, then: dict[str, str] | None) -> None:
-    """Compare the settings with the checkpoint's, if it has them: say which are new, refuse those not followed."""
-    now = _settings(runner)
-    then = now if then is None else then
-    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-    keys = [key for key in keys if key.rpartition('.')[2] not in _NO_MATTER]
-    changes = {key: f'\n  {key}: {then.get(key, ABSENT)} → {now.get(key, ABSENT)}' for key in keys}
-    refused = [change for key, change in changes.items() if key.startswith(_FROM_CHECKPOINT)]
-    if refused:
-        raise InputError(
-            f'This run cannot be resumed with another optimizer or schedule (in {runner._load_from}):'
-            f'{"".join(refused)}\nResume with the former settings, or start afresh from its weights, without --resume: '
-            f'--cfg-options load_from={runner._load_from}'
-        )
-    if changes:
-        said = f'resumed with other settings, which hold from here on:{"".join(changes.values())}'
-        print_log(said, 'current', WARNING)
-
-
 def _data_facts(runner: Runner) -> dict[str, int]:
     """What must stay the same for a place in the data to mean the same."""
     loader = runner.train_dataloader
@@ -145,18 +116,32 @@ def _data_facts(runner: Runner) -> dict[str, int]:
     }
 
 
-def _compare_data(runner: Runner, then: dict[str, int]) -> int:
-    """Compare the data with the checkpoint's; returns how many batches of this epoch are done."""
-    now = _data_facts(runner)
-    changes = [f'{now[key]} {name} instead of {then[key]}' for key, name in _NAMES.items() if now[key] != then[key]]
-    if changes and then['batches_done']:
+def _compare(runner: Runner, meta: dict[str, Any]) -> None:
+    """Compare settings and data with the checkpoint's, where it has them: say what is new, refuse what is not followed.
+
+    Raises:
+        InputError: Optimizer, schedule or seed are others, or the place is in the middle of an epoch of other data.
+    """
+    settings, facts, seed = _settings(runner), _data_facts(runner), run_seed(runner)
+    data = {**facts, **meta.get('data', {})}
+    is_within_epoch = data.pop('batches_done', 0) > 0
+    now = {**settings, 'randomness.seed': seed, **facts}
+    then = {**meta.get('settings', settings), 'randomness.seed': meta.get('seed', seed), **data}
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    keys = [key for key in keys if key in facts or key.rpartition('.')[2] not in _NO_MATTER]
+    changes = {key: f'\n  {key}: {then.get(key, ABSENT)} → {now.get(key, ABSENT)}' for key in keys}
+    refused = [change for key, change in changes.items() if key.startswith(_FROM_CHECKPOINT)]
+    if is_within_epoch:
+        refused += [change for key, change in changes.items() if key in facts]
+    if refused:
         raise InputError(
-            f'This run cannot be resumed in the middle of an epoch: there are {", ".join(changes)} (in '
-            f'{runner._load_from}). Resume with the former data and batch size, or from the end of an epoch.'
+            'This run cannot be resumed with another optimizer, schedule or seed, nor in the middle of an epoch with '
+            f'other data (in {runner._load_from}):{"".join(refused)}\nResume with the former settings, or start afresh '
+            f'from its weights, without --resume: --cfg-options load_from={runner._load_from}'
         )
     if changes:
-        print_log(f'resumed with {", ".join(changes)}: not exactly the run it would have been', 'current', WARNING)
-    return then['batches_done']
+        said = f'resumed with other settings, which hold from here on:{"".join(changes.values())}'
+        print_log(said, 'current', WARNING)
 
 
 @HOOKS.register_module()

@@ -39,17 +39,14 @@ class RunRecordHook(EndingHook):
             self._record = _begun(runner)
             _write(runner, self._record)
 
-    def after_train(self, runner: Runner) -> None:
-        """Note that the run is finished."""
-        self.after_abort(runner, Ending('finished', iterations=runner.iter))
+    def after_train(self, runner: Runner, ending: Ending | None = None) -> None:
+        """Note that the run is finished, was stopped or has failed."""
+        if self._record is not None:
+            unreadable = [path for one in _datasets(runner) for path in getattr(one, 'unreadable_images', list)()]
+            self._record.end(ending or Ending('finished', iterations=runner.iter), _now(), unreadable)
+            _write(runner, self._record)
 
-    def after_abort(self, runner: Runner, ending: Ending) -> None:
-        """Note that the run was stopped or has failed."""
-        if self._record is None:
-            return
-        unreadable = [path for one in _datasets(runner) for path in getattr(one, 'unreadable_images', list)()]
-        self._record.end(ending, _now(), unreadable)
-        _write(runner, self._record)
+    after_abort = after_train
 
 
 def _begun(runner: Runner) -> RunRecord:
@@ -79,19 +76,15 @@ def _begun(runner: Runner) -> RunRecord:
     )
 
 
-def leaf_datasets(dataset: Any) -> Iterator[Any]:
-    """The data sets with an annotation file inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
-    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
-    if inner is not None:
-        for one in inner if isinstance(inner, list) else [inner]:
-            yield from leaf_datasets(one)
-    elif GroundTruthSource.of(getattr(dataset, 'metainfo', None)):
-        yield dataset
-
-
-def _datasets(runner: Runner) -> list[Any]:
-    loops = [loop for loop in (runner.train_loop, runner.val_loop) if loop is not None]
-    return [one for loop in loops for one in leaf_datasets(loop.dataloader.dataset)]
+def _datasets(runner: Runner) -> Iterator[Any]:
+    """The data sets with an annotation file, those inside wrappers such as ``RepeatDataset`` included."""
+    left = [loop.dataloader.dataset for loop in (runner.val_loop, runner.train_loop) if loop is not None]
+    while left:
+        dataset = left.pop()
+        if inner := getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None):
+            left += reversed(inner) if isinstance(inner, list) else [inner]
+        elif GroundTruthSource.of(getattr(dataset, 'metainfo', None)):
+            yield dataset
 
 
 def _git(work_dir: Path, earlier: int) -> Git:

@@ -30,44 +30,39 @@ class SpeedHook(Hook):
         self._watched: list[tuple[Any, str]] = []
         self._flops: Any = None
 
-    def before_test_epoch(self, runner: Any) -> None:
-        """Start a new peak of GPU memory, and to watch the model."""
-        if torch.cuda.is_available():
+    def _before_epoch(self, runner: Any, mode: str = 'train') -> None:
+        """Start to watch the model, and in a test a new peak of GPU memory."""
+        if mode == 'test' and torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        self._flops = FlopCounterMode(display=False)
-        self._watch(runner.model, 'test_step')
+        if mode != 'train':
+            self._flops = FlopCounterMode(display=False)
+            self._watch(runner.model, f'{mode}_step')
 
-    def before_val_epoch(self, runner: Any) -> None:
-        """Start to watch the model."""
-        self._watch(runner.model, 'val_step')
-
-    def before_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+    def _before_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
         """Start the clock."""
-        self._start_s = _now_s()
-        self._spent_s.clear()
+        if mode != 'train':
+            self._start_s = _now_s()
+            self._spent_s.clear()
 
-    before_val_iter = before_test_iter
-
-    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Stop the clock and hand the times to the metric."""
-        self._stop(runner.test_loop, batch_idx, outputs)
-        if batch_idx == 0 and outputs:
+    def _after_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
+    ) -> None:
+        """Stop the clock and hand the times to the metric, with a test's first batch what was counted."""
+        if mode == 'train':
+            return
+        metrics = getattr(runner, f'{mode}_loop').evaluator.metrics
+        self._stop(metrics, batch_idx, outputs)
+        if mode == 'test' and batch_idx == 0 and outputs:
             parameters = sum(one.numel() for one in runner.model.parameters())
             gflops = self._flops.get_total_flops() / len(outputs) / 1e9
-            for metric in runner.test_loop.evaluator.metrics:
+            for metric in metrics:
                 metric.complexity = {'parameters': parameters, 'gflops': gflops}
 
-    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Stop the clock and hand the times to the metric."""
-        self._stop(runner.val_loop, batch_idx, outputs)
-
-    def after_test_epoch(self, runner: Any, metrics: Any = None) -> None:
+    def _after_epoch(self, runner: Any, mode: str = 'train') -> None:
         """Leave the model as it was."""
         for owner, method in self._watched:
             delattr(owner, method)
         self._watched.clear()
-
-    after_val_epoch = after_test_epoch
 
     def _watch(self, model: Any, step: str) -> None:
         self._time(model, step)
@@ -96,7 +91,7 @@ class SpeedHook(Hook):
         setattr(owner, method, timed)
         self._watched.append((owner, method))
 
-    def _stop(self, loop: Any, batch_idx: int, outputs: Sequence[Any] | None) -> None:
+    def _stop(self, metrics: Sequence[Any], batch_idx: int, outputs: Sequence[Any] | None) -> None:
         load_s, self._end_s = self._start_s - self._end_s, _now_s()
         if batch_idx < self.warmup or not outputs:
             return
@@ -104,7 +99,7 @@ class SpeedHook(Hook):
         forward_s = spent_s['test_step'] + spent_s['val_step'] - spent_s['predict'] - spent_s['predict_by_feat']
         rest_s = self._end_s - self._start_s - forward_s
         stages_s = {'load': load_s, 'forward': forward_s, 'post-process': rest_s}
-        for metric in loop.evaluator.metrics:
+        for metric in metrics:
             if hasattr(metric, 'add_timing'):
                 metric.add_timing({name: seconds / len(outputs) for name, seconds in stages_s.items()}, len(outputs))
 

@@ -7,9 +7,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='AtomicCheckpointHook', interval=1, save_best='coco/segm_mAP', rule='greater', max_keep_ckpts=2
-    ),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1, save_best='coco/segm_mAP', max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     speed=dict(type='SpeedHook'),
     visualization=dict(type='PicturesHook'),

@@ -18,17 +18,15 @@ def names(folder: Path, pattern: str = '*.pth') -> list[str]:
     return sorted(path.name for path in folder.glob(pattern))
 
 
-def test_the_latest_the_one_before_and_the_best_are_kept(tmp_path: Path) -> None:
-    runner = run(toy_config(tmp_path))
+@pytest.mark.parametrize(('counted', 'kept'), [({}, ('iter_10', 'iter_12')), (EPOCHS, ('epoch_3', 'epoch_4'))])
+def test_the_latest_the_one_before_and_the_best_are_kept(tmp_path: Path, counted: dict, kept: tuple[str, str]) -> None:
+    (tmp_path / 'iter_2.pth.draft').touch()  # what a kill has left half written
+    runner = run(toy_config(tmp_path, **counted))
     best = Path(runner.message_hub.get_info('best_ckpt')).name
-    assert names(tmp_path) == sorted([best, 'iter_10.pth', 'iter_12.pth'])
+    assert names(tmp_path) == sorted([best, *(f'{name}.pth' for name in kept)])
     assert names(tmp_path, '*.sha256') == [f'{name}.sha256' for name in names(tmp_path)]
-    assert Path((tmp_path / 'last_checkpoint').read_text()) == tmp_path / 'iter_12.pth'
-
-
-def test_epochs_are_counted_too(tmp_path: Path) -> None:
-    run(toy_config(tmp_path, **EPOCHS))
-    assert names(tmp_path, 'epoch_*.pth') == ['epoch_3.pth', 'epoch_4.pth']
+    assert Path((tmp_path / 'last_checkpoint').read_text()) == tmp_path / f'{kept[1]}.pth'
+    assert not names(tmp_path, '*.draft')
 
 
 def full(*_: Any) -> None:
@@ -68,9 +66,3 @@ def test_a_damaged_checkpoint_costs_two_iterations_and_nothing_else(tmp_path: Pa
     assert 'passed over' in printed
     assert 'iter_4.pth at iteration 4 of 12' in printed
     assert_equal(state_of(runner), whole)
-
-
-def test_what_a_kill_left_half_written_is_removed_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / 'iter_2.pth.draft').touch()
-    run(toy_config(tmp_path), dies=dict(iteration=1))
-    assert not names(tmp_path, '*.draft')

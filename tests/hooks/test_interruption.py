@@ -11,7 +11,6 @@ import pytest
 from toy_run import EPOCHS, AtIteration, assert_equal, guarded_runner, run, state_of, toy_config
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
-from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.hooks.checkpoint import InterruptionHook
 from armbench_mmdet.system import resume_command
 
@@ -84,16 +83,6 @@ def test_signals_to_the_group_do_not_reach_data_loading_processes(tmp_path: Path
     assert os.getpgid(0) not in groups
 
 
-def test_ctrl_c_twice_ends_the_record_as_stopped(tmp_path: Path) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    runner = guarded_runner(tmp_path, hooks=[AtIteration(2, interrupt)])
-    with pytest.raises(KeyboardInterrupt), explained_failures(runner):
-        runner.train()
-    assert json.loads((tmp_path / 'record.json').read_text())['status'] == 'stopped'
-
-
 TRAIN, TORCHRUN = 'python tools/train.py c.py', 'torchrun --standalone --nproc-per-node 2'
 
 
@@ -101,7 +90,6 @@ TRAIN, TORCHRUN = 'python tools/train.py c.py', 'torchrun --standalone --nproc-p
     ('is_torchrun', 'words', 'expected'),
     [
         (False, TRAIN, f'{TRAIN} --resume'),
-        (False, f'{TRAIN} --resume', f'{TRAIN} --resume'),
         (False, 'python tools/train.py --resume=a.pth c.py', f'{TRAIN} --resume'),
         (False, 'python bin/armbench train c --resume', 'armbench train c --resume'),
         (False, 'python -m pytest', 'armbench train {folder}/toy.py --work-dir {folder} --resume'),

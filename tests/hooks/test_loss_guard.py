@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
-from toy_run import Fit, Points, assert_equal, guarded_runner, weights
+from toy_run import Points, assert_equal, guarded_runner, weights
 
 from armbench_mmdet.errors import InputError
 
@@ -21,7 +21,7 @@ def test_bad_loss_stops_before_the_weights_change_and_names_what_it_came_from(tm
     with pytest.raises(InputError) as caught:
         runner.train()
     message = str(caught.value)
-    for part in (f'at iteration 3: loss {value}, loss_fit {value}', 'loss_size 0.', 'images/2.jpg (30×20 px, 2 inst'):
+    for part in (f'at iteration 3: loss {value}, loss_fit {value}, loss_size 0.', 'images/2.jpg (30×20 px, 2 inst'):
         assert part in message
     assert 'default_hooks.loss_guard.on_bad_loss=skip' in message
     assert_equal(weights(runner), weights(clean))
@@ -75,13 +75,3 @@ def test_accumulated_gradient_is_dropped_with_a_bad_loss(tmp_path: Path) -> None
     clean = guarded_runner(tmp_path / 'clean', iterations=4, data=without, **options)
     clean.train()
     assert_equal(weights(runner), weights(clean))
-
-
-def test_gradients_that_overflow_are_left_to_the_loss_scaler(tmp_path: Path) -> None:
-    class Steep(Fit):
-        def forward(self, inputs, data_samples=None, mode='tensor'):
-            return {'loss': (0 * self.linear.bias).sqrt().sum()}  # its gradient is 0 × ∞
-
-    runner = guarded_runner(tmp_path, iterations=1, model=Steep())
-    runner.train()
-    assert not torch.isfinite(weights(runner)['linear.bias']).all()

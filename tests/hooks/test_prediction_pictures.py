@@ -13,23 +13,20 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
-from armbench_mmdet.hooks import prediction_pictures
 from armbench_mmdet.hooks.prediction_pictures import PicturesHook
-from armbench_mmdet.masks.encode import RleMasks, encode_masks
 
 META = {'classes': ('tote', 'object')}
 
 
-def sample_of(path: Path, size: tuple[int, int], masks: str = 'tensor', truth_size: tuple[int, int] | None = None):
+def sample_of(path: Path, size: tuple[int, int], truth_size: tuple[int, int] | None = None) -> DetDataSample:
     """A photo on the disk, and a sample with a prediction on its left half; the truth at the network's size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((*size, 3), 90, np.uint8))
     left = np.zeros((1, *size), bool)
     left[:, :, : size[1] // 2] = True
     sample = DetDataSample(metainfo={'img_id': 1, 'img_path': str(path), 'ori_shape': size})
-    shapes = torch.from_numpy(left) if masks == 'tensor' else RleMasks(encode_masks(left), *size)
     some = {'bboxes': torch.tensor([[0.0, 0.0, size[1] / 2, size[0]]]), 'labels': torch.tensor([1])}
-    sample.pred_instances = InstanceData(**some, scores=torch.tensor([0.9]), masks=shapes)
+    sample.pred_instances = InstanceData(**some, scores=torch.tensor([0.9]), masks=torch.from_numpy(left))
     if truth_size:
         sample.gt_instances = InstanceData(**some, masks=BitmapMasks(np.ones((1, *truth_size), np.uint8), *truth_size))
     return sample
@@ -41,21 +38,17 @@ def runner_of(folder: Path) -> Any:
     return types.SimpleNamespace(test_loop=types.SimpleNamespace(dataloader=types.SimpleNamespace(dataset=dataset)))
 
 
-def draw(tmp_path: Path, *samples: DetDataSample, draw: bool = True) -> Path:
+def draw(tmp_path: Path, *samples: DetDataSample) -> Path:
     """Draw a batch of test images; returns the folder of the pictures."""
-    hook = PicturesHook(draw=draw, test_out_dir=str(tmp_path / 'shown'))
+    hook = PicturesHook(draw=True, test_out_dir=str(tmp_path / 'shown'))
     hook.after_test_iter(runner_of(tmp_path), 0, None, samples)
     hook.after_test_epoch(None)
     return tmp_path / 'shown'
 
 
-@pytest.mark.parametrize('masks', ['tensor', 'runs'])
-@pytest.mark.parametrize(
-    ('size', 'truth_size'),
-    [((800, 1000), (400, 500)), ((128, 160), (256, 320)), ((900, 50), None), ((77, 801), (40, 416))],
-)
-def test_a_photo_of_any_size_gets_its_picture(tmp_path: Path, size, truth_size, masks: str) -> None:
-    shown = draw(tmp_path, sample_of(tmp_path / 'images/a.jpg', size, masks, truth_size))
+@pytest.mark.parametrize(('size', 'truth_size'), [((128, 160), (256, 320)), ((900, 50), None), ((77, 801), (40, 416))])
+def test_a_photo_of_any_size_gets_its_picture(tmp_path: Path, size, truth_size) -> None:
+    shown = draw(tmp_path, sample_of(tmp_path / 'images/a.jpg', size, truth_size))
     picture = cv2.imread(str(shown / 'a.jpg'))
     panels = 2 if truth_size else 1
     assert picture.shape[0] / (picture.shape[1] / panels) == pytest.approx(size[0] / size[1], rel=0.05)
@@ -78,17 +71,6 @@ def test_every_image_has_a_place_of_its_own(tmp_path: Path, images: list[str], p
     (tmp_path / 'images').mkdir()
     shown = draw(tmp_path, *(sample_of(tmp_path / image, (40, 60)) for image in images))
     assert sorted(path.relative_to(shown).as_posix() for path in shown.rglob('*.*')) == places
-
-
-def test_the_place_is_printed_and_nothing_is_drawn_unasked(tmp_path: Path, monkeypatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(prediction_pictures, 'print_log', lambda text, *_, **__: said.append(text))
-    sample = sample_of(tmp_path / 'images/a.jpg', (40, 60))
-    assert not draw(tmp_path, sample, draw=False).exists()
-    assert said == []
-    shown = draw(tmp_path, sample)
-    assert shown.exists()
-    assert said == [f'pictures: {shown}']
 
 
 def test_validation_shows_every_so_many_iterations(tmp_path: Path) -> None:

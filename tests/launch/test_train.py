@@ -4,15 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.launch import set_auto_scale_lr, set_resume
-
-
-def test_auto_scale_lr_needs_a_base_batch_size() -> None:
-    config = Config(dict(auto_scale_lr=dict(enable=False, base_batch_size=16)))
-    set_auto_scale_lr(config)
-    assert config.auto_scale_lr.enable
-    with pytest.raises(InputError, match='base_batch_size'):
-        set_auto_scale_lr(Config({}))
+from armbench_mmdet.launch import set_resume
 
 
 @pytest.mark.parametrize(('resume', 'files'), [('auto', ['epoch_3.pth']), ('missing.pth', [])])

@@ -45,25 +45,20 @@ WRAPPERS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], set[str]]]
 
 
 @pytest.mark.parametrize('name', WRAPPERS)
-def test_wrapped_data_is_trained_recorded_and_resumed(name: str, minibench_root: Path, tmp_path: Path) -> None:
+def test_wrapped_data_is_trained_recorded_and_resumed(name: str, minibench_root: Path, tmp_path: Path, capsys) -> None:
     wrap, files = WRAPPERS[name]
     for iterations in (1, 2):
         config = tiny_config(minibench_root, tmp_path, iterations)
+        config.val_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=config.val_dataloader.dataset)
         config.train_dataloader.dataset = wrap(config.train_dataloader.dataset.to_dict())
         set_resume(config, 'auto')
         train(config)
+    assert 'metric self-test: ground truth of' in capsys.readouterr().out
     assert find_checkpoint(tmp_path).name == 'iter_2.pth'
     record = read_record(tmp_path)
     assert record is not None
     assert {Path(file).name for file in record.data} == files | {'val.json'}
     assert [attempt.start_iter for attempt in record.attempts] == [0, 1]
-
-
-def test_a_validation_set_in_a_wrapper_is_rehearsed(minibench_root: Path, tmp_path: Path, capsys) -> None:
-    config = tiny_config(minibench_root, tmp_path, 1)
-    config.val_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=config.val_dataloader.dataset)
-    train(config)
-    assert 'metric self-test: ground truth of' in capsys.readouterr().out
 
 
 def test_joined_data_sets_must_have_the_same_classes(minibench_root: Path, tmp_path: Path) -> None:
