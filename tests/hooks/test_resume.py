@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmengine.config import Config
 from toy_run import EPOCHS, assert_equal, logged, run, state_of, toy_config
 
 from armbench_mmdet.engine.checkpoints import load_weights, read_checkpoint
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.launch import set_resume
 
 WITHIN_EPOCHS = {**EPOCHS, 'default_hooks.checkpoint': dict(interval=1, by_epoch=False)}
 ACCUMULATING = {'optim_wrapper.accumulative_counts': 3}  # checkpoints fall between the batches of a step
@@ -132,3 +134,21 @@ def test_a_gradient_that_waits_for_its_step_is_kept(tmp_path: Path) -> None:
     waiting = {name: p.grad for name, p in runner.model.named_parameters()}
     assert_equal(dict(read_checkpoint(tmp_path / 'iter_4.pth')['gradients']), waiting)
     assert 'gradients' not in read_checkpoint(tmp_path / 'iter_6.pth'), 'its step was made'
+
+
+@pytest.mark.parametrize(('resume', 'files'), [('auto', ['epoch_3.pth']), ('missing.pth', [])])
+def test_resume_without_a_whole_checkpoint_says_so(tmp_path: Path, resume: str, files: list[str]) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+        (tmp_path / f'{name}.sha256').write_text('another')
+    config = Config(dict(work_dir=str(tmp_path)))
+    with pytest.raises(InputError, match='--resume must find'):
+        set_resume(config, resume)
+
+
+def test_resume_in_an_empty_folder_starts_afresh_as_in_mmdet(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = Config(dict(work_dir=str(tmp_path), load_from='coco.pth'))
+    set_resume(config, 'auto')
+    assert config.load_from == 'coco.pth'
+    assert not config.get('resume')
+    assert 'no checkpoint yet' in capsys.readouterr().out

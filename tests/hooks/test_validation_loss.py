@@ -1,7 +1,6 @@
 """The validation loss: the right numbers, and nothing of training disturbed."""
 
 import json
-import random
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,29 +82,6 @@ def test_images_without_instances_do_not_count(runner: Runner, monkeypatch: pyte
     empty = {'instances': []}
     monkeypatch.setattr(dataset, 'get_data_info', lambda idx: {**original(idx), **(empty if idx == 1 else {})})
     validated(runner, [0, 2])
-
-
-def random_states() -> list[Any]:
-    return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]  # noqa: NPY002
-
-
-def test_nothing_is_left_behind(runner: Runner) -> None:
-    model = runner.model.eval()
-    batch = pseudo_collate([runner.val_dataloader.dataset[0]])
-    random.seed(7)
-    np.random.seed(7)  # noqa: NPY002
-    torch.manual_seed(7)
-    before, randomness = {name: value.clone() for name, value in model.state_dict().items()}, random_states()
-    with torch.no_grad():
-        losses = [batch_losses(model, batch) for _ in range(2)]
-    assert losses[0] == losses[1], 'equal weights have equal losses'
-    assert random_states() == randomness
-    after = model.state_dict()
-    assert any('num_batches_tracked' in name for name in after)
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert 'masks' in batch['data_samples'][0].gt_instances
-    assert batch['data_samples'][0].gt_instances.masks.height == batch['data_samples'][0].img_shape[0]
 
 
 def test_precision_is_that_of_training(runner: Runner) -> None:
