@@ -1,7 +1,6 @@
 """Draw what the training pipeline really feeds the model: ``python tools/browse_data.py CONFIG --out sheet.png``."""
 
 import argparse
-import functools
 from pathlib import Path
 
 import armbench_cli
@@ -38,10 +37,10 @@ def main(args: argparse.Namespace) -> None:
     if args.data_root:
         configs.set_data_root(config, args.data_root)
     if args.augmentations:
-        draw = functools.partial(contact_sheet.augmentation_sheet, config, args.columns, args.cell_px, args.seed)
+        sheet = contact_sheet.augmentation_sheet(config, args.columns, args.cell_px, args.seed)
     else:
-        draw = functools.partial(contact_sheet.pipeline_sheet, config, args.num, args.columns, args.cell_px, args.seed)
-    contact_sheet.write_sheet(args.out, draw)
+        sheet = contact_sheet.pipeline_sheet(config, args.num, args.columns, args.cell_px, args.seed)
+    contact_sheet.write_sheet(args.out, sheet)
     print(f'wrote {args.out}')
 
 

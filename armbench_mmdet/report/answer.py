@@ -25,16 +25,12 @@ class Contender:
     """The results of a run on one subset and split, or of runs that differ by their seed alone."""
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: list[Entry]
 
     @property
     def tables(self) -> list[MatchTable]:
         """The match tables of masks."""
         return [entry.evaluation.tables['segm'] for entry in self.entries]
-
-    def intervals(self) -> dict[str, Estimate]:
-        """Mask mAP by class, and under ``mean``."""
-        return group_intervals(self.tables)
 
 
 def contenders(comparison: Comparison) -> list[Contender]:
@@ -43,21 +39,22 @@ def contenders(comparison: Comparison) -> list[Contender]:
     for entry in comparison.entries:
         if entry.is_comparable and 'segm' in entry.evaluation.tables:
             groups.setdefault(entry.run.recipe, []).append(entry)
-    names = [
-        Path(group[0].run.config_path or '').stem if len(group) > 1 else group[0].run.name for group in groups.values()
-    ]
+    names = [Path(own[0].run.config_path or '').stem if len(own) > 1 else own[0].run.name for own in groups.values()]
     if len(set(names)) < len(names):
-        names = [group[0].run.name for group in groups.values()]
-    seeds = [f' ({len(group)} seeds)' if len(group) > 1 else '' for group in groups.values()]
-    every = zip(shortened(names), seeds, groups.values(), strict=True)
-    return [Contender(name + of, tuple(group)) for name, of, group in every]
+        names = [own[0].run.name for own in groups.values()]
+    return [
+        Contender(f'{name} ({len(own)} seeds)' if len(own) > 1 else name, own)
+        for name, own in zip(shortened(names), groups.values(), strict=True)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a comparison says of the object class, or of the mean where objects are not annotated, the best first.
+    """What a comparison says of the object class, or of the mean where objects are not annotated.
 
-    ``winner`` is the one that is better than the next with certainty, None where that cannot be told.
+    Attributes:
+        scored: The contenders and their mask mAP, the best first.
+        winner: The one that is better than the next with certainty, None where that cannot be told.
     """
 
     title: str
@@ -72,16 +69,14 @@ def answers(compared: Sequence[Comparison]) -> list[Answer]:
 
 
 def _answer(comparison: Comparison) -> Answer | None:
-    every = [(one, one.intervals()) for one in contenders(comparison)]
+    every = [(one, group_intervals(one.tables)) for one in contenders(comparison)]
     name = OBJECT if any(OBJECT in intervals for _, intervals in every) else MEAN
-    found = [(one, intervals[name]) for one, intervals in every if name in intervals]
-    known = [pair for pair in found if pair[1].value is not None]
-    scored = sorted(known, key=lambda pair: -(pair[1].value or 0))
+    scored = [(one, intervals[name]) for one, intervals in every if name in intervals]
+    scored = sorted((pair for pair in scored if pair[1].value is not None), key=lambda pair: -(pair[1].value or 0))
     if not scored:
         return None
     best, estimate = scored[0]
-    about = f'{name} masks, AP {shown(estimate.value)}'
-    winner = None
+    about, winner = f'{name} masks, AP {shown(estimate.value)}', None
     if len(scored) == 1:
         sentence = f'{best.name}: {about} (95 % interval {ends(estimate)}).'
     else:
@@ -91,10 +86,12 @@ def _answer(comparison: Comparison) -> Answer | None:
         except InputError as error:
             return Answer(comparison.title, scored, None, f'{best.name} and {other.name} cannot be compared: {error}.')
         by = f'{about} against {shown(theirs.value)}: {gap.value or 0:+.3f} (95 % interval {ends(gap)})'
-        winner = best.name if (gap.low or 0) > 0 else None
         of = f', the best of {len(scored)},' if len(scored) > 2 else ''
-        sure, unsure = f'{of} is better than {other.name} at', f' and {other.name} cannot be told apart by'
-        sentence = f'{best.name}{sure if winner else unsure} {by}.'
+        if (gap.low or 0) > 0:
+            winner, verdict = best.name, f'{of} is better than {other.name} at'
+        else:
+            verdict = f' and {other.name} cannot be told apart by'
+        sentence = f'{best.name}{verdict} {by}.'
     return Answer(comparison.title, scored, winner, sentence)
 
 
@@ -102,9 +99,7 @@ def headline(found: Sequence[Answer]) -> str:
     """The answer in a sentence, where there is one to all subsets."""
     winners = {answer.winner for answer in found}
     where = 'on every subset' if len(found) > 1 else f'on {found[0].title}' if found else ''
-    if len(winners) == 1 and None not in winners:
-        return f'{winners.pop()} is better {where}.'
-    return ''
+    return f'{winners.pop()} is better {where}.' if len(winners) == 1 and None not in winners else ''
 
 
 def answer_plot(found: Sequence[Answer]) -> Plot:
@@ -125,18 +120,17 @@ def answer_plot(found: Sequence[Answer]) -> Plot:
     return Plot('Which run finds objects better', traces, layout)
 
 
-def seeds_table(comparison: Comparison) -> Table | None:
-    """Mean and standard deviation over seeds; None where no two runs differ by their seed alone."""
+def seeds_table(comparison: Comparison) -> Table:
+    """Mean and standard deviation over seeds, a row for each class of runs that differ by their seed alone."""
     rows = []
     for one in contenders(comparison):
-        for name, estimate in one.intervals().items() if len(one.entries) > 1 else ():
+        for name, estimate in group_intervals(one.tables).items() if len(one.entries) > 1 else ():
             scores = [entry.result.scores['segm'].by_class[name] for entry in one.entries]
             spread = [_spread([getattr(own, key) for own in scores]) for key in ('mAP', 'mAP_50', 'mAP_75')]
             rows.append([name, one.name, *spread, ends(estimate)])
     header = ['class', 'runs', 'mAP', 'mAP_50', 'mAP_75', '95 % interval of the mAP']
     notes = ['The interval is of the mean: images are drawn anew, and runs too.']
-    caption = f'{comparison.title}: masks, mean ± standard deviation over seeds'
-    return Table(caption, header, rows, 2, notes) if rows else None
+    return Table(f'{comparison.title}: masks, mean ± standard deviation over seeds', header, rows, 2, notes)
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -68,12 +68,12 @@ def read_log(work_dir: Path) -> tuple[Log, list[str]]:
     problems: list[str] = []
     for path in sorted(work_dir.glob(run_folder.SCALARS)):
         is_new = True
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        for number, text in enumerate(path.read_bytes().splitlines(), 1):
             try:
-                row = json.loads(line)
+                row = json.loads(text)
                 step = row['step']
             except (ValueError, TypeError, KeyError):
-                problems.append(f'log lines must be JSON with a step, got {line[:40]!r} in line {number} (in {path})')
+                problems.append(f'log lines must be JSON with a step, got {text[:40]!r} in line {number} (in {path})')
                 continue
             if is_new:
                 train, validation = ({k: row for k, row in rows.items() if k < step} for rows in (train, validation))
@@ -118,9 +118,29 @@ def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[tuple
     coco_results = tuple(f'.{iou_type}.json' for iou_type in IOU_TYPES)
     for path in sorted(path for path in folder.glob('*.json') if not path.name.endswith(coco_results)):
         try:
-            evaluations.append(_read_evaluation(path, digests, problems))
+            result = read_result(path)
         except InputError as error:
             problems.append(f'{error}; left out')
+            continue
+        identity = result.identity
+        digest = str(identity.extra.get('checkpoint_sha256', ''))
+        is_of_run = not digests or not digest or digest in digests
+        if not is_of_run:
+            problems.append(
+                f"result must be of one of the run's checkpoints to be credited to it, got {identity.checkpoint}, "
+                f'sha256 {digest[:12]}…, which the folder does not have (in {path}); {AGAIN}'
+            )
+        tables = {}
+        for iou_type in result.scores:
+            try:
+                tables[iou_type] = MatchTable.load(matches_path(path, iou_type))
+            except InputError as error:
+                problems.append(f'{error}; no curves and differences from it')
+        if result.images.not_seen:
+            of = f'{result.images.not_seen} of {result.images.ground_truth}'
+            problems.append(f'{of} images were not predicted (in {path})')
+        problems += [f'{flag} (in {path})' for flag in identity.extra.get(FLAGS, ())]
+        evaluations.append(Evaluation(path, str(identity.subset), str(identity.split), result, tables, is_of_run))
     return tuple(sorted(evaluations, key=lambda evaluation: subset_order(evaluation.subset))), problems
 
 
@@ -129,39 +149,13 @@ def subset_order(subset: str) -> tuple[int, str]:
     return (SUBSETS.index(subset) if subset in SUBSETS else len(SUBSETS), subset)
 
 
-def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) -> Evaluation:
-    result = read_result(path)
-    identity = result.identity
-    subset, split = str(identity.subset), str(identity.split)
-    digest = str(identity.extra.get('checkpoint_sha256', ''))
-    is_of_run = not digests or not digest or digest in digests
-    if not is_of_run:
-        problems.append(
-            f"result must be of one of the run's checkpoints to be credited to it, got {identity.checkpoint}, "
-            f'sha256 {digest[:12]}…, which the folder does not have (in {path}); {AGAIN}'
-        )
-    tables = {}
-    for iou_type in result.scores:
-        try:
-            tables[iou_type] = MatchTable.load(matches_path(path, iou_type))
-        except InputError as error:
-            problems.append(f'{error}; no curves and differences from it')
-    if result.images.not_seen:
-        of = f'{result.images.not_seen} of {result.images.ground_truth}'
-        problems.append(f'{of} images were not predicted (in {path})')
-    problems += [f'{flag} (in {path})' for flag in identity.extra.get(FLAGS, ())]
-    return Evaluation(path, subset, split, result, tables, is_of_run)
-
-
 def _read_corruptions(path: Path, digests: Collection[str]) -> run_folder.Corruptions:
     found = run_folder.read_corruptions(path)
-    if left := [name for name in CORRUPTIONS if len(found.corrupted.get(name, ())) < len(SEVERITIES)]:
+    is_whole = all(len(found.corrupted.get(name, ())) >= len(SEVERITIES) for name in CORRUPTIONS)
+    if not is_whole or (digests and found.checkpoint_sha256 not in digests):
         raise InputError(
-            f'corruptions must all be measured, got none of {", ".join(left)} (in {path}); {CORRUPT_AGAIN}'
+            f'corruptions must all be measured, on a checkpoint that the run has (in {path}); {CORRUPT_AGAIN}'
         )
-    if digests and found.checkpoint_sha256 not in digests:
-        of = f'sha256 {found.checkpoint_sha256[:12]}…'
-        raise InputError(f"corruptions must be of one of the run's checkpoints, got {of} (in {path}); {CORRUPT_AGAIN}")
     return found
 
 
@@ -189,7 +183,10 @@ class Run:
         """Whether it ended well."""
         if self.record is None:
             return 'predictions of another model' if self.is_another_models else f'unknown: no {run_folder.RECORD}'
-        return ending(self.record)
+        status, message = self.record.status, self.record.message
+        if status == 'running':  # nobody is there to correct the record of a process that was killed
+            return 'unfinished'
+        return f'{status}: {message}' if message else status
 
     @property
     def is_another_models(self) -> bool:
@@ -225,13 +222,6 @@ class Run:
         ann_files = [evaluation.result.identity.extra.get('ann_file') for evaluation in self.evaluations]
         places += [(Path(ann_file).parents[1], '') for ann_file in ann_files if ann_file]
         return any(is_procedural(*place) for place in places)
-
-
-def ending(record: run_folder.RunRecord | run_folder.Attempt) -> str:
-    """How a run or an attempt ended."""
-    if record.status == 'running':  # nobody is there to correct the record of a process that was killed
-        return 'unfinished'
-    return f'{record.status}: {record.message}' if record.message else record.status
 
 
 def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
@@ -272,16 +262,14 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 def _read_run(folder: Path, name: str, number: int) -> tuple[Run, list[str]]:
     """A run, and what is wrong with it."""
-    problems: list[str] = []
-    record = None
+    digests = checkpoint_digests(folder)
+    log, of_log = read_log(folder)
+    evaluations, problems = read_evaluations(folder / run_folder.RESULTS, digests)
+    record, corruptions = None, []
     try:
         record = run_folder.read_record(folder)
     except InputError as error:
         problems.append(str(error))
-    log, of_log = read_log(folder)
-    digests = checkpoint_digests(folder)
-    evaluations, of_results = read_evaluations(folder / run_folder.RESULTS, digests)
-    corruptions = []
     for path in (folder / run_folder.CORRUPTIONS).glob('*.json'):
         try:
             corruptions.append(_read_corruptions(path, digests))
@@ -290,9 +278,9 @@ def _read_run(folder: Path, name: str, number: int) -> tuple[Run, list[str]]:
     corruptions.sort(key=lambda one: (subset_order(one.subset), one.split))
     run = Run(name, folder, record, log, evaluations, number=number, corruptions=tuple(corruptions))
     if run.is_another_models:
-        return run, problems + of_results
+        return run, problems
     config, of_config = dumped_config(folder)
-    problems += of_log + of_results + of_config
+    problems += of_log + of_config
     if record and record.status != 'finished':
         at = f' at iteration {log.last_step}' if log.last_step is not None else ''
         problems.append(f'the run did not finish{at}; its record says {run.status!r}')

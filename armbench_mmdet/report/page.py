@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -180,18 +180,13 @@ def comma_separated(report: Report) -> str:
     writer = csv.writer(text, lineterminator='\n')
     about = ['run', 'config', 'checkpoint', 'seed', 'data_fingerprint', 'procedural', 'comparable', 'subset', 'split']
     writer.writerow([*about, 'iou_type', 'class', *SUMMARY_KEYS, 'mAP_low', 'mAP_high', 'instances', 'images'])
-    writer.writerows(row for comparison in report.compared for row in _rows(comparison))
-    return text.getvalue()
-
-
-def _rows(comparison: Comparison) -> Iterator[list[object]]:
-    for entry in comparison.entries:
-        run, known = entry.run, entry.result.identity
-        about = [run.name, known.config, known.checkpoint, known.seed, known.data_fingerprint]
-        about += [int(run.is_procedural), int(entry.is_comparable), comparison.subset, comparison.split]
+    for entry in (entry for comparison in report.compared for entry in comparison.entries):
+        known, evaluation, images = entry.result.identity, entry.evaluation, entry.result.images.ground_truth
+        row = [entry.run.name, known.config, known.checkpoint, known.seed, known.data_fingerprint]
+        row += [int(entry.run.is_procedural), int(entry.is_comparable), evaluation.subset, evaluation.split]
         for iou_type, scores in entry.result.scores.items():
             for name, one in scores.by_class.items():
                 interval = (scores.confidence or {}).get(name)
-                ends = [interval.low, interval.high] if interval else [None, None]
-                images = entry.result.images.ground_truth
-                yield [*about, iou_type, name, *one.numbers().values(), *ends, one.instances, images]
+                sides = [interval.low, interval.high] if interval else [None, None]
+                writer.writerow([*row, iou_type, name, *one.numbers().values(), *sides, one.instances, images])
+    return text.getvalue()

@@ -84,49 +84,29 @@ def gallery(runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
     notes: list[str] = []
     for run, evaluation in results:
         try:
-            choices = choices_of(evaluation, per_kind, max(MOST_SUSPECTED // len(results), 1))
-            drawn += draw(run.name, evaluation, choices)
+            drawn += draw(run.name, evaluation, per_kind, max(MOST_SUSPECTED // len(results), 1))
         except InputError as error:
             notes.append(f'{run.name}: no pictures of {evaluation.subset} {evaluation.split}: {error}')
     return drawn, notes
 
 
-def choices_of(evaluation: Evaluation, per_kind: int = PER_KIND, most_suspected: int = 0) -> list[Choice]:
-    """The images that stand for a result, and the labels that it makes suspected, the worst first.
-
-    Raises:
-        InputError: The result has no masks or no match table of them.
-    """
-    if 'segm' not in evaluation.tables:
-        raise InputError(f'a result must have masks and their match table to be drawn, got none (in {evaluation.path})')
-    suspects = evaluation.result.anatomy.suspects[:most_suspected] if evaluation.result.anatomy else []
-    doubtful = [Choice(SUSPECTED, one.image_id, one.score, _doubt(one), one) for one in suspects]
-    return choose(evaluation.tables['segm'], per_kind) + doubtful
-
-
 def choose(table: matches.MatchTable, per_kind: int) -> list[Choice]:
-    """The best, the median and the worst images, no image twice.
+    """The best, the median and the worst images by rank, no image twice; none if no image has a score.
 
-    Images are ranked by falling score, equal scores by rising image id. The best are the first ranks, the worst the
-    last, the median those around the middle rank. With fewer than three times ``per_kind`` images each kind gets a
-    third of them, but at least one while there are any left: first the best, then the worst, then the median.
-
-    Returns:
-        The choices by kind and rank; none if no image has a score.
+    Images are ranked by falling score, equal scores by rising image id. With fewer than three times ``per_kind`` images
+    each kind gets a third of them, but at least one while there are any left: first the best, then the worst.
     """
-    scores = image_scores(table)
-    scored = np.flatnonzero(~np.isnan(scores))
-    order = scored[np.lexsort((table.image_ids[scored], -scores[scored]))].tolist()
+    scores, ids = image_scores(table), table.image_ids
+    order = sorted(np.flatnonzero(~np.isnan(scores)).tolist(), key=lambda row: (-scores[row], ids[row]))
     count = min(per_kind, max(len(order) // 3, 1))
     ranks = list(enumerate(order, 1))
-    between = ranks[count : len(ranks) - count]
+    between = ranks[count:-count]
     start = max((len(between) - count) // 2, 0)
+    chosen = ranks[:count], between[start : start + count], ranks[count:][-count:]
     by = 'by the AP of this image alone (mean over its classes, IoU 0.50:0.95, all scores)'
     return [
-        Choice(kind, int(table.image_ids[row]), float(scores[row]), f'{kind}, rank {rank} of {len(order)} {by}')
-        for kind, own in zip(
-            KINDS, (ranks[:count], between[start : start + count], ranks[count:][-count:]), strict=True
-        )
+        Choice(kind, int(ids[row]), float(scores[row]), f'{kind}, rank {rank} of {len(order)} {by}')
+        for kind, own in zip(KINDS, chosen, strict=True)
         for rank, row in own
     ]
 
@@ -149,12 +129,19 @@ def image_scores(table: matches.MatchTable) -> np.ndarray:
     return np.nansum(scores, axis=0) / np.where(classes, classes, np.nan)
 
 
-def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Picture]:
-    """Draw chosen images of a run's result, from the COCO results beside it and from the data it names.
+def draw(run: str, evaluation: Evaluation, per_kind: int = PER_KIND, most_suspected: int = 0) -> list[Picture]:
+    """Draw images that stand for a run's result, and the labels that it makes suspected, the worst first.
+
+    It takes the match table and the COCO results beside the result, and the data that the result names.
 
     Raises:
-        InputError: Predictions, annotations or images are gone or changed.
+        InputError: The result has no masks, or predictions, annotations or images are gone or changed.
     """
+    if 'segm' not in evaluation.tables:
+        raise InputError(f'a result must have masks and their match table to be drawn, got none (in {evaluation.path})')
+    suspects = evaluation.result.anatomy.suspects[:most_suspected] if evaluation.result.anatomy else []
+    choices = choose(evaluation.tables['segm'], per_kind)
+    choices += [Choice(SUSPECTED, one.image_id, one.score, _doubt(one), one) for one in suspects]
     image_ids = {choice.image_id for choice in choices}
     truth, image_folder = _ground_truth(evaluation, image_ids)
     detections = _detections(evaluation.path.with_suffix('.segm.json'), image_ids)
@@ -168,11 +155,17 @@ def draw(run: str, evaluation: Evaluation, choices: Sequence[Choice]) -> list[Pi
             photo, real, guessed = _close_up(choice.suspect.box, photo, real, guessed)
             panel_px = CLOSE_PX
         else:
-            caption += _counted(choice.score, [*real, *guessed])
+            counts = Counter(one.verdict for one in (*real, *guessed))
+            found, missed, false = (
+                counts[one] for one in (instances.FOUND, instances.MISSED, instances.FALSE_POSITIVE)
+            )
+            caption += (
+                f': {choice.score:.3f}. Drawn at score ≥ {SCORE_THRESHOLD:g} and matched at IoU ≥ {MATCH_IOU:g}: '
+            )
+            caption += f'{found} found, {missed} missed, {false} false positives.'
         both = instances.draw_comparison(photo, real, guessed, f'prediction, score from {SCORE_THRESHOLD:g}', panel_px)
         jpeg = cv2.imencode('.jpg', both, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        data = f'{evaluation.subset} {evaluation.split}'
-        drawn.append(Picture(run, data, choice.kind, name, jpeg, caption))
+        drawn.append(Picture(run, f'{evaluation.subset} {evaluation.split}', choice.kind, name, jpeg, caption))
     return drawn
 
 
@@ -181,17 +174,13 @@ def _close_up(
 ) -> tuple[np.ndarray, list[instances.Instance], list[instances.Instance]]:
     """The part of a picture around a box, twice as wide and high, and what is seen of the instances."""
     x, y, width, height = box
-    left, top = (max(int(start - side / 2), 0) for start, side in ((x, width), (y, height)))
-    part = np.s_[top : int(y + 1.5 * height) + 1, left : int(x + 1.5 * width) + 1]
+    rows = slice(max(int(y - height / 2), 0), int(y + 1.5 * height) + 1)
+    columns = slice(max(int(x - width / 2), 0), int(x + 1.5 * width) + 1)
+    parts = [[(one, decode_mask(one.mask)[rows, columns]) for one in own] for own in judged]
     real, guessed = (
-        [
-            dataclasses.replace(one, mask=encode_masks(seen[None])[0])
-            for one in own
-            if (seen := decode_mask(one.mask)[part]).any()
-        ]
-        for own in judged
+        [dataclasses.replace(one, mask=encode_masks(part[None])[0]) for one, part in own if part.any()] for own in parts
     )
-    return photo[part], real, guessed
+    return photo[rows, columns], real, guessed
 
 
 def judge(
@@ -236,15 +225,6 @@ def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:
         raise InputError(f'COCO results must lie beside the result file, got {error} (in {path})') from error
     chosen = [one for one in every if one.image_id in image_ids and one.score >= SCORE_THRESHOLD]
     return [{**msgspec.structs.asdict(one), 'segmentation': msgspec.json.decode(one.segmentation)} for one in chosen]
-
-
-def _counted(score: float, judged: Sequence[instances.Instance]) -> str:
-    counts = Counter(one.verdict for one in judged)
-    return (
-        f': {score:.3f}. Drawn at score ≥ {SCORE_THRESHOLD:g} and matched at IoU ≥ {MATCH_IOU:g}: '
-        f'{counts[instances.FOUND]} found, {counts[instances.MISSED]} missed, '
-        f'{counts[instances.FALSE_POSITIVE]} false positives.'
-    )
 
 
 def _doubt(suspect: Suspect) -> str:

@@ -1,7 +1,7 @@
 """Tables of scores, strata, differences and published numbers, and the provenance of a run."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import msgspec
 import yaml
 from tabulate import tabulate
 
+from armbench_mmdet.configs import leaves
 from armbench_mmdet.datasets.release import CLASSES, SUBSETS
 from armbench_mmdet.evaluation.anatomy import VERDICTS
 from armbench_mmdet.evaluation.matches import Estimate
@@ -16,7 +17,6 @@ from armbench_mmdet.evaluation.protocol import DENSITY_NAMES
 from armbench_mmdet.evaluation.result import (
     MEAN,
     MISSING,
-    PREDICTIONS,
     SUMMARY_KEYS,
     ErrorCosts,
     Interval,
@@ -24,7 +24,7 @@ from armbench_mmdet.evaluation.result import (
     StratumScores,
     shown,
 )
-from armbench_mmdet.report.collect import Comparison, Run, ending, subset_order
+from armbench_mmdet.report.collect import Comparison, Run, subset_order
 from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 TOTE, OBJECT = CLASSES
@@ -295,32 +295,9 @@ def published_table() -> Table:
     return Table('Published by others, on the ARMBench photos', header, rows, text_columns=len(header))
 
 
-def facts(run: Run) -> Iterator[tuple[str, str]]:
-    """How a run came about: from its record and its results."""
-    attempts = run.record.attempts if run.record else []
-    identities = [evaluation.result.identity for evaluation in run.evaluations]
-    seeds = [run.record.seed if run.record else None, *(identity.seed for identity in identities)]
-    versions = [*(attempt.versions for attempt in attempts[-1:]), *(identity.versions for identity in identities)]
-    yield 'folder', str(run.work_dir)
-    yield 'seed', next((str(seed) for seed in seeds if seed is not None), MISSING)
-    yield 'versions', next((_listed(one) for one in versions if one), MISSING)
-    for number, one in enumerate(attempts, 1):
-        span = f'{one.started} to {one.ended or MISSING}, iterations {one.start_iter} to {one.end_iter or MISSING}'
-        yield f'attempt {number}', f'{span}, {ending(one)}, processes {one.world_size}: {one.command}'
-        changed = f' with changes, kept in {one.git.diff} of the folder' if one.git.diff else ''
-        yield 'git revision', f'{one.git.revision or MISSING}{changed}'
-        yield 'hardware', _listed(one.hardware) or MISSING
-        if one.unreadable_images:
-            yield 'unreadable images', f'{len(one.unreadable_images)}: {", ".join(one.unreadable_images[:10])}'
-    for name, digest in run.record.data.items() if run.record else ():
-        yield f'data: {name}', digest
-    for evaluation, identity in zip(run.evaluations, identities, strict=True):
-        kind = PREDICTIONS if PREDICTIONS in identity.extra else 'checkpoint'
-        sha256 = identity.extra.get(f'{kind}_sha256')
-        measured = identity.extra.get(PREDICTIONS) or identity.checkpoint or MISSING
-        yield f'tested: {evaluation.subset} {evaluation.split}', evaluation.fingerprint or MISSING
-        yield f'{kind} for {evaluation.subset} {evaluation.split}', measured + (f', sha256:{sha256}' if sha256 else '')
-
-
-def _listed(facts: Mapping[str, Any]) -> str:
-    return ', '.join(f'{name} {value}' for name, value in facts.items() if value)
+def facts(run: Run) -> dict[str, str]:
+    """How a run came about: its folder, its record and what each of its results was measured on, by dotted keys."""
+    known = {'folder': str(run.work_dir), **(leaves(msgspec.to_builtins(run.record)) if run.record else {})}
+    for one in run.evaluations:
+        known |= leaves(msgspec.to_builtins(one.result.identity), f'result on {one.subset} {one.split}: ')
+    return {name: value.strip("'") for name, value in known.items() if value not in ('None', '[]', 'dict()', "''")}

@@ -1,7 +1,7 @@
 """Contact sheets: training samples and augmentations."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,25 +64,22 @@ def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int,
     return np.concatenate(rows)
 
 
-def write_sheet(path: Path, draw: Callable[[], np.ndarray]) -> None:
-    """Draw a sheet and write it to a ``.png`` or ``.jpg`` file, whose name is checked before anything is drawn.
+def write_sheet(path: Path, sheet: np.ndarray) -> None:
+    """Write a sheet to a ``.png`` or ``.jpg`` file.
 
     Raises:
         InputError: The file is of another kind, or cannot be written.
     """
-    if path.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
-        raise InputError(f'contact sheet must end in .png or .jpg, got {str(path)!r}')
-    sheet = draw()
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90]):
-        raise InputError(f'contact sheet must be in a folder that can be written, got {str(path)!r}')
+    if not (cv2.haveImageWriter(str(path)) and cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])):
+        raise InputError(f'contact sheet must end in .png or .jpg, in a folder that can be written, got {str(path)!r}')
 
 
 def pipeline_sheet(config: Config, num: int, columns: int, cell_px: int, seed: int) -> np.ndarray:
     """At most ``num`` samples exactly as the training data set of ``config`` yields them; ``seed`` decides which."""
-    data_set = _training_set(config)
+    data_set, chosen = _chosen_samples(config, num, seed)
     cells, titles = [], []
-    for index in _chosen(len(data_set), num, seed):
+    for index in chosen:
         np.random.seed(seed + index)  # noqa: NPY002 - the transforms draw from the global state
         packed = data_set[index]
         image = packed['inputs'].permute(1, 2, 0).clamp(0, 255).byte().numpy()
@@ -95,8 +92,8 @@ def pipeline_sheet(config: Config, num: int, columns: int, cell_px: int, seed: i
 
 def augmentation_sheet(config: Config, columns: int, cell_px: int, seed: int) -> np.ndarray:
     """A row for each custom augmentation, always applied, below one of the images as they are."""
-    data_set = _training_set(config)
-    infos = [data_set.get_data_info(index) for index in _chosen(len(data_set), columns, seed)]
+    data_set, chosen = _chosen_samples(config, columns, seed)
+    infos = [data_set.get_data_info(index) for index in chosen]
     np.random.seed(seed)  # noqa: NPY002 - the transforms draw from the global state
     return make_sheet(*augmented_cells(infos, data_set.metainfo['classes']), len(infos), cell_px)
 
@@ -119,20 +116,10 @@ def augmented_cells(infos: Sequence[dict], class_names: Sequence[str]) -> tuple[
     return cells, titles
 
 
-def _training_set(config: Config) -> Any:
-    """The training data set, fully initialised."""
-    if 'train_dataloader' not in config:
-        raise InputError(
-            f'train_dataloader must be in the config, got {sorted(config.keys())!r} (in {config.filename})'
-        )
+def _chosen_samples(config: Config, num: int, seed: int) -> tuple[Any, list[int]]:
+    """The training data set, and ``num`` of its indices, ascending, without repetition."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         data_set = DATASETS.build(config.train_dataloader.dataset)
         data_set.full_init()
-    if not len(data_set):
-        raise InputError(f'training data must hold an image, got none (in {config.filename})')
-    return data_set
-
-
-def _chosen(size: int, num: int, seed: int) -> list[int]:
-    """``num`` of ``size`` indices, ascending, without repetition."""
-    return sorted(np.random.default_rng(seed).choice(size, min(num, size), replace=False).tolist())
+    size = len(data_set)
+    return data_set, sorted(np.random.default_rng(seed).choice(size, min(num, size), replace=False).tolist())

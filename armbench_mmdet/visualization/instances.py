@@ -29,7 +29,7 @@ _WHITE = (255, 255, 255)
 _OPACITY = 0.4
 _LEGIBLE_PX = 768
 _NARROWEST_PANEL_PX = 300
-_LEGEND_TEXT_PX = 15
+_LEGEND_TEXT_PX, _LEGEND_ROW_PX = 15, 21
 _GAP_PX = 6
 
 
@@ -77,16 +77,15 @@ def draw_comparison(
         texts = ['' if one.score is None else f'{one.score:.2f}' for one in instances]
         drawn = _draw(resized(image, panel_px), instances, colours, texts)
         spare = max(_NARROWEST_PANEL_PX - drawn.shape[1], 0) + _GAP_PX
-        drawn = cv2.copyMakeBorder(drawn, 0, 0, 0, spare, cv2.BORDER_CONSTANT, value=_WHITE)
+        drawn = cv2.copyMakeBorder(drawn, 2 * _LEGEND_ROW_PX, 0, 0, spare, cv2.BORDER_CONSTANT, value=_WHITE)
         counts = Counter(one.verdict for one in instances)
         shown = [*verdicts, *([NOT_COUNTED] if counts[NOT_COUNTED] else [])]
-        row_px, column_px = _LEGEND_TEXT_PX + 6, drawn.shape[1] // len(shown)
-        labels: list[Label] = [(heading, _WHITE, (0, 0, drawn.shape[1], row_px), False)]
+        width = drawn.shape[1] // len(shown)
+        labels: list[Label] = [(heading, _WHITE, (0, 0, drawn.shape[1], _LEGEND_ROW_PX), False)]
         for i, verdict in enumerate(shown):
-            place = (i * column_px, row_px, column_px, row_px)
+            place = (i * width, _LEGEND_ROW_PX, width, _LEGEND_ROW_PX)
             labels.append((f'{verdict} {counts[verdict]}', _COLOURS[verdict], place, False))
-        strip = np.full((2 * row_px, drawn.shape[1], 3), 255, np.uint8)
-        panels.append(np.concatenate([write_labels(strip, labels, _LEGEND_TEXT_PX), drawn]))
+        panels.append(write_labels(drawn, labels, _LEGEND_TEXT_PX))
     return np.concatenate(panels, axis=1)[:, :-_GAP_PX]
 
 

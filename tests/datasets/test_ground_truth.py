@@ -9,7 +9,7 @@ from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.hooks.preflight import run_selftest
 from armbench_mmdet.report.collect import read_evaluations
-from armbench_mmdet.report.pictures import choices_of, draw
+from armbench_mmdet.report.pictures import draw
 
 
 def test_it_holds_what_the_file_holds(tmp_path):
@@ -52,7 +52,7 @@ def test_the_cache_folder_of_the_data_set_is_everyones(minibench_root, tmp_path,
     metric.process({}, [exact_prediction(data_set.get_data_info(i)) for i in range(len(data_set))])
     assert metric.evaluate(len(data_set))['coco/segm_mAP'] == pytest.approx(1)
     (evaluation,), _ = read_evaluations(tmp_path / 'results')
-    assert draw('run', evaluation, choices_of(evaluation))
+    assert draw('run', evaluation)
     assert (tmp_path / 'mine').is_dir()
     assert not (tmp_path / 'default').exists()
 

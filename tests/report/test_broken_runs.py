@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_runs import MASK_RCNN, record, write_data, write_result
+from synthetic_runs import MASK_RCNN, record, write_result
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
@@ -18,12 +18,11 @@ from armbench_mmdet.report.page import Report, gather, html, markdown
 MIX = f'{SUBSETS[0]}_test'
 
 
-def change(path: Path, **keys: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
-
-
-def change_identity(path: Path, **keys: object) -> None:
-    change(path, identity={**json.loads(path.read_text())['identity'], **keys})
+def change(path: Path, part: str = '', **keys: object) -> None:
+    """Set keys of a JSON file, or of a part of it."""
+    content = json.loads(path.read_text())
+    (content[part] if part else content).update(keys)
+    path.write_text(json.dumps(content))
 
 
 def truncate_log(run: Path) -> None:
@@ -50,10 +49,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda run: change(run / 'record.json', schema_version=2), 'schema_version must be 1, got 2'),
     (lambda run: change(run / 'record.json', attempts=None), 'record must be JSON as tools/train.py writes it'),
     (lambda run: (run / f'corruptions/{MIX}.json').write_text('{'), 'corruptions must be as tools/test.py'),
-    (
-        lambda run: change(run / f'corruptions/{MIX}.json', corrupted={}),
-        'corruptions must all be measured, got none of g',
-    ),
+    (lambda run: change(run / f'corruptions/{MIX}.json', corrupted={}), 'corruptions must all be measured'),
     (break_config, 'config must load'),
 ]
 
@@ -67,14 +63,12 @@ def test_damage_is_one_line_and_the_rest_is_reported(
     assert collect_runs([broken])[1] == []
     damage(broken)
     runs, problems = collect_runs([broken, work_dirs[1]])
-    named = [problem for problem in problems if line in problem]
-    assert len(named) == 1
-    assert named[0].startswith('broken: ')
-    assert '\n' not in named[0]
+    (problem,) = (problem for problem in problems if line in problem)
+    assert problem.startswith('broken: ')
+    assert '\n' not in problem
     assert [run.name for run in runs] == ['broken', 'second']
-    assert len(runs[0].evaluations) >= 2
+    assert [len(run.evaluations) for run in runs] in ([3, 3], [2, 3])
     assert runs[0].log.last_step == 600
-    assert len(runs[1].evaluations) == 3
 
 
 def test_folders_with_nothing_in_them_are_named(work_dirs: list[Path], tmp_path: Path) -> None:
@@ -89,11 +83,7 @@ def test_folders_with_nothing_in_them_are_named(work_dirs: list[Path], tmp_path:
 
 @pytest.mark.parametrize(
     ('status', 'message', 'shown'),
-    [
-        ('running', None, 'unfinished'),
-        ('failed', 'loss became NaN', 'failed: loss became NaN'),
-        ('stopped', None, 'stopped'),
-    ],
+    [('running', None, 'unfinished'), ('failed', 'loss is NaN', 'failed: loss is NaN'), ('stopped', None, 'stopped')],
 )
 def test_a_run_that_did_not_finish_is_listed_as_such(
     work_dirs: list[Path], tmp_path: Path, status: str, message: str | None, shown: str
@@ -102,15 +92,18 @@ def test_a_run_that_did_not_finish_is_listed_as_such(
     shutil.copytree(work_dirs[0], run, ignore=shutil.ignore_patterns('results'))
     (run / 'record.json').write_text(json.dumps(record(MASK_RCNN, status, message=message)))
     report = gather([run])
-    assert any(f'did not finish at iteration 600; its record says {shown!r}' in line for line in report.problems)
+    assert f'run: the run did not finish at iteration 600; its record says {shown!r}' in report.problems
     assert any('no result to show' in line for line in report.problems)
     assert shown in report.run_table().rows[0]
     assert 'No run has a result file yet' in html(report)
 
 
-def test_results_alone_are_enough(data: Path, tmp_path: Path) -> None:
-    write_result(tmp_path / 'bare', data, SUBSETS[2], None, 2.0)
+def test_a_result_alone_is_enough_on_data_of_ones_own_too(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / SUBSETS[0], tmp_path / 'data/coins')
+    write_result(tmp_path / 'bare', tmp_path / 'data', 'coins', None, 1.0)
     report = gather([tmp_path / 'bare'])
+    assert not [line for line in report.problems if 'left out' in line]
+    assert report.scores[0].caption == 'coins, test: masks'
     text = html(report)
     assert 'unknown: no record.json' in text
     assert 'No run has a log with curves.' in text
@@ -123,16 +116,19 @@ def marks(report: Report) -> dict[str, bool]:
     return {row[1]: (i, 2) in table.best for i, row in enumerate(table.rows) if row[0] == 'mean'}
 
 
-def test_a_result_on_other_data_is_shown_and_not_compared(work_dirs: list[Path], tmp_path: Path) -> None:
-    other = tmp_path / 'other'
-    shutil.copytree(work_dirs[1], other)
-    write_result(other, write_data(tmp_path / 'minibench', seed=5), SUBSETS[0], MASK_RCNN, 0.5)
-    report = gather([work_dirs[0], other, work_dirs[1]])
+@pytest.mark.parametrize('fingerprint', [None, 'sha256:0123'])
+def test_a_result_on_other_data_is_shown_and_not_compared(
+    work_dirs: list[Path], tmp_path: Path, fingerprint: str | None
+) -> None:
+    shutil.copytree(work_dirs[0], tmp_path / 'other')
+    change(tmp_path / 'other' / f'results/{MIX}.json', 'identity', data_fingerprint=fingerprint)
+    report = gather([*work_dirs, tmp_path / 'other'])
     (warning,) = (line for line in report.problems if 'must be on the same data' in line)
-    assert warning.startswith(f'other: result on {SUBSETS[0]} test must be on the same data as the others, got sha256:')
-    assert marks(report) == {'first': True, 'other †': False, 'second': False}
+    about = f'other: result on {SUBSETS[0]} test must be on the same data as the others, got '
+    assert warning.startswith(about + (fingerprint or 'no data fingerprint'))
+    assert marks(report) == {'first': True, 'second': False, 'other †': False}
     assert {one.name for one, _ in report.answers[0].scored} == {'first', 'second'}
-    pair = gather([work_dirs[0], other])
+    pair = gather([work_dirs[0], tmp_path / 'other'])
     assert len(pair.answers[0].scored) == 1
     assert not any(marks(pair).values())
 
@@ -155,7 +151,7 @@ def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
     for path in (run / 'results').glob('*_test.json'):
         extra = json.loads(path.read_text())['identity']['extra']
         digest = {'checkpoint_sha256': hashlib.sha256(measured_on.encode()).hexdigest()} if measured_on else {}
-        change_identity(path, extra=extra | digest)
+        change(path, 'identity', extra=extra | digest)
     if there:
         (run / 'iter_600.pth').write_bytes(there)
     report = gather([run, work_dirs[1]])
@@ -165,26 +161,6 @@ def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
     assert marks(report) == {'run' if is_credited else 'run †': is_credited, 'second': False}
     assert (', or of a checkpoint that the run does not have' in markdown(report)) is not is_credited
     assert f'{SUBSETS[0]} test (iter_600.pth)' in report.run_table().rows[0][-1]
-
-
-@pytest.mark.parametrize('fingerprint', [None, 'sha256:0123'])
-def test_the_same_scores_on_data_that_are_not_known_to_be_the_same(
-    work_dirs: list[Path], tmp_path: Path, fingerprint: str | None
-) -> None:
-    shutil.copytree(work_dirs[0], tmp_path / 'other')
-    change_identity(tmp_path / 'other' / f'results/{MIX}.json', data_fingerprint=fingerprint)
-    report = gather([*work_dirs, tmp_path / 'other'])
-    assert marks(report) == {'first': True, 'second': False, 'other †': False}
-    assert sum(f'got {fingerprint or "no data fingerprint"}' in line for line in report.problems) == 1
-
-
-def test_results_on_files_of_ones_own_are_shown(data: Path, tmp_path: Path) -> None:
-    shutil.copytree(data / SUBSETS[0], tmp_path / 'data/coins')
-    write_result(tmp_path / 'run', tmp_path / 'data', 'coins', MASK_RCNN, 1.0)
-    report = gather([tmp_path / 'run'])
-    assert not [line for line in report.problems if 'left out' in line]
-    assert report.scores[0].caption == 'coins, test: masks'
-    assert 'coins, test' in html(report)
 
 
 def test_runs_of_one_name_are_told_apart(work_dirs: list[Path], tmp_path: Path) -> None:

@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
-BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
+SCREENSHOTS = Path(__file__).resolve().parents[2] / 'work_dirs'
 REQUIRE = 'ARMBENCH_REQUIRE_BROWSER'
-SCREENSHOTS = REPO / 'work_dirs'
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
 def browser() -> Iterator[Any]:
-    binary = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    binary = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     driver = shutil.which('chromedriver')
     if not (binary and driver):
         missing = f'the browser test needs chromium and chromedriver, got {binary} and {driver}'
@@ -39,8 +37,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, page: Path) -> Any:
-    """The browser with the page just loaded, its logs from before taken away.
+def opened(browser: Any, page: Path) -> Iterator[Any]:
+    """The browser with the page just loaded; in the end there must be nothing on its console.
 
     The page before goes first: what still ran in it, as a plot that is resized, may write to the console later.
     """
@@ -49,33 +47,8 @@ def opened(browser: Any, page: Path) -> Any:
         browser.get_log(kind)
     browser.get(page.as_uri())
     waiting(browser, lambda one: one.execute_script("return document.readyState === 'complete'"))
-    return browser
-
-
-def requests_of(browser: Any) -> list[str]:
-    """Every address that was asked for, data inside the page left out."""
-    events = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
-    urls = [event['params']['request']['url'] for event in events if event['method'] == 'Network.requestWillBeSent']
-    return [url for url in urls if not url.startswith(('data:', 'blob:'))]
-
-
-def shown_pictures(browser: Any) -> list[dict[str, str]]:
-    """The labels of the pictures that can be seen."""
-    return browser.execute_script(
-        "return [...document.querySelectorAll('#pictures figure.picture')]"
-        '.filter((figure) => figure.checkVisibility()).map((figure) => ({...figure.dataset}))'
-    )
-
-
-def choose(browser: Any, **values: str) -> None:
-    """Set filters, each with the event that a hand would cause; all is done when this returns."""
-    for name, value in values.items():
-        browser.execute_script(
-            'const chosen = document.querySelector(`#filters [name="${arguments[0]}"]`); chosen.value = arguments[1];'
-            "chosen.dispatchEvent(new Event('change', { bubbles: true }))",
-            name,
-            value,
-        )
+    yield browser
+    assert browser.get_log('browser') == []
 
 
 def waiting(browser: Any, condition: Callable[[Any], object]) -> None:
@@ -85,73 +58,81 @@ def waiting(browser: Any, condition: Callable[[Any], object]) -> None:
     WebDriverWait(browser, 120).until(condition)
 
 
-def test_the_page_opens_without_a_request_or_a_word_on_the_console(opened: Any, page: Path) -> None:
-    assert requests_of(opened) == [page.as_uri()]
+def test_the_page_asks_for_nothing_and_could_not(opened: Any, page: Path) -> None:
+    def requests() -> list[str]:
+        events = [json.loads(entry['message'])['message'] for entry in opened.get_log('performance')]
+        urls = [event['params']['request']['url'] for event in events if event['method'] == 'Network.requestWillBeSent']
+        return [url for url in urls if not url.startswith(('data:', 'blob:'))]
+
+    assert requests() == [page.as_uri()]
     assert opened.get_log('browser') == []
     opened.execute_script("fetch('http://localhost:9/').catch(() => {})")
     said: list[str] = []
     waiting(opened, lambda one: said.extend(entry['message'] for entry in one.get_log('browser')) or said)
     assert 'Content Security Policy' in said[0]
-    assert requests_of(opened) == []
+    assert requests() == []
 
 
-def unfold(browser: Any, parts: str = 'details.fold') -> list[dict[str, float]]:
-    """Open parts of the page; width and number of marks of each plot in them, when all are drawn."""
-    browser.execute_script(f"document.querySelectorAll('{parts}').forEach((fold) => {{ fold.open = true }})")
-    plots = (
-        f"return [...document.querySelectorAll('{parts} figure.plot .canvas')].map((canvas) => ({{"
-        "width: canvas.querySelector('svg.main-svg')?.getBoundingClientRect().width ?? 0,"
-        "marks: canvas.querySelectorAll('.trace path, .points path, .hm image').length}))"
-    )
-    waiting(browser, lambda one: all(plot['marks'] for plot in one.execute_script(plots)))
-    return browser.execute_script(plots)
-
-
-def test_every_plot_is_drawn(opened: Any) -> None:
+def test_a_part_is_drawn_when_a_link_opens_it(opened: Any) -> None:
     shown = "return document.querySelectorAll('.js-plotly-plot').length"
     assert opened.execute_script(shown) == 1, 'the answer; the others lie folded'
     opened.execute_script('document.querySelector(\'nav a[href="#operating"]\').click()')
     waiting(opened, lambda one: one.execute_script(shown) == 1 + 3 * 2)
-    plots = unfold(opened)
-    assert len(plots) == 3 + 3 * 4 + 2  # two losses and the scores; four of each subset; corruptions of each run
-    assert all(plot['width'] > 800 for plot in plots)
-    assert opened.get_log('browser') == []
 
 
 @pytest.mark.parametrize('width', [1400, 420])
-def test_the_page_fits_its_window(opened: Any, width: int) -> None:
+def test_every_plot_is_drawn_and_the_page_fits_its_window(opened: Any, width: int) -> None:
     screen = {'width': width, 'height': 1000, 'deviceScaleFactor': 1, 'mobile': False}
     opened.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
     try:
-        plots = unfold(opened)
-        sides = opened.execute_script(
-            'const page = document.documentElement; return [page.scrollWidth, page.clientWidth]'
+        opened.execute_script("document.querySelectorAll('details.fold').forEach((fold) => { fold.open = true })")
+        plots = (
+            "return [...document.querySelectorAll('details.fold figure.plot .canvas')].map((canvas) => ({"
+            "width: canvas.querySelector('svg.main-svg')?.getBoundingClientRect().width ?? 0,"
+            "marks: canvas.querySelectorAll('.trace path, .points path, .hm image').length}))"
         )
+        waiting(opened, lambda one: all(plot['marks'] for plot in one.execute_script(plots)))
+        drawn = opened.execute_script(plots)
+        assert len(drawn) == 3 + 3 * 4 + 2  # two losses and the scores; four of each subset; corruptions of each run
+        assert all(0.6 * min(width, 1216) < plot['width'] <= width for plot in drawn)
+        root = 'document.documentElement'
+        sides = opened.execute_script(f'return [{root}.scrollWidth, {root}.clientWidth]')
         assert sides[0] == sides[1] <= width
-        assert all(0.6 * min(width, 1216) < plot['width'] <= width for plot in plots)
         shot = opened.execute_cdp_cmd('Page.captureScreenshot', {'captureBeyondViewport': True})
         SCREENSHOTS.mkdir(exist_ok=True)
         (SCREENSHOTS / f'report-{width}.png').write_bytes(base64.b64decode(shot['data']))
-        assert opened.get_log('browser') == []
     finally:
         opened.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
 
 
 def test_filters_show_what_they_say(opened: Any) -> None:
-    every = shown_pictures(opened)
+    def shown() -> list[dict[str, str]]:
+        figures = "[...document.querySelectorAll('#pictures figure.picture')]"
+        return opened.execute_script(
+            f'return {figures}.filter((figure) => figure.checkVisibility()).map((figure) => ({{...figure.dataset}}))'
+        )
+
+    def choose(name: str, value: str) -> None:
+        opened.execute_script(
+            'const chosen = document.querySelector(`#filters [name="${arguments[0]}"]`); chosen.value = arguments[1];'
+            "chosen.dispatchEvent(new Event('change', { bubbles: true }))",
+            name,
+            value,
+        )
+
+    every = shown()
     assert len(every) == 2 * 3 * 3 * 2  # runs, subsets, kinds, and two pictures of each
     wanted: dict[str, str] = {}
-    steps = {'subset': 'mix-object-tote test', 'run': 'second', 'kind': 'worst'}
-    for name, value in steps.items():
-        choose(opened, **{name: value})
+    for name, value in {'subset': 'mix-object-tote test', 'run': 'second', 'kind': 'worst'}.items():
+        choose(name, value)
         wanted[name] = value
         expected = [labels for labels in every if wanted.items() <= labels.items()]
-        assert shown_pictures(opened) == expected != []
+        assert shown() == expected != []
         said = opened.execute_script("return document.getElementById('shown').textContent")
         assert said == f'{len(expected)} of {len(every)} pictures'
-    choose(opened, **dict.fromkeys(steps, ''))
-    assert shown_pictures(opened) == every
-    assert opened.get_log('browser') == []
+    for name in wanted:
+        choose(name, '')
+    assert shown() == every
 
 
 def test_print_fits_the_paper_and_the_screen_is_restored(opened: Any) -> None:
@@ -167,19 +148,13 @@ def test_print_fits_the_paper_and_the_screen_is_restored(opened: Any) -> None:
 
 
 def test_without_scripts_tables_and_pictures_remain(browser: Any, page: Path) -> None:
+    expected = {'table': True, 'figure.picture img': True, 'noscript .banner': True}
+    expected |= {'figure.plot': False, '#filters': False}
     browser.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', {'value': True})
     try:
         browser.get(page.as_uri())
-        seen = {
-            selector: any(element.is_displayed() for element in browser.find_elements('css selector', selector))
-            for selector in ('table', 'figure.picture img', 'noscript .banner', 'figure.plot', '#filters')
-        }
+        found = {selector: browser.find_elements('css selector', selector) for selector in expected}
+        seen = {selector: any(element.is_displayed() for element in own) for selector, own in found.items()}
     finally:
         browser.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', {'value': False})
-    assert seen == {
-        'table': True,
-        'figure.picture img': True,
-        'noscript .banner': True,
-        'figure.plot': False,
-        '#filters': False,
-    }
+    assert seen == expected

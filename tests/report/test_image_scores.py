@@ -22,19 +22,10 @@ def test_curves_and_scores_of_single_images_are_cocos(seed: int) -> None:
     for image_id, score in zip(table.image_ids.tolist(), image_scores(table), strict=True):
         one_image = {**truth, 'images': [image for image in truth['images'] if image['id'] == image_id]}
         alone = match_table(matching_of(one_image, detections, 'bbox')).ap()
-        assert (np.isnan(score) and alone is None) or score == pytest.approx(alone, abs=1e-12)
-
-
-def table_of(scores: list[float]) -> MatchTable:
-    """One instance and one detection an image, found at so many tenths of the thresholds; nothing there for NaN."""
-    there = ~np.isnan(scores)
-    outcome = np.where(np.arange(10)[:, None] < np.round(10 * np.nan_to_num(scores)), FOUND, 0).astype(np.int8)
-    rows = np.arange(len(scores), dtype=np.int32)
-    return MatchTable(10 * rows.astype(np.int64), {'object': ClassMatches(rows, outcome, there.astype(np.int32))})
+        assert score == pytest.approx(math.nan if alone is None else alone, abs=1e-12, nan_ok=True)
 
 
 TENTHS = [value / 10 for value in range(10)]
-
 CHOICES = [
     # scores, per kind, image ids (ten times the place) by kind
     ([0.1, 0.9, 0.5], 1, ([10], [20], [0])),
@@ -51,7 +42,11 @@ CHOICES = [
 
 @pytest.mark.parametrize(('scores', 'per_kind', 'expected'), CHOICES)
 def test_images_are_chosen_by_rank(scores: list[float], per_kind: int, expected: tuple[list[int], ...]) -> None:
-    choices = choose(table_of(scores), per_kind)
+    # One instance and one detection an image, found at so many tenths of the thresholds; nothing there for NaN.
+    rows, there = np.arange(len(scores), dtype=np.int32), ~np.isnan(scores)
+    outcome = np.where(np.arange(10)[:, None] < np.round(10 * np.nan_to_num(scores)), FOUND, 0).astype(np.int8)
+    matches = ClassMatches(rows, outcome, there.astype(np.int32))
+    choices = choose(MatchTable(10 * rows.astype(np.int64), {'object': matches}), per_kind)
     assert tuple([one.image_id for one in choices if one.kind == kind] for kind in KINDS) == expected
     assert [one.score for one in choices] == sorted((one.score for one in choices), reverse=True)
-    assert all(f' of {np.isfinite(scores).sum()} by the AP' in one.about for one in choices)
+    assert all(f' of {there.sum()} by the AP' in one.about for one in choices)

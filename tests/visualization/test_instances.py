@@ -71,37 +71,34 @@ def test_a_small_instance_is_drawn_over_a_large_one_whatever_the_order() -> None
         assert out[150, 100].tolist() == list(own), 'its outline is not tinted by the other'
 
 
-def brightness_of_the_middle(verdict: str, panel: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colour and its spread inside a large instance of a panel."""
+def middle(verdict: str, panel: int) -> tuple[np.ndarray, float]:
+    """Mean colour inside a large instance of a panel, and how much it varies there."""
     size = (400, 640)
     one = instance(50, 50, 350, 590, size, verdict=verdict)
     image = np.full((*size, 3), GREY, np.uint8)
-    out = draw_comparison(image, [one] if panel == 0 else [], [one] if panel else [], 'prediction')
-    top = out.shape[0] - size[0]
-    left = 0 if panel == 0 else out.shape[1] - size[1]
-    inside = out[top + 100 : top + 300, left + 100 : left + 540].astype(float)
-    return inside.mean((0, 1)), inside.std((0, 1))
+    out = draw_comparison(image, [] if panel else [one], [one] if panel else [], 'prediction')
+    left = out.shape[1] - size[1] if panel else 0
+    inside = out[-300:-100, left + 100 : left + 540].astype(float)
+    return inside.mean((0, 1)), inside.std((0, 1)).max()
 
 
 def test_verdicts_have_colours_of_their_own_and_what_is_wrong_is_hatched() -> None:
-    found, missed = brightness_of_the_middle(FOUND, 0), brightness_of_the_middle(MISSED, 0)
-    correct, false = brightness_of_the_middle(CORRECT, 1), brightness_of_the_middle(FALSE_POSITIVE, 1)
-    crowd = brightness_of_the_middle(NOT_COUNTED, 0)
+    found, missed, crowd = (middle(verdict, 0) for verdict in (FOUND, MISSED, NOT_COUNTED))
+    correct, false = middle(CORRECT, 1), middle(FALSE_POSITIVE, 1)
     np.testing.assert_allclose(found[0], correct[0])
     for one, other in ((found, missed), (correct, false), (missed, false), (found, crowd)):
         assert np.abs(one[0] - other[0]).max() > 20
     # Without colour, in print: plain against striped.
-    assert max(part[1].max() for part in (found, correct, crowd)) < 1
-    assert min(part[1].max() for part in (missed, false)) > 10
+    assert max(found[1], correct[1], crowd[1]) < 1
+    assert min(missed[1], false[1]) > 10
 
 
 @pytest.mark.parametrize('size', [(2000, 2400), (60, 80), (900, 40)])
 def test_a_comparison_has_two_equal_panels_under_a_legend(size: tuple[int, int]) -> None:
     image = np.full((*size, 3), GREY, np.uint8)
     out = draw_comparison(image, [], [instance(0, 0, 9, 9, size, score=0.5, verdict=FALSE_POSITIVE)], 'prediction', 320)
-    scale = 320 / max(size)
-    height, width = round(size[0] * scale), max(round(size[1] * scale), 300)
-    assert out.shape[1] - 2 * width in range(1, 20)
+    height, width = np.round(np.array(size) * 320 / max(size))
+    assert out.shape[1] - 2 * max(width, 300) in range(1, 20)
     assert out.shape[0] - height in range(10, 60)
 
 
