@@ -145,14 +145,19 @@ def density_table(comparison: Comparison) -> Table:
 
 
 def _stratum(scores: StratumScores) -> list[str]:
-    numbers = [scores.mAP, *map(scores.per_class.get, CLASSES), scores.mAP_50, scores.mAP_75, scores.AR_100]
-    return [*map(shown, numbers), str(scores.instances), str(scores.images)]
+    by_class = map(shown, map(scores.per_class.get, CLASSES))
+    return [shown(scores.mAP), *by_class, *_cells(scores, 'mAP_50', 'mAP_75', 'AR_100', 'instances', 'images')]
 
 
 def _parts(comparison: Comparison, name: str) -> list[tuple[str, Any]]:
     """A part of the result file of each run that has it."""
     every = [(entry.label, getattr(entry.result, name)) for entry in comparison.entries]
     return [(label, part) for label, part in every if part is not None]
+
+
+def _cells(part: Any, *names: str) -> list[str]:
+    """Fields of a part as texts: counts whole, other numbers with three digits."""
+    return [str(value) if isinstance(value := getattr(part, name), int) else shown(value) for name in names]
 
 
 def speed_table(comparison: Comparison) -> Table:
@@ -178,7 +183,7 @@ def speed_table(comparison: Comparison) -> Table:
 def error_table(comparison: Comparison) -> Table:
     """The share of instances found, split, merged and missed."""
     rows = [
-        [name, label, *(shown(getattr(errors[name], verdict)) for verdict in VERDICTS), str(errors[name].instances)]
+        [name, label, *_cells(errors[name], *VERDICTS, 'instances')]
         for name in CLASSES
         for label, errors in _parts(comparison, 'segmentation_errors')
         if name in errors
@@ -199,8 +204,8 @@ def operating_table(comparison: Comparison) -> Table:
             one = operation.get(name)
             point = one and (one.of_val or one.best)
             if point:
-                numbers = (point.threshold, point.precision, point.recall, point.f1, one.calibration_error)
-                rows.append([name, label, 'val' if one.of_val else 'this data', *map(shown, numbers)])
+                numbers = _cells(point, *point.__struct_fields__) + _cells(one, 'calibration_error')
+                rows.append([name, label, 'val' if one.of_val else 'this data', *numbers])
     header = ['class', 'run', 'threshold chosen on', 'threshold', 'precision', 'recall', 'F1', 'calibration error']
     notes = [
         'The threshold of the highest F1. One that was chosen on the data itself flatters: test on val first, and the '
@@ -211,10 +216,7 @@ def operating_table(comparison: Comparison) -> Table:
 
 def pick_table(comparison: Comparison) -> Table:
     """Success of the first picks, and objects miscounted."""
-    rows = [
-        [label, *(shown(getattr(picks, key)) for key in picks.__struct_fields__[:-1]), str(picks.images)]
-        for label, picks in _parts(comparison, 'picks')
-    ]
+    rows = [[label, *_cells(picks, *picks.__struct_fields__)] for label, picks in _parts(comparison, 'picks')]
     header = ['run', 'first', 'first three', 'first five', 'miscounted an image', 'counted from score', 'images']
     notes = [
         'The share of the surest masks whose most interior point lies on an object that was not picked before, and '
@@ -225,14 +227,14 @@ def pick_table(comparison: Comparison) -> Table:
 
 def cost_table(comparison: Comparison) -> Table:
     """What each kind of error costs in AP at IoU 0.5, and the optimal LRP."""
+    kinds = ErrorCosts.__struct_fields__
     rows = [
-        [name, label, *map(shown, msgspec.structs.astuple(one.costs[name])), shown(lrp.error if lrp else None)]
+        [name, label, *_cells(one.costs[name], *kinds), shown(one.lrp[name].error if name in one.lrp else None)]
         for name in (MEAN, *CLASSES)
         for label, one in _parts(comparison, 'anatomy')
         if name in one.costs
-        for lrp in [one.lrp.get(name)]
     ]
-    header = ['class', 'run', *ErrorCosts.__struct_fields__, 'LRP']
+    header = ['class', 'run', *kinds, 'LRP']
     notes = ['Kinds as in TIDE; gains do not add up. LRP: optimal localisation recall precision error, less is better.']
     caption = f'{comparison.title}: AP at IoU 0.5 to be gained by correcting all errors of a kind'
     return Table(caption, header, rows, 2, notes)

@@ -135,7 +135,11 @@ def _draw(
         height, width = part.shape
         is_outline, is_hatched = one.class_name in OUTLINED, one.verdict in _HATCHED
         if not is_outline:
-            _fill(canvas[y : y + height, x : x + width], part, colours[i], 4 * line_px if is_hatched else 0)
+            region, covered = canvas[y : y + height, x : x + width], part > 0
+            if is_hatched:
+                covered &= np.add.outer(np.arange(height), np.arange(width)) // (4 * line_px) % 2 == 0
+            tinted = cv2.addWeighted(region, 1 - _OPACITY, np.full_like(region, colours[i]), _OPACITY, 0)
+            np.copyto(region, tinted, where=covered[..., None])
         contours = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))[0]
         thickness = line_px * (2 if is_outline or is_hatched else 1)
         cv2.drawContours(canvas, contours, -1, colours[i], thickness, cv2.LINE_AA)
@@ -145,16 +149,6 @@ def _draw(
         if texts[i]:
             labels.append((texts[i], colours[i], (x, y, width, height), is_outline))
     return write_labels(canvas, labels, text_px)
-
-
-def _fill(region: np.ndarray, bitmap: np.ndarray, colour: Colour, stripe_px: int) -> None:
-    """Tint a region (h, w, 3) in place where ``bitmap`` (h, w) is on; in stripes if ``stripe_px`` is not 0."""
-    covered = bitmap > 0
-    if stripe_px:
-        diagonal = np.add.outer(np.arange(bitmap.shape[0]), np.arange(bitmap.shape[1]))
-        covered &= diagonal // stripe_px % 2 == 0
-    tinted = cv2.addWeighted(region, 1 - _OPACITY, np.full_like(region, colour), _OPACITY, 0)
-    np.copyto(region, tinted, where=covered[..., None])
 
 
 def _fitted(mask: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, np.ndarray]:
