@@ -65,7 +65,6 @@ def score_plot(runs: Sequence[Run]) -> Plot:
             if steps:
                 traces.append(trace(steps, values, run.name, run.number, dash, mode='lines+markers'))
     layout = plot_layout('iteration', 'mask mAP')
-    layout['yaxis']['rangemode'] = 'tozero'
     note = f'Solid: mean of both classes; dashed: {OBJECT} class alone.'
     return Plot('Mask mAP on the validation data over training', traces, layout, note)
 
@@ -95,7 +94,7 @@ def speed_plot(comparison: Comparison) -> Plot | None:
         if speed and speed.median_ms is not None and score is not None:
             traces.append(_of(entry, [speed.median_ms], [score], mode='markers', marker={'size': 12}))
     layout = plot_layout('ms per image, median', f'{OBJECT} mask mAP')
-    layout['xaxis']['rangemode'] = layout['yaxis']['rangemode'] = 'tozero'
+    layout['xaxis']['rangemode'] = 'tozero'
     return Plot(f'Accuracy against time: {comparison.title}', traces, layout) if len(traces) > 1 else None
 
 
@@ -177,7 +176,6 @@ def label_fraction_plot(compared: Sequence[Comparison]) -> Plot:
     ]
     layout = plot_layout('training images', f'{OBJECT} mask mAP')
     layout['xaxis'] |= {'type': 'log', 'tickvals': sorted({images for scores in found.values() for images in scores})}
-    layout['yaxis']['rangemode'] = 'tozero'
     return Plot('Mask mAP by the number of training images', traces, layout)
 
 
@@ -196,7 +194,7 @@ def plot_layout(
         'legend': {'orientation': 'h', 'y': -0.28, 'yanchor': 'top', 'x': 0},
         'hovermode': 'closest',
         'xaxis': {**axis, 'title': {'text': x_title, 'standoff': 8}},
-        'yaxis': {**axis, 'title': {'text': y_title, 'standoff': 12}},
+        'yaxis': {**axis, 'title': {'text': y_title, 'standoff': 12}, 'rangemode': 'tozero'},
         **more,
     }
 

@@ -62,11 +62,11 @@ def test_runs_that_differ_by_their_seed_are_one_row(data: Path, report: Report, 
 @pytest.mark.parametrize(
     ('names', 'short'),
     [
-        (['mask-rcnn_r18_minibench', 'mask2former_r18_q30_minibench'], ['mask-rcnn', 'mask2former_q30']),
-        (['a_b', 'a'], ['a_b', 'a']),
-        (['a_b', 'b_a'], ['a_b', 'b_a']),
-        (['a_b'], ['a_b']),
+        ('mask-rcnn_r18_minibench mask2former_r18_q30_minibench', 'mask-rcnn mask2former_q30'),
+        ('a_b a', 'a_b a'),  # nothing would be left
+        ('a_b b_a', 'a_b b_a'),
+        ('a_b', 'a_b'),
     ],
 )
-def test_names_lose_what_all_of_them_have(names: list[str], short: list[str]) -> None:
-    assert shortened(names) == short
+def test_names_lose_what_all_of_them_have(names: str, short: str) -> None:
+    assert shortened(names.split()) == short.split()

@@ -134,17 +134,16 @@ def test_a_result_on_other_data_is_shown_and_not_compared(
 
 
 CREDITS = {
-    'its own': (b'new', 'new', True),
-    'of before a retraining': (b'new', 'old', False),
-    'of another run': (b'new', 'foreign', False),
-    'checkpoints are gone': (None, 'old', True),
-    'of a file without a digest': (b'new', None, True),
+    'its own': (True, 'new', True),
+    'of before a retraining, or of another run': (True, 'old', False),
+    'checkpoints are gone': (False, 'old', True),
+    'of a file without a digest': (True, None, True),
 }
 
 
-@pytest.mark.parametrize(('there', 'measured_on', 'is_credited'), CREDITS.values(), ids=CREDITS)
+@pytest.mark.parametrize(('is_there', 'measured_on', 'is_credited'), CREDITS.values(), ids=CREDITS)
 def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
-    work_dirs: list[Path], tmp_path: Path, there: bytes | None, measured_on: str | None, is_credited: bool
+    work_dirs: list[Path], tmp_path: Path, is_there: bool, measured_on: str | None, is_credited: bool
 ) -> None:
     run = tmp_path / 'run'
     shutil.copytree(work_dirs[0], run)
@@ -152,12 +151,12 @@ def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
         extra = json.loads(path.read_text())['identity']['extra']
         digest = {'checkpoint_sha256': hashlib.sha256(measured_on.encode()).hexdigest()} if measured_on else {}
         change(path, 'identity', extra=extra | digest)
-    if there:
-        (run / 'iter_600.pth').write_bytes(there)
+    if is_there:
+        (run / 'iter_600.pth').write_text('new')
     report = gather([run, work_dirs[1]])
     lines = [line for line in report.problems if "result must be of one of the run's checkpoints" in line]
     assert len(lines) == (0 if is_credited else 3)
-    assert len(report.runs[0].corruptions) == (0 if there else 2)
+    assert len(report.runs[0].corruptions) == (0 if is_there else 2)
     assert marks(report) == {'run' if is_credited else 'run †': is_credited, 'second': False}
     assert (', or of a checkpoint that the run does not have' in markdown(report)) is not is_credited
     assert f'{SUBSETS[0]} test (iter_600.pth)' in report.run_table().rows[0][-1]

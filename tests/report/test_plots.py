@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -36,39 +37,31 @@ def row(step: int, loss: float, **more: float) -> dict:
     return {'loss': loss, 'step': step, **more}
 
 
-RESUMED = [row(40, 9), {'coco/segm_mAP': 0.9, 'step': 40}, row(60, 9)]
-AFRESH = [row(20, 5), {'coco/segm_mAP': 0.5, 'step': 40}, row(40, 5)]
+def score(step: int, value: float | None) -> dict:
+    return {'coco/segm_mAP': value, 'step': step}
 
 
-@pytest.mark.parametrize(
-    ('later', 'losses', 'scores'),
-    [(RESUMED, {20: 1, 40: 9, 60: 9}, {40: 0.9}), (AFRESH, {20: 5, 40: 5}, {40: 0.5})],
-    ids=['resumed from 20', 'started afresh'],
-)
-def test_a_later_attempt_counts_from_its_first_step_on(
-    tmp_path: Path, later: list[dict], losses: dict, scores: dict
+EARLIER = [row(20, 1), row(40, 1), score(40, 0.1), row(60, 1), row(80, 1)]
+EPOCHS = [row(50, 1, epoch=1), row(100, 1, epoch=1), score(1, 0.1), row(150, 1, epoch=2), score(2, 0.2)]
+LOGS: dict[str, tuple[list[list[dict]], dict, dict]] = {
+    # The logs of the attempts; losses and scores by iteration.
+    'resumed from 20': ([EARLIER, [row(40, 9), score(40, 0.9), row(60, 9)]], {20: 1, 40: 9, 60: 9}, {40: 0.9}),
+    'started afresh': ([EARLIER, [row(20, 5), score(40, 0.5), row(40, 5)]], {20: 5, 40: 5}, {40: 0.5}),
+    'validated by epoch': ([EPOCHS], {50: 1, 100: 1, 150: 1}, {100: 0.1, 150: 0.2}),
+    'NaN and no number': ([[row(20, 1), row(40, math.nan), row(60, 3), score(60, None)]], {20: 1, 40: None, 60: 3}, {}),
+}
+
+
+@pytest.mark.parametrize(('attempts', 'losses', 'scores'), LOGS.values(), ids=LOGS)
+def test_curves_are_what_counts_of_the_logs(
+    tmp_path: Path, attempts: list[list[dict]], losses: dict, scores: dict
 ) -> None:
-    earlier = [row(20, 1), row(40, 1), {'coco/segm_mAP': 0.1, 'step': 40}, row(60, 1), row(80, 1)]
-    write_log(tmp_path, earlier, '20261124_010000')
-    write_log(tmp_path, later, '20261124_020000')
-    log, _ = read_log(tmp_path)
-    assert dict(zip(*log.curve('loss'), strict=True)) == losses
-    assert dict(zip(*log.curve('coco/segm_mAP'), strict=True)) == scores
-
-
-def test_epochs_become_iterations(tmp_path: Path) -> None:
-    train = [row(step, 1, epoch=1 + (step > 100)) for step in (50, 100, 150, 200)]
-    validated = [{'coco/segm_mAP': 0.1, 'step': 1}, {'coco/segm_mAP': 0.2, 'step': 2}]
-    write_log(tmp_path, [*train[:2], validated[0], *train[2:], validated[1]])
-    assert read_log(tmp_path)[0].curve('coco/segm_mAP')[0] == [100, 200]
-
-
-def test_nan_and_what_is_no_number_leave_gaps(tmp_path: Path) -> None:
-    write_log(tmp_path, [row(20, 1), row(40, float('nan')), row(60, 3), {'coco/segm_mAP': None, 'step': 60}])
+    for number, rows in enumerate(attempts):
+        write_log(tmp_path, rows, f'20261124_01000{number}')
     log, problems = read_log(tmp_path)
     assert problems == []
-    assert log.curve('loss')[1] == [1, None, 3]
-    assert log.curve('coco/segm_mAP')[0] == []
+    assert dict(zip(*log.curve('loss'), strict=True)) == losses
+    assert dict(zip(*log.curve('coco/segm_mAP'), strict=True)) == scores
 
 
 def test_plotly_takes_every_plot(report: Report) -> None:
@@ -107,9 +100,10 @@ def test_reliability_is_the_result_files_and_old_files_have_none(report: Report,
 
 
 def test_corruptions_are_drawn_by_kind_and_severity(report: Report) -> None:
-    (trace,) = plots.corruption_plot(report.runs[0]).data
-    assert np.shape(trace['z']) == (len(trace['y']), len(trace['x'][0])) == (18, 2 * 6)
-    assert list(zip(*trace['x'], trace['z'][0], strict=True))[5:7] == [
+    (heat,) = plots.corruption_plot(report.runs[0]).data
+    assert np.shape(heat['z']) == (len(heat['y']), len(heat['x'][0])) == (18, 2 * 6)
+    cells = [*zip(*heat['x'], heat['z'][0], strict=True)]
+    assert cells[5:7] == [
         (f'{SUBSETS[0]} test', 5, pytest.approx(0.2)),
         (f'{SUBSETS[2]} test', 0, pytest.approx(0.7)),
     ]
