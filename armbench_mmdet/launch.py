@@ -50,10 +50,7 @@ def set_resume(config: Config, resume: str) -> None:
     config.load_from = str(path)
 
 
-_COUNTS = (
-    *('train_cfg.max_iters', 'train_cfg.max_epochs', 'train_cfg.val_interval', 'optim_wrapper.accumulative_counts'),
-    *('default_hooks.logger.interval', 'default_hooks.visualization.interval'),
-)
+_COUNTS = ('train_cfg.max_iters', 'train_cfg.max_epochs', 'train_cfg.val_interval', 'optim_wrapper.accumulative_counts')
 
 
 def make_usable(config: Config) -> None:

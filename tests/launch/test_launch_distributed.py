@@ -22,18 +22,7 @@ from armbench_mmdet.engine.distributed import joined_processes
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import Images, read_result
 from armbench_mmdet.launch import evaluate
-from armbench_mmdet.minibench import SUBSETS, make_minibench
-
-IMAGES = 7
-
-
-@pytest.fixture(scope='module')
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven images to test on: two and three processes get shares that have to be filled up."""
-    root = tmp_path_factory.mktemp('seven')
-    counts = {(SUBSETS[0], 'train'): 8, (SUBSETS[0], 'val'): 2, (SUBSETS[0], 'test'): IMAGES}
-    make_minibench(root, counts=counts, width_px=160, height_px=128, workers=1, show_progress=False)
-    return root
+from armbench_mmdet.minibench import SUBSETS
 
 
 def evaluate_share(config: Config, checkpoint: Path, out_dir: Path) -> None:
@@ -43,20 +32,18 @@ def evaluate_share(config: Config, checkpoint: Path, out_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_result_files_are_the_same_whoever_evaluates(data_root: Path, tmp_path: Path) -> None:
-    config, checkpoint = untrained('mask_rcnn', data_root, tmp_path)
-    alone, *shared = (tmp_path / str(count) for count in (1, 2, 3))
-    for count, results in zip((1, 2, 3), (alone, *shared), strict=True):
+def test_result_files_are_the_same_whoever_evaluates(minibench_root: Path, tmp_path: Path) -> None:
+    config, checkpoint = untrained('mask_rcnn', minibench_root, tmp_path)
+    alone, shared = tmp_path / 'alone', tmp_path / 'shared'
+    for count, results in ((1, alone), (3, shared)):  # four images: two shares have to be filled up
         assert in_processes(count, results, evaluate_share, config, checkpoint, results)
     stem = f'{SUBSETS[0]}_test'
     expected = read_result(alone / f'{stem}.json')
     assert expected.detections > 0
-    assert expected.images == Images(ground_truth=IMAGES, not_seen=0, repeated=0)
-    for results in shared:
-        result = read_result(results / f'{stem}.json')
-        assert replace(result, speed=None) == replace(expected, speed=None)
-        for name in (f'{stem}.segm.json', f'{stem}.bbox.json', f'{stem}.segm.matches.npz'):
-            assert (results / name).read_bytes() == (alone / name).read_bytes(), name
+    assert expected.images == Images(ground_truth=4, not_seen=0, repeated=0)
+    assert replace(read_result(shared / f'{stem}.json'), speed=None) == replace(expected, speed=None)
+    for name in (f'{stem}.segm.json', f'{stem}.bbox.json', f'{stem}.segm.matches.npz'):
+        assert (shared / name).read_bytes() == (alone / name).read_bytes(), name
 
 
 def start(*command: str | Path) -> subprocess.Popen[str]:
@@ -82,9 +69,9 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.slow
 def test_torchrun_stops_all_processes_on_sigterm_and_the_printed_command_goes_on(
-    data_root: Path, tmp_path: Path
+    minibench_root: Path, tmp_path: Path
 ) -> None:
-    options = ['--work-dir', tmp_path, '--data-root', data_root, '--cfg-options', 'train_cfg.max_iters=12']
+    options = ['--work-dir', tmp_path, '--data-root', minibench_root, '--cfg-options', 'train_cfg.max_iters=12']
     options += ['train_cfg.val_interval=12', 'train_dataloader.batch_size=1', 'default_hooks.checkpoint.interval=12']
     options += ['param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=12']
     options += ['default_hooks.logger.interval=1']
@@ -106,7 +93,7 @@ def test_torchrun_stops_all_processes_on_sigterm_and_the_printed_command_goes_on
     again = start(*shlex.split(command[1]))
     printed = finish(again)
     assert again.returncode == 0, printed
-    assert printed.count('mix-object-tote val: 2 images') == 1
+    assert printed.count('mix-object-tote val: 3 images') == 1
     written = json.loads(record.read_text())
     assert [attempt['status'] for attempt in written['attempts']] == ['stopped', 'finished']
     assert [attempt['world_size'] for attempt in written['attempts']] == [2, 2]
