@@ -86,5 +86,5 @@ def _place(img_path: str, source: GroundTruthSource | None) -> Path:
     """An image's path below its image folder, its name if it lies elsewhere; as a kind of file that can be written."""
     path, folder = Path(img_path), Path(source.image_folder or '') if source else Path()
     inside = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
-    inside = Path(*(part for part in inside.parts if part not in ('..', inside.anchor)))
+    inside = Path(*(part for part in inside.parts if part != '..'))
     return inside if inside.suffix.lower() in WRITTEN else inside.with_name(f'{inside.name}.jpg')
