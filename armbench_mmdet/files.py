@@ -45,7 +45,7 @@ def draft_of(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file so that its name never stands for half of it, also after a power cut.
 
     Raises:

@@ -1,10 +1,11 @@
-"""Checkpoints: written atomically with a digest, read without running code, compared with the model."""
+"""Checkpoints: written atomically, read without running code, compared with the model."""
 
 import contextlib
-import hashlib
 import io
 import pickle
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from logging import WARNING
 from pathlib import Path
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import draft_of, sha256_of, write_atomically
+from armbench_mmdet.files import write_atomically
 from armbench_mmdet.run_folder import LATEST
 
 _TRUST = '--trust-checkpoint'
@@ -31,7 +32,7 @@ _TRUST = '--trust-checkpoint'
 
 @register_backend('atomic')
 class AtomicBackend(LocalBackend):
-    """Local files for mmengine's checkpoints: never half there, with their SHA-256 beside them.
+    """Local files for mmengine's checkpoints: never half there.
 
     Args:
         unwanted: Paths of files to remove, which waits until what comes instead is there; text, as mmengine needs it.
@@ -41,7 +42,7 @@ class AtomicBackend(LocalBackend):
         self.unwanted = [] if unwanted is None else unwanted
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-        """Write a file and its digest, then remove what is unwanted.
+        """Write a file, then remove what is unwanted.
 
         Raises:
             InputError: The disk is full or fails; an earlier file of that name, and every other one, is as it was.
@@ -49,10 +50,7 @@ class AtomicBackend(LocalBackend):
         path = Path(filepath)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with draft_of(path) as draft:
-                draft.write_bytes(obj)
-                _digest_of(path).unlink(missing_ok=True)  # of the earlier file: better none than one that is wrong
-            write_atomically(_digest_of(path), f'{hashlib.sha256(obj).hexdigest()}  {path.name}\n')
+            write_atomically(path, obj)
         except OSError as error:
             raise InputError(
                 f'The checkpoint could not be written: {error.strerror or error} (in {path}). Earlier checkpoints are '
@@ -60,7 +58,7 @@ class AtomicBackend(LocalBackend):
             ) from error
         while self.unwanted:
             if (other := Path(self.unwanted.pop())) != path:
-                remove_checkpoint(other)
+                other.unlink(missing_ok=True)
 
     def remove(self, filepath: str | Path) -> None:
         """Take note of a file to remove."""
@@ -68,7 +66,7 @@ class AtomicBackend(LocalBackend):
 
 
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint and its digest.
+    """Write a checkpoint.
 
     Raises:
         InputError: The disk is full or fails.
@@ -78,34 +76,13 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     AtomicBackend().put(stream.getbuffer(), path)
 
 
-def _digest_of(path: Path) -> Path:
-    return path.with_name(f'{path.name}.sha256')
-
-
-def check_checksum(path: Path) -> None:
-    """Compare a checkpoint with the digest beside it, if there is one.
-
-    Raises:
-        InputError: They differ: the file was damaged or changed.
-    """
-    expected = _digest_of(path)
-    if expected.is_file() and expected.read_text(errors='replace').split(' ')[0] != sha256_of(path):
-        raise InputError(
-            f'The checkpoint is damaged: it differs from its checksum {expected.name} (in {path}). Take another one, '
-            'or delete the checksum if you changed the file yourself.'
-        )
-
-
-def checkpoint_digests(work_dir: Path) -> set[str]:
-    """The SHA-256 of each checkpoint in a run's folder: as written beside it, else computed."""
-    written = {path: _digest_of(path) for path in work_dir.glob('*.pth')}
-    return {file.read_text().split(' ')[0] if file.is_file() else sha256_of(path) for path, file in written.items()}
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint and its digest, if they are there."""
-    for one in (path, _digest_of(path)):
-        one.unlink(missing_ok=True)
+def is_whole(path: Path) -> bool:
+    """Whether every record of a checkpoint agrees with its CRC-32, which ``torch.load`` does not look at."""
+    try:
+        with zipfile.ZipFile(path) as records:
+            return records.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError):  # cut off, or no such records
+        return False
 
 
 def latest_checkpoint(work_dir: Path) -> Path | None:
@@ -116,11 +93,9 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     checkpoints = [path for path in work_dir.glob('*.pth') if not path.name.startswith('best_')]
     named = Path((work_dir / LATEST).read_text()).name if (work_dir / LATEST).is_file() else ''
     for path in sorted(checkpoints, key=lambda path: (path.name == named, path.stat().st_mtime), reverse=True):
-        try:
-            check_checksum(path)
+        if is_whole(path):
             return path
-        except InputError as error:
-            print_log(f'passed over: {error}', 'current', WARNING)
+        print_log(f'passed over, a damaged checkpoint: {path}', 'current', WARNING)
     return None
 
 
@@ -166,11 +141,14 @@ def read_checkpoint(path: Path, map_location: Any = 'cpu', trusted: bool = False
         than plain data is loaded too, with a warning; it can run any code.
 
     Raises:
-        InputError: The file is missing, differs from its digest, is damaged, or holds more than plain data.
+        InputError: The file is missing or damaged, or holds more than plain data.
     """
     if not path.is_file():
         raise InputError(f'checkpoint must be an existing file, got {str(path)!r}; train first, or check the path')
-    check_checksum(path)
+    if zipfile.is_zipfile(path) and not is_whole(path):  # else it is safetensors, or of torch before 1.6
+        raise InputError(
+            f'The checkpoint is damaged: a record differs from its checksum (in {path}). Take another one.'
+        )
     try:
         if path.suffix == '.safetensors':
             return {'state_dict': load_file(path, map_location if isinstance(map_location, str) else 'cpu')}

@@ -19,7 +19,6 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from armbench_mmdet.engine.checkpoints import remove_checkpoint
 from armbench_mmdet.engine.distributed import largest
 from armbench_mmdet.engine.failure import EndingHook, tell
 from armbench_mmdet.errors import InputError, nearest
@@ -74,7 +73,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
-            remove_checkpoint(Path(self.out_dir, INTERRUPTED))
+            Path(self.out_dir, INTERRUPTED).unlink(missing_ok=True)
 
 
 def _check_monitored(runner: Runner, indicators: list[str]) -> None:

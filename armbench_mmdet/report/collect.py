@@ -15,11 +15,11 @@ from armbench_mmdet import run_folder
 from armbench_mmdet.configs import datasets, dumped_config, training_subsets
 from armbench_mmdet.datasets.armbench import is_procedural
 from armbench_mmdet.datasets.release import SUBSETS
-from armbench_mmdet.engine.checkpoints import checkpoint_digests
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
 from armbench_mmdet.evaluation.result import FLAGS, MISSING, PREDICTIONS, Result, TypeScores, matches_path, read_result
+from armbench_mmdet.files import sha256_of
 from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 AGAIN = 'evaluate again with tools/test.py'
@@ -262,7 +262,7 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 def _read_run(folder: Path, name: str, number: int) -> tuple[Run, list[str]]:
     """A run, and what is wrong with it."""
-    digests = checkpoint_digests(folder)
+    digests = {sha256_of(path) for path in folder.glob('*.pth')}
     log, of_log = read_log(folder)
     evaluations, problems = read_evaluations(folder / run_folder.RESULTS, digests)
     record, corruptions = None, []

@@ -17,7 +17,6 @@ from mmengine.logging import print_log
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from armbench_mmdet.engine.checkpoints import remove_checkpoint
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.run_folder import INTERRUPTED as CHECKPOINT
 from armbench_mmdet.sweep.outputs import write_best, write_full_length, write_report, write_table
@@ -199,7 +198,7 @@ class Sweep:
             return
         if outcome.reason not in _LOST:
             for folder in folders:
-                remove_checkpoint(folder / RUN / CHECKPOINT)
+                (folder / RUN / CHECKPOINT).unlink(missing_ok=True)
         self._write()
 
     def _outcome(self, study: optuna.Study, trial: optuna.Trial, devices: str | None, folders: list[Path]) -> Outcome:

@@ -140,7 +140,6 @@ def test_a_gradient_that_waits_for_its_step_is_kept(tmp_path: Path) -> None:
 def test_resume_without_a_whole_checkpoint_says_so(tmp_path: Path, resume: str, files: list[str]) -> None:
     for name in files:
         (tmp_path / name).touch()
-        (tmp_path / f'{name}.sha256').write_text('another')
     config = Config(dict(work_dir=str(tmp_path)))
     with pytest.raises(InputError, match='--resume must find'):
         set_resume(config, resume)

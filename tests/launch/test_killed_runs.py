@@ -102,7 +102,7 @@ def outcome(work_dir: Path) -> dict[str, Any]:
         'history': history_of(checkpoint['message_hub']['log_scalars']),
         'rows': logged(work_dir),
         'best': {path.name: read_checkpoint(path)['state_dict'] for path in work_dir.glob('best_*.pth')},
-        'files': sorted(path.name for path in work_dir.iterdir() if path.name.endswith(('.pth', '.sha256', '.draft'))),
+        'files': sorted(path.name for path in work_dir.iterdir() if path.name.endswith(('.pth', '.draft'))),
     }
 
 

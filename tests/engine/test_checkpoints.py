@@ -1,0 +1,252 @@
+"""Checkpoints: a loadable one is always left, none runs code, and what does not fit is named."""
+
+import contextlib
+import errno
+import os
+import pickle
+import resource
+import shutil
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import save_file
+from small_models import Attack
+from toy_run import ToyModel, run, toy_config
+
+from armbench_mmdet.engine.checkpoints import (
+    compare_weights,
+    described,
+    export_weights,
+    latest_checkpoint,
+    load_weights,
+    local_file,
+    read_checkpoint,
+    safe_loaders,
+    write_checkpoint,
+)
+from armbench_mmdet.errors import InputError
+
+load_by_mmengine = CheckpointLoader.load_checkpoint
+
+
+def holding(value: float) -> dict[str, Any]:
+    return {'state_dict': {'a': torch.full((1000,), float(value))}}
+
+
+def value_in(path: Path) -> float:
+    return float(read_checkpoint(path)['state_dict']['a'][0])
+
+
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """Files can grow to 500 bytes, then writing fails as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def failing(name: str, number: int) -> Any:
+    """A function of ``os`` that fails at its n-th call."""
+    function, error = getattr(os, name), OSError(errno.EIO, os.strerror(errno.EIO))
+    return mock.patch.object(os, name, wraps=function, side_effect=[mock.DEFAULT] * (number - 1) + [error])
+
+
+FAULTS = {
+    'write': no_room,
+    'sync of the file': lambda: failing('fsync', 1),
+    'rename': lambda: failing('replace', 1),
+    'sync of the folder': lambda: failing('fsync', 2),
+}
+
+
+@pytest.mark.parametrize('name', ['iter_1.pth', 'iter_2.pth'], ids=['over the old', 'beside the old'])
+@pytest.mark.parametrize('fault', FAULTS.values(), ids=FAULTS)
+def test_a_loadable_checkpoint_is_always_left(fault: Callable, name: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / 'iter_1.pth', holding(1))
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_1.pth'))
+    message = rf'could not be written: (Input/output error|File too large).*{name}.*intact.*--resume'
+    with pytest.raises(InputError, match=message), fault():
+        write_checkpoint(tmp_path / name, holding(2))
+    latest = latest_checkpoint(tmp_path)
+    assert latest == tmp_path / 'iter_1.pth'
+    assert value_in(latest) in ((1, 2) if name == 'iter_1.pth' else (1,))
+    assert not list(tmp_path.glob('*.draft'))
+
+
+def damage(path: Path) -> None:
+    """Change one bit of a weight, which torch would not notice."""
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((4,), value_in(path)).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+
+
+def test_damage_is_found_and_passed_over(tmp_path: Path) -> None:
+    for number in range(3):
+        write_checkpoint(tmp_path / f'iter_{number}.pth', holding(number + 1))
+        os.utime(tmp_path / f'iter_{number}.pth', (number, number))
+    write_checkpoint(tmp_path / 'best_iter_3.pth', holding(3))
+    damage(tmp_path / 'iter_2.pth')
+    with pytest.raises(InputError, match=r'damaged: a record differs from its checksum \(in .*iter_2\.pth'):
+        read_checkpoint(tmp_path / 'iter_2.pth')
+    assert latest_checkpoint(tmp_path) == tmp_path / 'iter_1.pth'
+    (tmp_path / 'iter_1.pth').write_bytes((tmp_path / 'iter_0.pth').read_bytes()[:2000])
+    assert latest_checkpoint(tmp_path) == tmp_path / 'iter_0.pth'
+    (tmp_path / 'iter_0.pth').unlink()
+    assert latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ('named', 'found'),
+    [('runs/old/iter_1.pth', 'iter_1.pth'), ('runs/old/iter_3.pth', 'iter_2.pth'), ('', 'iter_2.pth')],
+    ids=['the folder was moved', 'only the name was copied', 'killed as the name was written'],
+)
+def test_the_latest_is_the_one_that_is_named_or_the_newest(tmp_path: Path, named: str, found: str) -> None:
+    for number in (1, 2):
+        write_checkpoint(tmp_path / f'iter_{number}.pth', holding(number))
+        os.utime(tmp_path / f'iter_{number}.pth', (number, number))
+    (tmp_path / 'last_checkpoint').write_text(named)
+    assert latest_checkpoint(tmp_path) == tmp_path / found
+
+
+def test_what_mmengines_checkpoints_hold_is_plain_data(tmp_path: Path) -> None:
+    buffer = HistoryBuffer()
+    buffer.update(1.0)
+    meta = {
+        'dataset_meta': ConfigDict(classes=('a',), nested=dict(palette=[(1, 2)])),
+        'scalars': [np.float32(1), np.float64(2), np.int64(3), np.bool_(True), np.uint8(4)],
+        'array': np.arange(3, dtype=np.int32),
+    }
+    content = {'state_dict': OrderedDict({'module.a': torch.ones(2)}), 'message_hub': buffer, 'meta': meta}
+    torch.save(content, tmp_path / 'new.pth')
+    with zipfile.ZipFile(tmp_path / 'new.pth') as new, zipfile.ZipFile(tmp_path / 'old.pth', 'w') as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b'numpy._core.multiarray', b'numpy.core.multiarray'))
+    for file in (tmp_path / 'new.pth', tmp_path / 'old.pth'):  # the second as NumPy 1 names things
+        assert list(load_weights(file)) == ['a']
+        read = read_checkpoint(file)['meta']
+        assert read['dataset_meta'] == meta['dataset_meta']
+        assert isinstance(read['dataset_meta'].nested, ConfigDict)
+        assert read['scalars'] == meta['scalars']
+        assert read['array'].tolist() == [0, 1, 2]
+
+
+class Getattr:
+    """Reaches for an attribute of a type that is allowed by itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (getattr, (np.ndarray, 'tofile'))
+
+
+def test_getattr_of_anything_but_a_history_buffer_is_refused(tmp_path: Path) -> None:
+    torch.save({'state_dict': {'a': torch.ones(2)}, 'extra': Getattr()}, tmp_path / 'evil.pth')
+    with pytest.raises(InputError, match=r'evil\.pth'):
+        load_weights(tmp_path / 'evil.pth')
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        ('bad.pth', b''),
+        ('bad.pth', b'not a checkpoint'),
+        ('bad.pth', pickle.dumps({'a': 1})),
+        ('bad.safetensors', b'text'),
+        ('missing.pth', None),
+    ],
+)
+def test_bad_checkpoint_is_one_clear_error(tmp_path: Path, name: str, content: bytes | None) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=f'checkpoint must .*{name}'):
+        load_weights(file)
+
+
+def test_only_a_run_of_ours_loads_safely(tmp_path: Path) -> None:
+    torch.save({'a': torch.ones(2), 'extra': Attack(tmp_path / 'made')}, tmp_path / 'evil.pth')
+    with pytest.raises(InputError, match='could run code'), safe_loaders():
+        load_by_mmengine(str(tmp_path / 'evil.pth'))
+    assert not (tmp_path / 'made').exists()
+    load_by_mmengine(str(tmp_path / 'evil.pth'))
+    assert (tmp_path / 'made').exists(), 'elsewhere mmengine loads as it always does'
+
+
+@pytest.mark.parametrize('name', ['s3://bucket/a.pth', 'pavi://a', 'mmcls://resnet50', 'open-mmlab://no-such-model'])
+def test_what_cannot_be_loaded_safely_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match='must be a path, a URL or a known name'):
+        local_file(name)
+
+
+@pytest.mark.parametrize(
+    'name', ['https://zoo.org/a/model-1234.pth?b=c', 'torchvision://resnet50', 'open-mmlab://detectron2/resnet50_caffe']
+)
+def test_zoo_weights_are_downloaded_once_and_read_safely(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls: list[str] = []
+
+    def download(url: str, target: str) -> None:
+        if len(urls) > 1:
+            raise URLError('no route to host')
+        urls.append(url)
+        shutil.copy(tmp_path / 'remote.pth', target)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    torch.save({'a': torch.ones(2)}, tmp_path / 'remote.pth')
+    for _ in range(2):
+        assert list(load_weights(local_file(name))) == ['a']
+    assert len(urls) == 1
+    assert urls[0].startswith('https://')
+    (file,) = (tmp_path / 'hub/checkpoints').iterdir()
+    file.unlink()
+    torch.save({'a': Attack(tmp_path / 'made')}, tmp_path / 'remote.pth')
+    with pytest.raises(InputError, match='could run code'), safe_loaders():
+        load_by_mmengine(name)
+    assert not (tmp_path / 'made').exists()
+    file.unlink()
+    with pytest.raises(InputError, match=rf'no route to host.*Save it as .*hub/checkpoints/{file.name}'):
+        local_file(name)
+
+
+def test_weights_are_exported_and_are_to_start_from_but_not_to_resume_from(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    state = {'module.a': shared.reshape(2, 3).T, 'b': shared, 'n': torch.tensor(3)}
+    torch.save({'state_dict': state, 'optimizer': {}}, tmp_path / 'a.pth')
+    assert export_weights(tmp_path / 'a.pth', tmp_path / 'out/a.safetensors') == 3
+    exported, original = load_weights(tmp_path / 'out/a.safetensors'), load_weights(tmp_path / 'a.pth')
+    assert exported.keys() == original.keys()
+    assert all(torch.equal(exported[name], original[name]) for name in original)
+    with pytest.raises(InputError, match=r'OUT must end in \.safetensors'):
+        export_weights(tmp_path / 'a.pth', tmp_path / 'a.pt')
+
+    state = {name: torch.full_like(value, 2) for name, value in ToyModel().state_dict().items()}
+    save_file(state, tmp_path / 'model.safetensors')
+    config = toy_config(tmp_path / 'run')
+    config.optim_wrapper.optimizer.update(lr=0.0, weight_decay=0.0)
+    config.load_from = str(tmp_path / 'model.safetensors')
+    assert torch.equal(run(config).model.net[0].weight.data, state['net.0.weight'])
+    with pytest.raises(InputError, match='it holds no meta, message_hub, optimizer'):
+        run(toy_config(tmp_path / 'run'), str(tmp_path / 'model.safetensors'))
+
+
+def test_comparison_names_what_differs() -> None:
+    ours = {'same': torch.ones(2), 'head': torch.ones(2, 3), **{f'new{i}': torch.ones(1) for i in range(7)}}
+    theirs = {'same': torch.ones(2), 'head': torch.ones(80, 3), 'old': torch.ones(1)}
+    assert compare_weights(ours, ours) == {}
+    text = described(compare_weights(theirs, ours))
+    assert text.startswith('head (80, 3) ≠ (2, 3); new0 is missing from the checkpoint, new1 is missing')
+    assert text.endswith('new4 is missing from the checkpoint, … (+2 more); old is not in the model')
