@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_costs_two_iterations_and_nothing_else(tmp_path: Pa
     run(toy_config(tmp_path / 'damaged', **LATE), dies=dict(iteration=7))
     with (tmp_path / 'damaged/iter_6.pth').open('r+b') as file:
         file.seek(-2000, 2)
-        file.write(b'?')
+        file.write(b'?' * 100)
     runner = run(toy_config(tmp_path / 'damaged', **LATE), 'auto')
     printed = ''.join(capsys.readouterr())
     assert 'passed over' in printed
