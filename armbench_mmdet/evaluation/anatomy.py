@@ -292,7 +292,7 @@ def _successes(matching: Matching, image: int, kind: int, is_object: np.ndarray)
         for g in np.flatnonzero(is_free & (shared[d] > 0)).tolist():
             under = truth.switches[truth.starts[g] : truth.starts[g + 1]]
             if np.searchsorted(under, pixel, side='right') % 2:
-                successes[d] = not np.delete(is_covered[d], g).any()
+                successes[d] = is_covered[d].sum() == is_covered[d, g]  # no other
                 is_free[g] &= not successes[d]
                 break
     return successes
@@ -304,7 +304,8 @@ def _most_interior(switches: np.ndarray, height: int, box: np.ndarray) -> int:
     pitch = -(-max(right - x, bottom - y) // GRID)
     grid = np.zeros((-(-(right - x) // pitch) + 2, -(-(bottom - y) // pitch) + 2), np.uint8)
     _fill(switches, height, x, y, pitch, grid)
-    place = int(cv2.distanceTransform(grid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).argmax())
+    distances = cv2.distanceTransform(grid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    place = int(np.rint(distances * distances).argmax())  # OpenCV's last digits depend on where the grid lies in memory
     column, row = place // grid.shape[1] - 1, place % grid.shape[1] - 1
     return (column * pitch + x) * height + row * pitch + y if place else int(switches[0])
 

@@ -206,7 +206,7 @@ def _common_masks(
 ) -> None:
     """Write what the masks from the first detection and annotation on have in common.
 
-    The IoU of boundaries is that of the bands where it is less, but with crowds.
+    The IoU of boundaries is that of the bands where it is less, but with crowds, and where no threshold is in reach.
     """
     (found, truth), (found_cores, truth_cores) = masks, cores
     for i in range(found.areas.size):
@@ -219,7 +219,7 @@ def _common_masks(
             common.shared[place] = pixels
             common.ious[place] = iou = _iou(pixels, found.areas[i], truth.areas[j], crowd[g])
             if common.boundary_ious.size:
-                if not crowd[g]:
+                if not crowd[g] and iou >= IOU_THRESHOLDS[0]:
                     pixels += shared_pixels(found_cores, i, truth_cores, j)
                     pixels -= shared_pixels(found_cores, i, truth, j) + shared_pixels(found, i, truth_cores, j)
                     bands = found.areas[i] - found_cores.areas[i], truth.areas[j] - truth_cores.areas[j]

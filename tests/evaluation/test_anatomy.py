@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from coco_random import CATEGORIES, matching_of, random_dataset
+from coco_random import CATEGORIES, encode, matching_of, random_dataset
 from coco_reference import pycocotools_evaluate
 from pycocotools import mask as mask_api
 
@@ -285,6 +285,17 @@ def test_picks_are_the_definitions() -> None:
             assert getattr(found, name) == pytest.approx(value), (seed, name)
         seen.add(round(found.success_1, 3))
     assert len(seen) > 4
+
+
+def test_of_equally_interior_points_the_first_is_picked() -> None:
+    y, x = np.mgrid[:40, :80] + 0.5
+    truth = {'images': [{'id': 1, 'height': 40, 'width': 80}], 'categories': CATEGORIES}
+    for radius in np.arange(6, 19, 0.1):  # a disc about a corner of four pixels, which are as far from the outside
+        mask = np.hypot(y - 20, x - 40) < radius
+        row = {'image_id': 1, 'category_id': 2, 'score': 0.9, 'segmentation': encode(mask)}
+        first = mask & (y < 20) & (x < 40)
+        truth['annotations'] = [{**row, 'segmentation': encode(first), 'area': first.sum()}]
+        assert pick_scores(matching_of(truth, [row]), 'object').success_1 == 1, radius
 
 
 def verdicts_by_definition(instances: list[np.ndarray], predictions: list[np.ndarray]) -> list[str]:

@@ -66,11 +66,6 @@ def test_the_truth_scores_one_with_and_without_totes(has_totes):
     assert ('no tote is annotated' in result_table(metric.result)) != has_totes
 
 
-def test_no_predictions_at_all_is_an_error():
-    with pytest.raises(InputError, match='at least one image'):
-        run(random_dataset(1)[0], [])
-
-
 def transpose(sample):
     sample['pred_instances']['masks'] = sample['pred_instances']['masks'].transpose(1, 2)
 
@@ -163,7 +158,9 @@ def test_ground_truth_is_loaded_once_from_the_data_sets_file(tmp_path, monkeypat
     assert scores[0]['coco/segm_object_mAP'] is not None
 
 
-def test_missing_ground_truth_is_one_clear_error():
+def test_missing_predictions_and_ground_truth_are_errors():
+    with pytest.raises(InputError, match='at least one image'):
+        run(random_dataset(1)[0], [])
     with pytest.raises(InputError, match='got a data set of another type'):
         ArmbenchMetric().ground_truth  # noqa: B018
 
