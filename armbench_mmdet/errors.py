@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from armbench_runtime.errors import InputError, UnreadableImageError
+from armbench_runtime import InputError, UnreadableImageError
 
 __all__ = ['InputError', 'UnreadableImageError', 'nearest']
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import msgspec
+import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS, MODELS
@@ -30,7 +31,15 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.datasets.images import FoundImages, Inputs, find_images, folder_of_images, image_size, read_bytes
+from armbench_mmdet.datasets.images import (
+    FoundImages,
+    Inputs,
+    find_images,
+    folder_of_images,
+    image_size,
+    read_bytes,
+    read_image,
+)
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_exactly
 from armbench_mmdet.engine.levers import use_levers
@@ -38,6 +47,7 @@ from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.metric import checked_prediction, shapes_of, write_coco_results
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.transforms.geometry import TooNarrowError
+from armbench_mmdet.visualization.instances import Instance, draw_overlay
 from armbench_runtime import Detector as ExportedDetector
 from armbench_runtime import Prediction
 
@@ -98,21 +108,13 @@ class Detector:
         if size < 1:
             raise InputError(f'batch_size must be at least 1, got {size!r}')
         found = images if isinstance(images, FoundImages) else find_images(images)
-        report = report or _warn
+        report = report or (lambda path, reason: print_log(f'{path} is left out: {reason}', 'current', logging.WARNING))
         for name, reason in found.left_out.items():
             report(name, reason)
         workers = min(self.config.test_dataloader.get('num_workers', 0), -(-len(found.paths) // size) - 1)
         records = _Records(found, self._pipeline)
         loader = DataLoader(records, size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread_each)
         return self._predict(loader, report)
-
-    def preprocessed(self, path: Path) -> torch.Tensor:
-        """What the network sees of an image file alone, ``(3, H, W) float32``."""
-        packed = _Records(FoundImages([path], [1]), self._pipeline)[0]
-        if isinstance(packed, tuple):
-            raise UnreadableImageError(f'image must be readable, got {packed[1]} (in {path})')
-        data = {key: [packed[key]] for key in ('inputs', 'data_samples')}
-        return self.model.data_preprocessor(data)['inputs'][0]
 
     @torch.no_grad()
     def _predict(self, loader: DataLoader, report: Report) -> Iterator[Prediction]:
@@ -174,10 +176,6 @@ def _one_thread_each(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _warn(path: str, reason: str) -> None:
-    print_log(f'{path} is left out: {reason}', 'current', logging.WARNING)
-
-
 JPEG_QUALITY = 90
 
 
@@ -220,15 +218,17 @@ def infer(
                 bar.update(path not in found.left_out)
 
             if isinstance(detector, Detector):
+                model = {'config': str(detector.config.filename), 'checkpoint': str(detector.checkpoint)}
                 predictions = detector.predict(found, batch_size, report)
             else:
+                model = {'model': str(detector.path)}
                 predictions = detector.predict(found.paths, score_threshold, found.ids, report)
             for prediction in predictions:
                 kept = prediction.above(score_threshold)
                 rows.append(kept.for_evaluation())
                 place = overlay_path(kept.path, common)
                 (out_dir / place).parent.mkdir(parents=True, exist_ok=True)
-                jpeg = cv2.imencode('.jpg', kept.overlay(), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+                jpeg = cv2.imencode('.jpg', overlay(kept), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
                 (out_dir / place).write_bytes(jpeg.tobytes())
                 size = {'width': kept.width, 'height': kept.height}
                 images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
@@ -236,10 +236,16 @@ def infer(
         if not images:
             faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
             raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
-        detections = shapes_of(rows, category_ids(detector.classes))
+        ids = category_ids(detector.classes)
         for kind in ('segm', 'bbox'):
-            write_coco_results(out_dir / f'results.{kind}.json', detections, kind)
-        _write_index(out_dir, detector, images, left_out, score_threshold)
+            write_coco_results(out_dir / f'results.{kind}.json', shapes_of(rows, ids), kind)
+        index = {
+            'info': {**model, 'score_threshold': score_threshold},
+            'images': images,
+            'categories': [{'id': number, 'name': name} for number, name in zip(ids, detector.classes, strict=True)],
+            'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
+        }
+        write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
     except OSError as error:
         raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
     return Inference(len(images), sum(len(row['scores']) for row in rows), left_out)
@@ -259,6 +265,13 @@ def predict_file(model: Path, ann_file: Path, image_folder: Path, out: Path) -> 
     write_coco_results(out, shapes_of([one.for_evaluation() for one in bar], detector.classes), 'segm')
 
 
+def overlay(prediction: Prediction) -> np.ndarray:
+    """The image with all instances drawn on it, ``(H, W, 3) uint8``, BGR; a small image is enlarged."""
+    rows = zip(prediction.masks, prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
+    instances = [Instance(mask, prediction.classes[label], score) for mask, label, score in rows]
+    return draw_overlay(read_image(prediction.path), instances)
+
+
 def overlay_path(path: Path, common: str) -> Path:
     """Where the overlay of an image goes below the output folder: as the image below the folder common to all."""
     place = Path('overlays') / os.path.relpath(os.path.abspath(path), common)
@@ -269,24 +282,3 @@ def category_ids(classes: Sequence[str]) -> list[int]:
     """The COCO category id of each label: as in the ground truth, else counted from 1."""
     known = set(classes) <= set(CLASSES)
     return [CLASSES.index(name) + 1 if known else label for label, name in enumerate(classes, 1)]
-
-
-def _write_index(
-    out_dir: Path,
-    detector: Detector | ExportedDetector,
-    images: list[dict[str, Any]],
-    left_out: dict[str, str],
-    score_threshold: float,
-) -> None:
-    categories = zip(category_ids(detector.classes), detector.classes, strict=True)
-    if isinstance(detector, Detector):
-        model = {'config': str(detector.config.filename), 'checkpoint': str(detector.checkpoint)}
-    else:
-        model = {'model': str(detector.path)}
-    index: dict[str, Any] = {
-        'info': {**model, 'score_threshold': score_threshold},
-        'images': images,
-        'categories': [{'id': number, 'name': name} for number, name in categories],
-        'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
-    }
-    write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')

@@ -1,8 +1,7 @@
-"""Image files as the model sees them, and the size at which it does."""
+"""Image files as the model sees them, the size at which it does, and what is wrong with a bad one."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from armbench_runtime.errors import UnreadableImageError
 
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error)
-_BITS = 11  # of the weights with which OpenCV resizes 8-bit images
+class InputError(ValueError):
+    """Something the user gave is wrong; the message names the file, the value and the remedy."""
+
+
+class UnreadableImageError(InputError):
+    """An image file is missing, damaged, or not of the annotated size."""
 
 
 def read_image(path: Path, scale: Mapping[str, Any] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -40,18 +42,15 @@ def read_image(path: Path, scale: Mapping[str, Any] | None = None) -> tuple[np.n
             if turned.mode.startswith('I;16'):
                 turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
             return np.asarray(turned.convert('RGB')), size
-    except _DECODE_ERRORS as error:
+    except Exception as error:  # on damaged files pillow raises nearly anything
         raise UnreadableImageError(f'image must be readable, got {error} (in {path})') from error
 
 
 def network_size(scale: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
     """Height and width at which a network sees an image of these, as ``mmcv.rescale_size`` has them, but never 0.
 
-    Args:
-        scale: ``width``, ``height`` and ``keep_ratio``: with it, the longer and the shorter side end up within the
-            longer and the shorter of the two; else the image takes exactly this size.
-        height: Of the image.
-        width: Of the image.
+    A ``scale`` has ``width``, ``height`` and ``keep_ratio``: with it, the longer and the shorter side end up within the
+    longer and the shorter of the two; else the image takes exactly this size.
     """
     if not scale['keep_ratio']:
         return scale['height'], scale['width']
@@ -64,21 +63,17 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """An image ``(h, w, 3) uint8`` at another size, bilinearly: bit for bit as OpenCV's ``INTER_LINEAR``."""
     if image.shape[:2] == (height, width):
         return image
-    (top, bottom, upper, lower), (left, right, before, after) = (
-        _taps(cells, pixels) for cells, pixels in zip(image.shape[:2], (height, width), strict=True)
-    )
+    (rows, down), (columns, across) = _taps(image.shape[0], height), _taps(image.shape[1], width)
     pixels = image.astype(np.int32)
-    across = pixels[:, left] * before[:, None] + pixels[:, right] * after[:, None]
-    across >>= 4
-    total = (across[top] * upper[:, None, None] >> 16) + (across[bottom] * lower[:, None, None] >> 16)
-    return ((total + 2) >> 2).astype(np.uint8)
+    pixels = (pixels[:, columns[0]] * across[0, :, None] + pixels[:, columns[1]] * across[1, :, None]) >> 4
+    upper, lower = (pixels[row] * weight[:, None, None] >> 16 for row, weight in zip(rows, down, strict=True))
+    return ((upper + lower + 2) >> 2).astype(np.uint8)
 
 
-def _taps(cells: int, pixels: int) -> tuple[np.ndarray, ...]:
-    """The two cells of each pixel, and their weights."""
+def _taps(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two cells of each pixel, and their weights in 2048ths, ``(2, pixels)``."""
     position = ((np.arange(pixels) + 0.5) * (1 / (pixels / cells)) - 0.5).astype(np.float32)
     low = np.floor(position)
     share = position - low
-    weights = (np.rint(part * np.float32(1 << _BITS)).astype(np.int32) for part in (1 - share, share))
-    cell = low.astype(np.int64)
-    return np.clip(cell, 0, cells - 1), np.clip(cell + 1, 0, cells - 1), *weights
+    weights = np.rint(np.stack([1 - share, share]) * np.float32(2048)).astype(np.int32)
+    return np.clip(np.stack([low, low + 1]).astype(int), 0, cells - 1), weights

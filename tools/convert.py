@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     data.add_argument('--seed', type=int, default=0, help='coco: of the share')
     data.add_argument('--list', type=Path, metavar='FILE', help='coco: text file of the images to keep, one a line')
     weights = kinds.add_parser('weights', help="a model's weights")
-    weights.add_argument('family', choices=['torchvision', 'amazon', 'detectron2', 'hf-mask2former'])
+    weights.add_argument('family', choices=['torchvision', 'amazon', 'hf-mask2former'])
     weights.add_argument('source', type=Path, metavar='IN', help='file of weights; nothing in it can run code')
     weights.add_argument('out', type=Path, metavar='OUT', help='checkpoint to write (.pth)')
     weights.add_argument('--num-classes', type=int, metavar='N', help='if not tote and object: weights to fine-tune')

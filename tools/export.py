@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
 
     from armbench_mmdet import configs
     from armbench_mmdet.engine.runner import quiet_console, quiet_warnings
-    from armbench_mmdet.export import export
+    from armbench_mmdet.export.onnx import export
     from armbench_mmdet.inference import Detector
 
     quiet_warnings()

@@ -1,6 +1,6 @@
 """Data of other formats as COCO files in ARMBench's folder shape; weights of other projects' models as ours."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,3 @@ class Family:
     from_ours: Callable[[State], State]
     num_classes: Callable[[int], dict[str, Any]]
     current: Callable[[State, Path], State]
-
-
-def renamed(name: str, modules: Mapping[str, str]) -> str:
-    """A tensor's name with the module that it starts with renamed; of several, the longest."""
-    known = max((module for module in modules if name.startswith(f'{module}.')), key=len, default=None)
-    return name if known is None else modules[known] + name.removeprefix(known)

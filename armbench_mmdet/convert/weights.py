@@ -1,25 +1,19 @@
 """Weights of other projects' models: to ours and back, tensor by tensor."""
 
-import pickle
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
-from torch import Tensor
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.convert import Family, State, huggingface, mask_rcnn
 from armbench_mmdet.datasets.release import CLASSES
-from armbench_mmdet.engine.checkpoints import bare_state, compare_weights, described, load_weights, write_checkpoint
+from armbench_mmdet.engine.checkpoints import compare_weights, described, load_weights, write_checkpoint
 from armbench_mmdet.errors import InputError
 
 FAMILIES = {
-    'torchvision': mask_rcnn.TORCHVISION,
-    'amazon': mask_rcnn.TORCHVISION,
-    'detectron2': mask_rcnn.DETECTRON2,
+    'torchvision': mask_rcnn.FAMILY,
+    'amazon': mask_rcnn.FAMILY,
     'hf-mask2former': huggingface.FAMILY,
 }
 
@@ -38,7 +32,7 @@ def convert_weights(
     """
     row = FAMILIES[family]
     ours = our_tensors(row, num_classes)
-    state = bare_state(read_arrays(source), source) if source.suffix == '.pkl' else load_weights(source)
+    state = load_weights(source)
     state = state if reverse else row.current(state, source)
     differences = compare_weights(state, ours if reverse else row.from_ours(ours))
     if differences:
@@ -61,40 +55,3 @@ def our_tensors(family: Family, num_classes: int | None = None) -> State:
         config.merge_from_dict({'model': family.num_classes(num_classes)})
     init_default_scope('mmdet')
     return dict(MODELS.build(config.model).state_dict())
-
-
-UNREADABLE = (pickle.PickleError, OSError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
-"""What unpickling raises on a file that is cut off, made to do harm, or no pickle at all."""
-ARRAY_PARTS = {
-    ('numpy', 'dtype'),
-    ('numpy', 'ndarray'),
-    ('numpy.core.multiarray', '_reconstruct'),
-    ('numpy._core.multiarray', '_reconstruct'),
-    ('collections', 'OrderedDict'),
-    ('_codecs', 'encode'),
-}
-"""What a pickle may name that holds nothing but arrays and plain data."""
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads a pickle of arrays, and none that names anything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickle names, if arrays need it."""
-        if (module, name) not in ARRAY_PARTS:
-            raise pickle.UnpicklingError(f'it holds {module}.{name}, which could run code')
-        return super().find_class(module, name)
-
-
-def read_arrays(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The arrays under ``model`` in a pickle, as detectron2's model zoo has them.
-
-    Raises:
-        InputError: The file cannot be read, or holds more than arrays and plain data.
-    """
-    try:
-        with path.open('rb') as stream:
-            arrays = ArrayUnpickler(stream).load()['model']
-        return {'model': {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}}
-    except UNREADABLE as error:
-        raise InputError(f"weights must be a pickle of arrays under 'model', got {str(path)!r}: {error}") from error

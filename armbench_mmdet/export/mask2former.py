@@ -1,92 +1,93 @@
-"""Mask2Former's prediction with fixed shapes: mmdet's own parts around a pixel decoder that can be traced."""
+"""Mask2Former's prediction with fixed shapes: mmdet's own parts, of which some are put in other words to be traced."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.layers import MSDeformAttnPixelDecoder
 from torch import Tensor, nn
 
+from armbench_mmdet.models.swin import SEPARATE, WindowAttention
 
-class Mask2FormerGraph(nn.Module):
-    """From an input tensor to the best queries, as ``Mask2Former.predict`` finds them before it makes full-size masks.
 
-    Args:
-        model: mmdet's Mask2Former with an instance head; its pixel decoder is replaced.
+def mask2former(model: Any, pixels: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """The best queries of an image, as ``Mask2Former.predict`` finds them before it makes full-size masks.
+
+    Args and outputs are those of :func:`~armbench_mmdet.export.mask_rcnn.mask_rcnn`, with a model made traceable; the
+    size is of no effect, masks are cut where they are made full-size.
     """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, head = model, model.panoptic_head
-        head.pixel_decoder = PixelDecoderGraph(head.pixel_decoder)
-
-    def forward(self, pixels: Tensor, height: int, width: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Predict one image.
-
-        Args:
-            pixels: ``(1, 3, H, W)``, normalised and padded.
-            height: Of the image without padding; of no effect here, masks are cut where they are made full-size.
-            width: Of it.
-
-        Returns:
-            ``scores`` ``(N,)`` of the class alone, falling, ``labels`` ``(N,)``, the ``queries`` ``(N,)`` that they
-            are of, and ``masks`` ``(Q, h, w)`` of all queries, logits of the padded input. And stages on the way.
-        """
-        features = self.model.extract_feat(pixels)
-        all_classes, all_masks = self.model.panoptic_head(features, None)
-        chances = all_classes[-1][0].softmax(-1)[:, :-1]
-        limit = self.model.panoptic_fusion_head.test_cfg.get('max_per_image', 100)
-        scores, best = chances.flatten().topk(limit)
-        classes = chances.shape[1]
-        outputs = {'scores': scores, 'labels': best % classes, 'queries': best // classes, 'masks': all_masks[-1][0]}
-        return outputs, {'features': features[0], 'class logits': all_classes[-1]}
+    all_classes, all_masks = model.panoptic_head(model.extract_feat(pixels), None)
+    chances = all_classes[-1][0].softmax(-1)[:, :-1]
+    scores, best = chances.flatten().topk(model.panoptic_fusion_head.test_cfg.get('max_per_image', 100))
+    classes = chances.shape[1]
+    return {'scores': scores, 'labels': best % classes, 'queries': best // classes, 'masks': all_masks[-1][0]}
 
 
-class PixelDecoderGraph(nn.Module):
-    """mmdet's ``MSDeformAttnPixelDecoder``, with sizes that stay numbers.
+def make_traceable(model: nn.Module) -> None:
+    """Put what PyTorch cannot trace for any size in other words: windows, and the pixel decoder."""
+    parts: list[Any] = list(model.modules())
+    for part in parts:
+        kind = type(part)
+        if kind is WindowAttention:
+            part.forward = functools.partial(_window_attention, part)
+        elif kind is MSDeformAttnPixelDecoder:
+            part.forward = functools.partial(_pixel_decoder, part)
+        elif hasattr(part, 'adap_padding'):  # to even sizes, which the input has
+            part.adap_padding = None
 
-    Args:
-        decoder: The pixel decoder.
+
+def _window_attention(own: Any, query: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+    """Attention within windows, as mmdet's ``ShiftWindowMSA`` computes it; ``query`` and result ``(1, H * W, C)``."""
+    (height, width), window, shift = hw_shape, own.window, own.shift
+    rows, columns = (height + window - 1) // window, (width + window - 1) // window
+
+    def cut(image: Tensor) -> Tensor:
+        return image.view(rows, window, columns, window, -1).transpose(1, 2).reshape(rows * columns, window**2, -1)
+
+    border = 0, 0, 0, columns * window - width, 0, rows * window - height
+    image = F.pad(query.view(height, width, -1), border).roll((-shift, -shift), (0, 1))
+    # Within a window the shift has made places neighbours that it brought from the other side of the image.
+    down, across = (torch.arange(count * window) >= count * window - shift for count in (rows, columns))
+    side = cut(2 * down[:, None] + across)
+    apart = SEPARATE * (side != side.transpose(1, 2)) if shift else None
+    joined = own.w_msa(cut(image), apart).view(rows, columns, window, window, -1).transpose(1, 2)
+    joined = joined.reshape(rows * window, columns * window, -1).roll((shift, shift), (0, 1))
+    return joined[:height, :width].reshape(1, height * width, -1)
+
+
+def _pixel_decoder(own: Any, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """``MSDeformAttnPixelDecoder`` with sizes that stay numbers.
+
+    From a backbone's features, from high to low resolution, ``(1, C, h, w)``, the mask features and the multi-scale
+    features, from low to high resolution.
     """
-
-    def __init__(self, decoder: Any) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The mask features and the multi-scale features, from low to high resolution.
-
-        Args:
-            features: The backbone's, from high to low resolution, ``(1, C, h, w)``.
-        """
-        own = self.decoder
-        count = own.num_encoder_levels
-        tokens, positions, points, shapes = [], [], [], []
-        for i in range(count):
-            level = own.num_input_levels - i - 1
-            feature = features[level]
-            height, width = feature.shape[-2:]
-            nothing = feature.new_zeros((1, height, width), dtype=torch.bool)
-            position = own.level_encoding.weight[i].view(1, -1, 1, 1) + own.postional_encoding(nothing)
-            centres = own.point_generator.single_level_grid_priors((height, width), level, device=feature.device)
-            stride = own.strides[level]
-            points.append(centres / torch.tensor([width * stride, height * stride]))
-            tokens.append(own.input_convs[i](feature).flatten(2).transpose(1, 2))
-            positions.append(position.flatten(2).transpose(1, 2))
-            shapes.append((height, width))
-        memory, position = torch.cat(tokens, 1), torch.cat(positions, 1)
-        reference = torch.cat(points)
-        for layer in own.encoder.layers:
-            memory = layer.norms[0](_deformable_attention(layer.self_attn, memory, position, reference, shapes))
-            memory = layer.norms[1](layer.ffn(memory))
-        maps = []
-        for part, (height, width) in zip(memory.split([h * w for h, w in shapes], 1), shapes, strict=True):
-            maps.append(part.transpose(1, 2).reshape(1, -1, height, width))
-        for i in range(own.num_input_levels - count - 1, -1, -1):
-            lateral = own.lateral_convs[i](features[i])
-            above = F.interpolate(maps[-1], size=lateral.shape[-2:], mode='bilinear', align_corners=False)
-            maps.append(own.output_convs[i](lateral + above))
-        return own.mask_feature(maps[-1]), maps[: own.num_outs]
+    count = own.num_encoder_levels
+    tokens, positions, points, shapes = [], [], [], []
+    for i in range(count):
+        level = own.num_input_levels - i - 1
+        feature = features[level]
+        height, width = feature.shape[-2:]
+        nothing = feature.new_zeros((1, height, width), dtype=torch.bool)
+        position = own.level_encoding.weight[i].view(1, -1, 1, 1) + own.postional_encoding(nothing)
+        centres = own.point_generator.single_level_grid_priors((height, width), level, device=feature.device)
+        stride = own.strides[level]
+        points.append(centres / torch.tensor([width * stride, height * stride]))
+        tokens.append(own.input_convs[i](feature).flatten(2).transpose(1, 2))
+        positions.append(position.flatten(2).transpose(1, 2))
+        shapes.append((height, width))
+    memory, position, reference = torch.cat(tokens, 1), torch.cat(positions, 1), torch.cat(points)
+    for layer in own.encoder.layers:
+        memory = layer.norms[0](_deformable_attention(layer.self_attn, memory, position, reference, shapes))
+        memory = layer.norms[1](layer.ffn(memory))
+    parts = memory.split([height * width for height, width in shapes], 1)
+    maps = [part.transpose(1, 2).reshape(1, -1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+    for i in range(own.num_input_levels - count - 1, -1, -1):
+        lateral = own.lateral_convs[i](features[i])
+        above = F.interpolate(maps[-1], size=lateral.shape[-2:], mode='bilinear', align_corners=False)
+        maps.append(own.output_convs[i](lateral + above))
+    return own.mask_feature(maps[-1]), maps[: own.num_outs]
 
 
 def _deformable_attention(
@@ -94,28 +95,25 @@ def _deformable_attention(
 ) -> Tensor:
     """Mmcv's ``MultiScaleDeformableAttention`` of a sequence on itself, ``(1, N, C)``; points are ``(N, 2)``.
 
-    The four neighbours of each point are gathered from maps with a border of zeros: onnxruntime's ``GridSample`` takes
-    several times as long.
+    The four neighbours of each point are gathered: onnxruntime's ``GridSample`` takes several times as long.
     """
-    heads, levels, points, count = module.num_heads, module.num_levels, module.num_points, query.shape[1]
+    heads, samples, count = module.num_heads, module.num_levels * module.num_points, query.shape[1]
     asked = (query + position)[0]
-    weights = module.attention_weights(asked).view(count, heads, -1).softmax(-1)
-    sizes = torch.tensor([[width, height] for height, width in shapes], dtype=query.dtype).repeat_interleave(points, 0)
-    offsets = module.sampling_offsets(asked).view(count, heads, -1, 2)
-    place = (offsets + (reference[:, None] * sizes - 0.5)[:, None]).clamp(min=-1).minimum(sizes)
-    (x, y), (right_share, lower_share) = place.floor().long().unbind(-1), (place - place.floor()).unbind(-1)
-    parts = module.value_proj(query)[0].split([height * width for height, width in shapes])
-    grids = (part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True))
-    maps = [F.pad(grid, (0, 0, 1, 2, 1, 2)).flatten(0, 1) for grid in grids]
-    values = torch.cat(maps).view(-1, module.embed_dims // heads)
-    bordered = (sizes + 3).long()
-    areas = bordered.prod(1)[::points]
-    first = (areas.cumsum(0) - areas).repeat_interleave(points) + bordered[:, 0] + 1
-    rows = (y * bordered[:, 0] + x + first) * heads + torch.arange(heads)[:, None]
+    weights = module.attention_weights(asked).view(count, heads, samples).softmax(-1)
+    offsets = module.sampling_offsets(asked).view(count, heads, samples, 2)
+    values = module.value_proj(query).view(count * heads, -1)
+    levels = torch.tensor([[width, height] for height, width in shapes])
+    areas = levels.prod(1)
+    first = (areas.cumsum(0) - areas).repeat_interleave(module.num_points)
+    sizes = levels.repeat_interleave(module.num_points, 0)
+    places = offsets + (reference[:, None] * sizes - 0.5)[:, None]
+    (across, down), (width, height) = places.unbind(-1), sizes.unbind(1)
     attended: Any = 0
-    for down, up_to_down in ((0, 1 - lower_share), (1, lower_share)):
-        for right, left_to_right in ((0, 1 - right_share), (1, right_share)):
-            places = (rows + (down * bordered[:, 0] + right) * heads).flatten()
-            neighbours = values.index_select(0, places).view(count * heads, levels * points, -1)
-            attended = attended + (left_to_right * (up_to_down * weights)).view(count * heads, 1, -1) @ neighbours
+    for right, lower in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        x, y = across.floor() + right, down.floor() + lower
+        share = (1 - (across - x).abs()) * (1 - (down - y).abs()) * weights
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        rows = torch.where(inside, y * width + x + first, 0).long() * heads + torch.arange(heads)[:, None]
+        neighbours = values.index_select(0, rows.flatten()).view(count * heads, samples, -1)
+        attended = attended + torch.where(inside, share, 0).view(count * heads, 1, samples) @ neighbours
     return module.output_proj(attended.view(1, count, -1)) + query

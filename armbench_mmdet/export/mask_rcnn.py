@@ -1,94 +1,125 @@
-"""Mask R-CNN's prediction with fixed shapes: mmdet's own parts, and what lies between them without lists of boxes."""
+"""Mask R-CNN's prediction with fixed shapes: mmdet's own parts, and between them NMS and RoIAlign as ONNX has them."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from onnxscript import opset18
 from torch import Tensor, nn
 
-from armbench_mmdet.export.operators import pyramid_roi_align, suppressed
+op: Any = opset18  # its signatures know no lists
+LIBRARY = torch.library.Library('armbench', 'DEF')
+LIBRARY.define('suppressed(Tensor boxes, Tensor scores, float iou_threshold, int limit) -> Tensor')
+LIBRARY.define('roi_align(Tensor[] features, Tensor rois, Tensor levels, float[] scales, int size) -> Tensor')
+OPERATORS: Any = torch.ops.armbench
+"""Operators that are only traced.
+
+- ``suppressed``: scores ``(N,)`` of boxes ``(N, 4)``, but 0 for all beyond the best ``limit`` that no better kept box
+  overlaps by more than a threshold; a box with a score of 0 or less is not there.
+- ``roi_align``: ``(N, C, size, size)`` from features ``(1, C, H, W)`` of each level, which has so many feature pixels
+  per input pixel as ``scales`` says, and RoIs ``(N, 4)`` in input pixels, each on a level of its own; aligned, and with
+  as many samples as a bin has pixels.
+"""
 
 
-class MaskRCNNGraph(nn.Module):
-    """From an input tensor to the best instances, as ``MaskRCNN.predict`` computes them.
+def _empty_bins(features: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: Any, size: int) -> Tensor:
+    return rois.new_empty(rois.shape[0], features[0].shape[1], size, size)
+
+
+torch.library.register_fake('armbench::suppressed', lambda boxes, scores, *_: torch.empty_like(scores))
+torch.library.register_fake('armbench::roi_align', _empty_bins)
+
+
+def _nms_in_onnx(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
+    batched = op.Unsqueeze(boxes, [0]), op.Unsqueeze(scores, [0, 1])
+    places = op.Gather(op.NonMaxSuppression(*batched, [limit], [iou_threshold], [0.0]), [2], axis=1)  # (K, 1)
+    return op.ScatterND(op.Mul(scores, 0.0), places, op.GatherND(scores, places))
+
+
+def _roi_align_in_onnx(features: Sequence[Any], rois: Any, levels: Any, scales: Sequence[float], size: int) -> Any:
+    channels, bins = op.Shape(features[0], start=1, end=2), op.Constant(value_ints=[size, size])
+    pooled = op.Expand(op.Constant(value_float=0.0), op.Concat(op.Shape(levels), channels, bins, axis=0))
+    for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
+        places = op.Transpose(op.NonZero(op.Equal(levels, level)), perm=[1, 0])  # (K, 1)
+        image = op.Squeeze(op.Mul(places, 0), [1])
+        sizes = {'output_height': size, 'output_width': size, 'spatial_scale': scale}
+        pooled = op.ScatterND(pooled, places, op.RoiAlign(feature, op.GatherND(rois, places), image, **sizes))
+    return pooled
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    OPERATORS.suppressed.default: _nms_in_onnx,
+    OPERATORS.roi_align.default: _roi_align_in_onnx,
+}
+"""For the ``custom_translation_table`` of ``torch.onnx.export``."""
+
+
+def mask_rcnn(model: Any, pixels: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """The best instances of an image, as ``MaskRCNN.predict`` computes them, if its head is not class-agnostic.
 
     Args:
-        model: mmdet's Mask R-CNN, with a standard RoI head that is not class-agnostic.
+        model: mmdet's.
+        pixels: ``(1, 3, H, W)``, normalised and padded.
+        size: Height and width of the image without padding.
+
+    Returns:
+        The outputs of the file, see docs/export.md.
     """
+    features = model.extract_feat(pixels)
+    boxes, scores, labels = _instances(model, features, _proposals(model, features, size), size)
+    head = model.roi_head
+    logits = head.mask_head(_pooled(head.mask_roi_extractor, features, boxes))
+    masks = logits[torch.arange(labels.shape[0]), labels].sigmoid()
+    return {'boxes': boxes, 'scores': scores, 'labels': labels, 'masks': masks}
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
 
-    def forward(self, pixels: Tensor, height: int, width: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Predict one image.
+def _proposals(model: Any, features: Any, size: tuple[int, int]) -> Tensor:
+    """The best boxes of the RPN, ``(P, 4)``; zeros where there are fewer."""
+    head, cfg = model.rpn_head, model.test_cfg.rpn
+    all_logits, all_deltas = head(features)
+    anchors = head.prior_generator.grid_priors([one.shape[-2:] for one in all_logits], device=features[0].device)
+    scores, boxes, levels = [], [], []
+    for level, (logits, deltas, priors) in enumerate(zip(all_logits, all_deltas, anchors, strict=True)):
+        own = logits[0].permute(1, 2, 0).reshape(-1).sigmoid()
+        shifts = deltas[0].permute(1, 2, 0).reshape(-1, 4)
+        if 0 < cfg.nms_pre < own.shape[0]:
+            own, best = own.topk(cfg.nms_pre)
+            shifts, priors = shifts[best], priors[best]
+        scores.append(own)
+        boxes.append(head.bbox_coder.decode(priors, shifts, max_shape=size))
+        levels.append(torch.full_like(own, level))
+    decoded = torch.cat(boxes)
+    there = (decoded[:, 2:] - decoded[:, :2] > cfg.get('min_bbox_size', -1)).all(1)
+    return _best(decoded, torch.where(there, torch.cat(scores), -1), torch.cat(levels), cfg)[0]
 
-        Args:
-            pixels: ``(1, 3, H, W)``, normalised and padded.
-            height: Of the image without padding.
-            width: Of it.
 
-        Returns:
-            ``boxes`` ``(N, 4)`` in input pixels, ``scores`` ``(N,)`` falling, ``labels`` ``(N,)`` and ``masks``
-            ``(N, h, w)``, probabilities within the boxes. And stages on the way.
-        """
-        features = self.model.extract_feat(pixels)
-        proposals = self._proposals(features, (height, width))
-        boxes, scores, labels = self._boxes(features, proposals, (height, width))
-        head = self.model.roi_head
-        logits = head.mask_head(_pooled(head.mask_roi_extractor, features, boxes))
-        masks = logits[torch.arange(labels.shape[0]), labels].sigmoid()
-        outputs = {'boxes': boxes, 'scores': scores, 'labels': labels, 'masks': masks}
-        return outputs, {'features': features[0], 'proposals': proposals}
-
-    def _proposals(self, features: Any, size: tuple[int, int]) -> Tensor:
-        """The best boxes of the RPN, ``(P, 4)``; zeros where there are fewer."""
-        head, cfg = self.model.rpn_head, self.model.test_cfg.rpn
-        all_logits, all_deltas = head(features)
-        anchors = head.prior_generator.grid_priors([one.shape[-2:] for one in all_logits], device=features[0].device)
-        scores, boxes, levels = [], [], []
-        for level, (logits, deltas, priors) in enumerate(zip(all_logits, all_deltas, anchors, strict=True)):
-            own = logits[0].permute(1, 2, 0).reshape(-1).sigmoid()
-            shifts = deltas[0].permute(1, 2, 0).reshape(-1, 4)
-            if 0 < cfg.nms_pre < own.shape[0]:
-                own, best = own.topk(cfg.nms_pre)
-                shifts, priors = shifts[best], priors[best]
-            scores.append(own)
-            boxes.append(head.bbox_coder.decode(priors, shifts, max_shape=size))
-            levels.append(torch.full_like(own, level))
-        decoded = torch.cat(boxes)
-        sides = decoded[:, 2:] - decoded[:, :2]
-        there = (sides > cfg.get('min_bbox_size', -1)).all(1)
-        chances = torch.where(there, torch.cat(scores), -1)
-        return _best(decoded, chances, torch.cat(levels), cfg.nms.iou_threshold, cfg.max_per_img)[1]
-
-    def _boxes(self, features: Any, proposals: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, scores and labels of the instances that are found."""
-        head, cfg = self.model.roi_head, self.model.test_cfg.rcnn
-        there = proposals[:, 2] > proposals[:, 0]
-        logits, shifts = head.bbox_head(_pooled(head.bbox_roi_extractor, features, proposals))
-        classes = head.bbox_head.num_classes
-        chances = logits.softmax(-1)[:, :classes]
-        chances = torch.where(there[:, None] & (chances > cfg.score_thr), chances, -1)
-        priors, coder = proposals.repeat_interleave(classes, dim=0), head.bbox_head.bbox_coder
-        decoded = coder.decode(priors, shifts.reshape(-1, 4), max_shape=size)
-        kinds = torch.arange(classes).expand(len(proposals), classes).reshape(-1)
-        scores, boxes, labels = _best(decoded, chances.reshape(-1), kinds, cfg.nms.iou_threshold, cfg.max_per_img)
-        found = (scores > 0).nonzero()[:, 0]
-        return boxes[found], scores[found], labels[found]
+def _instances(model: Any, features: Any, proposals: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Boxes, scores and labels of what is found."""
+    head, cfg = model.roi_head, model.test_cfg.rcnn
+    logits, shifts = head.bbox_head(_pooled(head.bbox_roi_extractor, features, proposals))
+    classes = head.bbox_head.num_classes
+    chances = logits.softmax(-1)[:, :classes]
+    there = proposals[:, 2:3] > proposals[:, :1]
+    chances = torch.where(there & (chances > cfg.score_thr), chances, -1)
+    priors = proposals.repeat_interleave(classes, dim=0)
+    decoded = head.bbox_head.bbox_coder.decode(priors, shifts.reshape(-1, 4), max_shape=size)
+    kinds = torch.arange(classes).expand(len(proposals), classes).reshape(-1)
+    boxes, scores, labels = _best(decoded, chances.reshape(-1), kinds, cfg)
+    found = (scores > 0).nonzero()[:, 0]
+    return boxes[found], scores[found], labels[found]
 
 
 def _pooled(extractor: Any, features: Any, boxes: Tensor) -> Tensor:
     layers = extractor.roi_layers
     levels = extractor.map_roi_levels(nn.functional.pad(boxes, (1, 0)), len(layers))
     scales = [layer.spatial_scale for layer in layers]
-    return pyramid_roi_align(features[: len(layers)], boxes, levels, scales, layers[0].output_size[0])
+    return OPERATORS.roi_align(features[: len(layers)], boxes, levels, scales, layers[0].output_size[0])
 
 
-def _best(boxes: Tensor, scores: Tensor, kinds: Tensor, iou_threshold: float, limit: int) -> tuple[Tensor, ...]:
-    """Scores, boxes and kinds of the best after NMS within each kind, zeros where there are fewer than ``limit``."""
-    there = scores > 0
+def _best(boxes: Tensor, scores: Tensor, kinds: Tensor, cfg: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, scores and kinds of the best after NMS within each kind, zeros where there are fewer than the limit."""
     # As in mmcv's batched_nms, so that the same roundings decide: each kind on a ground of its own.
-    ground = kinds.to(boxes) * (torch.where(there[:, None], boxes, 0).max() + 1)
-    kept = suppressed(boxes + ground[:, None], scores, iou_threshold, limit)
-    best, order = kept.topk(min(limit, scores.shape[0]))
-    return best, torch.where(best[:, None] > 0, boxes[order], 0), kinds[order]
+    ground = kinds.to(boxes) * (torch.where(scores[:, None] > 0, boxes, 0).max() + 1)
+    kept = OPERATORS.suppressed(boxes + ground[:, None], scores, cfg.nms.iou_threshold, cfg.max_per_img)
+    best, order = kept.topk(min(cfg.max_per_img, scores.shape[0]))
+    return torch.where(best[:, None] > 0, boxes[order], 0), best, kinds[order]

@@ -15,7 +15,6 @@ from torch.nn.functional import pad
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import map_threads
 from armbench_mmdet.masks.kernels import fill_runs, pasted_axis, run_lengths, scan_mask
-from armbench_runtime.masks import bitmap_switches
 
 
 def decode_counts(text: str) -> list[int]:
@@ -135,6 +134,23 @@ def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
     return map_threads(
         lambda mask: encode_switches(bitmap_switches(np.ascontiguousarray(mask, dtype=bool)), size), array
     )
+
+
+def bitmap_switches(bitmap: np.ndarray) -> np.ndarray:
+    """The rising positions ``x · H + y`` at which a contiguous bitmap ``(H, W)`` bool changes between off and on."""
+    height, width = bitmap.shape
+    if not bitmap.size:
+        return np.empty(0, np.int64)
+    pixels = bitmap.view(np.uint8).reshape(-1)
+    above, below = pixels[:-width], pixels[width:]
+    # Most words of eight pixels are the same in both rows, and quickly passed over.
+    whole = above.size // 8 * 8
+    words = np.flatnonzero(above[:whole].view(np.uint64) != below[:whole].view(np.uint64))
+    places = np.append((8 * words[:, None] + np.arange(8)).ravel(), np.arange(whole, above.size))
+    y, x = np.divmod(places[above[places] != below[places]], width)
+    # A column follows on the foot of the one to its left.
+    foot = np.concatenate([[False], bitmap[-1, :-1]])
+    return np.sort(np.concatenate([x * height + y + 1, np.flatnonzero(bitmap[0] != foot) * height]))
 
 
 def _device_switches(mask: Tensor) -> np.ndarray:

@@ -2,12 +2,10 @@
 
 import functools
 import json
-import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -94,19 +92,6 @@ def test_weights_of_other_classes_are_named_and_wanted(tmp_path: Path) -> None:
     assert converted['state_dict']['roi_head.mask_head.conv_logits.bias'].shape == (90,)
 
 
-def test_a_pickle_of_arrays(tmp_path: Path) -> None:
-    family = FAMILIES['detectron2']
-    ours = thin_tensors(family)
-    arrays = {name: value.numpy() for name, value in family.from_ours(ours).items()}
-    assert {'backbone.bottom_up.stem.conv1.norm.bias', 'backbone.bottom_up.res5.0.shortcut.weight'} < arrays.keys()
-    arrays['proposal_generator.anchor_generator.cell_anchors.0'] = np.zeros((3, 4), np.float32)
-    (tmp_path / 'model.pkl').write_bytes(pickle.dumps({'model': arrays, '__author__': 'Detectron2 Model Zoo'}))
-    convert_weights('detectron2', tmp_path / 'model.pkl', tmp_path / 'out.pth')
-    converted = read_checkpoint(tmp_path / 'out.pth')['state_dict']
-    assert converted.keys() == ours.keys()
-    assert all(torch.equal(value, ours[name]) for name, value in converted.items())
-
-
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     for content, said in (([1], 'got none'), ({'model': {}}, 'got none'), ({'epoch': 3, 'net': {}}, 'got epoch, net')):
         torch.save(content, tmp_path / 'other.pth')
@@ -122,10 +107,8 @@ class Harm:
 def test_a_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({'model_state_dict': Harm()}, 'latest.pt')
-    Path('model_final.pkl').write_bytes(pickle.dumps({'model': Harm()}))
-    for family, file in (('amazon', 'latest.pt'), ('detectron2', 'model_final.pkl')):
-        with pytest.raises(InputError, match='could run code'):
-            convert_weights(family, Path(file), Path('out.pth'))
+    with pytest.raises(InputError, match='could run code'):
+        convert_weights('amazon', Path('latest.pt'), Path('out.pth'))
     assert not Path('harmed').exists()
 
 

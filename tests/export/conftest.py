@@ -29,7 +29,7 @@ def detectors(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope='session')
 def mask_rcnn(detectors: Callable[[str], Detector], tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A Mask R-CNN, and its file for images of one size."""
-    from armbench_mmdet.export.write import write_onnx
+    from armbench_mmdet.export.onnx import write_onnx
 
     exported = Exported(detectors('mask_rcnn'), tmp_path_factory.mktemp('exported') / 'mask_rcnn.onnx')
     write_onnx(exported.detector, exported.file, SIZE)

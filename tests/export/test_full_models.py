@@ -6,7 +6,7 @@ import pytest
 from varied_weights import write_varied_weights
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.export import export
+from armbench_mmdet.export.onnx import export
 from armbench_mmdet.inference import Detector
 
 SWIN = 'mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_armbench-mix'
@@ -34,7 +34,7 @@ def detector_of(name: str, folder: Path) -> Detector:
 def test_the_file_says_what_the_model_says(
     name: str, size: tuple[int, int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('armbench_mmdet.export.parity.CHECK_IMAGES', 2)
+    monkeypatch.setattr('armbench_mmdet.export.onnx.CHECK_IMAGES', 2)
     parity = export(detector_of(name, tmp_path), tmp_path / 'model.onnx', size)
     assert parity.faults == []
     assert parity.instances >= 100

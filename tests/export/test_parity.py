@@ -7,18 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from varied_weights import SIZE, Exported
 
 from armbench_mmdet.datasets.images import find_images
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.export import export
-from armbench_mmdet.export.operators import TRANSLATIONS
-from armbench_mmdet.export.parity import compare
+from armbench_mmdet.export.mask_rcnn import OPERATORS, TRANSLATIONS
+from armbench_mmdet.export.onnx import compare, export
 from armbench_mmdet.inference import Detector
 from armbench_runtime import Detector as ExportedDetector
 
-NMS = torch.ops.armbench.suppressed.default
+NMS = OPERATORS.suppressed.default
 
 
 @pytest.fixture(scope='module')
@@ -73,9 +71,9 @@ def test_a_file_that_differs_is_not_written_and_says_where(
     def without_suppression(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
         return TRANSLATIONS[NMS](boxes, scores, 1.0, limit)
 
-    monkeypatch.setattr('armbench_mmdet.export.write.TRANSLATIONS', {**TRANSLATIONS, NMS: without_suppression})
+    monkeypatch.setattr('armbench_mmdet.export.onnx.TRANSLATIONS', {**TRANSLATIONS, NMS: without_suppression})
     out, check = tmp_path / 'a/model.onnx', [truth]
-    with pytest.raises(InputError, match=r'what the model says, got: .*first diverging stage: proposals .*force'):
+    with pytest.raises(InputError, match=r'model says, got: .*first diverging stage: roi_head.bbox_head .*force'):
         export(mask_rcnn.detector, out, SIZE, check=check)
     assert list(out.parent.iterdir()) == []
     assert export(mask_rcnn.detector, out, SIZE, check=check, force=True).faults

@@ -17,7 +17,7 @@ from peer_weights import made_image, made_weights
 from torch import Tensor, nn
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.convert.mask_rcnn import TORCHVISION as FAMILY
+from armbench_mmdet.convert.mask_rcnn import FAMILY
 from armbench_mmdet.masks.encode import encode_masks
 
 FIXTURE = Path(__file__).parents[1] / 'fixtures/torchvision_reference.npz'

@@ -13,7 +13,7 @@ from PIL import Image
 from small_models import untrained
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.inference import Detector, infer
+from armbench_mmdet.inference import Detector, infer, overlay
 from armbench_mmdet.launch import evaluate
 
 SUBSET = 'mix-object-tote'
@@ -91,7 +91,7 @@ def test_an_image_is_turned_as_its_orientation_says(detector: Detector, images: 
     turned, straight = detector.predict([tmp_path / 'turned.png', tmp_path / 'upright.png'])
     assert (turned.height, turned.width) == (straight.height, straight.width) == upright.size[::-1]
     assert turned.masks == straight.masks
-    np.testing.assert_array_equal(turned.overlay(), straight.overlay())
+    np.testing.assert_array_equal(overlay(turned), overlay(straight))
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 700), (700, 3), (2500, 40)])
@@ -100,7 +100,7 @@ def test_any_size_is_predicted(size: tuple[int, int], detector: Detector, tmp_pa
     cv2.imwrite(str(path), np.full((*size, 3), 99, np.uint8))
     (prediction,) = detector.predict(path)
     assert all(mask['size'] == list(size) for mask in prediction.masks)
-    assert prediction.overlay().ndim == 3
+    assert overlay(prediction).ndim == 3
 
 
 def test_an_image_too_narrow_for_the_model_is_reported(detector: Detector, tmp_path: Path) -> None:
