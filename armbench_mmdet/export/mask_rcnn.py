@@ -9,31 +9,32 @@ from torch import Tensor, nn
 
 op: Any = opset18  # its signatures know no lists
 LIBRARY = torch.library.Library('armbench', 'DEF')
-LIBRARY.define('suppressed(Tensor boxes, Tensor scores, float iou_threshold, int limit) -> Tensor')
+LIBRARY.define('nms(Tensor boxes, Tensor scores, float iou_threshold, int limit) -> Tensor')
 LIBRARY.define('roi_align(Tensor[] features, Tensor rois, Tensor levels, float[] scales, int size) -> Tensor')
 OPERATORS: Any = torch.ops.armbench
 """Operators that are only traced.
 
-- ``suppressed``: scores ``(N,)`` of boxes ``(N, 4)``, but 0 for all beyond the best ``limit`` that no better kept box
-  overlaps by more than a threshold; a box with a score of 0 or less is not there.
+- ``nms``: places ``(K,) int64`` of the best ``limit`` of boxes ``(N, 4)`` that no better kept box overlaps by more than
+  a threshold, the best first; a box with a score ``(N,)`` of 0 or less is not there.
 - ``roi_align``: ``(N, C, size, size)`` from features ``(1, C, H, W)`` of each level, which has so many feature pixels
   per input pixel as ``scales`` says, and RoIs ``(N, 4)`` in input pixels, each on a level of its own; aligned, and with
   as many samples as a bin has pixels.
 """
 
 
-def _empty_bins(features: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: Any, size: int) -> Tensor:
+@torch.library.register_fake('armbench::nms')
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
+    return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(min=1), dtype=torch.int64)
+
+
+@torch.library.register_fake('armbench::roi_align')
+def _(features: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: Sequence[float], size: int) -> Tensor:
     return rois.new_empty(rois.shape[0], features[0].shape[1], size, size)
-
-
-torch.library.register_fake('armbench::suppressed', lambda boxes, scores, *_: torch.empty_like(scores))
-torch.library.register_fake('armbench::roi_align', _empty_bins)
 
 
 def _nms_in_onnx(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
     batched = op.Unsqueeze(boxes, [0]), op.Unsqueeze(scores, [0, 1])
-    places = op.Gather(op.NonMaxSuppression(*batched, [limit], [iou_threshold], [0.0]), [2], axis=1)  # (K, 1)
-    return op.ScatterND(op.Mul(scores, 0.0), places, op.GatherND(scores, places))
+    return op.Gather(op.NonMaxSuppression(*batched, [limit], [iou_threshold], [0.0]), 2, axis=1)
 
 
 def _roi_align_in_onnx(features: Sequence[Any], rois: Any, levels: Any, scales: Sequence[float], size: int) -> Any:
@@ -48,7 +49,7 @@ def _roi_align_in_onnx(features: Sequence[Any], rois: Any, levels: Any, scales: 
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    OPERATORS.suppressed.default: _nms_in_onnx,
+    OPERATORS.nms.default: _nms_in_onnx,
     OPERATORS.roi_align.default: _roi_align_in_onnx,
 }
 """For the ``custom_translation_table`` of ``torch.onnx.export``."""
@@ -74,7 +75,7 @@ def mask_rcnn(model: Any, pixels: Tensor, size: tuple[int, int]) -> dict[str, Te
 
 
 def _proposals(model: Any, features: Any, size: tuple[int, int]) -> Tensor:
-    """The best boxes of the RPN, ``(P, 4)``; zeros where there are fewer."""
+    """The best boxes of the RPN, ``(P, 4)``."""
     head, cfg = model.rpn_head, model.test_cfg.rpn
     all_logits, all_deltas = head(features)
     anchors = head.prior_generator.grid_priors([one.shape[-2:] for one in all_logits], device=features[0].device)
@@ -99,14 +100,11 @@ def _instances(model: Any, features: Any, proposals: Tensor, size: tuple[int, in
     logits, shifts = head.bbox_head(_pooled(head.bbox_roi_extractor, features, proposals))
     classes = head.bbox_head.num_classes
     chances = logits.softmax(-1)[:, :classes]
-    there = proposals[:, 2:3] > proposals[:, :1]
-    chances = torch.where(there & (chances > cfg.score_thr), chances, -1)
+    chances = torch.where(chances > cfg.score_thr, chances, -1)
     priors = proposals.repeat_interleave(classes, dim=0)
     decoded = head.bbox_head.bbox_coder.decode(priors, shifts.reshape(-1, 4), max_shape=size)
-    kinds = torch.arange(classes).expand(len(proposals), classes).reshape(-1)
-    boxes, scores, labels = _best(decoded, chances.reshape(-1), kinds, cfg)
-    found = (scores > 0).nonzero()[:, 0]
-    return boxes[found], scores[found], labels[found]
+    kinds = torch.arange(classes).repeat(proposals.shape[0])
+    return _best(decoded, chances.reshape(-1), kinds, cfg)
 
 
 def _pooled(extractor: Any, features: Any, boxes: Tensor) -> Tensor:
@@ -117,9 +115,8 @@ def _pooled(extractor: Any, features: Any, boxes: Tensor) -> Tensor:
 
 
 def _best(boxes: Tensor, scores: Tensor, kinds: Tensor, cfg: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, scores and kinds of the best after NMS within each kind, zeros where there are fewer than the limit."""
+    """Boxes, scores and kinds of the best after NMS within each kind."""
     # As in mmcv's batched_nms, so that the same roundings decide: each kind on a ground of its own.
     ground = kinds.to(boxes) * (torch.where(scores[:, None] > 0, boxes, 0).max() + 1)
-    kept = OPERATORS.suppressed(boxes + ground[:, None], scores, cfg.nms.iou_threshold, cfg.max_per_img)
-    best, order = kept.topk(min(cfg.max_per_img, scores.shape[0]))
-    return torch.where(best[:, None] > 0, boxes[order], 0), best, kinds[order]
+    kept = OPERATORS.nms(boxes + ground[:, None], scores, cfg.nms.iou_threshold, cfg.max_per_img)
+    return boxes[kept], scores[kept], kinds[kept]

@@ -16,7 +16,7 @@ from armbench_mmdet.export.onnx import compare, export
 from armbench_mmdet.inference import Detector
 from armbench_runtime import Detector as ExportedDetector
 
-NMS = OPERATORS.suppressed.default
+NMS = OPERATORS.nms.default
 
 
 @pytest.fixture(scope='module')
