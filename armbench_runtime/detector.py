@@ -19,7 +19,6 @@ METADATA = 'armbench'
 """Key of the file's metadata, a JSON object."""
 FORMAT = 2
 Image = str | Path | np.ndarray
-Report = Callable[[str, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +68,6 @@ class Detector:
     """An exported model in onnxruntime; :meth:`from_onnx` makes one.
 
     Attributes:
-        path: The file.
-        session: onnxruntime's.
         metadata: Classes, digests, input contract, thresholds and versions.
         classes: Names of the labels.
     """
@@ -118,7 +115,7 @@ class Detector:
         images: Image | Iterable[Image],
         min_score: float = 0.0,
         ids: Sequence[int] | None = None,
-        report: Report | None = None,
+        report: Callable[[str, str], None] | None = None,
     ) -> Iterator[Prediction]:
         """Predict images, one prediction for each that can be read, in order.
 
@@ -160,10 +157,8 @@ class Detector:
                 f'image must be of a size that scales to {fixed[1]}x{fixed[0]}, for which {self.path} was exported, '
                 f'got {size[1]}x{size[0]} (in {name}); export it with --size {size[0]} {size[1]}, or with --dynamic'
             )
-        pixels = resized(values, *network)
-        found = self.session.run(None, {'image': pixels})
-        names = [one.name for one in self.session.get_outputs()]
-        return dict(zip(names, found, strict=True)), pixels, size
+        pixels, names = resized(values, *network), [one.name for one in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, {'image': pixels}), strict=True)), pixels, size
 
     def _predict(self, image: Image, image_id: int, min_score: float) -> Prediction:
         found, pixels, size = self.outputs(image)
@@ -185,5 +180,5 @@ class Detector:
             boxes = np.reshape(coco_mask.toBbox(masks), (-1, 4)).astype(np.float32)
             boxes[:, 2:] += boxes[:, :2]
             scores = scores * np.array(sure, np.float32)[place]
-        path = Path() if isinstance(image, np.ndarray) else Path(image)
+        path = Path('' if isinstance(image, np.ndarray) else image)
         return Prediction(image_id, path, *size, boxes, scores, labels, masks, self.classes).above(min_score)

@@ -58,11 +58,7 @@ def _window_attention(own: Any, query: Tensor, hw_shape: tuple[int, int]) -> Ten
 
 
 def _pixel_decoder(own: Any, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """``MSDeformAttnPixelDecoder`` with sizes that stay numbers.
-
-    From a backbone's features, from high to low resolution, ``(1, C, h, w)``, the mask features and the multi-scale
-    features, from low to high resolution.
-    """
+    """``MSDeformAttnPixelDecoder`` with sizes that stay numbers, of features ``(1, C, h, w)`` from the finest on."""
     count = own.num_encoder_levels
     tokens, positions, points, shapes = [], [], [], []
     for i in range(count):
@@ -72,8 +68,7 @@ def _pixel_decoder(own: Any, features: Sequence[Tensor]) -> tuple[Tensor, list[T
         nothing = feature.new_zeros((1, height, width), dtype=torch.bool)
         position = own.level_encoding.weight[i].view(1, -1, 1, 1) + own.postional_encoding(nothing)
         centres = own.point_generator.single_level_grid_priors((height, width), level, device=feature.device)
-        stride = own.strides[level]
-        points.append(centres / torch.tensor([width * stride, height * stride]))
+        points.append(centres / torch.tensor([width, height]) / own.strides[level])
         tokens.append(own.input_convs[i](feature).flatten(2).transpose(1, 2))
         positions.append(position.flatten(2).transpose(1, 2))
         shapes.append((height, width))

@@ -1,6 +1,6 @@
 """Mask R-CNN's prediction with fixed shapes: mmdet's own parts, and between them NMS and RoIAlign as ONNX has them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,8 @@ OPERATORS: Any = torch.ops.armbench
 
 - ``nms``: places ``(K,) int64`` of the best ``limit`` of boxes ``(N, 4)`` that no better kept box overlaps by more than
   a threshold, the best first; a box with a score ``(N,)`` of 0 or less is not there.
-- ``roi_align``: ``(N, C, size, size)`` from features ``(1, C, H, W)`` of each level, which has so many feature pixels
-  per input pixel as ``scales`` says, and RoIs ``(N, 4)`` in input pixels, each on a level of its own; aligned, and with
-  as many samples as a bin has pixels.
+- ``roi_align``: ``(N, C, size, size)`` from features ``(1, C, H, W)`` of each level, with ``scales`` feature pixels a
+  pixel, and RoIs ``(N, 4)`` in pixels, each on its level; aligned, with as many samples as a bin has pixels.
 """
 
 
@@ -48,10 +47,7 @@ def _roi_align_in_onnx(features: Sequence[Any], rois: Any, levels: Any, scales: 
     return pooled
 
 
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    OPERATORS.nms.default: _nms_in_onnx,
-    OPERATORS.roi_align.default: _roi_align_in_onnx,
-}
+TRANSLATIONS = {OPERATORS.nms.default: _nms_in_onnx, OPERATORS.roi_align.default: _roi_align_in_onnx}
 """For the ``custom_translation_table`` of ``torch.onnx.export``."""
 
 
@@ -66,9 +62,16 @@ def mask_rcnn(model: Any, pixels: Tensor, size: tuple[int, int]) -> dict[str, Te
     Returns:
         The outputs of the file, see docs/export.md.
     """
-    features = model.extract_feat(pixels)
-    boxes, scores, labels = _instances(model, features, _proposals(model, features, size), size)
-    head = model.roi_head
+    features, head, cfg = model.extract_feat(pixels), model.roi_head, model.test_cfg.rcnn
+    proposals = _proposals(model, features, size)
+    logits, shifts = head.bbox_head(_pooled(head.bbox_roi_extractor, features, proposals))
+    classes = head.bbox_head.num_classes
+    chances = logits.softmax(-1)[:, :classes]
+    chances = torch.where(chances > cfg.score_thr, chances, -1)
+    priors = proposals.repeat_interleave(classes, dim=0)
+    decoded = head.bbox_head.bbox_coder.decode(priors, shifts.reshape(-1, 4), max_shape=size)
+    kinds = torch.arange(classes).repeat(proposals.shape[0])
+    boxes, scores, labels = _best(decoded, chances.reshape(-1), kinds, cfg)
     logits = head.mask_head(_pooled(head.mask_roi_extractor, features, boxes))
     masks = logits[torch.arange(labels.shape[0]), labels].sigmoid()
     return {'boxes': boxes, 'scores': scores, 'labels': labels, 'masks': masks}
@@ -92,19 +95,6 @@ def _proposals(model: Any, features: Any, size: tuple[int, int]) -> Tensor:
     decoded = torch.cat(boxes)
     there = (decoded[:, 2:] - decoded[:, :2] > cfg.get('min_bbox_size', -1)).all(1)
     return _best(decoded, torch.where(there, torch.cat(scores), -1), torch.cat(levels), cfg)[0]
-
-
-def _instances(model: Any, features: Any, proposals: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Boxes, scores and labels of what is found."""
-    head, cfg = model.roi_head, model.test_cfg.rcnn
-    logits, shifts = head.bbox_head(_pooled(head.bbox_roi_extractor, features, proposals))
-    classes = head.bbox_head.num_classes
-    chances = logits.softmax(-1)[:, :classes]
-    chances = torch.where(chances > cfg.score_thr, chances, -1)
-    priors = proposals.repeat_interleave(classes, dim=0)
-    decoded = head.bbox_head.bbox_coder.decode(priors, shifts.reshape(-1, 4), max_shape=size)
-    kinds = torch.arange(classes).repeat(proposals.shape[0])
-    return _best(decoded, chances.reshape(-1), kinds, cfg)
 
 
 def _pooled(extractor: Any, features: Any, boxes: Tensor) -> Tensor:

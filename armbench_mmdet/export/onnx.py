@@ -89,10 +89,8 @@ def export(
         if not expected:
             raise InputError(f'--check must have images that scale to {fixed[1]}x{fixed[0]} as --size says, got none')
         got = list(exported.predict([one.path for one in expected], ids=[one.image_id for one in expected]))
-        truth = None
-        if images.ann_file:
-            truth = GroundTruthSource(str(images.ann_file), cache_dir=folder).load().of_classes(detector.classes)
-        parity = compare(expected, got, truth)
+        truth = GroundTruthSource(str(images.ann_file), cache_dir=folder).load() if images.ann_file else None
+        parity = compare(expected, got, truth and truth.of_classes(detector.classes))
         if parity.faults and not force:
             raise InputError(
                 f'the exported file must say what the model says, got: {"; ".join(parity.faults)}; first diverging '
@@ -146,10 +144,7 @@ def _differences(a: Prediction, b: Prediction) -> tuple[int, int, float, float]:
 
 
 def first_diverging_stage(detector: Detector, image: Path, size: tuple[int, int] | None) -> str:
-    """Where the file leaves the model on the way from an image to the instances: ``input``, or a part of the model.
-
-    The image is one on which they differ, ``size`` is as for :func:`export`.
-    """
+    """Where the file leaves the model on the way from an image to the instances: ``input``, or a part of the model."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'stages.onnx'
         write_onnx(detector, file, size, with_stages=True)
@@ -205,13 +200,7 @@ class DetectorGraph(nn.Module):
 
 
 def write_onnx(detector: Detector, file: Path, image_size: tuple[int, int] | None, with_stages: bool = False) -> None:
-    """Write a detector as ONNX, without any check.
-
-    Args:
-        detector: The detector.
-        file: To write.
-        image_size: Height and width of the images; None for any.
-        with_stages: Give what is computed on the way as outputs too.
+    """Write a detector as ONNX, without any check; with what is computed on the way as outputs, too, if asked for.
 
     Raises:
         InputError: The model or its test pipeline is of a kind that cannot be exported.
@@ -227,21 +216,16 @@ def write_onnx(detector: Detector, file: Path, image_size: tuple[int, int] | Non
             f'{", ".join(step.type for step in steps)} (in {config.filename})'
         )
     width, height = resizes[0].scale
-    scale = {
-        'width': width,
-        'height': height,
-        'keep_ratio': resizes[0].get('keep_ratio', False),
-        'reduced_decoding': any(step.type == 'RenderImage' and step.get('reduced_decoding', True) for step in steps),
-    }
+    scale = {'width': width, 'height': height, 'keep_ratio': resizes[0].get('keep_ratio', False)}
+    scale['reduced_decoding'] = any(step.type == 'RenderImage' and step.get('reduced_decoding', True) for step in steps)
     size, digest = network_size(scale, *image_size) if image_size else None, sha256_of(checkpoint)
     config_digest = hashlib.sha256(config.pretty_text.encode()).hexdigest()
-    divisor = detector.model.data_preprocessor.pad_size_divisor
     metadata = {
         'format': FORMAT,
         'classes': detector.classes,
         'config': {'name': Path(config.filename).name, 'sha256': config_digest},
         'checkpoint': {'name': checkpoint.name, 'sha256': digest},
-        'input': {'channels': 'RGB', 'size': size, 'divisor': divisor, 'scale': scale},
+        'input': {'channels': 'RGB', 'size': size, 'scale': scale},
         'mask_threshold': config.model.test_cfg.get('rcnn', {}).get('mask_thr_binary', 0.5),
         'thresholds': _operating_thresholds(checkpoint, digest),
         'versions': installed_versions(('armbench-mmdet', 'torch', 'onnx', 'onnxscript', 'onedl-mmdetection')),
@@ -249,8 +233,7 @@ def write_onnx(detector: Detector, file: Path, image_size: tuple[int, int] | Non
     image = torch.zeros((*(size or CHECK_SIZE), 3), dtype=torch.uint8)
     free = {} if size else dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     with torch.no_grad():
-        graph = DetectorGraph(detector.model).eval()
-        program = torch.export.export(graph, (image,), dynamic_shapes={'image': free})
+        program = torch.export.export(DetectorGraph(detector.model).eval(), (image,), dynamic_shapes={'image': free})
         names = program.call_spec.out_spec.context
         options: dict[str, Any] = {'opset_version': OPSET, 'custom_translation_table': TRANSLATIONS, 'verbose': False}
         exported: Any = torch.onnx.export(program, input_names=['image'], output_names=names, **options)
