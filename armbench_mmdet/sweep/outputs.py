@@ -1,13 +1,13 @@
 """The output of a sweep: the best config, a table of the trials, a page."""
 
 import csv
+import html
 import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
@@ -29,23 +29,7 @@ from armbench_mmdet.sweep.study import (
 )
 from armbench_mmdet.sweep.training import CONFIG
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Sweep {{ name }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; font-size: 13px }
-td, th { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left; font-variant-numeric: tabular-nums }
-</style>
-<h1>Sweep {{ name }}</h1>
-<p>{{ line }}. Base config: {{ base }}.</p>
-{% for heading, figure in figures %}
-<h2>{{ heading }}</h2>
-{{ figure.to_html(full_html=False, include_plotlyjs=loop.first, config={'displaylogo': False}) | safe }}
-{% endfor %}
-<h2>Trials</h2>
-{{ table | safe }}
-</html>
-"""
+_STYLE = 'body { font: 15px sans-serif; margin: 2em } td, th { padding: .2em .7em; text-align: left }'
 
 
 def write_best(folder: Path, study: optuna.Study, space: Space) -> None:
@@ -105,14 +89,15 @@ def write_report(folder: Path, study: optuna.Study, space: Space) -> None:
     progress = Progress(study)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Optuna's about few trials: the page shows how many there are
-        text = jinja2.Template(_PAGE, autoescape=True).render(
-            name=study.study_name,
-            line=progress.line(len(progress.latest), best_trials(study)),
-            base=space.base.as_posix(),
-            figures=list(_figures(study, space.given.objectives)),
-            table=tabulate(_rows(study, space), headers='keys', tablefmt='html', floatfmt='.4g'),
-        )
-    write_atomically(folder / 'report.html', text)
+        figures = list(_figures(study, space.given.objectives))
+    title, base = html.escape(f'Sweep {study.study_name}'), html.escape(space.base.as_posix())
+    parts = [
+        f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>',
+        f'<p>{progress.line(len(progress.latest), best_trials(study))}. Base config: {base}.</p>',
+        *(figure.to_html(full_html=False, include_plotlyjs=not index) for index, figure in enumerate(figures)),
+        tabulate(_rows(study, space), headers='keys', tablefmt='html', floatfmt='.4g'),
+    ]
+    write_atomically(folder / 'report.html', '\n'.join(parts))
 
 
 def _rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
@@ -144,25 +129,20 @@ def _complete(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def _figures(study: optuna.Study, objectives: list[str]) -> Iterator[tuple[str, Any]]:
+def _figures(study: optuna.Study, objectives: list[str]) -> Iterator[Any]:
     from optuna import visualization as plots
 
     count = len(_complete(study))
     if not count:
         return
     several = len(objectives) > 1
-    if several:
-        yield 'Pareto front', plots.plot_pareto_front(study, target_names=objectives)
-    else:
-        yield 'Validations of each trial', plots.plot_intermediate_values(study)
+    yield plots.plot_pareto_front(study, target_names=objectives) if several else plots.plot_intermediate_values(study)
     for index, name in enumerate(objectives):
-        of = f' of {name}' if several else ''
         about: dict[str, Any] = {'target_name': name}
         if several:
             about['target'] = lambda trial, index=index: trial.values[index]
-        yield f'Optimisation history{of}', plots.plot_optimization_history(study, **about)
+        yield plots.plot_optimization_history(study, **about)
         if count > 1:
-            importances = plots.plot_param_importances(study, PedAnovaImportanceEvaluator(), **about)
-            yield f'Importance of each parameter{of}', importances
-        yield f'Slice{of}', plots.plot_slice(study, **about)
-        yield f'Parallel coordinates{of}', plots.plot_parallel_coordinate(study, **about)
+            yield plots.plot_param_importances(study, PedAnovaImportanceEvaluator(), **about)
+        yield plots.plot_slice(study, **about)
+        yield plots.plot_parallel_coordinate(study, **about)

@@ -1,6 +1,5 @@
 """The search space: a config file of ranges."""
 
-import itertools
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from optuna.trial import BaseTrial, FixedTrial
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.errors import InputError, nearest
-from armbench_mmdet.sweep.overrides import Assignment, KeyPath, applied, assignments, find, fitting, read
+from armbench_mmdet.sweep.overrides import Assignment, applied, assignments, find, fitting, read
 
 _Direction = Literal['maximize', 'minimize']
 
@@ -103,15 +102,6 @@ class Parameter:
         for _, parameters in self.bundles.values():
             for parameter in parameters:
                 yield from parameter.within()
-
-    def touched(self) -> set[KeyPath]:
-        """Return the settings it may change."""
-        return {
-            path
-            for one in self.within()
-            for changes in (one.settings, *(changes for changes, _ in one.bundles.values()))
-            for path, _ in changes
-        }
 
 
 @dataclass(frozen=True)
@@ -223,11 +213,6 @@ def _parameters(
     for name, spec in specs.items():
         with _noting(problems, f'parameters[{prefix + name!r}]'):
             found.append(_parameter(name, dict(spec), config, prefix, problems))
-    for first, second in itertools.combinations(found, 2):
-        common = [a for a in first.touched() for b in second.touched() if a[: len(b)] == b or b[: len(a)] == a]
-        if common:
-            where, names = '.'.join(map(str, common[0])), f'{first.name!r} and {second.name!r}'
-            problems.append(f'parameters must set different things, got {names}: both set {where}')
     return found
 
 

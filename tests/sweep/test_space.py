@@ -89,7 +89,6 @@ def one(spec: str, name: str = 'optim_wrapper.optimizer.lr') -> str:
     return f'{name!r}: {spec}'
 
 
-INSIDE = "'o': dict(type='choice', choices=dict(a={}, b=dict(overrides={'optim_wrapper.optimizer': {'lr': 0.1}})))"
 MALFORMED = {
     'unknown key': (one("dict(type='float', low=0, high=1)", 'optim_wrapper.optimizer.lrr'), {}, 'did you mean'),
     'wrong type': (one("dict(type='float', low=1.0, high=9.0)", 'model.depth'), {}, 'int 18, got 1.0'),
@@ -98,7 +97,6 @@ MALFORMED = {
     'rich choice': (one("dict(type='categorical', choices=[(1,), (2,)])"), {}, 'should be a tuple of None, bool'),
     'unknown type': (one("dict(type='normal', low=0, high=1)"), {}, "float, int, .* or choice, got 'normal'"),
     'unknown field': (one("dict(type='float', low=0.1, high=1.0, base=2)"), {}, "unexpected keyword argument 'base'"),
-    'setting in a bundle too': (f'{LR}, {INSIDE}', {}, 'both set optim_wrapper.optimizer.lr'),
     'no choices': (one("dict(type='choice', choices={})"), {}, 'must contain one or more'),
     'bad bundle': (one("dict(type='choice', choices=dict(b=dict(model=1)))"), {}, 'unknown field `model`'),
     'directions': (LR, {'objective': ['a', 'b']}, r"direction must be one for each objective, \['a', 'b'\], got"),

@@ -76,6 +76,9 @@ def test_the_command_lists_every_tool_in_no_time() -> None:
         ('sweep', [SPACE, '--n-trials', '0'], '--n-trials must be at least 1'),
         ('sweep', [SPACE, '--workers', '0'], '--workers must be at least 1'),
         ('benchmark', ['speed'], "invalid choice: 'speed'"),
+        ('evaluate', ['x.json'], 'one of the arguments --ground-truth --subset is required'),
+        ('evaluate', ['x.json', '--subset', 'mix-object-tote', '--images', 'x'], '--images goes with --ground-truth'),
+        ('evaluate', ['x.json', '--ground-truth', 'x', '--split', 'val'], '--split and --data-root with --subset'),
     ],
 )
 def test_wrong_usage_is_one_message_and_status_2(tool: str, arguments: list[str], message: str) -> None:

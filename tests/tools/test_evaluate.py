@@ -45,20 +45,6 @@ def test_predictions_become_a_row_of_the_report(minibench_root: Path, tmp_path: 
     assert all(row['comparable'] == '1' for row in scored.values())
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        ([], 'one of the arguments --ground-truth --subset is required'),
-        (['--subset', 'mix-object-tote', '--images', 'x'], '--images goes with --ground-truth'),
-        (['--ground-truth', 'x', '--split', 'val'], '--split and --data-root with --subset'),
-    ],
-)
-def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = start('evaluate', tmp_path, 'predictions.json', *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('arguments', 'message'),
