@@ -50,7 +50,7 @@ $(BACKBONE): | setup
 
 shift-results: $(BACKBONE) ## what helps against the two shifts, on procedural totes: docs/shift.md (resumes; skips what docs/results holds)
 	$(PY) tools/ablate.py configs/shift/mask-rcnn_minibench-shift.py --workers 2
-	$(PY) tools/ablate.py configs/shift/mask2former_minibench-shift.py --workers 2
+	$(PY) tools/ablate.py configs/shift/mask2former_minibench-shift.py --workers 2 --only baseline final zoom_out copy_paste
 
 fraction-results: setup ## what 1, 5, 10 and 100 % of the training pictures reach, and their curve
 	$(PY) tools/ablate.py configs/shift/mask-rcnn_minibench-fractions.py --workers 2

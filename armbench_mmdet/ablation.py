@@ -94,7 +94,13 @@ def cells(ablation: Ablation) -> Iterator[Cell]:
 
 
 def run_ablation(
-    path: Path, folder: Path, results: Path, workers: int, tools: Path, test_root: Path | None = None
+    path: Path,
+    folder: Path,
+    results: Path,
+    workers: int,
+    tools: Path,
+    test_root: Path | None = None,
+    only: Sequence[str] = (),
 ) -> list[str]:
     """Train and test every cell whose tables are not in ``results`` yet.
 
@@ -105,11 +111,17 @@ def run_ablation(
         workers: Cells at a time; they share the cores.
         tools: Folder of ``train.py`` and ``test.py``.
         test_root: Data root to test on; the trainings' own by default.
+        only: Names of the ingredients to run; all by default.
 
     Returns:
         The names of the cells that failed.
+
+    Raises:
+        InputError: See :func:`load_ablation`; or there is no ingredient of a name in ``only``.
     """
     ablation = load_ablation(path)
+    if unknown := set(only) - set(ablation.ingredients):
+        raise InputError(f'--only must be of {list(ablation.ingredients)}, got {sorted(unknown)} (in {path})')
     environment = training_environment(workers, None)
     failed: list[str] = []
 
@@ -136,7 +148,7 @@ def run_ablation(
             (results / cell.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, results / cell.name)
 
-    every = list(cells(ablation))
+    every = [cell for cell in cells(ablation) if not only or cell.ingredient in only]
     left = [cell for cell in every if not list((results / cell.name).glob('*.npz'))]
     with tqdm(total=len(every), initial=len(every) - len(left), desc='cells', unit='cell') as bar:
         for borrows in (False, True):  # what needs another's weights comes after them
@@ -189,14 +201,15 @@ def comparison(tables: Mapping[str, Sequence[MatchTable]], order: Sequence[str])
         seeds resampled as clusters, and a star where it excludes 0.
     """
     rows = []
-    first = tables[BASELINE][0]
+    first = next(iter(tables.values()))[0]
     names = [name for name in first.classes if first.ap(class_name=name) is not None]
     for ingredient in order:
         own = tables.get(ingredient)
         if not own:
             continue
         row = [ingredient, str(len(own))]
-        gains = difference_intervals(own, tables[BASELINE]) if ingredient != BASELINE else {}
+        is_compared = ingredient != BASELINE and BASELINE in tables
+        gains = difference_intervals(own, tables[BASELINE]) if is_compared else {}
         for name in names:
             values = [100 * (one.ap(class_name=name) or 0) for one in own]
             spread = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''

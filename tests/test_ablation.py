@@ -93,6 +93,8 @@ def test_gain_over_the_baseline_with_its_interval() -> None:
     assert gains[1].endswith('*')
     assert float(gains[1].split()[0]) == pytest.approx(values[1] - values[0], abs=0.11)
     assert gains[2] == '+0.0 [+0.0, +0.0]'
+    del tables[BASELINE]
+    assert '| –' in comparison(tables, ['better']), 'there is nothing to compare with yet'
 
 
 def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
@@ -118,9 +120,13 @@ def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
 
 
 def test_choosing_tests_the_trained_runs_on_other_data(tmp_path: Path) -> None:
-    study, log = ablation_of_fakes(tmp_path, 'dict(baseline={})')
+    study, log = ablation_of_fakes(tmp_path, 'dict(baseline={}, other={})')
     chosen = tmp_path / 'choose'
-    assert not run_ablation(study, tmp_path / 'runs', tmp_path / 'chosen', 1, tmp_path, chosen)
+    arguments = study, tmp_path / 'runs', tmp_path / 'chosen', 1, tmp_path, chosen
+    assert not run_ablation(*arguments, only=['baseline'])
+    assert 'other' not in log.read_text()
+    with pytest.raises(InputError, match=r"--only must be of .*got \['others'\]"):
+        run_ablation(*arguments, only=['others'])
     assert log.read_text().splitlines()[-1].endswith(f'--data-root {chosen}')
     assert (tmp_path / 'runs/baseline_seed0/results/choose' / TABLE.format(subset=SUBSETS[0])).is_file()
     assert list(read_tables(tmp_path / 'chosen')) == [SUBSETS[0]]

@@ -11,6 +11,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train and test every ingredient, and compare', allow_abbrev=False)
     parser.add_argument('ablation', type=Path, help='ablation file, such as configs/shift/mask-rcnn_minibench-shift.py')
     parser.add_argument('--workers', type=int, default=1, help='trainings at a time; they share the cores')
+    parser.add_argument('--only', nargs='+', default=[], metavar='NAME', help='run these ingredients, not all')
     parser.add_argument('--work-dir', type=Path, help='folder of the runs (default: work_dirs/ablations/<file name>)')
     parser.add_argument(
         '--results', type=Path, help='folder of the small result files (default: docs/results/<file name>)'
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     folder = args.work_dir or Path('work_dirs/ablations') / args.ablation.stem
     tools, failed = Path(__file__).parent, []
     if not args.table:
-        failed = run_ablation(args.ablation, folder, results, args.workers, tools, args.test_root)
+        failed = run_ablation(args.ablation, folder, results, args.workers, tools, args.test_root, args.only)
     order = list(load_ablation(args.ablation).ingredients)
     for subset, tables in read_tables(results).items():
         print(f'\n{subset}\n\n{comparison(tables, order)}')

@@ -17,7 +17,7 @@ _scene = [
 ]
 _copy_paste = dict(type='ToteCopyPaste', prob=0.6, same_object_prob=1.0, max_pastes=6)
 _background = dict(type='ReplaceBackground', prob=0.2)
-_zoom_out = dict(type='ZoomOutTote', prob=0.2, scale_range=(0.4, 0.9))
+_zoom_out = dict(type='ZoomOutTote', prob=0.3, scale_range=(0.4, 0.9))
 _added = dict(
     final=[_copy_paste, _zoom_out],
     copy_paste=[_copy_paste],
