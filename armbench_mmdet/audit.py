@@ -400,11 +400,9 @@ def _audit_file(audit: Audit, file: AnnotationFile, category_map: CategoryMap | 
         return []
     labels = check_annotations(index, file.place, audit.findings, category_map)
     used = index.usable_masks & ~index.crowds
-    counts = (
-        {name: int((used & (labels == label)).sum()) for label, name in enumerate(CLASSES)}
-        if labels is not None
-        else {}
-    )
+    counts = {}
+    if labels is not None:
+        counts = {name: int((used & (labels == label)).sum()) for label, name in enumerate(CLASSES)}
     audit.splits.append({'place': file.place, 'images': index.num_images, 'instances': counts})
     sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
     return [ImageTask(Path(os.path.normpath(file.images / name)), width, height) for name, width, height in sizes]
@@ -431,20 +429,17 @@ def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], worker
     for place, tasks in images.items():
         for task in dict.fromkeys(tasks):
             listed.setdefault(task, []).append(place)
-    by_content: dict[str, list[tuple[str, str]]] = {}
+    by_content: dict[str, dict[str, set[str]]] = {}  # to the names of each place
     checks = tqdm(check_images(list(listed), workers), 'images', len(listed), unit='image')
     for (task, places), (found, content) in zip(listed.items(), checks, strict=True):
         for place in places:
             for kind, detail in found:
                 findings.add(kind, place, [detail])
-        if content:
-            by_content.setdefault(content, []).extend((place, task.path.name) for place in places)
-    for members in by_content.values():
-        names: dict[str, set[str]] = {}
-        for place, name in members:
-            names.setdefault(place, set()).add(name)
+            if content:
+                by_content.setdefault(content, {}).setdefault(place, set()).add(task.path.name)
+    for names in by_content.values():
         if len(names) > 1:
-            line = ', '.join(f'{name} in {place}' for place, name in members)
+            line = ', '.join(f'{name} in {place}' for place, copies in names.items() for name in sorted(copies))
             findings.add('same-content-in-splits', ' + '.join(names), [line])
         for place, copies in names.items():
             if len(copies) > 1:
@@ -456,11 +451,10 @@ _LINE_CHARACTERS = 500
 
 def format_audit(audit: Audit) -> str:
     """A table of the splits, the findings with their first examples, and a closing line."""
-    rows = [
-        [split['place'], f'{split["images"]:,}', ' + '.join(f'{count:,} {name}' for name, count in instances.items())]
-        for split in audit.splits
-        for instances in [split['instances']]
-    ]
+    rows = []
+    for split in audit.splits:
+        instances = ' + '.join(f'{count:,} {name}' for name, count in split['instances'].items())
+        rows.append([split['place'], f'{split["images"]:,}', instances])
     lines = [tabulate(rows, ['split', 'images', 'instances'], 'plain', disable_numparse=True) if rows else '', '']
     for finding in audit.findings.sorted():
         lines.append(f'{finding.severity:7} {finding.count:>9,}  {finding.kind}  ({finding.place}): {finding.meaning}')

