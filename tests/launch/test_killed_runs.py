@@ -124,7 +124,7 @@ def test_killed_and_resumed_is_never_killed(
 ) -> None:
     draw, deaths, is_finished = random.Random(seed), 0, False
     while not is_finished:
-        moment = draw.randint(8, 50) if deaths < DEATHS else None
+        moment = draw.randint(6, 30) if deaths < DEATHS else None
         is_finished = in_processes(processes, tmp_path, live, minibench_root, tmp_path, workers, processes, moment)
         deaths += not is_finished
     diary = (tmp_path / 'deaths.txt').read_text().splitlines()
