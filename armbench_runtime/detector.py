@@ -17,7 +17,7 @@ from armbench_runtime.masks import pasted
 
 METADATA = 'armbench'
 """Key of the file's metadata, a JSON object."""
-FORMAT = 2
+FORMAT = 3
 Image = str | Path | np.ndarray
 
 

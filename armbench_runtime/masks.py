@@ -38,10 +38,12 @@ def pasted(cells: np.ndarray, box: Any, size: tuple[int, int], level: float) -> 
     region = image.transform((right - left, lower - upper), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
     values = np.asarray(region).reshape(lower - upper, right - left)
     is_on = values >= np.float32(level)
-    # Run lengths go down the columns.
-    columns = np.zeros((right - left, size[0]), bool)
-    columns[:, upper:lower] = is_on.T
-    switches = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False)) + left * size[0]
+    # Run lengths go down the columns; unless these are whole, a row that is off parts them.
+    height = min(lower - upper + 1, size[0])
+    columns = np.zeros((right - left, height), bool)
+    columns[:, : lower - upper] = is_on.T
+    switches = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False))
+    switches = (left + switches // height) * size[0] + upper + switches % height
     counts = np.trim_zeros(np.diff(switches, prepend=0, append=size[0] * size[1]), 'b')
     rle = coco_mask.frPyObjects({'counts': counts, 'size': size}, *size)
     return {'size': list(size), 'counts': rle['counts'].decode()}, values[is_on]

@@ -106,8 +106,8 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('opset', 'metadata', 'message'),
     [
-        (18, {}, "must have the metadata 'armbench' of format 2, as tools/export.py writes them, got None"),
-        (18, {'armbench': '{"format": 9}'}, 'of format 2, .* got 9 .*: export it again'),
+        (18, {}, "must have the metadata 'armbench' of format 3, as tools/export.py writes them, got None"),
+        (18, {'armbench': '{"format": 9}'}, 'of format 3, .* got 9 .*: export it again'),
         (999, {}, r'that onnxruntime .* runs, got .*opset'),
     ],
 )
