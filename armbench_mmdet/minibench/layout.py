@@ -59,18 +59,13 @@ _CELLS_PER_LENGTH = 128
 
 @dataclass(frozen=True)
 class Spot:
-    """A candidate place: middle and direction of a footprint."""
+    """A candidate place of an object: the middle and direction of its footprint, and its length and width."""
 
     x: float
     y: float
     turn: tuple[float, float]
     length: float
     width: float
-
-    def reach(self) -> tuple[float, float]:
-        """Half the extent along the world's x and y axes."""
-        c, s = abs(self.turn[0]), abs(self.turn[1])
-        return (c * self.length + s * self.width) / 2, (s * self.length + c * self.width) / 2
 
 
 class Ground:
@@ -84,34 +79,24 @@ class Ground:
 
     def cells(self, spot: Spot, along: tuple[float, float] = (-0.5, 0.5)) -> NDArray[np.bool_]:
         """Grid cells under a footprint, or under a stretch of its length."""
-        c, s = spot.turn
-        corners = []
-        for a, b in ((along[0], -0.5), (along[1], -0.5), (along[1], 0.5), (along[0], 0.5)):
-            u, v = a * spot.length * 0.96, b * spot.width * 0.96
-            x = (spot.x + c * u - s * v + self.half_x) * _CELLS_PER_LENGTH
-            y = (spot.y + s * u + c * v + self.half_y) * _CELLS_PER_LENGTH
-            corners.append((round(x), round(y)))
+        a, b = np.array(along), 0.5
+        (c, s), corners = spot.turn, np.array([(a[0], -b), (a[1], -b), (a[1], b), (a[0], b)])
+        u, v = (corners * (spot.length, spot.width) * 0.96).T
+        x, y = spot.x + c * u - s * v + self.half_x, spot.y + s * u + c * v + self.half_y
         stencil = np.zeros(self.owner.shape, np.uint8)
-        cv2.fillConvexPoly(stencil, np.array(corners, np.int32), 1)
+        cv2.fillConvexPoly(stencil, np.rint(np.column_stack([x, y]) * _CELLS_PER_LENGTH).astype(np.int32), 1)
         return stencil.view(bool)
 
-    def height(self, cells: NDArray[np.bool_]) -> float:
-        """Height of the highest thing under the cells."""
-        return float(self.top[cells].max(initial=0.0))
+    def height(self, spot: Spot, along: tuple[float, float] = (-0.5, 0.5)) -> float:
+        """Height of the highest thing under a footprint, or under a stretch of its length."""
+        return float(self.top[self.cells(spot, along)].max(initial=0.0))
 
-    def add(self, index: int, cells: NDArray[np.bool_], top: float) -> tuple[int, ...]:
-        """Occupy cells; return the objects that lay there."""
-        below = tuple(int(i) for i in np.unique(self.owner[cells]) if i >= 0)
-        self.owner[cells] = index
-        self.top[cells] = top
-        return below
-
-    def confine(self, spot: Spot) -> Spot:
-        """The spot, moved until it lies within the floor (or in its middle if it is too large)."""
-        reach_x, reach_y = spot.reach()
-        room_x, room_y = max(0.0, self.half_x - reach_x), max(0.0, self.half_y - reach_y)
-        x, y = min(room_x, max(-room_x, spot.x)), min(room_y, max(-room_y, spot.y))
-        return Spot(x, y, spot.turn, spot.length, spot.width)
+    def confined(self, x: float, y: float, turn: tuple[float, float], size: Size) -> Spot:
+        """A spot of an object, moved until it lies within the floor (or in its middle if it is too large)."""
+        c, s = abs(turn[0]), abs(turn[1])
+        room_x = max(0.0, self.half_x - (c * size[0] + s * size[1]) / 2)
+        room_y = max(0.0, self.half_y - (s * size[0] + c * size[1]) / 2)
+        return Spot(min(room_x, max(-room_x, x)), min(room_y, max(-room_y, y)), turn, size[0], size[1])
 
 
 _COUNT_WEIGHTS = (3, 1, 2, 3, 5, 7, 9, 10, 10, 9, 8, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
@@ -132,12 +117,12 @@ class Placed:
     size: Size
     pose: Pose
     look_seed: int
-    supports: tuple[int, ...]
+    supports: set[int]
 
 
 def _random_spot(rng: np.random.Generator, ground: Ground, size: Size) -> Spot:
     x, y, angle = rng.uniform(-1, 1, 3)
-    return ground.confine(Spot(x * ground.half_x, y * ground.half_y, cos_sin(math.pi * angle), size[0], size[1]))
+    return ground.confined(x * ground.half_x, y * ground.half_y, cos_sin(math.pi * angle), size)
 
 
 def _wall_spot(rng: np.random.Generator, ground: Ground, size: Size) -> Spot:
@@ -145,30 +130,28 @@ def _wall_spot(rng: np.random.Generator, ground: Ground, size: Size) -> Spot:
     place = float(rng.uniform(-1, 1))
     turn = cos_sin(math.pi / 2 * int(rng.integers(4)) + float(rng.uniform(-0.04, 0.04)))
     x, y = ((-1.0, place), (1.0, place), (place, -1.0), (place, 1.0))[side]
-    return ground.confine(Spot(x * ground.half_x, y * ground.half_y, turn, size[0], size[1]))
+    return ground.confined(x * ground.half_x, y * ground.half_y, turn, size)
 
 
 def _contact_spot(rng: np.random.Generator, ground: Ground, size: Size, other: Placed) -> Spot:
     """Side by side with another object, aligned with it."""
-    turned, side = int(rng.integers(2)), int(rng.integers(4))
+    is_turned, side = bool(rng.integers(2)), int(rng.integers(4))
     slide = float(rng.uniform(-0.5, 0.5))
-    flat = math.sqrt(max(1e-9, other.pose.u[0] ** 2 + other.pose.u[1] ** 2))
-    c, s = other.pose.u[0] / flat, other.pose.u[1] / flat
-    turn = (c, s) if turned == 0 else (-s, c)
-    own = (size[0], size[1]) if turned == 0 else (size[1], size[0])
-    sign = 1 if side % 2 else -1
-    u = sign * (other.size[0] + own[0]) / 2 if side < 2 else slide * other.size[0]
-    v = sign * (other.size[1] + own[1]) / 2 if side >= 2 else slide * other.size[1]
-    x, y = other.pose.origin[0] + c * u - s * v, other.pose.origin[1] + s * u + c * v
-    return ground.confine(Spot(x, y, turn, size[0], size[1]))
+    (x, y, _), u = other.pose.origin.tolist(), other.pose.u.tolist()
+    flat = math.sqrt(max(1e-9, u[0] ** 2 + u[1] ** 2))
+    c, s = u[0] / flat, u[1] / flat
+    own = (size[1], size[0]) if is_turned else (size[0], size[1])
+    beside = [(1 if side % 2 else -1) * (theirs + mine) / 2 for theirs, mine in zip(other.size, own, strict=False)]
+    a, b = (beside[0], slide * other.size[1]) if side < 2 else (slide * other.size[0], beside[1])
+    return ground.confined(x + c * a - s * b, y + s * a + c * b, (-s, c) if is_turned else (c, s), size)
 
 
 def _choose(rng: np.random.Generator, ground: Ground, size: Size, placed: list[Placed], rim: float) -> Spot:
     """The best of some random spots: on another object if that was drawn, else where it is free."""
     stack, contact, wall = rng.random(3)
     target = float(rng.uniform(*_STACK_OVERLAP_FRAC)) if placed and stack < _STACK_PROB else 0.0
-    best, best_cost = None, math.inf
-    for _ in range(_TRIALS):
+    spots: list[tuple[float, Spot]] = []
+    while len(spots) < _TRIALS and (not spots or spots[-1][0] >= 0.02):
         if target == 0.0 and wall < _WALL_PROB:
             spot = _wall_spot(rng, ground, size)
         elif target == 0.0 and placed and contact < _CONTACT_PROB:
@@ -176,23 +159,20 @@ def _choose(rng: np.random.Generator, ground: Ground, size: Size, placed: list[P
         else:
             spot = _random_spot(rng, ground, size)
         cells = ground.cells(spot)
-        overlap = float(np.count_nonzero(ground.owner[cells] >= 0)) / max(1, np.count_nonzero(cells))
-        cost = abs(overlap - target) + (2.0 if ground.height(cells) + size[2] > rim else 0.0)
-        if best is None or cost < best_cost:
-            best, best_cost = spot, cost
-        if cost < 0.02:
-            break
-    return best or spot
+        overlap = np.count_nonzero(ground.owner[cells] >= 0) / max(1, np.count_nonzero(cells))
+        is_too_high = ground.top[cells].max(initial=0.0) + size[2] > rim
+        spots.append((abs(overlap - target) + 2.0 * is_too_high, spot))
+    return min(spots, key=lambda costed: costed[0])[1]
 
 
 def _lay(ground: Ground, spot: Spot, kind: Kind, size: Size, index: int, look_seed: int) -> Placed:
     """Put an object down on whatever is under the two ends of its length."""
-    low, high = ground.height(ground.cells(spot, (-0.5, -0.1))), ground.height(ground.cells(spot, (0.1, 0.5)))
-    middle = ground.height(ground.cells(spot, (-0.15, 0.15)))
+    low, high, middle = (ground.height(spot, along) for along in ((-0.5, -0.1), (0.1, 0.5), (-0.15, 0.15)))
     slope = max(-_MAX_SLOPE, min(_MAX_SLOPE, (high - low) / (0.8 * spot.length)))
     z = max((low + high) / 2, middle * 0.9)
     cells = ground.cells(spot)
-    below = ground.add(index, cells, z + size[2])
+    below = set(ground.owner[cells].tolist()) - {-1}
+    ground.owner[cells], ground.top[cells] = index, z + size[2]
     return Placed(kind, size, Pose.resting(spot.x, spot.y, z, spot.turn, slope), look_seed, below)
 
 
@@ -201,11 +181,11 @@ def scatter(rng: np.random.Generator, ground: Ground, rim: float) -> list[Placed
     count = weighted(rng, _COUNT_WEIGHTS)
     crowd = max(0.74, min(1.0, math.sqrt(7 / max(count, 1))))
     placed: list[Placed] = []
-    for _ in range(count):
+    for index in range(count):
         kind = _sample_kind(rng)
         size = kind.sample_size(rng, crowd)
         spot = _choose(rng, ground, size, placed, rim)
-        placed.append(_lay(ground, spot, kind, size, len(placed), int(rng.integers(2**62))))
+        placed.append(_lay(ground, spot, kind, size, index, int(rng.integers(2**62))))
     return placed
 
 
@@ -234,14 +214,13 @@ def copies(rng: np.random.Generator, ground: Ground, cells: tuple[int, int] | No
     return placed
 
 
-def painting_order(placed: list[Placed], foot: tuple[float, float]) -> list[int]:
+def painting_order(placed: list[Placed], foot: tuple[float, ...]) -> list[int]:
     """Indices from the first to paint to the last: what supports comes before what lies on it, else the farther
     from the point under the camera comes first, as its nearer neighbours stand before it.
     """
-    distance = [math.hypot(p.pose.origin[0] - foot[0], p.pose.origin[1] - foot[1]) for p in placed]
-    todo = sorted(range(len(placed)), key=lambda i: -distance[i])
+    todo = sorted(range(len(placed)), key=lambda i: -math.dist(placed[i].pose.origin[:2], foot))
     order: list[int] = []
     while todo:
-        order.append(next(i for i in todo if set(placed[i].supports) <= set(order)))
+        order.append(next(i for i in todo if placed[i].supports <= set(order)))
         todo.remove(order[-1])
     return order

@@ -1,6 +1,7 @@
 """Colours, textures, printed surfaces, and the brush."""
 
 import colorsys
+import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from armbench_mmdet.minibench.camera import Camera, Light, Points, Pose
 
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]
+"""Blue, green, red, each 0…255."""
 
 WHITE: Colour = (238, 240, 240)
 BLACK: Colour = (26, 24, 24)
@@ -22,24 +24,34 @@ _TOTES = [(30, 0.13, 0.52, 0.52), (18, 0.105, 0.42, 0.62), (10, 0.60, 0.10, 0.42
 _TOTES += [(8, 0.40, 0.45, 0.36), (7, 0.01, 0.55, 0.46), (10, 0.08, 0.36, 0.62)]
 # Weight, hue: what brands print in.
 _INKS = ((6, 0.0), (3, 0.05), (4, 0.13), (2, 0.24), (4, 0.36), (3, 0.48), (7, 0.58), (4, 0.63), (2, 0.76), (3, 0.93))
+# Share up to here, saturation and by how much it varies, value likewise: strong, white, black, pastel or cardboard.
+_PRINTS = ((0.46, 0.55, 0.4, 0.4, 0.5), (0.7, 0, 0.1, 0.78, 0.2), (0.84, 0, 0.4, 0.08, 0.14), (1, 0.2, 0.25, 0.6, 0.3))
 
 
 def weighted(rng: np.random.Generator, weights: Sequence[int]) -> int:
     """A random index, by integer weights."""
-    pick = int(rng.integers(sum(weights)))
-    return next(i for i in range(len(weights)) if pick < sum(weights[: i + 1]))
+    return int(np.searchsorted(np.cumsum(weights), rng.integers(sum(weights)), side='right'))
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
     """A colour from hue, saturation and value, each 0…1."""
-    r, g, b = colorsys.hsv_to_rgb(hue % 1.0, min(1.0, max(0.0, saturation)), min(1.0, max(0.0, value)))
-    return int(255 * b), int(255 * g), int(255 * r)
+    rgb = colorsys.hsv_to_rgb(hue % 1.0, min(1.0, max(0.0, saturation)), min(1.0, max(0.0, value)))
+    return tuple(int(255 * channel) for channel in reversed(rgb))
 
 
 def mixed(first: Colour, second: Colour, share: float) -> Colour:
     """The colour ``share`` of the way from the first to the second."""
-    b, g, r = (int(p + (q - p) * share) for p, q in zip(first, second, strict=True))
-    return b, g, r
+    return tuple(int(p + (q - p) * share) for p, q in zip(first, second, strict=True))
+
+
+def lit(colour: Colour, shade: float) -> Colour:
+    """A colour under a brightness factor, clipped."""
+    return tuple(int(min(255.0, max(0.0, channel * shade))) for channel in colour)
+
+
+def toned(base: Colour, rng: np.random.Generator, factor: float = 1.0) -> Colour:
+    """The colour, a little brighter or darker than ``factor`` makes it."""
+    return lit(base, factor * (0.85 + 0.3 * float(rng.random())))
 
 
 def contrast(first: Colour, second: Colour) -> int:
@@ -55,16 +67,11 @@ def tote_colour(rng: np.random.Generator) -> Colour:
 
 
 def print_colour(rng: np.random.Generator) -> Colour:
-    """A colour that packaging is printed in: strong, white, black, pastel or cardboard."""
+    """A colour that packaging is printed in."""
     style, shift, a, b = (float(value) for value in rng.random(4))
     hue = _INKS[weighted(rng, [row[0] for row in _INKS])][1] + 0.05 * (shift - 0.5)
-    if style < 0.46:
-        return hsv(hue, 0.55 + 0.4 * a, 0.40 + 0.5 * b)
-    if style < 0.70:
-        return hsv(hue, 0.10 * a, 0.78 + 0.20 * b)
-    if style < 0.84:
-        return hsv(hue, 0.4 * a, 0.08 + 0.14 * b)
-    return hsv(hue, 0.2 + 0.25 * a, 0.60 + 0.3 * b)
+    _, saturation, vary_saturation, value, vary_value = next(row for row in _PRINTS if style < row[0])
+    return hsv(hue, saturation + vary_saturation * a, value + vary_value * b)
 
 
 def object_colour(rng: np.random.Generator, floor: Colour) -> Colour:
@@ -73,8 +80,7 @@ def object_colour(rng: np.random.Generator, floor: Colour) -> Colour:
     for _ in range(5):
         if contrast(best, floor) >= _MIN_CONTRAST:
             break
-        other = print_colour(rng)
-        best = max(best, other, key=lambda colour: contrast(colour, floor))
+        best = max(best, print_colour(rng), key=lambda colour: contrast(colour, floor))
     return best
 
 
@@ -82,11 +88,6 @@ def accent_colour(rng: np.random.Generator, base: Colour) -> Colour:
     """A print colour that stands out from ``base``."""
     colours = [print_colour(rng) for _ in range(3)] + [WHITE, BLACK]
     return next((colour for colour in colours if contrast(colour, base) > 80), WHITE)
-
-
-def toned(base: Colour, rng: np.random.Generator, factor: float = 1.0) -> Colour:
-    """The colour, a little brighter or darker than ``factor`` makes it."""
-    return lit(base, factor * (0.85 + 0.3 * float(rng.random())))
 
 
 Pixels = MatLike
@@ -107,57 +108,69 @@ def fill_polygon(image: Pixels, points_px: Points, colour: Colour | int) -> None
     cv2.fillPoly(image, [fixed(points_px)], colour, cv2.LINE_8, _SUBPIXEL_BITS)
 
 
-def lit(colour: Colour, shade: float) -> Colour:
-    """A colour under a brightness factor, clipped."""
-    b, g, r = (int(min(255.0, max(0.0, channel * shade))) for channel in colour)
-    return b, g, r
+class Canvas:
+    """A picture ``image`` seen by a camera: what is drawn in world coordinates lands in its pixels."""
+
+    def __init__(self, image: Pixels, camera: Camera, light: Light) -> None:
+        self.image, self.camera, self.light = image, camera, light
+
+    def project(self, points: Points) -> Points:
+        """Points ``(N, 3)`` to ``(N, 2)`` pixels of the image."""
+        return self.camera.project(points)
+
+    def fill(self, outline: Points, colour: Colour) -> None:
+        """Fill a polygon ``(N, 3)`` with one colour."""
+        fill_polygon(self.image, self.project(outline), colour)
+
+    def line(self, points: Points, colour: Colour, width_px: int = 1, closed: bool = False) -> None:
+        """Draw a decoration along points ``(N, 3)``."""
+        pixels = fixed(self.project(points))
+        cv2.polylines(self.image, [pixels], closed, colour, max(1, width_px), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-class Brush:
-    """One object's patch: what is drawn in local 3-D coordinates lands in ``image`` and ``mask``.
+class Brush(Canvas):
+    """One object's patch: what is drawn in its own coordinates lands in ``image``, and unless a line in ``mask``.
 
     Textures are as fine as if the object lay on the floor, so that copies look alike wherever they lie; ``floor`` is
     the colour to keep away from.
     """
 
     def __init__(self, camera: Camera, light: Light, pose: Pose, size: Size, floor: Colour) -> None:
-        self.camera, self.light, self.pose, self.size, self.floor = camera, light, pose, size, floor
-        length, width, height = size
-        corners = np.array(
-            [(x * length * 0.56, y * width * 0.56, z * height) for x in (-1, 1) for y in (-1, 1) for z in (0, 1.08)]
-        )
+        self.pose, self.size, self.floor = pose, size, floor
+        self.length, self.width, self.height = size
+        corners = np.array(list(itertools.product((-1, 1), (-1, 1), (0, 1.08)))) * size * (0.56, 0.56, 1)
         px = camera.project(pose.to_world(corners))
-        low, high = np.floor(px.min(axis=0)) - 2, np.ceil(px.max(axis=0)) + 3
-        self.left_px, self.top_px = int(low[0]), int(low[1])
-        shape = (int(high[1]) - self.top_px, int(high[0]) - self.left_px)
-        self.image: Pixels = np.zeros((*shape, 3), np.uint8)
-        self.mask: Pixels = np.zeros(shape, np.uint8)
-        self.scale_px = camera.scale_px(height / 2)
+        self.left_px, self.top_px = (np.floor(px.min(axis=0)).astype(int) - 2).tolist()
+        columns, rows = (np.ceil(px.max(axis=0)).astype(int) + 3).tolist()
+        self.mask: Pixels = np.zeros((rows - self.top_px, columns - self.left_px), np.uint8)
+        super().__init__(np.zeros((*self.mask.shape, 3), np.uint8), camera, light)
+        self.scale_px = camera.scale_px(self.height / 2)
 
-    def project(self, local: Points) -> Points:
+    def project(self, points: Points) -> Points:
         """Local ``(N, 3)`` points to ``(N, 2)`` patch pixels."""
-        return self.camera.project(self.pose.to_world(local)) - (self.left_px, self.top_px)
-
-    def texture_px(self, length: float, width: float) -> tuple[int, int]:
-        """Width and height of a texture that covers a face of this size about pixel by pixel."""
-        return max(4, round(length * self.scale_px)), max(4, round(width * self.scale_px))
+        return self.camera.project(self.pose.to_world(points)) - (self.left_px, self.top_px)
 
     def px(self, length: float, least: int = 1) -> int:
         """A length in whole pixels."""
         return max(least, round(length * self.scale_px))
 
-    def shade(self, normal: tuple[float, float, float]) -> float:
+    def blank(self, length: float, width: float, colour: Colour) -> Pixels:
+        """A texture of one colour that covers a face of this size about pixel by pixel."""
+        return np.full((self.px(width, 4), self.px(length, 4), 3), colour, np.uint8)
+
+    def shade(self, normal: Sequence[float]) -> float:
         """Brightness of a face with this local normal."""
         return self.light.shade(self.pose.direction(normal))
 
-    def sees(self, point: tuple[float, float, float], normal: tuple[float, float, float]) -> bool:
+    def sees(self, point: Size, normal: Size) -> bool:
         """Whether a face at this local point with this local normal turns to the camera."""
-        return self.camera.sees(self.pose.to_world(np.array([point]))[0], self.pose.direction(normal))
+        to_eye = self.camera.eye - self.pose.to_world(np.array([point]))[0]
+        return bool((to_eye * self.pose.direction(normal)).sum() > 0)
 
     def light_on_texture(self) -> tuple[float, float]:
         """The light's direction along the local length and width axes."""
         light, u, v = self.light, self.pose.u, self.pose.v
-        return light.x * u[0] + light.y * u[1], light.x * v[0] + light.y * v[1]
+        return float(light.x * u[0] + light.y * u[1]), float(light.x * v[0] + light.y * v[1])
 
     def face(self, texture: Pixels, quad: Points, outline: Points | None = None, shade: float = 1.0) -> None:
         """Draw a texture ``(h, w, 3)`` between the ``(4, 3)`` places of its corners, cut to an outline ``(N, 3)``."""
@@ -177,25 +190,38 @@ class Brush:
         cv2.copyTo(warped, stencil, self.image[y0:y1, x0:x1])
         cv2.bitwise_or(self.mask[y0:y1, x0:x1], stencil, dst=self.mask[y0:y1, x0:x1])
 
-    def fill(self, outline: Points, colour: Colour, shade: float = 1.0) -> None:
-        """Fill a local ``(N, 3)`` polygon with one colour."""
-        self.fill_px(self.project(outline), lit(colour, shade))
+    def fill(self, outline: Points, colour: Colour) -> None:
+        """Fill a local polygon ``(N, 3)`` with one colour."""
+        pixels = self.project(outline)
+        fill_polygon(self.image, pixels, colour)
+        fill_polygon(self.mask, pixels, 255)
 
-    def fill_px(self, outline_px: Points, colour: Colour) -> None:
-        """Fill a polygon of ``(N, 2)`` patch pixels with one colour."""
-        fill_polygon(self.image, outline_px, colour)
-        fill_polygon(self.mask, outline_px, 255)
-
-    def hull(self, points: Points, colour: Colour, shade: float = 1.0) -> None:
+    def hull(self, points: Points, colour: Colour) -> None:
         """Fill the convex hull of local ``(N, 3)`` points' projections with one colour."""
         corners = cv2.convexHull(fixed(self.project(points)))
-        cv2.fillConvexPoly(self.image, corners, lit(colour, shade), cv2.LINE_8, _SUBPIXEL_BITS)
+        cv2.fillConvexPoly(self.image, corners, colour, cv2.LINE_8, _SUBPIXEL_BITS)
         cv2.fillConvexPoly(self.mask, corners, 255, cv2.LINE_8, _SUBPIXEL_BITS)
 
-    def line(self, points: Points, colour: Colour, width_px: int = 1, closed: bool = False) -> None:
-        """Draw a decoration along local ``(N, 3)`` points; it does not add to the mask."""
-        pixels = fixed(self.project(points))
-        cv2.polylines(self.image, [pixels], closed, colour, max(1, width_px), cv2.LINE_AA, _SUBPIXEL_BITS)
+    def crumpled(
+        self, image: Pixels, rng: np.random.Generator, cells: int, depth: float, glare: float = 1.0, pillow: float = 0.0
+    ) -> Pixels:
+        """A texture ``(h, w, 3)`` as on film with ``cells`` folds along the longer side, as deep, as glossy, each 0…1.
+
+        What is stuffed like a pillow is up to that much darker at its edges.
+        """
+        columns, rows = image.shape[1::-1]
+        w, h = max(6, columns // 2), max(6, rows // 2)
+        bumps = smooth_noise(rng, w, h, cells)
+        ridges = 1 - np.abs(2 * smooth_noise(rng, w, h, 2 * cells) - 1)
+        sheet = (bumps + 0.35 * ridges) * (max(w, h) / cells)
+        slopes = (cv2.Sobel(sheet, cv2.CV_32F, *way, ksize=3, scale=0.125) for way in ((1, 0), (0, 1)))
+        slope = -sum(g * np.float32(light) for g, light in zip(slopes, self.light_on_texture(), strict=True))
+        shade = cv2.resize(np.clip(1 + np.float32(0.55 * depth) * slope, 0.35, 1.7), (columns, rows))
+        shine = cv2.resize(np.clip((slope - np.float32(0.45)) * np.float32(1.6 * depth), 0, 1), (columns, rows))
+        if pillow:
+            x, y = (np.abs(np.linspace(-1, 1, side, dtype=np.float32)) for side in (columns, rows))
+            shade *= 1.06 - np.float32(pillow) * np.maximum(x[None] ** 4, y[:, None] ** 4)
+        return add_glare(multiply(image, shade), shine, glare)
 
 
 Field = MatLike
@@ -205,62 +231,36 @@ Field = MatLike
 def smooth_noise(rng: np.random.Generator, width_px: int, height_px: int, cells: int) -> Field:
     """``(height, width) float32`` noise in about 0…1 with about ``cells`` bumps along the longer side."""
     longer = max(width_px, height_px)
-    shape = (max(2, round(cells * height_px / longer)) + 1, max(2, round(cells * width_px / longer)) + 1)
+    shape = [max(2, round(cells * side / longer)) + 1 for side in (height_px, width_px)]
     return cv2.resize(rng.random(shape, dtype=np.float32), (width_px, height_px), interpolation=cv2.INTER_CUBIC)
 
 
 def multiply(image: Pixels, field: Field) -> Pixels:
     """An image times a ``(h, w) float32`` field of brightness factors, enlarged to the image's size."""
-    rows, columns = image.shape[:2]
     coded = np.clip(field * 128, 0, 255).astype(np.uint8)
-    full = cv2.resize(coded, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    return cv2.multiply(image, cv2.merge([full, full, full]), scale=1 / 128)
-
-
-def crumple(
-    rng: np.random.Generator, width_px: int, height_px: int, light: tuple[float, float], cells: int, depth: float
-) -> tuple[Field, Field]:
-    """Folds of film: brightness factors around 1 and glare in 0…1, both ``(height, width) float32``.
-
-    ``light`` is its direction along the face's two axes, ``cells`` the number of folds along the longer side.
-    """
-    w, h = max(6, width_px // 2), max(6, height_px // 2)
-    bumps = smooth_noise(rng, w, h, cells)
-    ridges = 1 - np.abs(2 * smooth_noise(rng, w, h, 2 * cells) - 1)
-    sheet = (bumps + 0.35 * ridges) * (max(w, h) / cells)
-    gx = cv2.Sobel(sheet, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
-    gy = cv2.Sobel(sheet, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
-    slope = -(gx * np.float32(light[0]) + gy * np.float32(light[1]))
-    shade = np.clip(1 + np.float32(0.55 * depth) * slope, 0.35, 1.7)
-    glare = np.clip((slope - np.float32(0.45)) * np.float32(1.6 * depth), 0, 1)
-    size = (width_px, height_px)
-    return cv2.resize(shade, size), cv2.resize(glare, size)
+    full = cv2.resize(coded, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.multiply(image, cv2.merge([full] * 3), scale=1 / 128)
 
 
 def add_glare(image: Pixels, glare: Field, strength: float = 1.0) -> Pixels:
     """Brighten towards white where glare is, ``(h, w) float32`` in 0…1."""
-    coded = np.clip(glare * (255 * strength), 0, 255).astype(np.uint8)
-    return cv2.add(image, cv2.merge([coded, coded, coded]))
+    return cv2.add(image, cv2.merge([np.clip(glare * (255 * strength), 0, 255).astype(np.uint8)] * 3))
 
 
-def spot(width_px: int, height_px: int, x_frac: float, y_frac: float, radius_frac: float) -> Field:
-    """A soft round highlight, ``(height, width) float32`` in 0…1; fractions of the width and height."""
+def add_highlight(image: Pixels, x_frac: float, y_frac: float, radius_frac: float, strength: float) -> Pixels:
+    """The image with a soft round highlight; its place and radius are fractions of the width and height."""
+    height_px, width_px = image.shape[:2]
     x = (np.arange(width_px, dtype=np.float32) / width_px - np.float32(x_frac)) / np.float32(radius_frac)
     y = (np.arange(height_px, dtype=np.float32) / height_px - np.float32(y_frac)) / np.float32(radius_frac)
     fall_x, fall_y = 1 / (1 + x * x) ** 2, 1 / (1 + y * y) ** 2
-    return fall_y[:, None] * fall_x[None, :]
+    return add_glare(image, fall_y[:, None] * fall_x[None, :], strength)
 
 
 _SYLLABLES = 'NO VA KI RO LU MEN TA SOL PRO DEX ZEN OR BI CO FLEX MAX A'.split(' ')  # noqa: SIM905 - a line, not a page
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX)
 
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in texture pixels."""
-
-
-def blank(width_px: int, height_px: int, colour: Colour) -> Pixels:
-    """A texture of one colour."""
-    return np.full((height_px, width_px, 3), colour, np.uint8)
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom as fractions of a texture's width and height."""
 
 
 def word(rng: np.random.Generator) -> str:
@@ -268,66 +268,37 @@ def word(rng: np.random.Generator) -> str:
     return ''.join(_SYLLABLES[int(i)] for i in rng.integers(len(_SYLLABLES), size=int(rng.integers(2, 4))))
 
 
-def rectangle(texture: Pixels, box: Box, colour: Colour) -> None:
-    """Fill a rectangle."""
-    texture[max(0, box[1]) : max(0, box[3]), max(0, box[0]) : max(0, box[2])] = colour
-
-
-def part(width_px: int, height_px: int, left: float, top: float, right: float, bottom: float) -> Box:
-    """A rectangle from fractions of the size."""
-    return int(left * width_px), int(top * height_px), int(right * width_px), int(bottom * height_px)
+def _in_px(texture: Pixels, box: Box) -> tuple[int, int, int, int]:
+    """A box's left and top, width and height in pixels."""
+    rows, columns = texture.shape[:2]
+    left, top = int(box[0] * columns), int(box[1] * rows)
+    return left, top, int(box[2] * columns) - left, int(box[3] * rows) - top
 
 
 def write_word(texture: Pixels, box: Box, text: str, colour: Colour, font: int = 0) -> None:
     """Write one word as large as fits the box, in its middle."""
-    width, height = box[2] - box[0], box[3] - box[1]
+    left, top, width, height = _in_px(texture, box)
     if width < 8 or height < 4:
         return
     (text_width, text_height), _ = cv2.getTextSize(text, _FONTS[font], 1.0, 1)
     scale = min(width / text_width, height / text_height)
-    thickness = max(1, round(scale * 2.2))
-    x = box[0] + int((width - text_width * scale) / 2)
-    y = box[3] - int((height - text_height * scale) / 2)
-    cv2.putText(texture, text, (x, y), _FONTS[font], scale, colour, thickness, cv2.LINE_AA)
+    start = (left + int((width - text_width * scale) / 2), top + height - int((height - text_height * scale) / 2))
+    cv2.putText(texture, text, start, _FONTS[font], scale, colour, max(1, round(scale * 2.2)), cv2.LINE_AA)
 
 
 def small_print(texture: Pixels, box: Box, colour: Colour, rng: np.random.Generator) -> None:
     """Fill a box with lines of unreadable text."""
-    width, height = box[2] - box[0], box[3] - box[1]
+    left, top, width, height = _in_px(texture, box)
     if width < 6 or height < 3:
         return
-    count = int(np.clip(height // 4, 1, 9))
+    count = min(9, max(1, height // 4))
     pitch = height / count
-    ends = rng.uniform(0.45, 1.0, count)
-    for i in range(count):
-        y = box[1] + int((i + 0.3) * pitch)
-        rectangle(texture, (box[0], y, box[0] + int(width * ends[i]), y + max(1, int(0.4 * pitch))), colour)
-    gaps = rng.integers(box[0], box[2], 3 * count)
-    for i in range(3 * count):
-        y = box[1] + int((i % count + 0.3) * pitch)
-        column = texture[max(0, y - 1) : max(0, y - 1) + 1, gaps[i] : gaps[i] + 1]
-        if column.size:
-            texture[y : y + max(1, int(0.4 * pitch)), gaps[i] : gaps[i] + max(1, width // 40)] = column[0, 0]
-
-
-def barcode(texture: Pixels, box: Box, rng: np.random.Generator) -> None:
-    """A white sticker with black bars and a line of digits."""
-    rectangle(texture, box, WHITE)
-    width, height = box[2] - box[0], box[3] - box[1]
-    if width < 6 or height < 4:
-        return
-    margin = max(1, width // 10)
-    bar = max(1, width // 40)
-    x = box[0] + margin
-    steps = rng.integers(1, 4, size=200)
-    bottom = box[3] - max(1, height // (4 if height > 14 else 9))
-    top = box[1] + max(1, height // 9)
-    for i in range(0, 200, 2):
-        thick = bar * int(steps[i])
-        if x + thick > box[2] - margin:
-            break
-        rectangle(texture, (x, top, x + thick, bottom), BLACK)
-        x += thick + bar * int(steps[i + 1])
+    thick = max(1, int(0.4 * pitch))
+    lines = [top + int((i + 0.3) * pitch) for i in range(count)]
+    for y, end in zip(lines, rng.uniform(0.45, 1.0, count), strict=True):
+        texture[y : y + thick, left : left + int(width * end)] = colour
+    for y, x in zip(lines * 3, rng.integers(left, left + width, 3 * count), strict=True):
+        texture[y : y + thick, x : x + max(1, width // 40)] = texture[max(0, y - 1), x]
 
 
 def sticker(texture: Pixels, rng: np.random.Generator, share: float = 0.34) -> None:
@@ -339,20 +310,26 @@ def sticker(texture: Pixels, rng: np.random.Generator, share: float = 0.34) -> N
     if width >= columns or height >= rows:
         width, height = min(a, columns - 2), min(b, rows - 2)
     x, y = (int(rng.random() * max(1, columns - width)), int(rng.random() * max(1, rows - height)))
+    area = texture[y : y + height, x : x + width]
     if height > width:
-        patch = np.empty((width, height, 3), np.uint8)
-        barcode(patch, (0, 0, height, width), rng)
-        texture[y : y + height, x : x + width] = patch.transpose(1, 0, 2)
-    else:
-        barcode(texture, (x, y, x + width, y + height), rng)
+        area, width, height = area.transpose(1, 0, 2), height, width
+    area[:] = WHITE
+    if width >= 6 and height >= 4:
+        margin, bar = max(1, width // 10), max(1, width // 40)
+        edges = margin + bar * np.append(0, np.cumsum(rng.integers(1, 4, size=200)))
+        bars = slice(max(1, height // 9), height - max(1, height // (4 if height > 14 else 9)))
+        for start, stop in edges[:200].reshape(-1, 2):
+            if stop <= width - margin:
+                area[bars, start:stop] = BLACK
 
 
-def design(rng: np.random.Generator, width_px: int, height_px: int, base: Colour, style: int | None = None) -> Pixels:
-    """A package's printed front in one of four layouts, ``(height, width, 3) uint8``; a tall one is drawn lying."""
-    if height_px > width_px:
-        return np.ascontiguousarray(design(rng, height_px, width_px, base, style).transpose(1, 0, 2)[:, ::-1])
-    w, h = width_px, height_px
-    texture = blank(w, h, base)
+def design(rng: np.random.Generator, blank: Pixels, style: int | None = None) -> Pixels:
+    """A package's printed front in one of four layouts on a blank texture ``(h, w, 3)``; a tall one is drawn lying."""
+    h, w = blank.shape[:2]
+    if h > w:
+        return np.ascontiguousarray(design(rng, blank.transpose(1, 0, 2), style).transpose(1, 0, 2)[:, ::-1])
+    texture = np.ascontiguousarray(blank)
+    base = tuple(texture[0, 0].tolist())
     accent = accent_colour(rng, base)
     second = print_colour(rng)
     ink = WHITE if sum(base) < 380 else BLACK
@@ -360,20 +337,20 @@ def design(rng: np.random.Generator, width_px: int, height_px: int, base: Colour
     text, font = word(rng), int(rng.integers(3))
     if style == 0:
         cut = 0.25 + 0.2 * rng.random()
-        rectangle(texture, part(w, h, 0, 0, 1, cut), accent)
-        write_word(texture, part(w, h, 0.08, 0.06, 0.92, cut - 0.05), text, base, font)
-        small_print(texture, part(w, h, 0.08, cut + 0.12, 0.55, 0.9), ink, rng)
+        texture[: int(cut * h)] = accent
+        write_word(texture, (0.08, 0.06, 0.92, cut - 0.05), text, base, font)
+        small_print(texture, (0.08, cut + 0.12, 0.55, 0.9), ink, rng)
     elif style == 1:
         cv2.circle(texture, (int(0.3 * w), h // 2), int(0.36 * h), accent, -1, cv2.LINE_AA)
-        write_word(texture, part(w, h, 0.12, 0.3, 0.9, 0.68), text, ink, font)
+        write_word(texture, (0.12, 0.3, 0.9, 0.68), text, ink, font)
     elif style == 2:
         edge = max(1, int(0.06 * h))
         cv2.rectangle(texture, (edge, edge), (w - 1 - edge, h - 1 - edge), accent, max(1, edge // 2))
-        write_word(texture, part(w, h, 0.14, 0.22, 0.86, 0.52), text, accent, font)
-        small_print(texture, part(w, h, 0.2, 0.62, 0.8, 0.85), ink, rng)
+        write_word(texture, (0.14, 0.22, 0.86, 0.52), text, accent, font)
+        small_print(texture, (0.2, 0.62, 0.8, 0.85), ink, rng)
     else:
-        rectangle(texture, part(w, h, 0.62, 0, 0.70, 1), accent)
-        rectangle(texture, part(w, h, 0.70, 0, 1, 1), second)
-        write_word(texture, part(w, h, 0.06, 0.12, 0.58, 0.5), text, ink, font)
-        small_print(texture, part(w, h, 0.07, 0.6, 0.55, 0.92), mixed(ink, base, 0.25), rng)
+        texture[:, int(0.62 * w) : int(0.7 * w)] = accent
+        texture[:, int(0.7 * w) :] = second
+        write_word(texture, (0.06, 0.12, 0.58, 0.5), text, ink, font)
+        small_print(texture, (0.07, 0.6, 0.55, 0.92), mixed(ink, base, 0.25), rng)
     return texture

@@ -11,13 +11,13 @@ from pycocotools import mask as coco_mask
 
 from armbench_mmdet.minibench.camera import Camera, Light, cos_sin
 from armbench_mmdet.minibench.layout import Ground, copies, painting_order, scatter
-from armbench_mmdet.minibench.paint import Brush, Pixels, fill_polygon, lit, multiply, smooth_noise
+from armbench_mmdet.minibench.paint import Brush, Canvas, Pixels, fill_polygon, lit, multiply, smooth_noise
 from armbench_mmdet.minibench.tote import (
     Bench,
     Tote,
-    TotePainter,
     paint_bench,
     paint_surround,
+    paint_tote,
     rounded,
     sample_tote,
     silhouette,
@@ -150,9 +150,8 @@ def _sample_camera(rng: np.random.Generator, subset: str, place: Tote | Bench, w
     room_x, room_y = max(0.0, width_px - length_px), max(0.0, height_px - 2 * place.half_y * length_px)
     share = 0.30 if zoomed else 0.25
     shift_x, shift_y = share * room_x * jitter[3], share * room_y * jitter[4]
-    centre_x_px = width_px / 2 + shift_x + foot_x * length_px
-    centre_y_px = height_px / 2 + shift_y + foot_y * length_px
-    return Camera(focal_px, height, foot_x, foot_y, centre_x_px, centre_y_px, turn)
+    centre_px = width_px / 2 + shift_x + foot_x * length_px, height_px / 2 + shift_y + foot_y * length_px
+    return Camera(focal_px, (foot_x, foot_y, height), centre_px, turn)
 
 
 def _sample_light(rng: np.random.Generator) -> Light:
@@ -185,34 +184,34 @@ def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px
     camera = _sample_camera(rng, subset, place, width_px * factor, height_px * factor)
     light = _sample_light(rng)
     ground = Ground(*place.floor_half)
-    canvas: Pixels = np.zeros((height_px * factor, width_px * factor, 3), np.uint8)
+    canvas = Canvas(np.zeros((height_px * factor, width_px * factor, 3), np.uint8), camera, light)
     stencil = None
     if isinstance(place, Bench):
         placed = copies(rng, ground, place.cells)
         looks = np.random.default_rng(int(rng.integers(2**62)))
-        paint_bench(canvas, camera, place, looks)
+        paint_bench(canvas, place, looks)
     else:
         placed = scatter(rng, ground, place.rim)
         looks = np.random.default_rng(int(rng.integers(2**62)))
-        paint_surround(canvas, looks, camera.scale_px(place.rim), subset == ZOOMED_OUT)
-        TotePainter(canvas, camera, light, place, looks).paint()
-        stencil = np.zeros(canvas.shape[:2], np.uint8)
+        paint_surround(canvas.image, looks, camera.scale_px(place.rim), subset == ZOOMED_OUT)
+        paint_tote(canvas, place, looks)
+        stencil = np.zeros(canvas.image.shape[:2], np.uint8)
         fill_polygon(stencil, camera.project(silhouette(place)), 1)
-    canvas = multiply(canvas, _uneven_light(looks, camera, place, canvas.shape[:2]))
-    placed = [placed[i] for i in painting_order(placed, (camera.foot_x, camera.foot_y))]
+    image = multiply(canvas.image, _uneven_light(looks, camera, place, canvas.image.shape))
+    placed = [placed[i] for i in painting_order(placed, camera.eye[:2])]
     brushes = [Brush(camera, light, item.pose, item.size, lit(place.colour, 0.86)) for item in placed]
     for item, brush in zip(placed, brushes, strict=True):
         item.kind.paint(brush, np.random.default_rng(item.look_seed))
     kept, id_map, visible = drop_hidden(brushes, (height_px, width_px), factor)
     for i in kept:
-        cast_shadow(canvas, brushes[i])
-        composite(canvas, brushes[i])
+        cast_shadow(image, brushes[i])
+        composite(image, brushes[i])
     if factor > 1:
-        canvas = cv2.resize(canvas, (width_px, height_px), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
     numbered = enumerate(zip(kept, visible, strict=True), 1)
     objects = [SceneObject(number, placed[i].kind.name, share) for number, (i, share) in numbered]
     tote_mask = None if stencil is None else stencil[::factor, ::factor].astype(bool)
-    return Scene(expose(canvas, looks), id_map, objects, tote_mask)
+    return Scene(expose(image, looks), id_map, objects, tote_mask)
 
 
 def categories(subset: str) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from armbench_mmdet.minibench import paint
-from armbench_mmdet.minibench.camera import Camera, Light, Points, cos_sin, level_quad
-from armbench_mmdet.minibench.paint import Colour, Pixels
+from armbench_mmdet.minibench.camera import Points, cos_sin, level_quad
+from armbench_mmdet.minibench.paint import Canvas, Colour, Pixels
 
 _CORNER_STEPS = 5
 _ARCS = np.array([cos_sin(math.pi / 2 * (q + i / _CORNER_STEPS)) for q in range(4) for i in range(_CORNER_STEPS + 1)])
@@ -57,11 +57,8 @@ def sample_tote(rng: np.random.Generator) -> Tote:
 
 def rounded(half_x: float, half_y: float, radius: float, z: float) -> Points:
     """A rounded rectangle, 24 points from the right side's lower end on, ``(24, 3)``."""
-    points = np.empty((len(_CORNERS), 3))
-    points[:, 0] = _CORNERS[:, 0] * (half_x - radius) + _ARCS[:, 0] * radius
-    points[:, 1] = _CORNERS[:, 1] * (half_y - radius) + _ARCS[:, 1] * radius
-    points[:, 2] = z
-    return points
+    flat = _CORNERS * (half_x - radius, half_y - radius) + _ARCS * radius
+    return np.column_stack([flat, np.full(len(flat), z)])
 
 
 def silhouette(tote: Tote) -> Points:
@@ -75,96 +72,81 @@ def silhouette(tote: Tote) -> Points:
     return np.concatenate([ring[:12], left, ring[12:], right])
 
 
-class TotePainter:
-    """Paints one tote on a canvas."""
+def paint_tote(canvas: Canvas, tote: Tote, rng: np.random.Generator) -> None:
+    """Draw a tote: rim, walls, floor, in this order."""
+    unit_px = canvas.camera.scale_px(tote.rim)
+    thin_px, floor_edge_px = round(0.004 * unit_px), round(0.006 * unit_px)
+    outline = silhouette(tote)
+    canvas.fill(outline - (0, 0, 0.05), paint.lit(tote.colour, 0.35))
+    canvas.fill(outline, paint.lit(tote.colour, 1.04))
+    canvas.line(outline, paint.lit(tote.colour, 0.62), thin_px, closed=True)
+    _paint_walls(canvas, tote)
+    _paint_ribs(canvas, tote, int(rng.integers(0, 6)))
+    canvas.line(_inner(tote), paint.lit(tote.colour, 0.5), thin_px, closed=True)
+    x, y = tote.floor_half
+    base = paint.lit(tote.colour, 0.86)
+    floor = rounded(x, y, 0.03, 0.0)
+    canvas.fill(floor, base)
+    canvas.line(floor, paint.lit(tote.colour, 0.58), floor_edge_px, closed=True)
+    canvas.line(rounded(x * 0.965, y * 0.95, 0.02, 0.0), paint.lit(tote.colour, 0.93), thin_px, closed=True)
+    if rng.random() < 0.3:
+        for i in range(1, 6):
+            place = x * (i / 3 - 1)
+            canvas.line(np.array([(place, -y, 0), (place, y, 0)]), paint.lit(base, 0.93), thin_px)
+    for _ in range(int(6 + 50 * tote.wear)):  # scuffs
+        a, b, da, db = rng.uniform(-1, 1, 4)
+        scuff = np.array([(a * x * 0.95, b * y * 0.95, 0.0)] * 2)
+        scuff[1] += (0.06 * da * da * da, 0.06 * db * db * db, 0.0)
+        canvas.line(scuff, paint.lit(base, 0.86 + 0.28 * float(rng.random())), round(0.002 * unit_px))
+    if rng.random() < 0.3:  # a barcode on the rim
+        left, middle, half, z = float(rng.uniform(-0.3, 0.2)), tote.half_y - 0.5 * tote.lip, 0.3 * tote.lip, tote.rim
+        near, far = middle - half, middle + half
+        canvas.fill(level_quad(left, near, left + 0.09, far, z), paint.mixed(paint.WHITE, tote.colour, 0.2))
+        for bar in np.linspace(left + 0.015, left + 0.075, 7):
+            ends = np.array([(bar, near + 0.1 * tote.lip, z), (bar, far - 0.1 * tote.lip, z)])
+            canvas.line(ends, (40, 40, 40), round(0.003 * unit_px))
 
-    def __init__(self, canvas: Pixels, camera: Camera, light: Light, tote: Tote, rng: np.random.Generator) -> None:
-        self.canvas, self.camera, self.light, self.tote, self.rng = canvas, camera, light, tote, rng
-        self.unit_px = camera.scale_px(tote.rim)
 
-    def _fill(self, points: Points, colour: Colour) -> None:
-        paint.fill_polygon(self.canvas, self.camera.project(points), colour)
+# Of the walls from rim to floor: how far towards the floor's edge, the height as a share of the rim's, the brightness.
+_LEVELS = [(0.0, 1.0, 0.95), (0.02, 0.97, 0.7), (0.22, 0.80, 0.92), (0.30, 0.78, 0.98)]
+_LEVELS += [(0.48, 0.55, 0.86), (0.7, 0.3, 0.78), (0.88, 0.12, 0.70), (1.0, 0.0, 0.62)]
 
-    def _line(self, points: Points, colour: Colour, width: float, closed: bool = False) -> None:
-        pixels = paint.fixed(self.camera.project(points))
-        cv2.polylines(self.canvas, [pixels], closed, colour, max(1, round(width * self.unit_px)), cv2.LINE_AA, 4)
 
-    def paint(self) -> None:
-        """Rim, walls, floor, in this order."""
-        tote, colour = self.tote, self.tote.colour
-        outline = silhouette(tote)
-        skirt = outline.copy()
-        skirt[:, 2] -= 0.05
-        self._fill(skirt, paint.lit(colour, 0.35))
-        self._fill(outline, paint.lit(colour, 1.04))
-        self._line(outline, paint.lit(colour, 0.62), 0.004, closed=True)
-        self._walls()
-        self._floor()
-        self._sticker()
+def _inner(tote: Tote, share: float = 0.0, height: float = 1.0) -> Points:
+    """The walls' inner outline at a share of the way from rim to floor, and of the rim's height, ``(24, 3)``."""
+    inwards = share * tote.slope
+    return rounded(0.5 - tote.lip - inwards, tote.half_y - tote.lip - inwards, 0.034, height * tote.rim)
 
-    def _walls(self) -> None:
-        tote = self.tote
-        x, y = 0.5 - tote.lip, tote.half_y - tote.lip
-        levels = [(0.0, tote.rim, 0.95), (0.02, 0.97 * tote.rim, 0.7), (0.22, 0.80 * tote.rim, 0.92)]
-        levels += [(0.30, 0.78 * tote.rim, 0.98), (0.48, 0.55 * tote.rim, 0.86), (0.7, 0.3 * tote.rim, 0.78)]
-        levels += [(0.88, 0.12 * tote.rim, 0.70), (1.0, 0.0, 0.62)]
-        rings = [rounded(x - share * tote.slope, y - share * tote.slope, 0.034, z) for share, z, _ in levels]
-        pixels = [paint.fixed(self.camera.project(ring)) for ring in rings]
-        count = len(rings[0])
-        for k in range(count):
-            j = (k + 1) % count
-            edge = rings[0][j] - rings[0][k]
-            size = math.hypot(edge[0], edge[1]) or 1.0
-            normal = (-float(edge[1]) / size * 0.95, float(edge[0]) / size * 0.95)
-            inward = -1 if normal[0] * rings[0][k][0] + normal[1] * rings[0][k][1] >= 0 else 1
-            shade = 0.35 + 0.6 * self.light.shade((inward * normal[0], inward * normal[1], 0.3))
-            for upper, lower, (_, _, factor) in zip(pixels, pixels[1:], levels[1:], strict=False):
-                corners = np.array([upper[k], upper[j], lower[j], lower[k]])
-                cv2.fillConvexPoly(self.canvas, corners, paint.lit(tote.colour, factor * shade), cv2.LINE_8, 4)
-        self._ribs(x, y)
-        self._line(rings[0], paint.lit(tote.colour, 0.5), 0.004, closed=True)
 
-    def _ribs(self, x: float, y: float) -> None:
-        """Stiffening ribs on the long walls."""
-        tote = self.tote
-        count = int(self.rng.integers(0, 6))
-        top, low, wide = 0.76 * tote.rim, 0.05 * tote.rim, 0.007
-        for i in range(count):
-            place = 0.66 * x * (2 * (i + 0.5) / count - 1)
-            for sign in (-1, 1):
-                shade = 0.82 * (0.35 + 0.6 * self.light.shade((0.0, -0.95 * sign, 0.3)))
-                upper, lower = sign * (y - 0.32 * tote.slope), sign * (y - 0.95 * tote.slope)
-                for shift, factor in ((-wide, 1.18), (0.0, 0.78)):
-                    a, b = place + shift, place + shift + wide
-                    rib = np.array([(a, upper, top), (b, upper, top), (b, lower, low), (a, lower, low)])
-                    self._fill(rib, paint.lit(tote.colour, factor * shade))
+def _paint_walls(canvas: Canvas, tote: Tote) -> None:
+    rings = [_inner(tote, share, height) for share, height, _ in _LEVELS]
+    pixels = [paint.fixed(canvas.project(ring)) for ring in rings]
+    count = len(rings[0])
+    for k in range(count):
+        j = (k + 1) % count
+        edge = rings[0][j] - rings[0][k]
+        size = math.hypot(edge[0], edge[1]) or 1.0
+        normal = (-float(edge[1]) / size * 0.95, float(edge[0]) / size * 0.95)
+        inward = -1 if normal[0] * rings[0][k][0] + normal[1] * rings[0][k][1] >= 0 else 1
+        shade = 0.35 + 0.6 * canvas.light.shade((inward * normal[0], inward * normal[1], 0.3))
+        for upper, lower, (_, _, factor) in zip(pixels, pixels[1:], _LEVELS[1:], strict=False):
+            corners = np.array([upper[k], upper[j], lower[j], lower[k]])
+            cv2.fillConvexPoly(canvas.image, corners, paint.lit(tote.colour, factor * shade), cv2.LINE_8, 4)
 
-    def _floor(self) -> None:
-        tote, rng = self.tote, self.rng
-        half_x, half_y = tote.floor_half
-        base = paint.lit(tote.colour, 0.86)
-        self._fill(rounded(half_x, half_y, 0.03, 0.0), base)
-        self._line(rounded(half_x, half_y, 0.03, 0.0), paint.lit(tote.colour, 0.58), 0.006, closed=True)
-        self._line(rounded(half_x * 0.965, half_y * 0.95, 0.02, 0.0), paint.lit(tote.colour, 0.93), 0.004, closed=True)
-        if rng.random() < 0.3:
-            for i in range(1, 6):
-                place = half_x * (i / 3 - 1)
-                self._line(np.array([(place, -half_y, 0), (place, half_y, 0)]), paint.lit(base, 0.93), 0.004)
-        for _ in range(int(6 + 50 * tote.wear)):
-            a, b, da, db = rng.uniform(-1, 1, 4)
-            start = (a * half_x * 0.95, b * half_y * 0.95, 0.0)
-            stop = (start[0] + 0.06 * da * da * da, start[1] + 0.06 * db * db * db, 0.0)
-            self._line(np.array([start, stop]), paint.lit(base, 0.86 + 0.28 * float(rng.random())), 0.002)
 
-    def _sticker(self) -> None:
-        """At times, a barcode on the rim."""
-        tote, rng, z = self.tote, self.rng, self.tote.rim
-        if rng.random() < 0.3:
-            left, y = float(rng.uniform(-0.3, 0.2)), tote.half_y - 0.5 * tote.lip
-            near, far = y - 0.3 * tote.lip, y + 0.3 * tote.lip
-            self._fill(level_quad(left, near, left + 0.09, far, z), paint.mixed(paint.WHITE, tote.colour, 0.2))
-            for x in np.linspace(left + 0.015, left + 0.075, 7):
-                self._line(np.array([(x, near + 0.1 * tote.lip, z), (x, far - 0.1 * tote.lip, z)]), (40, 40, 40), 0.003)
+def _paint_ribs(canvas: Canvas, tote: Tote, count: int) -> None:
+    """Stiffening ribs on the long walls."""
+    x, y = 0.5 - tote.lip, tote.half_y - tote.lip
+    top, low, wide = 0.76 * tote.rim, 0.05 * tote.rim, 0.007
+    for i in range(count):
+        place = 0.66 * x * (2 * (i + 0.5) / count - 1)
+        for sign in (-1, 1):
+            shade = 0.82 * (0.35 + 0.6 * canvas.light.shade((0.0, -0.95 * sign, 0.3)))
+            upper, lower = sign * (y - 0.32 * tote.slope), sign * (y - 0.95 * tote.slope)
+            for a, factor in ((place - wide, 1.18), (place, 0.78)):
+                b = a + wide
+                rib = np.array([(a, upper, top), (b, upper, top), (b, lower, low), (a, lower, low)])
+                canvas.fill(rib, paint.lit(tote.colour, factor * shade))
 
 
 # Steel, dark steel, safety yellow, machine blue and green, in the hall's dim light.
@@ -235,22 +217,19 @@ class Bench:
         return 0.45, self.half_y - 0.05
 
 
-def paint_bench(canvas: Pixels, camera: Camera, bench: Bench, rng: np.random.Generator) -> None:
-    """Fill the canvas with a bench and the table around it, ``(H, W, 3) uint8``."""
-    canvas[:] = paint.lit(bench.table, 0.9)
+def paint_bench(canvas: Canvas, bench: Bench, rng: np.random.Generator) -> None:
+    """Fill the canvas with a bench and the table around it."""
+    canvas.image[:] = paint.lit(bench.table, 0.9)
     half_x, half_y = bench.floor_half
     if bench.is_tray:
         for grown, shade in ((0.05, 1.5), (0.03, 0.7), (0.0, 1.0)):
-            ring = rounded(half_x + grown, half_y + grown, 0.04, 0.0)
-            paint.fill_polygon(canvas, camera.project(ring), paint.lit(bench.colour, shade))
+            canvas.fill(rounded(half_x + grown, half_y + grown, 0.04, 0.0), paint.lit(bench.colour, shade))
     columns, rows = bench.cells or (1, 1)
     walls = [((x, -half_y, 0.0), (x, half_y, 0.0)) for i in range(1, columns) for x in [half_x * (2 * i / columns - 1)]]
     walls += [((-half_x, y, 0.0), (half_x, y, 0.0)) for i in range(1, rows) for y in [half_y * (2 * i / rows - 1)]]
-    width_px = max(2, round(0.02 * camera.scale_px(0.0)))
     for wall in walls:
-        pixels = paint.fixed(camera.project(np.array(wall)))
-        cv2.polylines(canvas, [pixels], False, paint.lit(bench.colour, 1.6), width_px, cv2.LINE_AA, 4)
+        canvas.line(np.array(wall), paint.lit(bench.colour, 1.6), max(2, round(0.02 * canvas.camera.scale_px(0.0))))
     for _ in range(int(rng.integers(4, 20))):  # scratches
         x, y, dx, dy = rng.uniform(-1, 1, 4) * (half_x, half_y, 0.04, 0.04)
-        mark = paint.fixed(camera.project(np.array([(x, y, 0.0), (x + dx, y + dy, 0.0)])))
-        cv2.polylines(canvas, [mark], False, paint.lit(bench.colour, float(rng.uniform(0.85, 1.2))), 1, cv2.LINE_AA, 4)
+        mark = np.array([(x, y, 0.0), (x + dx, y + dy, 0.0)])
+        canvas.line(mark, paint.lit(bench.colour, float(rng.uniform(0.85, 1.2))))

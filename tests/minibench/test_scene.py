@@ -99,7 +99,7 @@ def test_some_totes_are_empty() -> None:
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.name)
 def test_every_kind_fills_its_patch(kind) -> None:
     """Each kind leaves a mask inside its patch that is about as large as its length and width say."""
-    camera = Camera(600.0, 1.4, 0.0, 0.0, 300.0, 200.0, (1.0, 0.0))
+    camera = Camera(600.0, (0.0, 0.0, 1.4), (300.0, 200.0), (1.0, 0.0))
     pose = Pose.resting(0.2, -0.1, 0.0, (0.8, 0.6))
     size = kind.sample_size(np.random.default_rng(1), 1.0)
     brush = Brush(camera, Light(0.3, 0.2, 0.933, 0.4), pose, size, (90, 120, 140))
