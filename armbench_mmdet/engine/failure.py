@@ -54,7 +54,7 @@ def tell(runner: Runner, ending: Ending) -> None:
 
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 _DEAD_WORKER = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.+)')
-_OUR_ERROR = re.compile(r'^armbench_(?:mmdet|runtime)\.errors\.\w+: ', re.MULTILINE)
+_OUR_ERROR = re.compile(rf'^{re.escape(InputError.__module__)}\.\w+: ', re.MULTILINE)
 _LOST_PROCESS = 'gloo/transport'
 _LATE_S = 5.0  # a segmentation fault writes a core file first
 _WORKER_REMEDY = (

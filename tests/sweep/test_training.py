@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.registry import HOOKS, init_default_scope
 
+from armbench_mmdet.engine.checkpoints import write_checkpoint
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.sweep.training import VARIABLE, SweepReportHook, Training
 from armbench_mmdet.sweep.workers import training_environment
@@ -47,7 +48,7 @@ def test_attempt_goes_on_from_the_checkpoint_of_the_one_before(tmp_path: Path) -
     (before / 'reports.jsonl').write_text('{"iteration": 5, "values": {"score": 0.5}}\n' * 2)
     for checkpoint in (None, 'interrupted.pth'):
         if checkpoint:
-            (before / 'run' / checkpoint).touch()
+            write_checkpoint(before / 'run' / checkpoint, {})
         training = Training(folder, ['echo', 'train.py'], ['score'], None, os.environ, before)
         assert training.has_ended(30)
         words = (folder / 'train.log').read_text()
