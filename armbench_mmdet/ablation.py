@@ -129,16 +129,12 @@ def run_ablation(
         ingredient = ablation.ingredients[cell.ingredient]
         own, config = folder / cell.name, _write_config(path, ablation, cell, folder)
         source = folder / Cell(ingredient.weights_of, cell.seed).name if ingredient.weights_of else own
-        commands: list[list[object]] = (
-            [] if ingredient.weights_of else [['train.py', config, '--work-dir', own, '--resume', 'auto']]
-        )
         root = ['--data-root', test_root] if test_root else []
         found = own / RESULTS / (test_root.name if test_root else '')
-        commands += [
-            ['test.py', config, source, '--subset', 'all', '--out', found, *root, *ingredient.test_options],
-        ]
+        train: list[object] = ['train.py', config, '--work-dir', own, '--resume', 'auto']
+        test = ['test.py', config, source, '--subset', 'all', '--out', found, *root, *ingredient.test_options]
         with (own / 'output.txt').open('ab') as output:
-            for tool, *arguments in commands:
+            for tool, *arguments in [test] if ingredient.weights_of else [train, test]:
                 command = [sys.executable, str(tools / str(tool)), *map(str, arguments)]
                 if subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode:
                     failed.append(cell.name)

@@ -227,9 +227,7 @@ def infer(
                 kept = prediction.above(score_threshold)
                 rows.append(kept.for_evaluation())
                 place = overlay_path(kept.path, common)
-                (out_dir / place).parent.mkdir(parents=True, exist_ok=True)
-                jpeg = cv2.imencode('.jpg', overlay(kept), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-                (out_dir / place).write_bytes(jpeg.tobytes())
+                _write_overlay(kept, out_dir / place)
                 size = {'width': kept.width, 'height': kept.height}
                 images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
                 bar.update()
@@ -270,6 +268,11 @@ def overlay(prediction: Prediction) -> np.ndarray:
     rows = zip(prediction.masks, prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
     instances = [Instance(mask, prediction.classes[label], score) for mask, label, score in rows]
     return draw_overlay(read_image(prediction.path), instances)
+
+
+def _write_overlay(prediction: Prediction, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(cv2.imencode('.jpg', overlay(prediction), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
 
 
 def overlay_path(path: Path, common: str) -> Path:
