@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.datasets.release import SUBSETS
+from armbench_mmdet.engine.checkpoints import latest_checkpoint
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable, difference_intervals
 from armbench_mmdet.files import write_atomically
@@ -144,8 +145,7 @@ def run_ablation(
             (results / cell.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, results / cell.name)
 
-    every = [cell for cell in cells(ablation) if not only or cell.ingredient in only]
-    left = [cell for cell in every if not list((results / cell.name).glob('*.npz'))]
+    every, left = _left(ablation, folder, results, only)
     with tqdm(total=len(every), initial=len(every) - len(left), desc='cells', unit='cell') as bar:
         for borrows in (False, True):  # what needs another's weights comes after them
             chosen = [cell for cell in left if bool(ablation.ingredients[cell.ingredient].weights_of) == borrows]
@@ -153,6 +153,16 @@ def run_ablation(
                 for _ in pool.map(run, chosen):
                     bar.update()
     return failed
+
+
+def _left(ablation: Ablation, folder: Path, results: Path, only: Sequence[str]) -> tuple[set[Cell], list[Cell]]:
+    """The cells that are asked for, and those left to run: also ones whose weights are borrowed and gone."""
+    every = [cell for cell in cells(ablation) if not only or cell.ingredient in only]
+    left = [cell for cell in every if not list((results / cell.name).glob('*.npz'))]
+    borrowed = [(ablation.ingredients[cell.ingredient].weights_of, cell.seed) for cell in left]
+    lent = {Cell(source, seed) for source, seed in borrowed if source}.difference(left)
+    left += sorted(cell for cell in lent if latest_checkpoint(folder / cell.name) is None)
+    return {*every, *left}, left
 
 
 def _write_config(path: Path, ablation: Ablation, cell: Cell, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Ablations: what is run, what is skipped, and what the table says."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ REPO = Path(__file__).resolve().parents[1]
 STUDIES = sorted((REPO / 'configs/shift').glob('*.py'))
 FAKE_TOOL = """
 import sys
+import shutil
 from pathlib import Path
 name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
 with open({log!r}, 'a') as log:
@@ -115,6 +117,11 @@ def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
     log.unlink()
     assert run_ablation(*arguments) == ['broken_seed0']
     assert log.read_text().split() == ['train.py', 'broken_seed0', '--resume', 'auto']
+    shutil.rmtree(tmp_path / 'results/more_seed0')
+    log.unlink()
+    assert not run_ablation(*arguments, only=['more']), 'whose weights are gone'
+    called = [line.split()[:2] for line in log.read_text().splitlines()]
+    assert called == [['train.py', 'baseline_seed0'], ['test.py', 'baseline_seed0'], ['test.py', 'more_seed0']]
     tables = read_tables(tmp_path / 'results')[SUBSETS[0]]
     assert {ingredient: len(own) for ingredient, own in tables.items()} == {BASELINE: 2, 'more': 1}
 
