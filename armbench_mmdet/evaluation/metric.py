@@ -217,9 +217,7 @@ class ArmbenchMetric(BaseMetric):
         """The best threshold of each class in the result on ``val`` that lies beside, if it is of this checkpoint."""
         sha256 = self.identity.get('extra', {}).get('checkpoint_sha256')
         if self.result_file and sha256 and not self.result_file.name.endswith('_val.json'):
-            for val in map(result.read_result, sorted(self.result_file.parent.glob('*_val.json'))):
-                if val.identity.extra.get('checkpoint_sha256') == sha256:
-                    return {name: one.best.threshold for name, one in (val.operation or {}).items() if one.best}
+            return result.val_thresholds(self.result_file.parent, sha256)
         return {}
 
     def _full_identity(self) -> result.Identity:

@@ -254,6 +254,14 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
         return [name for name in self.classes if not any(s.per_class[name].instances for s in self.scores.values())]
 
 
+def val_thresholds(folder: Path, checkpoint_sha256: str) -> dict[str, float]:
+    """The best threshold of each class in the result on ``val`` in a folder that is of a checkpoint; else none."""
+    for val in map(read_result, sorted(folder.glob('*_val.json'))):
+        if val.identity.extra.get('checkpoint_sha256') == checkpoint_sha256:
+            return {name: one.best.threshold for name, one in (val.operation or {}).items() if one.best}
+    return {}
+
+
 def file_fingerprint(path: str | Path) -> str | None:
     """``sha256:`` and the digest of a file's content, or None if there is no such file."""
     return f'sha256:{sha256_of(Path(path))}' if Path(path).is_file() else None

@@ -24,7 +24,7 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.metric import shapes_of
 from armbench_mmdet.evaluation.protocol import Matching
-from armbench_mmdet.evaluation.result import read_result
+from armbench_mmdet.evaluation.result import val_thresholds
 from armbench_mmdet.export.mask2former import make_traceable, mask2former
 from armbench_mmdet.export.mask_rcnn import TRANSLATIONS, mask_rcnn
 from armbench_mmdet.files import draft_of, sha256_of
@@ -227,7 +227,7 @@ def write_onnx(detector: Detector, file: Path, image_size: tuple[int, int] | Non
         'checkpoint': {'name': checkpoint.name, 'sha256': digest},
         'input': {'channels': 'RGB', 'size': size, 'scale': scale},
         'mask_threshold': config.model.test_cfg.get('rcnn', {}).get('mask_thr_binary', 0.5),
-        'thresholds': _operating_thresholds(checkpoint, digest),
+        'thresholds': val_thresholds(checkpoint.parent / RESULTS, digest),
         'versions': installed_versions(('armbench-mmdet', 'torch', 'onnx', 'onnxscript', 'onedl-mmdetection')),
     }
     image = torch.zeros((*(size or CHECK_SIZE), 3), dtype=torch.uint8)
@@ -241,12 +241,3 @@ def write_onnx(detector: Detector, file: Path, image_size: tuple[int, int] | Non
         del exported.model.graph.outputs[names.index('input') :]
     exported.model.metadata_props[METADATA] = json.dumps(metadata)
     onnx_ir.save(exported.model, file)
-
-
-def _operating_thresholds(checkpoint: Path, sha256: str) -> dict[str, float]:
-    """The best threshold of each class on ``val``, if a result of this checkpoint lies beside it."""
-    for file in sorted((checkpoint.parent / RESULTS).glob('*_val.json')):
-        result = read_result(file)
-        if result.identity.extra.get('checkpoint_sha256') == sha256:
-            return {name: one.best.threshold for name, one in (result.operation or {}).items() if one.best}
-    return {}
