@@ -47,7 +47,7 @@ from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.metric import checked_prediction, shapes_of, write_coco_results
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.transforms.geometry import TooNarrowError
-from armbench_mmdet.visualization.instances import Instance, draw_overlay
+from armbench_mmdet.visualization import Instance, draw_overlay
 from armbench_runtime import Detector as ExportedDetector
 from armbench_runtime import Prediction
 

@@ -27,9 +27,8 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Write the sheet."""
-    from armbench_mmdet import configs
+    from armbench_mmdet import configs, visualization
     from armbench_mmdet.errors import InputError
-    from armbench_mmdet.visualization import contact_sheet
 
     if min(args.num, args.columns, args.cell_px) < 1:
         raise InputError('--num, --columns and --cell-px must be at least 1')
@@ -37,10 +36,10 @@ def main(args: argparse.Namespace) -> None:
     if args.data_root:
         configs.set_data_root(config, args.data_root)
     if args.augmentations:
-        sheet = contact_sheet.augmentation_sheet(config, args.columns, args.cell_px, args.seed)
+        sheet = visualization.augmentation_sheet(config, args.columns, args.cell_px, args.seed)
     else:
-        sheet = contact_sheet.pipeline_sheet(config, args.num, args.columns, args.cell_px, args.seed)
-    contact_sheet.write_sheet(args.out, sheet)
+        sheet = visualization.pipeline_sheet(config, args.num, args.columns, args.cell_px, args.seed)
+    visualization.write_sheet(args.out, sheet)
     print(f'wrote {args.out}')
 
 

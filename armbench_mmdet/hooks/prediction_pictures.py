@@ -16,7 +16,7 @@ from armbench_mmdet.datasets.images import read_image
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import checked_prediction
 from armbench_mmdet.masks.encode import encode_masks
-from armbench_mmdet.visualization.instances import Instance, draw_overlay
+from armbench_mmdet.visualization import Instance, draw_overlay
 
 WRITTEN = ('.jpg', '.jpeg', '.png')
 

@@ -11,6 +11,7 @@ import cv2
 import msgspec
 import numpy as np
 
+from armbench_mmdet import visualization as instances
 from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.images import read_image
 from armbench_mmdet.errors import InputError
@@ -19,7 +20,6 @@ from armbench_mmdet.evaluation.protocol import SCORE_THRESHOLD, Matching, Shapes
 from armbench_mmdet.evaluation.result import Suspect, file_fingerprint
 from armbench_mmdet.masks.encode import decode_mask, encode_masks
 from armbench_mmdet.report.collect import AGAIN, Evaluation, Run
-from armbench_mmdet.visualization import instances
 
 SUSPECTED = 'suspected label'
 KINDS = ('best', 'median', 'worst')

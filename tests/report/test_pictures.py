@@ -13,13 +13,13 @@ from coco_random import matching_of
 from pycocotools import mask as mask_api
 from synthetic_runs import write_data, write_result
 
+from armbench_mmdet import visualization as overlay
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import file_fingerprint
 from armbench_mmdet.report.collect import collect_runs, read_evaluations
 from armbench_mmdet.report.page import Report
 from armbench_mmdet.report.pictures import KINDS, Picture, draw, gallery, judge
-from armbench_mmdet.visualization import instances as overlay
 
 SUBSET = SUBSETS[0]
 

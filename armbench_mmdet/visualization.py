@@ -1,14 +1,21 @@
-"""Instances drawn on an image, with labels and a legend."""
+"""Pictures of instances with labels and a legend, and contact sheets of training samples and augmentations."""
 
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as mask_api
+
+from armbench_mmdet import transforms
+from armbench_mmdet.errors import InputError
 
 Colour = tuple[int, int, int]
 Label = tuple[str, Colour, tuple[int, int, int, int], bool]
@@ -31,6 +38,16 @@ _LEGIBLE_PX = 768
 _NARROWEST_PANEL_PX = 300
 _LEGEND_TEXT_PX, _LEGEND_ROW_PX = 15, 21
 _GAP_PX = 6
+
+AUGMENTATIONS = (
+    transforms.ToteCropJitter,
+    transforms.ZoomOutTote,
+    transforms.ToteCopyPaste,
+    transforms.ReplaceBackground,
+    transforms.WarehouseLighting,
+)
+_TITLE_PX = 22
+_AUGMENTED_SIZE = (512, 512)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +115,7 @@ def write_labels(image: np.ndarray, labels: Sequence[Label], text_px: int) -> np
         width, height = round(pen.textlength(text, font=font)) + 4, text_px + 3
         right, bottom = x + box_width - width, y + box_height - height
         places = [((x + right) // 2, (y + bottom) // 2), (x, y), (right, y), (x, bottom), (right, bottom)]
-        inside = [
-            (min(max(left, 0), max(canvas.width - width, 0)), min(max(top, 0), max(canvas.height - height, 0)))
-            for left, top in places[at_corner:]
-        ]
+        inside = np.clip(places[at_corner:], 0, np.maximum(np.subtract(canvas.size, (width, height)), 0)).tolist()
         left, top = min(inside, key=lambda place: taken[place[1] :, place[0] :][:height, :width].sum())
         taken[top : top + height, left : left + width] = True
         red, green, blue = colour[::-1]
@@ -170,7 +184,82 @@ def resized(image: np.ndarray, longest_px: int) -> np.ndarray:
     """A copy of the image with a longer side of so many pixels."""
     height, width = image.shape[:2]
     scale = longest_px / max(height, width)
-    if scale == 1:
-        return np.ascontiguousarray(image).copy()
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def pipeline_sheet(config: Config, num: int, columns: int, cell_px: int, seed: int) -> np.ndarray:
+    """At most ``num`` samples exactly as the training data set of ``config`` yields them; ``seed`` decides which."""
+    data_set, chosen = _chosen_samples(config, num, seed)
+    cells, titles = [], []
+    for index in chosen:
+        np.random.seed(seed + index)  # noqa: NPY002 - the transforms draw from the global state
+        packed = data_set[index]
+        found, image = packed['data_samples'].gt_instances, packed['inputs'].permute(1, 2, 0)
+        image = image.clamp(0, 255).byte().numpy()
+        cells.append(draw_sample(image, found.masks, found.bboxes, found.labels, data_set.metainfo['classes']))
+        titles.append(f'{index}: {image.shape[1]}x{image.shape[0]}, {len(found)} instances')
+    return make_sheet(cells, titles, columns, cell_px)
+
+
+def augmentation_sheet(config: Config, columns: int, cell_px: int, seed: int) -> np.ndarray:
+    """A row for each custom augmentation, always applied, below one of the images as they are."""
+    data_set, chosen = _chosen_samples(config, columns, seed)
+    np.random.seed(seed)  # noqa: NPY002 - the transforms draw from the global state
+    cells, titles = [], []
+    for augmentation in (None, *AUGMENTATIONS):
+        step: list[Any] = [] if augmentation is None else [augmentation(prob=1.0)]
+        render = [transforms.LazyResize(scale=_AUGMENTED_SIZE, keep_ratio=True), transforms.RenderImage()]
+        # The crop comes first, where it gains resolution; the others work on the final image.
+        steps = [*step, *render] if augmentation is transforms.ToteCropJitter else [*render, *step]
+        for index in chosen:
+            results = data_set.get_data_info(index)
+            for transform in (transforms.LoadPolygons(), *steps):
+                results = transform(results)
+            truth = results['gt_masks'], results['gt_bboxes'], results['gt_bboxes_labels']
+            cells.append(draw_sample(results['img'], *truth, data_set.metainfo['classes']))
+            titles.append('unchanged' if augmentation is None else augmentation.__name__)
+    return make_sheet(cells, titles, len(chosen), cell_px)
+
+
+def _chosen_samples(config: Config, num: int, seed: int) -> tuple[Any, list[int]]:
+    """The training data set, and ``num`` of its indices, ascending, without repetition."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        data_set = DATASETS.build(config.train_dataloader.dataset)
+        data_set.full_init()
+    size = len(data_set)
+    return data_set, sorted(np.random.default_rng(seed).choice(size, min(num, size), replace=False).tolist())
+
+
+def draw_sample(image: np.ndarray, masks: Any, boxes: Any, labels: Any, class_names: Sequence[str]) -> np.ndarray:
+    """A training image (H, W, 3) uint8, BGR, with mmdet's masks and boxes, and classes; small ones are enlarged."""
+    codes = mask_api.encode(np.asfortranarray(masks.to_ndarray().transpose(1, 2, 0), np.uint8))
+    rows = getattr(boxes, 'tensor', boxes).tolist()
+    found = zip(codes, labels, rows, strict=True)
+    return draw_overlay(image, [Instance(code, class_names[label], box=box) for code, label, box in found])
+
+
+def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int, cell_px: int) -> np.ndarray:
+    """Pictures (H, W, 3) uint8, BGR, in rows of ``columns``, scaled to a longest side of ``cell_px``, under titles."""
+    rows, pitch = [], cell_px + _GAP_PX
+    for start in range(0, len(cells), columns):
+        pictures = [resized(cell, cell_px) for cell in cells[start : start + columns]]
+        height = _TITLE_PX + max(picture.shape[0] for picture in pictures) + _GAP_PX
+        row = np.full((height, columns * pitch + _GAP_PX, 3), 255, np.uint8)
+        for x, picture, title in zip(range(_GAP_PX, row.shape[1], pitch), pictures, titles[start:], strict=False):
+            row[_TITLE_PX : _TITLE_PX + picture.shape[0], x : x + picture.shape[1]] = picture
+            where, style = (x + 1, _TITLE_PX - 7), (cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+            cv2.putText(row, title, where, *style)
+        rows.append(row)
+    return np.concatenate(rows)
+
+
+def write_sheet(path: Path, sheet: np.ndarray) -> None:
+    """Write a sheet to a ``.png`` or ``.jpg`` file.
+
+    Raises:
+        InputError: The file is of another kind, or cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not (cv2.haveImageWriter(str(path)) and cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])):
+        raise InputError(f'contact sheet must end in .png or .jpg, in a folder that can be written, got {str(path)!r}')

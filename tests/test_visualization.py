@@ -1,10 +1,16 @@
-"""Overlays: which pixels get which colour, at any size."""
+"""Overlays, comparisons and contact sheets: which pixels get which colour, at any size."""
 
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.visualization.instances import (
+from armbench_mmdet.visualization import (
+    AUGMENTATIONS,
     CORRECT,
     FALSE_POSITIVE,
     FOUND,
@@ -14,10 +20,16 @@ from armbench_mmdet.visualization.instances import (
     distinct_colours,
     draw_comparison,
     draw_overlay,
+    make_sheet,
     write_labels,
 )
 
+REPO = Path(__file__).resolve().parents[1]
 GREY = 90
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), GREY, np.uint8)
 
 
 def instance(
@@ -39,7 +51,7 @@ def changed(picture: np.ndarray) -> np.ndarray:
 def test_an_overlay_is_as_large_as_its_image_and_never_too_small_to_read(
     size: tuple[int, int], drawn: tuple[int, int]
 ) -> None:
-    image = np.full((*size, 3), GREY, np.uint8)
+    image = picture(*size)
     whole = instance(0, 0, *size, size, score=0.75)
     out = draw_overlay(image, [whole, whole, instance(0, 0, 0, 0, size, score=0.5)])
     assert out.shape == (*drawn, 3)
@@ -48,35 +60,28 @@ def test_an_overlay_is_as_large_as_its_image_and_never_too_small_to_read(
     assert not changed(draw_overlay(image, [])).any()
 
 
-def test_an_object_is_filled_and_a_tote_is_an_outline() -> None:
+def test_an_object_is_filled_over_a_larger_one_and_a_tote_is_an_outline() -> None:
     size = (800, 1000)
-    image = np.full((*size, 3), GREY, np.uint8)
     tote = instance(100, 100, 700, 900, size, 'tote', score=0.9)
-    out = changed(draw_overlay(image, [tote]))
+    out = changed(draw_overlay(picture(*size), [tote]))
     assert out[100:700, 100].mean() > 0.9
     assert not out[300:500, 300:700].any()
-    thing = instance(300, 300, 500, 700, size, score=0.8)
-    out = changed(draw_overlay(image, [thing, tote]))
+    thing = instance(300, 300, 500, 700, size, box=(250, 250, 750, 550))
+    large = instance(200, 200, 650, 850, size)
+    out = changed(draw_overlay(picture(*size), [thing, tote]))
     assert out[300:500, 300:700].all()
-    assert not out[550:600, 300:700].any()
-
-
-def test_a_small_instance_is_drawn_over_a_large_one_whatever_the_order() -> None:
-    size = (800, 800)
-    image = np.full((*size, 3), GREY, np.uint8)
-    large, small = instance(0, 0, 800, 800, size), instance(100, 100, 200, 200, size)
-    for order in ([large, small], [small, large]):
-        out = draw_overlay(image, order)
-        own = distinct_colours(2)[order.index(small)]
-        assert out[150, 100].tolist() == list(own), 'its outline is not tinted by the other'
+    assert out[250, 250:750].all(), 'its box is drawn'
+    assert not out[560:600, 300:700].any()
+    for order in ([large, thing], [thing, large]):
+        own = distinct_colours(2)[order.index(thing)]
+        assert draw_overlay(picture(*size), order)[400, 300].tolist() == list(own), 'not tinted by the larger one'
 
 
 def middle(verdict: str, panel: int) -> tuple[np.ndarray, float]:
     """Mean colour inside a large instance of a panel, and how much it varies there."""
     size = (400, 640)
     one = instance(50, 50, 350, 590, size, verdict=verdict)
-    image = np.full((*size, 3), GREY, np.uint8)
-    out = draw_comparison(image, [] if panel else [one], [one] if panel else [], 'prediction')
+    out = draw_comparison(picture(*size), [] if panel else [one], [one] if panel else [], 'prediction')
     left = out.shape[1] - size[1] if panel else 0
     inside = out[-300:-100, left + 100 : left + 540].astype(float)
     return inside.mean((0, 1)), inside.std((0, 1)).max()
@@ -95,20 +100,49 @@ def test_verdicts_have_colours_of_their_own_and_what_is_wrong_is_hatched() -> No
 
 @pytest.mark.parametrize('size', [(2000, 2400), (60, 80), (900, 40)])
 def test_a_comparison_has_two_equal_panels_under_a_legend(size: tuple[int, int]) -> None:
-    image = np.full((*size, 3), GREY, np.uint8)
-    out = draw_comparison(image, [], [instance(0, 0, 9, 9, size, score=0.5, verdict=FALSE_POSITIVE)], 'prediction', 320)
+    wrong = instance(0, 0, 9, 9, size, score=0.5, verdict=FALSE_POSITIVE)
+    out = draw_comparison(picture(*size), [], [wrong], 'prediction', 320)
     height, width = np.round(np.array(size) * 320 / max(size))
     assert out.shape[1] - 2 * max(width, 300) in range(1, 20)
     assert out.shape[0] - height in range(10, 60)
 
 
 def test_labels_keep_out_of_each_others_way_and_inside_the_picture() -> None:
-    image = np.full((200, 300, 3), GREY, np.uint8)
-    red, blue = (0, 0, 255), (255, 0, 0)
-    box = (100, 50, 120, 80)
-    both = write_labels(image, [('object 0.91', red, box, False), ('object 0.90', blue, box, False)], 14)
-    alone = write_labels(image, [('object 0.91', red, box, False)], 14)
+    image, red, blue, box = picture(200, 300), (0, 0, 255), (255, 0, 0), (100, 50, 120, 80)
+    first = ('object 0.91', red, box, False)
+    both, alone = write_labels(image, [first, ('object 0.90', blue, box, False)], 14), write_labels(image, [first], 14)
     assert ((both == red).all(2) == (alone == red).all(2)).all(), 'the first one is still whole'
     assert (both == blue).all(2).sum() > 200
     outside = write_labels(image, [('object 0.91', red, (290, 195, 10, 5), True)], 14)
     assert (outside == red).all(2).sum() > 200
+
+
+def test_sheet_holds_pictures_of_any_size() -> None:
+    cells = [picture(height, width) for height, width in ((10, 40), (300, 20), (64, 64), (1, 1))]
+    sheet = make_sheet(cells, ['a', 'b', 'c', 'd'], columns=3, cell_px=64)
+    assert sheet.shape[1] == 3 * 70 + 6
+    assert ((sheet == GREY).all(axis=2)).sum() >= 64 * 16 + 64 * 4 + 64 * 64 + 64 * 64
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name', 'columns', 'rows'),
+    [
+        (('--num', 3, '--columns', 2), 'new/sheet.png', 2, 2),
+        (('--augmentations', '--columns', 2), 'sheet.jpg', 2, 1 + len(AUGMENTATIONS)),
+        (('--num', 1), 'sheet.txt', 0, 0),
+    ],
+)
+def test_the_tool_draws_samples_and_augmentations(
+    arguments, name: str, columns: int, rows: int, minibench_root: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    out = tmp_path / name
+    config = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+    options = ('--data-root', minibench_root, '--cell-px', 100, '--out', out, *arguments)
+    monkeypatch.setattr(sys, 'argv', [str(one) for one in ('browse_data.py', config, *options)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(REPO / 'tools/browse_data.py'), run_name='__main__')
+    assert caught.value.code == (0 if rows else 2)
+    assert rows or 'must end in .png' in capsys.readouterr().err
+    if rows:
+        height, width, _ = cv2.imread(str(out)).shape
+        assert (height // 100, width) == (rows, columns * 106 + 6)

@@ -1,1 +1,0 @@
-"""Pictures of instances: one drawer, contact sheets."""
