@@ -15,29 +15,9 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
-from armbench_mmdet.datasets import coco
+from armbench_mmdet.datasets import coco, images, release
 from armbench_mmdet.datasets.armbench import KEPT_IN_PART, select_annotations
-from armbench_mmdet.datasets.images import (
-    EXIF_IS_OBEYED,
-    SUFFIXES,
-    decode_image,
-    exif_orientation,
-    folder_of_images,
-    image_size,
-    is_dark,
-    read_bytes,
-    size_differs,
-)
 from armbench_mmdet.datasets.index import ColumnIndex, open_index, read_sound_records
-from armbench_mmdet.datasets.release import (
-    CLASSES,
-    IMAGE_FOLDER,
-    SPLITS,
-    SUBSETS,
-    CategoryMap,
-    assign_categories,
-    require_existing,
-)
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
 SEVERITIES = ERROR, WARNING, NOTE = 'error', 'warning', 'note'
@@ -112,6 +92,19 @@ LEFT_OUT_KINDS = {
 }
 """Why a data set leaves an annotation out, to the kind of finding."""
 
+_EDGE_PX, _ROUNDING_PX = 1.0, 0.01
+_BOX_PX, _BOX_FRAC = 2.0, 0.02
+_AREA_PX2, _AREA_FRAC = 16.0, 0.05
+_LIMIT = 100
+_TOLD_BY = {'area-disagrees': coco.AREAS, 'area-missing': coco.NO_AREAS, 'box-disagrees': coco.BOXES}
+"""Kinds that are not listed one by one where a pattern of the whole file says them."""
+
+_ROBOFLOW = '_annotations.coco.json'
+_CHUNK = 16
+_JPEG, _REDUCTION = b'\xff\xd8', 8
+_TRANSPOSING = 5
+_LINE_CHARACTERS = 500
+
 
 @dataclass
 class Finding:
@@ -125,95 +118,184 @@ class Finding:
     examples: list[str] = field(default_factory=list)
 
 
-class Findings:
-    """All findings of an audit."""
+@dataclass
+class Audit:
+    """The result: everything found, and images and instances of each split that could be read."""
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str], Finding] = {}
+    root: Path
+    splits: list[dict[str, Any]] = field(default_factory=list)
+    found: dict[tuple[str, str], Finding] = field(default_factory=dict)
+    """By kind and place."""
 
     def add(self, kind: str, place: str, examples: Iterable[str], count: int | None = None) -> None:
         """Count things found, by a line for each; ``count`` says how many there are if ``examples`` are only some."""
         lines = list(examples)
         number = len(lines) if count is None else count
         if number:
-            finding = self._found.setdefault((kind, place), Finding(kind, place, *KINDS[kind]))
+            finding = self.found.setdefault((kind, place), Finding(kind, place, *KINDS[kind]))
             finding.count += number
             finding.examples += lines
 
-    def has(self, kind: str, place: str) -> bool:
-        """Whether something of a kind was found in a place."""
-        return (kind, place) in self._found
-
-    def sorted(self) -> list[Finding]:
+    @property
+    def findings(self) -> list[Finding]:
         """Errors first, then warnings, then notes; each in the order of :data:`KINDS`."""
         kinds = list(KINDS)
-        return sorted(self._found.values(), key=lambda f: (SEVERITIES.index(f.severity), kinds.index(f.kind), f.place))
+        return sorted(self.found.values(), key=lambda f: (SEVERITIES.index(f.severity), kinds.index(f.kind), f.place))
 
     def count(self, severity: str) -> int:
         """Number of things found of a severity."""
-        return sum(f.count for f in self._found.values() if f.severity == severity)
+        return sum(finding.count for finding in self.found.values() if finding.severity == severity)
 
     def exit_status(self, strict: bool) -> int:
         """2 with errors, 1 with warnings if ``strict``, else 0."""
         return 2 if self.count(ERROR) else int(strict and self.count(WARNING) > 0)
 
-
-_EDGE_PX, _ROUNDING_PX = 1.0, 0.01
-_BOX_PX, _BOX_FRAC = 2.0, 0.02
-_AREA_PX2, _AREA_FRAC = 16.0, 0.05
-_LIMIT = 100
-_TOLD_BY = {'area-disagrees': coco.AREAS, 'area-missing': coco.NO_AREAS, 'box-disagrees': coco.BOXES}
-"""Kinds that are not listed one by one where a pattern of the whole file says them."""
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        counts = {f'{severity}s': self.count(severity) for severity in SEVERITIES}
+        findings = [vars(finding) for finding in self.findings]
+        return {'schema': 2, 'root': str(self.root), **counts, 'findings': findings, 'splits': self.splits}
 
 
-Found = tuple[str, NDArray[np.bool_], str, NDArray[np.float64] | None]
-"""A kind, which of the annotations are of it, and a number of each with the words around it."""
+class AnnotationFile(NamedTuple):
+    """An annotation file, its name in the findings, and the folder of its images."""
+
+    place: str
+    path: Path
+    images: Path
 
 
-def check_annotations(
-    index: ColumnIndex, place: str, findings: Findings, category_map: CategoryMap | None = None
-) -> NDArray[np.int64] | None:
-    """Check one annotation file; returns ``(A,) int64`` labels, or None when the categories are not ours."""
-    labels = None
+class ImageTask(NamedTuple):
+    """An image file and the size in px that the annotation file gives."""
+
+    path: Path
+    width: int
+    height: int
+
+
+def audit_data_set(root: Path, subsets: tuple[str, ...] = release.SUBSETS, **options: Any) -> Audit:
+    """Check all splits of a data set folder, ARMBench's or Roboflow's; nothing stops it before it has seen everything.
+
+    Raises:
+        InputError: The folder is missing, or has neither ARMBench's folders nor any with ``_annotations.coco.json``.
+    """
+    release.require_existing(root, 'data folder')
+    audit, files = Audit(root), list[AnnotationFile]()
+    if not any((root / subset).is_dir() for subset in subsets):
+        exported = sorted([*root.glob(_ROBOFLOW), *root.glob(f'*/{_ROBOFLOW}')])
+        if exported:
+            return audit_own_files(exported, **options)
+        raise InputError(
+            f'DATA_ROOT must have at least one of the folders {", ".join(subsets)}, or folders with {_ROBOFLOW}, '
+            f'got none (in {root}); for a file of your own use --ann-file FILE --images FOLDER'
+        )
+    for subset in subsets:
+        folder = root / subset
+        if not folder.is_dir():
+            audit.add('subset-missing', subset, [str(folder)])
+            continue
+        for split in release.SPLITS:
+            file = AnnotationFile(f'{subset}/{split}', folder / f'{split}.json', folder / release.IMAGE_FOLDER)
+            if file.path.is_file():
+                files.append(file)
+            else:
+                is_needed = subset == release.SUBSETS[0] or split == release.SPLITS[-1]
+                audit.add('split-missing' if is_needed else 'split-absent', file.place, [str(file.path)])
+    return _audit_files(audit, files, **options)
+
+
+def audit_own_files(paths: Sequence[Path], folder: Path | None = None, **options: Any) -> Audit:
+    """Check COCO files of any layout, with their images in a folder, else in ``images`` beside each, or beside it.
+
+    Raises:
+        InputError: A file or the folder is missing.
+    """
+    missing = [path for path in paths if not path.is_file()] + ([folder] if folder and not folder.is_dir() else [])
+    if missing:
+        raise InputError(f'--ann-file and --images must be existing files and a folder, got {str(missing[0])!r}')
+    files = [AnnotationFile(str(path), path, folder or images.folder_of_images(path)) for path in paths]
+    root = Path(os.path.commonpath([path.parent.absolute() for path in paths]))
+    return _audit_files(Audit(root), files, **options)
+
+
+def _audit_files(
+    audit: Audit,
+    files: list[AnnotationFile],
+    category_map: release.CategoryMap | None = None,
+    workers: int | None = None,
+) -> Audit:
+    """Check annotation files, and their images in so many processes, by default one a core; returns the audit."""
+    listed = {file.place: _audit_file(audit, file, category_map) for file in tqdm(files, 'annotations', unit='file')}
+    _compare_paths(audit, listed, {file.images for file in files})
+    _audit_images(audit, listed, workers or os.cpu_count() or 1)
+    return audit
+
+
+def _audit_file(audit: Audit, file: AnnotationFile, category_map: release.CategoryMap | None) -> list[ImageTask]:
+    """Check one annotation file; returns the images that it lists."""
+    place = file.place
     try:
-        assignment = assign_categories(index, category_map)
+        index = open_index(file.path)
+    except InputError:
+        index, problems = read_sound_records(file.path)
+        for problem in problems:
+            audit.add(problem.kind, place, [problem.detail])
+    if index.num_images == 0:
+        audit.add('no-annotations', place, [str(file.path)])
+        return []
+    labels: NDArray[np.int64] = np.zeros(index.num_annotations, np.int64)
+    classes: tuple[str, ...] = ()
+    try:
+        assignment = release.assign_categories(index, category_map)
     except InputError as error:
-        findings.add('category-unknown', place, [str(error)])
+        audit.add('category-unknown', place, [str(error)])
     else:
-        labels = assignment.rows
-        findings.add('category-assumed', place, assignment.notes)
-        absent = [name for label, name in enumerate(CLASSES) if label not in assignment.labels.values()]
-        findings.add('class-absent', place, absent)
+        labels, classes = assignment.rows, release.CLASSES
+        audit.add('category-assumed', place, assignment.notes)
+        present = assignment.labels.values()
+        audit.add('class-absent', place, [name for label, name in enumerate(classes) if label not in present])
     for note in index.notes:
-        findings.add(note.kind, place, [note.detail])
-    without = np.flatnonzero(np.diff(index.annotation_starts) == 0).tolist()
-    findings.add('image-without-annotation', place, map(index.file_name, without[:SHOWN]), len(without))
-    known = np.zeros(index.num_annotations, np.int64) if labels is None else labels
-    kept, left_out = select_annotations(index, known)
+        audit.add(note.kind, place, [note.detail])
+    _check_annotations(audit, place, index, labels, classes)
+    usable = index.usable_masks & ~index.crowds
+    counts = {name: int((usable & (labels == label)).sum()) for label, name in enumerate(classes)}
+    audit.splits.append({'place': place, 'images': index.num_images, 'instances': counts})
+    sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
+    return [ImageTask(Path(os.path.normpath(file.images / name)), width, height) for name, width, height in sizes]
+
+
+def _check_annotations(
+    audit: Audit, place: str, index: ColumnIndex, labels: NDArray[np.int64], classes: Sequence[str]
+) -> None:
+    """Check the annotations of a file by their ``(A,) int64`` labels."""
+    kept, left_out = select_annotations(index, labels)
     used = kept & ~index.crowds
     if not used.any():
-        findings.add('no-annotations', place, [f'{index.crowds.sum()} of {len(used)} are crowd regions'])
-    for label, name in enumerate(CLASSES if labels is not None else ()):
-        number, crowds = (int(rows.sum()) for rows in (known == label, (known == label) & index.crowds))
-        if number and not used[known == label].any():
-            findings.add('class-unusable', place, [f'{name}: {number} annotations, {crowds} of them crowd regions'])
-    crowded = np.bincount(index.image_rows[used] * 2 + known[used], minlength=2 * index.num_images) > _LIMIT
-    rows = np.unique(np.flatnonzero(crowded) // 2).tolist()
-    findings.add('image-crowded', place, map(index.file_name, rows[:SHOWN]), len(rows))
-    excluded = [
-        (LEFT_OUT_KINDS[reason], rows, '', None) for reason, rows in left_out.items() if reason in LEFT_OUT_KINDS
-    ]
+        audit.add('no-annotations', place, [f'{index.crowds.sum()} of {len(used)} are crowd regions'])
+    for label, name in enumerate(classes):
+        number, crowds = (int(rows.sum()) for rows in (labels == label, (labels == label) & index.crowds))
+        if number and not used[labels == label].any():
+            audit.add('class-unusable', place, [f'{name}: {number} annotations, {crowds} of them crowd regions'])
+    crowded = np.bincount(index.image_rows[used] * 2 + labels[used], minlength=2 * index.num_images) > _LIMIT
+    without = np.diff(index.annotation_starts) == 0
+    for kind, found in (('image-without-annotation', without), ('image-crowded', crowded.reshape(-1, 2).any(axis=1))):
+        rows = np.flatnonzero(found).tolist()
+        audit.add(kind, place, map(index.file_name, rows[:SHOWN]), len(rows))
+    excluded = [(kind, left_out[reason], '', None) for reason, kind in LEFT_OUT_KINDS.items()]
     for kind, found, words, values in [*excluded, *_check_masks_and_boxes(index), *_check_areas(index)]:
-        if findings.has(_TOLD_BY.get(kind, ''), place):
+        if (_TOLD_BY.get(kind), place) in audit.found:
             continue
-        rows = np.flatnonzero(found)
+        rows = np.flatnonzero(found).tolist()
         examples = [
             f'annotation {index.annotation_ids[row]} of {index.file_name(int(index.image_rows[row]))}'
             + ('' if values is None else words.format(values[row]))
             for row in rows[:SHOWN]
         ]
-        findings.add(kind, place, examples, len(rows))
-    return labels
+        audit.add(kind, place, examples, len(rows))
+
+
+Found = tuple[str, NDArray[np.bool_], str, NDArray[np.float64] | None]
+"""A kind, which of the annotations are of it, and a number of each with the words around it."""
 
 
 def _check_masks_and_boxes(index: ColumnIndex) -> Iterator[Found]:
@@ -254,199 +336,68 @@ def _check_areas(index: ColumnIndex) -> Iterator[Found]:
     yield 'area-disagrees', differs, ': the mask has {:.0f} px', measured_px2
 
 
-_CHUNK = 16
-_JPEG, _REDUCTION = b'\xff\xd8', 8
-_TRANSPOSING = 5
-
-
-class ImageTask(NamedTuple):
-    """An image file and the size in px that the annotation file gives."""
-
-    path: Path
-    width: int
-    height: int
-
-
-ImageCheck = tuple[list[tuple[str, str]], str | None]
-"""What was found about an image file, kinds with details; and a digest of its content if it could be read."""
-
-
-def check_images(tasks: list[ImageTask], workers: int) -> Iterator[ImageCheck]:
-    """Check image files in ``workers`` processes, results in the order of the tasks."""
-    if workers <= 1 or len(tasks) <= _CHUNK:
-        yield from map(check_image, tasks)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(check_image, tasks, chunksize=_CHUNK)
-
-
-def check_image(task: ImageTask) -> ImageCheck:
-    """Decode one image file as training does, a JPEG at an eighth of its size, and compare it with its task."""
-    path, width, height = task
-    try:
-        content = read_bytes(path)
-        image = decode_image(content, path, _REDUCTION if content.startswith(_JPEG) else 1)
-        size = image_size(content, path)
-    except UnreadableImageError as error:
-        return [('image-unreadable' if path.exists() else 'image-missing', str(error))], None
-    found = []
-    if size != (height, width):
-        found.append(('image-size', size_differs(content, path, width, height)))
-    elif (orientation := exif_orientation(content)) > 1 and (orientation < _TRANSPOSING or width == height):
-        found.append(('image-exif-rotation', f'{path} {EXIF_IS_OBEYED.format(orientation)}'))
-    if is_dark(content, image):
-        found.append(('image-dark', str(path)))
-    return found, hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-_ROBOFLOW = '_annotations.coco.json'
-
-
-@dataclass
-class Audit:
-    """The result: everything found, and images and instances of each split that could be read."""
-
-    root: Path
-    findings: Findings = field(default_factory=Findings)
-    splits: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            'schema': 2,
-            'root': str(self.root),
-            **{f'{severity}s': self.findings.count(severity) for severity in SEVERITIES},
-            'findings': [vars(finding) for finding in self.findings.sorted()],
-            'splits': self.splits,
-        }
-
-
-class AnnotationFile(NamedTuple):
-    """An annotation file, its name in the findings, and the folder of its images."""
-
-    place: str
-    path: Path
-    images: Path
-
-
-def audit_data_set(root: Path, subsets: tuple[str, ...] = SUBSETS, **options: Any) -> Audit:
-    """Check all splits of a data set folder, ARMBench's or Roboflow's; nothing stops it before it has seen everything.
-
-    Raises:
-        InputError: The folder is missing, or has neither ARMBench's folders nor any with ``_annotations.coco.json``.
-    """
-    require_existing(root, 'data folder')
-    audit, files = Audit(root), list[AnnotationFile]()
-    if not any((root / subset).is_dir() for subset in subsets):
-        exported = sorted([*root.glob(_ROBOFLOW), *root.glob(f'*/{_ROBOFLOW}')])
-        if exported:
-            return audit_own_files(exported, **options)
-        raise InputError(
-            f'DATA_ROOT must have at least one of the folders {", ".join(subsets)}, or folders with {_ROBOFLOW}, '
-            f'got none (in {root}); for a file of your own use --ann-file FILE --images FOLDER'
-        )
-    for subset in subsets:
-        if not (root / subset).is_dir():
-            audit.findings.add('subset-missing', subset, [str(root / subset)])
-            continue
-        for split in SPLITS:
-            file = AnnotationFile(f'{subset}/{split}', root / subset / f'{split}.json', root / subset / IMAGE_FOLDER)
-            if file.path.is_file():
-                files.append(file)
-            else:
-                is_needed = subset == SUBSETS[0] or split == SPLITS[-1]
-                audit.findings.add('split-missing' if is_needed else 'split-absent', file.place, [str(file.path)])
-    return audit_files(audit, files, **options)
-
-
-def audit_own_files(paths: Sequence[Path], images: Path | None = None, **options: Any) -> Audit:
-    """Check COCO files of any layout, with their images in a folder, else in ``images`` beside each, or beside it.
-
-    Raises:
-        InputError: A file or the folder is missing.
-    """
-    missing = [path for path in paths if not path.is_file()] + ([images] if images and not images.is_dir() else [])
-    if missing:
-        raise InputError(f'--ann-file and --images must be existing files and a folder, got {str(missing[0])!r}')
-    files = [AnnotationFile(str(path), path, images or folder_of_images(path)) for path in paths]
-    root = Path(os.path.commonpath([path.parent.absolute() for path in paths]))
-    return audit_files(Audit(root), files, **options)
-
-
-def audit_files(
-    audit: Audit, files: list[AnnotationFile], category_map: CategoryMap | None = None, workers: int | None = None
-) -> Audit:
-    """Check annotation files and their images, and add what is found to an audit, which is returned.
-
-    Images are decoded by so many processes, one a core by default.
-    """
-    images: dict[str, list[ImageTask]] = {}
-    for file in tqdm(files, 'annotations', unit='file'):
-        images[file.place] = _audit_file(audit, file, category_map)
-    _compare_paths(audit.findings, images, {file.images for file in files})
-    _audit_images(audit.findings, images, workers or os.cpu_count() or 1)
-    return audit
-
-
-def _audit_file(audit: Audit, file: AnnotationFile, category_map: CategoryMap | None) -> list[ImageTask]:
-    try:
-        index = open_index(file.path)
-    except InputError:
-        index, problems = read_sound_records(file.path)
-        for problem in problems:
-            audit.findings.add(problem.kind, file.place, [problem.detail])
-    if index.num_images == 0:
-        audit.findings.add('no-annotations', file.place, [str(file.path)])
-        return []
-    labels = check_annotations(index, file.place, audit.findings, category_map)
-    used = index.usable_masks & ~index.crowds
-    counts = {}
-    if labels is not None:
-        counts = {name: int((used & (labels == label)).sum()) for label, name in enumerate(CLASSES)}
-    audit.splits.append({'place': file.place, 'images': index.num_images, 'instances': counts})
-    sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
-    return [ImageTask(Path(os.path.normpath(file.images / name)), width, height) for name, width, height in sizes]
-
-
-def _compare_paths(findings: Findings, images: dict[str, list[ImageTask]], folders: set[Path]) -> None:
+def _compare_paths(audit: Audit, listed: dict[str, list[ImageTask]], folders: set[Path]) -> None:
     """Image files in two splits, and in none."""
     places: dict[Path, list[str]] = {}
-    for place, tasks in images.items():
+    for place, tasks in listed.items():
         for path in dict.fromkeys(task.path for task in tasks):
             places.setdefault(path, []).append(place)
     for path, found in sorted(places.items()):
         if len(found) > 1:
-            findings.add('same-name-in-splits', ' + '.join(found), [str(path)])
+            audit.add('same-name-in-splits', ' + '.join(found), [str(path)])
     for folder in sorted(folders):
-        files = (Path(os.path.normpath(path)) for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES)
+        files = (Path(os.path.normpath(path)) for path in folder.rglob('*') if path.suffix.lower() in images.SUFFIXES)
         unused = sorted(path.relative_to(os.path.normpath(folder)).as_posix() for path in {*files} - places.keys())
-        findings.add('image-unused', str(folder), unused)
+        audit.add('image-unused', str(folder), unused)
 
 
-def _audit_images(findings: Findings, images: dict[str, list[ImageTask]], workers: int) -> None:
+def _audit_images(audit: Audit, listed: dict[str, list[ImageTask]], workers: int) -> None:
     """Check each file once, even if several splits list it."""
-    listed: dict[ImageTask, list[str]] = {}
-    for place, tasks in images.items():
+    places_of: dict[ImageTask, list[str]] = {}
+    for place, tasks in listed.items():
         for task in dict.fromkeys(tasks):
-            listed.setdefault(task, []).append(place)
+            places_of.setdefault(task, []).append(place)
     by_content: dict[str, dict[str, set[str]]] = {}  # to the names of each place
-    checks = tqdm(check_images(list(listed), workers), 'images', len(listed), unit='image')
-    for (task, places), (found, content) in zip(listed.items(), checks, strict=True):
-        for place in places:
-            for kind, detail in found:
-                findings.add(kind, place, [detail])
-            if content:
-                by_content.setdefault(content, {}).setdefault(place, set()).add(task.path.name)
+    with ProcessPoolExecutor(workers) as pool:
+        is_alone = workers == 1 or len(places_of) <= _CHUNK
+        checks = map(check_image, places_of) if is_alone else pool.map(check_image, places_of, chunksize=_CHUNK)
+        checked = zip(places_of.items(), tqdm(checks, 'images', len(places_of), unit='image'), strict=True)
+        for (task, places), (found, content) in checked:
+            for place in places:
+                for kind, detail in found:
+                    audit.add(kind, place, [detail])
+                if content:
+                    by_content.setdefault(content, {}).setdefault(place, set()).add(task.path.name)
     for names in by_content.values():
         if len(names) > 1:
             line = ', '.join(f'{name} in {place}' for place, copies in names.items() for name in sorted(copies))
-            findings.add('same-content-in-splits', ' + '.join(names), [line])
+            audit.add('same-content-in-splits', ' + '.join(names), [line])
         for place, copies in names.items():
             if len(copies) > 1:
-                findings.add('image-copied', place, [', '.join(sorted(copies))])
+                audit.add('image-copied', place, [', '.join(sorted(copies))])
 
 
-_LINE_CHARACTERS = 500
+def check_image(task: ImageTask) -> tuple[list[tuple[str, str]], str | None]:
+    """Decode one image file as training does, a JPEG at an eighth of its size, and compare it with its task.
+
+    Returns:
+        Kinds found with details, and a digest of the content if it could be read.
+    """
+    path, width, height = task
+    try:
+        content = images.read_bytes(path)
+        image = images.decode_image(content, path, _REDUCTION if content.startswith(_JPEG) else 1)
+        size = images.image_size(content, path)
+    except UnreadableImageError as error:
+        return [('image-unreadable' if path.exists() else 'image-missing', str(error))], None
+    found = []
+    if size != (height, width):
+        found.append(('image-size', images.size_differs(content, path, width, height)))
+    elif (turn := images.exif_orientation(content)) > 1 and (turn < _TRANSPOSING or width == height):
+        found.append(('image-exif-rotation', f'{path} {images.EXIF_IS_OBEYED.format(turn)}'))
+    if images.is_dark(content, image):
+        found.append(('image-dark', str(path)))
+    return found, hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def format_audit(audit: Audit) -> str:
@@ -456,11 +407,11 @@ def format_audit(audit: Audit) -> str:
         instances = ' + '.join(f'{count:,} {name}' for name, count in split['instances'].items())
         rows.append([split['place'], f'{split["images"]:,}', instances])
     lines = [tabulate(rows, ['split', 'images', 'instances'], 'plain', disable_numparse=True) if rows else '', '']
-    for finding in audit.findings.sorted():
+    for finding in audit.findings:
         lines.append(f'{finding.severity:7} {finding.count:>9,}  {finding.kind}  ({finding.place}): {finding.meaning}')
         shown = (textwrap.shorten(line, _LINE_CHARACTERS, placeholder='…') for line in finding.examples[:SHOWN])
         lines += [f'{"":20}{line}' for line in shown]
         if finding.count > SHOWN:
             lines.append(f'{"":20}… and {finding.count - SHOWN:,} more')
-    counts = ', '.join(f'{audit.findings.count(severity):,} {severity}s' for severity in SEVERITIES)
+    counts = ', '.join(f'{audit.count(severity):,} {severity}s' for severity in SEVERITIES)
     return '\n'.join([*lines, f'{audit.root}: {counts}'])

@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     print(format_audit(audit))
     if args.json:
         args.json.write_text(json.dumps(audit.to_dict(), indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
-    return audit.findings.exit_status(args.strict)
+    return audit.exit_status(args.strict)
 
 
 if __name__ == '__main__':

@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     print(report.text())
     audit = audit_own_files([report.ann_file], args.out / IMAGE_FOLDER)
     print(format_audit(audit))
-    return audit.findings.exit_status(strict=False)
+    return audit.exit_status(strict=False)
 
 
 if __name__ == '__main__':
