@@ -2,11 +2,11 @@
 
 import argparse
 import ast
-import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
@@ -63,13 +63,9 @@ def find_config(config: str | Path) -> Path:
     if path.is_file():
         return path
     package = Path(__file__).resolve().parent
-    own = package / '.mim' / 'configs'
-    if not own.is_dir() and (package.parent / 'configs' / '_base_' / 'default_runtime.py').is_file():
-        own = package.parent / 'configs'
-    known: dict[str, Path] = {}
-    for file in (*sorted(Path('configs').resolve().rglob('*.py')), *sorted(own.rglob('*.py'))):
-        if '_base_' not in file.parts:
-            known.setdefault(file.name, file)
+    folders = (Path('configs').resolve(), package / '.mim' / 'configs', package.parent / 'configs')
+    files = [file for folder in folders for file in sorted(folder.rglob('*.py')) if '_base_' not in file.parts]
+    known = {file.name: file for file in reversed(files)}  # the first of a name
     name = path.name if path.suffix == '.py' else f'{path.name}.py'
     if len(path.parts) == 1 and name in known:
         return known[name]
@@ -107,15 +103,13 @@ def _check_new_keys(config: Config, options: Mapping[str, Any]) -> None:
     known = set(dotted_keys(config._cfg_dict))
     misspelt = []
     for key in options:
-        parts = key.split('.')
-        new = next((one for n in range(len(parts)) if (one := '.'.join(parts[: n + 1])) not in known), None)
+        new = next((one for one in itertools.accumulate(key.split('.'), '{}.{}'.format) if one not in known), None)
         if new is None:
             continue
         parent, _, name = new.rpartition('.')
         siblings = [last for above, _, last in (one.rpartition('.') for one in known) if above == parent]
         if hint := nearest(name, siblings, cutoff=0.8):
-            where = parent or 'it'
-            misspelt.append(f'--cfg-options must name keys of the config, got {key!r}: {where} has no {name}{hint}')
+            misspelt.append(f'--cfg-options must name keys of the config, got {key!r}: there is no {new}{hint}')
         else:
             print_log(f'--cfg-options creates the key {key!r}, which the config does not have', level=logging.WARNING)
     if misspelt:
@@ -185,8 +179,7 @@ def set_work_dir(config: Config, work_dir: str | Path | None) -> Path:
     return Path(chosen)
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """A key that the run has otherwise than the base; ``–`` where one of them does not have it."""
 
     key: str

@@ -29,46 +29,35 @@ def test_bad_config_file_is_one_clear_error(tmp_path: Path, content: str | None,
     assert 'experiment.py' in str(caught.value)
 
 
-def test_misspelt_config_name_suggests_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPO)
-    with pytest.raises(InputError, match=f'did you mean .*{LEAF.name}'):
-        configs.load_config('configs/mask_rcnn/mask-rcnn_r18-w32_fpn_minibench.py')
-
-
 @pytest.mark.parametrize('name', [LEAF.stem, LEAF.name])
 def test_a_bare_name_is_found_here_first_and_then_among_the_packages_configs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert configs.find_config(name) == LEAF
-    assert configs.load_config(name).filename == str(LEAF)
     own = tmp_path / 'configs' / 'mine' / LEAF.name
     own.parent.mkdir(parents=True)
     own.write_text('a = 1\n')
     assert configs.load_config(name).a == 1
     with pytest.raises(InputError, match='which no config is named either'):
-        configs.load_config('default_runtime')
+        configs.find_config('default_runtime')
+    with pytest.raises(InputError, match=f'did you mean .*{LEAF.name}'):
+        configs.find_config('configs/mask_rcnn/mask-rcnn_r18-w32_fpn_minibench.py')
 
 
 def test_differences_are_leaves_and_tell_types_apart() -> None:
     found = configs.differences({'a': {'b': 1, 'c': 2}, 'd': [1]}, {'a': {'b': 1.0, 'c': 2}, 'd': (1,), 'e': {}})
-    assert {one.key: (one.base, one.run) for one in found} == {
-        'a.b': ('1', '1.0'),
-        'd': ('[1]', '(1,)'),
-        'e': ('–', 'dict()'),
-    }
+    assert [(one.key, one.base, one.run) for one in found] == [
+        ('a.b', '1', '1.0'),
+        ('d', '[1]', '(1,)'),
+        ('e', '–', 'dict()'),
+    ]
 
 
 def test_option_pairs_follow_mmengine() -> None:
     pairs = ['a.b=1', 'c=[1,2]', 'd="[(1,2),(3,4)]"', 'e=x=y', 'f=None', 'g=true']
-    assert configs.parse_options(pairs) == {
-        'a.b': 1,
-        'c': [1, 2],
-        'd': [(1, 2), (3, 4)],
-        'e': 'x=y',
-        'f': None,
-        'g': True,
-    }
+    read = {'a.b': 1, 'c': [1, 2], 'd': [(1, 2), (3, 4)], 'e': 'x=y', 'f': None, 'g': True}
+    assert configs.parse_options(pairs) == read
     assert configs.parse_options(None) == {}
     with pytest.raises(InputError, match="must be pairs key=value, got 'lr'"):
         configs.parse_options(['lr', 'a=1'])
@@ -84,54 +73,40 @@ def test_options_override_and_new_keys_are_reported(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ('key', 'nearest'),
+    ('key', 'message'),
     [
-        ('train_dataloader.batchsize', 'batch_size'),
-        ('optim_wraper.optimizer.lr', 'optim_wrapper'),
-        ('train_dataloader.dataset.pipeline.3.typ', 'type'),
+        ('train_dataloader.batchsize', r'got .*batchsize.* did you mean batch_size\?'),
+        ('optim_wraper.optimizer.lr', r'got .*optim_wraper.* did you mean optim_wrapper\?'),
+        ('train_dataloader.dataset.pipeline.3.typ', r'got .*3\.typ.* did you mean type\?'),
+        ('train_pipeline.9.type', '--cfg-options must fit the config'),
     ],
 )
-def test_a_misspelt_key_is_refused_with_the_nearest(key: str, nearest: str) -> None:
-    with pytest.raises(InputError, match=rf'got {key!r}: .* did you mean {nearest}\?'):
+def test_a_key_that_does_not_fit_is_refused(key: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         configs.load_config(LEAF, {key: 1})
 
 
-def test_option_that_cannot_be_merged_is_an_input_error() -> None:
-    with pytest.raises(InputError, match='--cfg-options must fit the config'):
-        configs.load_config(LEAF, {'train_pipeline.9.type': 'Resize'})
-
-
-def test_data_root_reaches_every_loader_and_wrapped_data_sets() -> None:
+def test_loaders_are_looked_at_through_wrappers() -> None:
     config = configs.load_config(LEAF)
-    config.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=config.train_dataloader.dataset)
+    loader = config.train_dataloader
+    loader.dataset = dict(type='RepeatDataset', times=2, dataset=loader.dataset)
     configs.set_data_root(config, 'elsewhere')
     assert [dataset.data_root for dataset in configs.datasets(config)] == ['elsewhere'] * 3
-
-
-def test_data_root_is_refused_where_several_folders_are_joined() -> None:
-    config = configs.load_config(LEAF)
-    parts = [{**config.train_dataloader.dataset, 'data_root': root} for root in ('one', 'two')]
-    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
-    with pytest.raises(InputError, match=r'--data-root must be left out where train_dataloader joins .* one, two'):
-        configs.set_data_root(config, 'elsewhere')
-
-
-def test_training_subsets_are_named_through_wrappers() -> None:
-    config = configs.load_config(LEAF)
     assert configs.training_subsets(config) == 'mix-object-tote'
-    parts = [config.train_dataloader.dataset, {**config.train_dataloader.dataset, 'subset': 'other'}]
-    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    one = loader.dataset.dataset
+    loader.dataset = dict(type='ConcatDataset', datasets=[one, {**one, 'subset': 'other', 'data_root': 'there'}])
     assert configs.training_subsets(config) == 'mix-object-tote + other'
+    with pytest.raises(InputError, match=r'must be left out where train_dataloader joins .* elsewhere, there'):
+        configs.set_data_root(config, 'here')
 
 
-@pytest.mark.parametrize(
-    ('argument', 'in_config', 'expected'),
-    [('given', 'written', 'given'), (None, 'written', 'written'), (None, None, f'work_dirs/{LEAF.stem}')],
-)
-def test_work_dir_comes_from_the_argument_then_the_config_then_its_name(
-    argument: str | None, in_config: str | None, expected: str
-) -> None:
+def test_work_dir_comes_from_the_argument_then_the_config_then_its_name() -> None:
     config = configs.load_config(LEAF)
-    config.work_dir = in_config
-    assert configs.set_work_dir(config, argument) == Path(expected)
-    assert config.work_dir == expected
+    for argument, in_config, expected in (
+        ('given', 'written', 'given'),
+        (None, 'written', 'written'),
+        (None, None, f'work_dirs/{LEAF.stem}'),
+    ):
+        config.work_dir = in_config
+        assert configs.set_work_dir(config, argument) == Path(expected)
+        assert config.work_dir == expected

@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         '--check',
         nargs='+',
         metavar='IMAGES',
-        help='files, folders, patterns, or a COCO file with ground truth (default: some totes of minibench)',
+        help='files, folders, patterns, or a COCO file (default: some totes of minibench)',
     )
     parser.add_argument('--force', action='store_true', help='write the file even if it differs from the model')
     parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')

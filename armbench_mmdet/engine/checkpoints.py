@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import pickle
 import re
 import zipfile
@@ -38,8 +39,8 @@ class AtomicBackend(LocalBackend):
         unwanted: Paths of files to remove, which waits until what comes instead is there; text, as mmengine needs it.
     """
 
-    def __init__(self, unwanted: list[str] | None = None) -> None:
-        self.unwanted = [] if unwanted is None else unwanted
+    def __init__(self, unwanted: list[str]) -> None:
+        self.unwanted = unwanted
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write a file, then remove what is unwanted.
@@ -66,14 +67,10 @@ class AtomicBackend(LocalBackend):
 
 
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint.
-
-    Raises:
-        InputError: The disk is full or fails.
-    """
+    """Write a checkpoint, as :meth:`AtomicBackend.put` does."""
     stream = io.BytesIO()
     torch.save(checkpoint, stream)
-    AtomicBackend().put(stream.getbuffer(), path)
+    AtomicBackend([]).put(stream.getbuffer(), path)
 
 
 def is_whole(path: Path) -> bool:
@@ -134,34 +131,27 @@ _SAFE_TYPES = [
 
 
 def read_checkpoint(path: Path, map_location: Any = 'cpu', trusted: bool = False) -> Any:
-    """Read a file of ``torch.save`` or safetensors without running code.
+    """Read a file of ``torch.save`` or safetensors without running code; a ``trusted`` one can run any.
 
     Returns:
-        What was saved; of a safetensors file, ``{'state_dict': tensors by name}``. A ``trusted`` file that holds more
-        than plain data is loaded too, with a warning; it can run any code.
+        What was saved; of a safetensors file, ``{'state_dict': tensors by name}``, on the CPU.
 
     Raises:
         InputError: The file is missing or damaged, or holds more than plain data.
     """
-    if not path.is_file():
-        raise InputError(f'checkpoint must be an existing file, got {str(path)!r}; train first, or check the path')
     if zipfile.is_zipfile(path) and not is_whole(path):  # else it is safetensors, or of torch before 1.6
         raise InputError(
             f'The checkpoint is damaged: a record differs from its checksum (in {path}). Take another one.'
         )
+    if trusted:
+        print_log(f'{path} is trusted: what it holds besides tensors can run code ({_TRUST})', 'current', WARNING)
     try:
         if path.suffix == '.safetensors':
-            return {'state_dict': load_file(path, map_location if isinstance(map_location, str) else 'cpu')}
-        try:
-            with torch.serialization.safe_globals(_SAFE_TYPES):
-                return torch.load(path, map_location, weights_only=True)
-        except pickle.UnpicklingError:
-            if not trusted:
-                raise
-        print_log(f'{path} may hold more than plain data, is trusted and can run code ({_TRUST})', 'current', WARNING)
-        return torch.load(path, map_location, weights_only=False)
+            return {'state_dict': load_file(path)}
+        with torch.serialization.safe_globals(_SAFE_TYPES):
+            return torch.load(path, map_location, weights_only=not trusted)
     except Exception as error:  # a file that is cut off or made to do harm raises any of a dozen types
-        unsafe = re.search(r'Unsupported \w+: \w+ (\S+)|GLOBAL (\S+)', str(error))
+        unsafe = re.search(r'(?:Unsupported \w+: \w+|GLOBAL) (\S+)|(getattr)\(', str(error))
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if unsafe and isinstance(error, pickle.UnpicklingError):  # torch would advise to trust it
             name = unsafe[1] or unsafe[2]
@@ -171,34 +161,26 @@ def read_checkpoint(path: Path, map_location: Any = 'cpu', trusted: bool = False
         ) from error
 
 
-def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
-    """The tensors by parameter name of a checkpoint, a bare state dict or a safetensors file, on the CPU.
-
-    Raises:
-        InputError: See :func:`read_checkpoint`; or there are no weights.
-    """
-    return bare_state(read_checkpoint(path, trusted=trusted), path)
-
-
 _WRAPPERS = ('model_state_dict', 'state_dict', 'model')
 """Keys under which projects keep a model's weights, besides what else they save."""
 
 
-def bare_state(checkpoint: Any, source: Path) -> dict[str, Tensor]:
-    """The tensors by name, out of whatever they are saved in.
+def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
+    """The tensors by parameter name of a checkpoint, a bare state dict or a safetensors file, on the CPU.
 
     Raises:
-        InputError: There are none, or something else is among them.
+        InputError: See :func:`read_checkpoint`; or there are no tensors, or something else is among them.
     """
+    weights = read_checkpoint(path, trusted=trusted)
     for key in _WRAPPERS:
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-    named = checkpoint if isinstance(checkpoint, Mapping) else {}
+        if isinstance(weights, Mapping) and isinstance(weights.get(key), Mapping):
+            weights = weights[key]
+    named = weights if isinstance(weights, Mapping) else {}
     others = [str(name) for name, value in named.items() if not isinstance(value, Tensor)]
     if others or not named:
         raise InputError(
             f'checkpoint must hold tensors by name, bare or under one of {", ".join(_WRAPPERS)}, '
-            f'got {", ".join(others[:5]) or "none"} (in {source})'
+            f'got {", ".join(others[:5]) or "none"} (in {path})'
         )
     return {name.removeprefix('module.'): value for name, value in named.items()}
 
@@ -245,8 +227,9 @@ def local_file(name: str) -> Path:
     scheme, separator, rest = name.partition('://')
     if not separator:
         return Path(name).expanduser()
-    zoo = mmengine.load(Path(mmengine.__file__).parent / 'hub' / _ZOOS[scheme]) if scheme in _ZOOS else {rest: name}
-    url = zoo.get(rest, '')
+    url = name
+    if scheme in _ZOOS:
+        url = mmengine.load(Path(mmengine.__file__).parent / 'hub' / _ZOOS[scheme]).get(rest, '')
     if not url.startswith('http'):
         raise InputError(
             f'checkpoint must be a path, a URL or a known name, got {name!r}; fetch the file and give its path'
@@ -278,11 +261,12 @@ def compare_weights(checkpoint: Mapping[str, Tensor], model: Mapping[str, Tensor
 
 def described(differences: Mapping[str, str], limit: int = 5) -> str:
     """Some differences in words: the first of each kind by name, and how many more there are."""
-    kinds: dict[Any, list[str]] = {}
-    for name, what in differences.items():
-        kinds.setdefault('≠' in what or what, []).append(f'{name} {what}')
-    more = {kind: [f'… (+{len(lines) - limit} more)'] if len(lines) > limit else [] for kind, lines in kinds.items()}
-    return '; '.join(', '.join([*lines[:limit], *more[kind]]) for kind, lines in kinds.items())
+    kinds = []
+    for _, some in itertools.groupby(differences.items(), lambda difference: '≠' in difference[1] or difference[1]):
+        lines = [f'{name} {what}' for name, what in some]
+        more = f', … (+{len(lines) - limit} more)' if len(lines) > limit else ''
+        kinds.append(', '.join(lines[:limit]) + more)
+    return '; '.join(kinds)
 
 
 def load_exactly(model: nn.Module, checkpoint: Path, config_file: str, trusted: bool = False) -> None:

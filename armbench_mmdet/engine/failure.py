@@ -10,7 +10,6 @@ from typing import Any
 
 import mmdet.registry
 import torch
-from mmengine.hooks import Hook
 from mmengine.registry import Registry
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
@@ -38,20 +37,6 @@ class RunError(InputError):
         self.reason: Reason = reason
 
 
-class EndingHook(Hook):
-    """A hook that hears of every end of a training but the planned one, which is mmengine's ``after_train``."""
-
-    def after_abort(self, runner: Runner, ending: Ending) -> None:
-        """Note the end, or close what is open; it may come before ``before_train``."""
-
-
-def tell(runner: Runner, ending: Ending) -> None:
-    """Call :meth:`EndingHook.after_abort` of every hook that has it, in the order of their priorities."""
-    for hook in runner.hooks:
-        if isinstance(hook, EndingHook):
-            hook.after_abort(runner, ending)
-
-
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 _DEAD_WORKER = re.compile(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.+)')
 _OUR_ERROR = re.compile(rf'^{re.escape(InputError.__module__)}\.\w+: ', re.MULTILINE)
@@ -66,7 +51,10 @@ _WORKER_REMEDY = (
 
 @contextlib.contextmanager
 def explained_failures(runner: Runner) -> Iterator[None]:
-    """Turn what a user can mend into an :class:`InputError`, and tell every :class:`EndingHook` how the run ended.
+    """Turn what a user can mend into an :class:`InputError`, and tell hooks how the run ended.
+
+    Every end of a training but the planned one, which is mmengine's ``after_train``, calls ``after_abort(runner,
+    ending)`` of the hooks that have it; it may come before ``before_train``.
 
     Raises:
         InputError: Memory ran out, a data-loading process died or could not read an image, or another process of the
@@ -75,13 +63,13 @@ def explained_failures(runner: Runner) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell(runner, Ending('stopped', 'interrupted', iterations=runner.iter))
+        runner.call_hook('after_abort', ending=Ending('stopped', 'interrupted', iterations=runner.iter))
         raise
     except Exception as error:
         explained = explain(_dead_process(error), runner) or error
         message = str(explained) or type(error).__name__
         iterations = runner.iter if isinstance(runner._train_loop, BaseLoop) else 0  # the loop may be what failed
-        tell(runner, Ending('failed', message, _reason_of(explained), iterations))
+        runner.call_hook('after_abort', ending=Ending('failed', message, _reason_of(explained), iterations))
         if explained is error:
             raise
         raise explained from error

@@ -44,8 +44,8 @@ def set_levers(config: Config, amp: bool, channels_last: bool, compiled: bool, t
     Raises:
         InputError: ``amp`` is asked for, and there is no GPU, and the CPU has no bfloat16.
     """
-    for name in [name for name, wanted in (('channels_last', channels_last), ('compile', compiled)) if wanted]:
-        config.merge_from_dict({f'levers.{name}': True})
+    wanted = {'channels_last': channels_last, 'compile': compiled}
+    config.merge_from_dict({f'levers.{name}': True for name in wanted if wanted[name]})
     if not amp:
         return
     if not torch.cuda.is_available() and not has_bfloat16():

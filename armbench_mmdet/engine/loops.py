@@ -69,7 +69,7 @@ class SeededSamples(Dataset):
 
     def __getattr__(self, name: str) -> Any:
         """An attribute of the data set."""
-        if name.startswith('__') or '_dataset' not in vars(self):  # the second while it is being unpickled
+        if name.startswith('__') or name == '_dataset':  # the second while it is being unpickled
             raise AttributeError(name)
         return getattr(self._dataset, name)
 
@@ -94,6 +94,10 @@ class PositionedBatches:
     def start_at(self, epoch: int, batch: int) -> None:
         """Let the next iteration begin at a batch, counted from 0, of an epoch."""
         self._epoch, self._first = epoch, batch
+
+    def skip(self, samples: int) -> None:
+        """Let the next iteration begin after so many samples of this process: mmengine's contract with samplers."""
+        self.start_at(0, samples // self.batch_size)
 
     def __len__(self) -> int:
         """Number of batches an epoch."""
@@ -122,12 +126,6 @@ class PositionedBatches:
             epoch += 1
 
 
-_KEPT = (
-    *('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator'),
-    *('prefetch_factor', 'persistent_workers'),
-)
-
-
 def positioned_loader(runner: Runner, dataloader: DataLoader | dict, is_endless: bool) -> DataLoader:
     """Build a training loader as mmengine does, with :class:`PositionedBatches` of :class:`SeededSamples`.
 
@@ -141,11 +139,10 @@ def positioned_loader(runner: Runner, dataloader: DataLoader | dict, is_endless:
         raise InputError(
             f'the data sets that train_dataloader joins must have the same metainfo, got classes {several}'
         )
-    return DataLoader(
-        SeededSamples(loader.dataset, seed),
-        batch_sampler=PositionedBatches(loader.batch_sampler, is_endless),
-        **{name: getattr(loader, name) for name in _KEPT},
-    )
+    batches = PositionedBatches(loader.batch_sampler, is_endless)
+    # Past the loader's guard: nothing has used the former ones yet.
+    vars(loader).update(dataset=SeededSamples(loader.dataset, seed), sampler=batches, batch_sampler=batches)
+    return loader
 
 
 def _validation_is_due(loop: Any, step: int, last: int) -> bool:
@@ -195,7 +192,6 @@ class ResumableIterLoop(IterBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, positioned_loader(runner, dataloader, is_endless=True), *args, **kwargs)
-        self.dataloader_iterator = _EndlessBatches(self.dataloader)
 
     def run(self) -> nn.Module:
         """Train, then end the processes that load data; left to the garbage collector, each would take 5 s to end."""
@@ -209,21 +205,6 @@ class ResumableIterLoop(IterBasedTrainLoop):
         return _validation_is_due(self, self._iter, self._max_iters)
 
 
-class _EndlessBatches:
-    """What the iteration loop takes batches from; loading begins with the first."""
-
-    def __init__(self, dataloader: DataLoader) -> None:
-        self._dataloader = dataloader
-        self._batches: Iterator[Any] | None = None
-
-    def skip_iter(self, batches: int) -> None:
-        self._dataloader.batch_sampler.start_at(0, batches)  # type: ignore[union-attr]
-
-    def __next__(self) -> Any:
-        self._batches = self._batches or iter(self._dataloader)
-        return next(self._batches)
-
-
 def resumable(loop: Any) -> Any:
     """The settings of a training loop (``train_cfg``) with mmengine's two loops replaced by those of this module.
 
@@ -232,9 +213,7 @@ def resumable(loop: Any) -> Any:
     if not isinstance(loop, dict):
         return loop
     settings = dict(loop)
-    if 'type' not in settings:
-        settings['type'] = 'EpochBasedTrainLoop' if settings.pop('by_epoch') else 'IterBasedTrainLoop'
-    kind = settings['type']
+    kind = settings.pop('type', None) or ('EpochBasedTrainLoop' if settings.pop('by_epoch') else 'IterBasedTrainLoop')
     name = kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
     ours = {'EpochBasedTrainLoop': 'ResumableEpochLoop', 'IterBasedTrainLoop': 'ResumableIterLoop'}
     return {**settings, 'type': ours.get(name, kind)}

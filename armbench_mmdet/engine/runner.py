@@ -41,26 +41,11 @@ _NOISE = (
 )
 
 
-class ConsoleFilter(logging.Filter):
-    """Lets through this project's own messages and anybody's warnings, without the stack's known noise."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the terminal shows ``record``."""
-        if _origin(record).startswith(_PACKAGE):
-            return True
-        if record.levelno < logging.WARNING:
-            return False
-        message = record.getMessage()
-        return not any(noise in message for noise in _NOISE)
-
-
-class ConsoleFormatter(logging.Formatter):
-    """The message alone; a warning or an error says that it is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line to print."""
-        message = record.getMessage()
-        return message if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {message}'
+def is_shown(record: logging.LogRecord) -> bool:
+    """Whether the terminal shows a record: this project's own, and anybody's warning but the stack's known noise."""
+    if _origin(record).startswith(_PACKAGE):
+        return True
+    return record.levelno >= logging.WARNING and not any(noise in record.getMessage() for noise in _NOISE)
 
 
 def _origin(record: logging.LogRecord) -> str:
@@ -73,11 +58,20 @@ def _origin(record: logging.LogRecord) -> str:
     return (frame.f_back or frame).f_code.co_filename
 
 
+class ConsoleFormatter(logging.Formatter):
+    """The message alone; a warning or an error says that it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line to print."""
+        message = record.getMessage()
+        return message if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {message}'
+
+
 def quiet_console(logger: logging.Logger) -> None:
     """Give the terminal handlers of ``logger`` the short format and the filter; file handlers stay as they are."""
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.addFilter(ConsoleFilter())
+            handler.addFilter(is_shown)
             handler.setFormatter(ConsoleFormatter())
 
 
@@ -102,14 +96,13 @@ class ArmbenchRunner(Runner):
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks as mmengine does, and remember the batch in work."""
-        moment, phase, *what = fn_name.split('_')
-        if moment == 'before' and what == ['iter']:
-            self.batch_in_work = (phase, kwargs.get('data_batch'))
+        if 'data_batch' in kwargs:
+            self.batch_in_work = fn_name.split('_')[1], kwargs['data_batch']
         super().call_hook(fn_name, **kwargs)
-        if fn_name == 'before_train':
-            super().dump_config()
-        if moment == 'after' and what == ['iter']:
+        if fn_name.startswith('after'):
             self.batch_in_work = None
+        elif fn_name == 'before_train':
+            super().dump_config()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger as mmengine does, then quieten its terminal handler, and Python's warnings."""

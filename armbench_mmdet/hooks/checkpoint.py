@@ -15,12 +15,11 @@ from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import barrier, is_main_process
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from armbench_mmdet.engine.distributed import largest
-from armbench_mmdet.engine.failure import EndingHook, tell
 from armbench_mmdet.errors import InputError, nearest
 from armbench_mmdet.files import remove_drafts, write_atomically
 from armbench_mmdet.run_folder import INTERRUPTED, LATEST, VALIDATION_LOSS_PREFIX, Ending
@@ -96,7 +95,7 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @HOOKS.register_module()
-class InterruptionHook(EndingHook):
+class InterruptionHook(Hook):
     """Ends a training cleanly on SIGTERM, Ctrl-C and SIGUSR1 (SLURM's ``--signal=USR1@120``).
 
     The iteration in work is finished, a checkpoint is written through the run's checkpoint hook, the command that
@@ -163,7 +162,7 @@ class InterruptionHook(EndingHook):
             hook.save_now(runner, iterations)
             remedy = f'to go on:\n  {resume_command(runner)}'
         message = f'stopped by {name} after iteration {iterations}'
-        tell(runner, Ending('stopped', message, iterations=iterations))
+        runner.call_hook('after_abort', ending=Ending('stopped', message, iterations=iterations))
         print_log(f'{message}; {remedy}', 'current', logging.INFO)
         runner.visualizer.close()
         raise SystemExit(128 + number)

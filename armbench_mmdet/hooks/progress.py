@@ -5,10 +5,10 @@ from typing import Any, TextIO
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from armbench_mmdet.engine.failure import EndingHook
 from armbench_mmdet.run_folder import MAIN_METRIC, Ending
 
 _COUNT = '{n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}, {rate_fmt}{postfix}]'
@@ -27,7 +27,7 @@ class _Lines:
 
 
 @HOOKS.register_module()
-class ProgressHook(EndingHook):
+class ProgressHook(Hook):
     """Shows one bar at a time on standard error: iterations, ETA, rate, and in training the loss and the last metric.
 
     On a terminal the bar moves in place; elsewhere (a log file, CI) a line is written now and then. Rate and ETA are

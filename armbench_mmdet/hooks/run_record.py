@@ -9,18 +9,18 @@ from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
-from armbench_mmdet.engine.failure import EndingHook
 from armbench_mmdet.files import sha256_of, write_atomically
 from armbench_mmdet.run_folder import RECORD, Attempt, Ending, Git, RunRecord, read_record, write_record
 from armbench_mmdet.system import command_line, git_state, hardware, installed_versions
 
 
 @HOOKS.register_module()
-class RunRecordHook(EndingHook):
+class RunRecordHook(Hook):
     """Writes ``record.json`` into the work directory: seed, data, and for each attempt its start and end, command,
     code, packages and machine (:class:`~armbench_mmdet.run_folder.RunRecord`).
 

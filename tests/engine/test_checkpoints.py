@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import pickle
 import resource
@@ -40,8 +41,11 @@ from armbench_mmdet.errors import InputError
 load_by_mmengine = CheckpointLoader.load_checkpoint
 
 
-def holding(value: float) -> dict[str, Any]:
-    return {'state_dict': {'a': torch.full((1000,), float(value))}}
+def saved(path: Path, value: int) -> Path:
+    """A checkpoint that holds a value, and whose time is that value."""
+    write_checkpoint(path, {'state_dict': {'a': torch.full((1000,), float(value))}})
+    os.utime(path, (value, value))
+    return path
 
 
 def value_in(path: Path) -> float:
@@ -76,36 +80,28 @@ FAULTS = {
 @pytest.mark.parametrize('name', ['iter_1.pth', 'iter_2.pth'], ids=['over the old', 'beside the old'])
 @pytest.mark.parametrize('fault', FAULTS.values(), ids=FAULTS)
 def test_a_loadable_checkpoint_is_always_left(fault: Callable, name: str, tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / 'iter_1.pth', holding(1))
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_1.pth'))
+    old = saved(tmp_path / 'iter_1.pth', 1)
+    (tmp_path / 'last_checkpoint').write_text(str(old))
     message = rf'could not be written: (Input/output error|File too large).*{name}.*intact.*--resume'
     with pytest.raises(InputError, match=message), fault():
-        write_checkpoint(tmp_path / name, holding(2))
-    latest = latest_checkpoint(tmp_path)
-    assert latest == tmp_path / 'iter_1.pth'
-    assert value_in(latest) in ((1, 2) if name == 'iter_1.pth' else (1,))
+        saved(tmp_path / name, 2)
+    assert latest_checkpoint(tmp_path) == old
+    assert value_in(old) in ((1, 2) if name == old.name else (1,))
     assert not list(tmp_path.glob('*.draft'))
 
 
-def damage(path: Path) -> None:
-    """Change one bit of a weight, which torch would not notice."""
-    content = bytearray(path.read_bytes())
-    content[content.index(torch.full((4,), value_in(path)).numpy().tobytes())] ^= 1
-    path.write_bytes(content)
-
-
 def test_damage_is_found_and_passed_over(tmp_path: Path) -> None:
-    for number in range(3):
-        write_checkpoint(tmp_path / f'iter_{number}.pth', holding(number + 1))
-        os.utime(tmp_path / f'iter_{number}.pth', (number, number))
-    write_checkpoint(tmp_path / 'best_iter_3.pth', holding(3))
-    damage(tmp_path / 'iter_2.pth')
-    with pytest.raises(InputError, match=r'damaged: a record differs from its checksum \(in .*iter_2\.pth'):
-        read_checkpoint(tmp_path / 'iter_2.pth')
-    assert latest_checkpoint(tmp_path) == tmp_path / 'iter_1.pth'
-    (tmp_path / 'iter_1.pth').write_bytes((tmp_path / 'iter_0.pth').read_bytes()[:2000])
-    assert latest_checkpoint(tmp_path) == tmp_path / 'iter_0.pth'
-    (tmp_path / 'iter_0.pth').unlink()
+    first, second, third = (saved(tmp_path / f'iter_{number}.pth', number) for number in (1, 2, 3))
+    saved(tmp_path / 'best_iter_3.pth', 4)
+    content = bytearray(third.read_bytes())
+    content[content.index(torch.full((4,), 3.0).numpy().tobytes())] ^= 1  # torch would not notice
+    third.write_bytes(content)
+    with pytest.raises(InputError, match=r'damaged: a record differs from its checksum \(in .*iter_3\.pth'):
+        read_checkpoint(third)
+    assert latest_checkpoint(tmp_path) == second
+    second.write_bytes(first.read_bytes()[:2000])
+    assert latest_checkpoint(tmp_path) == first
+    first.unlink()
     assert latest_checkpoint(tmp_path) is None
 
 
@@ -116,8 +112,7 @@ def test_damage_is_found_and_passed_over(tmp_path: Path) -> None:
 )
 def test_the_latest_is_the_one_that_is_named_or_the_newest(tmp_path: Path, named: str, found: str) -> None:
     for number in (1, 2):
-        write_checkpoint(tmp_path / f'iter_{number}.pth', holding(number))
-        os.utime(tmp_path / f'iter_{number}.pth', (number, number))
+        saved(tmp_path / f'iter_{number}.pth', number)
     (tmp_path / 'last_checkpoint').write_text(named)
     assert latest_checkpoint(tmp_path) == tmp_path / found
 
@@ -151,32 +146,38 @@ class Getattr:
         return (getattr, (np.ndarray, 'tofile'))
 
 
-def test_getattr_of_anything_but_a_history_buffer_is_refused(tmp_path: Path) -> None:
-    torch.save({'state_dict': {'a': torch.ones(2)}, 'extra': Getattr()}, tmp_path / 'evil.pth')
-    with pytest.raises(InputError, match=r'evil\.pth'):
-        load_weights(tmp_path / 'evil.pth')
+def pickled(value: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save({'state_dict': {'a': torch.ones(2)}, 'extra': value}, stream)
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
-    ('name', 'content'),
+    ('name', 'content', 'message'),
     [
-        ('bad.pth', b''),
-        ('bad.pth', b'not a checkpoint'),
-        ('bad.pth', pickle.dumps({'a': 1})),
-        ('bad.safetensors', b'text'),
-        ('missing.pth', None),
+        ('a.pth', b'', ''),
+        ('a.pth', b'not a checkpoint', ''),
+        ('a.pth', pickle.dumps({'a': 1}), ''),
+        ('a.safetensors', b'text', ''),
+        ('missing.pth', None, 'No such file'),
+        ('a.pth', pickled(Getattr()), 'holds getattr, which could run code'),
+        ('a.pth', pickled(Attack(Path('made'))), 'could run code; if you trust its author, .* --trust-checkpoint'),
     ],
+    ids=['empty', 'text', 'pickle', 'bad safetensors', 'missing', 'getattr', 'attack'],
 )
-def test_bad_checkpoint_is_one_clear_error(tmp_path: Path, name: str, content: bytes | None) -> None:
-    file = tmp_path / name
+def test_bad_checkpoint_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(InputError, match=f'checkpoint must .*{name}'):
-        load_weights(file)
+        Path(name).write_bytes(content)
+    with pytest.raises(InputError, match=f'checkpoint must .*{name}.*{message}'):
+        load_weights(Path(name))
+    assert not Path('made').exists()
 
 
 def test_only_a_run_of_ours_loads_safely(tmp_path: Path) -> None:
-    torch.save({'a': torch.ones(2), 'extra': Attack(tmp_path / 'made')}, tmp_path / 'evil.pth')
+    (tmp_path / 'evil.pth').write_bytes(pickled(Attack(tmp_path / 'made')))
     with pytest.raises(InputError, match='could run code'), safe_loaders():
         load_by_mmengine(str(tmp_path / 'evil.pth'))
     assert not (tmp_path / 'made').exists()

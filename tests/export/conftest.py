@@ -2,12 +2,12 @@
 
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from small_models import tiny_config
+from small_models import LEAVES
 from varied_weights import SIZE, Exported, write_varied_weights
 
+from armbench_mmdet.configs import load_config
 from armbench_mmdet.inference import Detector
 
 # The extra `onnx` of the package.
@@ -15,12 +15,16 @@ collect_ignore_glob = [] if importlib.util.find_spec('onnxscript') else ['test_*
 
 
 @pytest.fixture(scope='session')
-def detectors(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Detector]:
-    """A detector of a family, by ``mask_rcnn`` or ``mask2former``."""
+def detectors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Detector]:
+    """A detector by ``mask_rcnn`` or ``mask2former``, which are small, or by the name of a config."""
     folder = tmp_path_factory.mktemp('models')
 
     def make(name: str) -> Detector:
-        config = tiny_config(minibench_root, folder, model=name)
+        config = load_config(LEAVES.get(name, name))
+        config.model.backbone.init_cfg = None
+        config.test_dataloader.update(num_workers=0, persistent_workers=False)
+        if name not in LEAVES:
+            config.test_dataloader.dataset.pipeline[1].scale = (320, 256)
         return Detector(config, write_varied_weights(config, folder / f'{name}.pth'), 'cpu')
 
     return make

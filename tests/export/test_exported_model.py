@@ -69,16 +69,12 @@ def test_infer_takes_it(detector: Detector, image: Path, tmp_path: Path) -> None
     assert len(json.loads((tmp_path / 'out/results.segm.json').read_text())) == done.instances > 0
 
 
-def start(tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, REPO / f'tools/{tool}.py', *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.mark.slow
 def test_the_tools_take_it(mask_rcnn: Exported, image: Path, minibench_root: Path, tmp_path: Path) -> None:
-    done = start('infer', mask_rcnn.file, image, '--out', tmp_path / 'infer')
-    assert done.returncode == 0, done.stderr
-    assert '1 images predicted' in done.stdout
+    def start(tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, REPO / f'tools/{tool}.py', *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
     truth = json.loads((minibench_root / 'mix-object-tote/test.json').read_text())
     truth['images'] = [one for one in truth['images'] if one['file_name'] == image.name]
     truth['annotations'] = [one for one in truth['annotations'] if one['image_id'] == truth['images'][0]['id']]

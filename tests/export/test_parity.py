@@ -17,6 +17,8 @@ from armbench_mmdet.inference import Detector
 from armbench_runtime import Detector as ExportedDetector
 
 NMS = OPERATORS.nms.default
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
+FULL = ('mask-rcnn_r50_fpn_1x_armbench-mix', 'mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_armbench-mix')
 
 
 @pytest.fixture(scope='module')
@@ -28,21 +30,17 @@ def truth(minibench_root: Path) -> str:
     ('name', 'size'),
     [
         ('mask2former', SIZE),
-        pytest.param('mask_rcnn', None, marks=pytest.mark.slow),
-        pytest.param('mask2former', None, marks=pytest.mark.slow),
+        *(pytest.param(name, None, marks=SLOW) for name in ('mask_rcnn', 'mask2former', *FULL)),
+        *(pytest.param(name, (256, 320), marks=SLOW) for name in FULL),
     ],
 )
 def test_the_file_says_what_the_model_says(
-    name: str,
-    size: tuple[int, int] | None,
-    detectors: Callable[[str], Detector],
-    truth: str,
-    tmp_path: Path,
+    name: str, size: Any, detectors: Callable[[str], Detector], truth: str, tmp_path: Path, monkeypatch
 ) -> None:
-    parity = export(detectors(name), tmp_path / 'model.onnx', size, [truth])
+    monkeypatch.setattr('armbench_mmdet.export.onnx.CHECK_IMAGES', 2)
+    parity = export(detectors(name), tmp_path / 'model.onnx', size, [truth] if size == SIZE else None)
     assert parity.faults == []
     assert parity.instances >= 100
-    assert 'AP within' in parity.line
     assert list(tmp_path.iterdir()) == [tmp_path / 'model.onnx']
 
 
@@ -50,22 +48,18 @@ def test_every_difference_is_seen(mask_rcnn: Exported, truth: str) -> None:
     (one,) = ExportedDetector.from_onnx(mask_rcnn.file).predict(find_images(truth).paths[0])
     assert compare([one], [one]).faults == []
     assert compare([one], [one]).line.startswith(f'{len(one)} instances of 1 images compared: scores within 0')
-    fewer, surer, moved = (
-        one.above(float(one.scores[1])),
-        replace(one, scores=one.scores + np.float32(0.01)),
-        replace(one, masks=one.masks[:1] * len(one)),
-    )
-    for changed, fault in ((surer, 'scores differ by up to 0.01'), (moved, 'masks overlap by as little as IoU')):
-        assert fault in compare([one], [changed]).faults[0]
-    assert (
-        compare([fewer], [one]).faults[-1].startswith('this proves nothing: 2 instances were compared, needed are 20')
-    )
     without_best = replace(one, **{key: getattr(one, key)[1:] for key in ('boxes', 'scores', 'labels', 'masks')})
-    assert '1 instances have no counterpart' in compare([one], [without_best]).faults
+    for expected, changed, fault in (
+        (one, replace(one, scores=one.scores + np.float32(0.01)), 'scores differ by up to 0.01'),
+        (one, replace(one, masks=one.masks[:1] * len(one)), 'masks overlap by as little as IoU'),
+        (one, without_best, '1 instances have no counterpart'),
+        (one.above(float(one.scores[1])), one, 'this proves nothing: 2 instances were compared, needed are 20'),
+    ):
+        assert any(said.startswith(fault) for said in compare([expected], [changed]).faults), fault
 
 
 @pytest.mark.slow
-def test_a_file_that_differs_is_not_written_and_says_where(
+def test_a_file_that_differs_is_not_written_unless_it_must(
     mask_rcnn: Exported, truth: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_suppression(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
@@ -73,7 +67,7 @@ def test_a_file_that_differs_is_not_written_and_says_where(
 
     monkeypatch.setattr('armbench_mmdet.export.onnx.TRANSLATIONS', {**TRANSLATIONS, NMS: without_suppression})
     out, check = tmp_path / 'a/model.onnx', [truth]
-    with pytest.raises(InputError, match=r'model says, got: .*first diverging stage: roi_head.bbox_head .*force'):
+    with pytest.raises(InputError, match=r'model says, got: .* \(worst on .*\.jpg\); nothing is written.*force'):
         export(mask_rcnn.detector, out, SIZE, check=check)
     assert list(out.parent.iterdir()) == []
     assert export(mask_rcnn.detector, out, SIZE, check=check, force=True).faults
