@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from coco_reference import pycocotools_evaluate
-from metric_runs import as_samples, run
+from metric_runs import as_samples
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import BitmapMasks
@@ -23,6 +23,7 @@ from armbench_mmdet.datasets.armbench import MinibenchDataset
 from armbench_mmdet.datasets.ground_truth import GroundTruth
 from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.hooks.preflight import run_selftest
 from armbench_mmdet.masks.runs import run_lengths
 from armbench_mmdet.transforms.loading import LoadPolygons
@@ -60,8 +61,10 @@ class Oracle:
         return float(precision[precision > -1].mean())
 
     def here(self, rows: list[Row], masks: str = 'rle', **truth: Any) -> float:
-        samples = as_samples(self.truth, rows, masks)
-        return run({**self.truth, **truth}, samples, metric='segm', log_table=False)[0]['coco/segm_mAP']
+        metric = ArmbenchMetric(ground_truth=GroundTruth.of({**self.truth, **truth}), metric='segm', log_table=False)
+        metric.dataset_meta = {'classes': [category['name'] for category in self.truth['categories']]}
+        metric.process(None, as_samples(self.truth, rows, masks))
+        return metric.evaluate(len(self.truth['images']))['coco/segm_mAP']
 
     def self_test(self, loader: type) -> None:
         run_selftest(self.dataset, GroundTruth.of(self.truth), ('segm',), load_annotations={'type': loader})

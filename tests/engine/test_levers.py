@@ -63,7 +63,7 @@ def test_the_command_line_adds_to_what_a_config_chose(
     monkeypatch.setattr(levers, 'has_bfloat16', lambda: bfloat16)
     trained, tested = config(levers=dict(compile=True)), config()
     set_levers(trained, amp=False, channels_last=True, compiled=False, training=True)
-    assert trained == config(levers=dict(compile=True, channels_last=True))
+    assert trained.to_dict() == config(levers=dict(compile=True, channels_last=True)).to_dict()
     if wrapper is None:
         with pytest.raises(InputError, match='--amp must have a GPU, or a CPU with bfloat16'):
             set_levers(trained, amp=True, channels_last=False, compiled=False, training=True)
