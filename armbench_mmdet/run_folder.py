@@ -1,7 +1,7 @@
 """A run's folder: its files, its record and the names of its metrics, for those who write them and those who read."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -10,7 +10,6 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import write_atomically
 
 RECORD = 'record.json'
-RECORD_VERSION = 1
 LATEST = 'last_checkpoint'
 """File that names the latest checkpoint, as in mmengine."""
 INTERRUPTED = 'interrupted.pth'
@@ -32,6 +31,8 @@ Status = Literal['running', 'finished', 'stopped', 'failed']
 """``running`` is also the last word of a process that was killed."""
 Reason = Literal['nan', 'out of memory', 'data', 'input', 'lost process', 'crash']
 """Why a run failed: a loss not finite, memory, unreadable images, other bad input, a process that died, all else."""
+
+_Struct = TypeVar('_Struct', bound=msgspec.Struct)
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -72,7 +73,7 @@ class Attempt(msgspec.Struct, kw_only=True):
 class RunRecord(msgspec.Struct, kw_only=True):
     """``record.json``: what a stranger needs to repeat a run, ``data`` by their digests, and what became of it."""
 
-    schema_version: int = RECORD_VERSION
+    schema_version: Literal[1] = 1
     config: str
     seed: int | None = None
     status: Status
@@ -96,18 +97,7 @@ def read_record(work_dir: Path) -> RunRecord | None:
         InputError: It cannot be read, or is of another version.
     """
     path = work_dir / RECORD
-    if not path.exists():
-        return None
-    try:
-        content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        version = content.get('schema_version')
-        if version != RECORD_VERSION:
-            raise InputError(f'schema_version must be {RECORD_VERSION}, got {version!r} (in {path})')
-        return msgspec.convert(content, RunRecord)
-    except msgspec.ValidationError as error:
-        raise InputError(f'record must be JSON as tools/train.py writes it: {error} (in {path})') from error
-    except (OSError, msgspec.DecodeError) as error:
-        raise InputError(f'record must be JSON: {error} (in {path})') from error
+    return _read(path, RunRecord, 'record', 'tools/train.py writes it') if path.exists() else None
 
 
 def write_record(work_dir: Path, record: RunRecord) -> None:
@@ -146,9 +136,11 @@ def read_corruptions(path: Path) -> Corruptions:
     Raises:
         InputError: It is another file.
     """
+    return _read(path, Corruptions, 'corruptions', 'tools/test.py --corruptions writes them')
+
+
+def _read(path: Path, kind: type[_Struct], name: str, by: str) -> _Struct:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Corruptions)
-    except msgspec.DecodeError as error:
-        raise InputError(
-            f'corruptions must be as tools/test.py --corruptions writes them: {error} (in {path})'
-        ) from error
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(f'{name} must be JSON as {by}: {error} (in {path})') from error

@@ -38,7 +38,7 @@ def hardware() -> dict[str, Any]:
     return {
         'cpu': _cpu_name(),
         'cores': usable_cores(),
-        'memory_mb': _memory_mb(),
+        'memory_mb': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**20,
         'gpus': [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
@@ -53,18 +53,10 @@ def usable_cores() -> int:
 
 
 def _cpu_name() -> str:
-    try:
-        named = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(), re.MULTILINE)
-    except OSError:  # not Linux
-        named = None
-    return named[1] if named else platform.processor() or platform.machine()
-
-
-def _memory_mb() -> int | None:
-    try:
-        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**20
-    except (ValueError, OSError, AttributeError):
-        return None
+    with contextlib.suppress(OSError):  # not Linux
+        if named := re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(), re.MULTILINE):
+            return named[1]
+    return platform.processor() or platform.machine()
 
 
 def git_state(folder: Path = _CODE) -> tuple[str | None, str]:
@@ -73,22 +65,21 @@ def git_state(folder: Path = _CODE) -> tuple[str | None, str]:
     Python files that are not yet tracked are in the patch, too.
     """
     try:
-        root = _git(folder, 'rev-parse', '--show-toplevel').strip()
-        revision = _git(folder, 'rev-parse', 'HEAD').strip()
-        patch = _git(Path(root), 'diff', '--binary', 'HEAD')
-        for name in _git(Path(root), 'ls-files', '--others', '--exclude-standard', '-z', '*.py').split('\0'):
-            patch += _git(Path(root), 'diff', '--no-index', '--', os.devnull, name, statuses=(0, 1)) if name else ''
+        revision = _git(folder, 'rev-parse', '--verify', 'HEAD').strip()
+        if not revision:
+            return None, ''
+        root = Path(_git(folder, 'rev-parse', '--show-toplevel').strip())
+        patch = _git(root, 'diff', '--binary', 'HEAD')
+        for name in _git(root, 'ls-files', '--others', '--exclude-standard', '-z', '*.py').split('\0'):
+            patch += _git(root, 'diff', '--no-index', '--', os.devnull, name) if name else ''
     except (OSError, subprocess.SubprocessError):
         return None, ''
     return revision, patch
 
 
-def _git(folder: Path, *arguments: str, statuses: tuple[int, ...] = (0,)) -> str:
+def _git(folder: Path, *arguments: str) -> str:
     command = ['git', '-C', str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False)
-    if done.returncode not in statuses:
-        raise subprocess.CalledProcessError(done.returncode, command)
-    return done.stdout.decode(errors='replace')
+    return subprocess.run(command, capture_output=True, timeout=_GIT_TIMEOUT_S).stdout.decode(errors='replace')
 
 
 def command_line() -> list[str]:

@@ -17,12 +17,13 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from armbench_mmdet.report.page import gather, write_report
+    from armbench_mmdet.report.tables import overview
 
     report = gather(args.work_dirs)
     page = write_report(report, Path(args.out))
     for problem in report.problems:
         print(f'note: {problem}')
-    print(report.overview().markdown())
+    print(overview(report.compared).markdown())
     print(f'\nreport: {page}')
 
 

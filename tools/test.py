@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.engine.levers import set_levers
     from armbench_mmdet.launch import chosen_subsets, corruption_table, evaluate, evaluate_corrupted, selftest, set_tta
-    from armbench_mmdet.report.tables import main_table
+    from armbench_mmdet.report.tables import Table, main_scores
     from armbench_mmdet.run_folder import CORRUPTIONS, RECORD, RESULTS
 
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
@@ -86,8 +86,9 @@ def main(args: argparse.Namespace) -> None:
         results = evaluate(config, checkpoint, subsets, args.split, out_dir)
         if results:  # only one process has them
             trained_on = configs.training_subsets(config)
-            rows = [((trained_on, subset), result) for subset, result in results.items()]
-            print(main_table(rows, ['trained on', 'tested on']).markdown())
+            about = {subset: {'trained on': trained_on, 'tested on': subset} for subset in results}
+            rows = [{**about[subset], **main_scores(result)} for subset, result in results.items()]
+            print(Table.of('Results', rows, 2).markdown())
             print(f'\nresult files: {out_dir}')
 
 

@@ -5,7 +5,6 @@ Runs that differ by their seed alone are one *contender*: the mean of their scor
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
@@ -13,39 +12,24 @@ import numpy as np
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import Estimate, MatchTable, difference_intervals, group_intervals
 from armbench_mmdet.evaluation.result import MEAN, MISSING, shown
-from armbench_mmdet.report.collect import Comparison, Entry, shortened
+from armbench_mmdet.report.collect import Comparison, Entry
 from armbench_mmdet.report.plots import Plot, plot_layout, trace
-from armbench_mmdet.report.tables import OBJECT, Table, ends
+from armbench_mmdet.report.tables import OBJECT, Row, Table, ends, together
 
 _OFFSET = 0.16
 
 
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """The results of a run on one subset and split, or of runs that differ by their seed alone."""
-
-    name: str
-    entries: list[Entry]
-
-    @property
-    def tables(self) -> list[MatchTable]:
-        """The match tables of masks."""
-        return [entry.evaluation.tables['segm'] for entry in self.entries]
-
-
-def contenders(comparison: Comparison) -> list[Contender]:
-    """Those with comparable masks, in the report's order."""
+def contenders(comparison: Comparison) -> dict[str, list[Entry]]:
+    """Those with comparable masks, by their names: a run, or the first of those that differ by their seed alone."""
     groups: dict[str, list[Entry]] = {}
     for entry in comparison.entries:
         if entry.is_comparable and 'segm' in entry.evaluation.tables:
             groups.setdefault(entry.run.recipe, []).append(entry)
-    names = [Path(own[0].run.config_path or '').stem if len(own) > 1 else own[0].run.name for own in groups.values()]
-    if len(set(names)) < len(names):
-        names = [own[0].run.name for own in groups.values()]
-    return [
-        Contender(f'{name} ({len(own)} seeds)' if len(own) > 1 else name, own)
-        for name, own in zip(shortened(names), groups.values(), strict=True)
-    ]
+    return {own[0].run.name + (f' ({len(own)} seeds)' if len(own) > 1 else ''): own for own in groups.values()}
+
+
+def _mask_tables(entries: Sequence[Entry]) -> list[MatchTable]:
+    return [entry.evaluation.tables['segm'] for entry in entries]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +42,7 @@ class Answer:
     """
 
     title: str
-    scored: list[tuple[Contender, Estimate]]
+    scored: list[tuple[str, Estimate]]
     winner: str | None
     sentence: str
 
@@ -69,29 +53,30 @@ def answers(compared: Sequence[Comparison]) -> list[Answer]:
 
 
 def _answer(comparison: Comparison) -> Answer | None:
-    every = [(one, group_intervals(one.tables)) for one in contenders(comparison)]
-    name = OBJECT if any(OBJECT in intervals for _, intervals in every) else MEAN
-    scored = [(one, intervals[name]) for one, intervals in every if name in intervals]
-    scored = sorted((pair for pair in scored if pair[1].value is not None), key=lambda pair: -(pair[1].value or 0))
+    tables = {name: _mask_tables(own) for name, own in contenders(comparison).items()}
+    intervals = {name: group_intervals(own) for name, own in tables.items()}
+    kind = OBJECT if any(OBJECT in own for own in intervals.values()) else MEAN
+    scored = [(name, own[kind]) for name, own in intervals.items() if kind in own and own[kind].value is not None]
+    scored.sort(key=lambda pair: -(pair[1].value or 0))
     if not scored:
         return None
-    best, estimate = scored[0]
-    about, winner = f'{name} masks, AP {shown(estimate.value)}', None
-    if len(scored) == 1:
-        sentence = f'{best.name}: {about} (95 % interval {ends(estimate)}).'
+    (best, estimate), *others = scored
+    about, winner = f'{kind} masks, AP {shown(estimate.value)}', None
+    if not others:
+        sentence = f'{best}: {about} (95 % interval {ends(estimate)}).'
     else:
-        other, theirs = scored[1]
+        other, theirs = others[0]
         try:
-            gap = difference_intervals(best.tables, other.tables)[name]
+            gap = difference_intervals(tables[best], tables[other])[kind]
         except InputError as error:
-            return Answer(comparison.title, scored, None, f'{best.name} and {other.name} cannot be compared: {error}.')
+            return Answer(comparison.title, scored, None, f'{best} and {other} cannot be compared: {error}.')
         by = f'{about} against {shown(theirs.value)}: {gap.value or 0:+.3f} (95 % interval {ends(gap)})'
-        of = f', the best of {len(scored)},' if len(scored) > 2 else ''
         if (gap.low or 0) > 0:
-            winner, verdict = best.name, f'{of} is better than {other.name} at'
+            winner = best
+            of = f', the best of {len(scored)},' if len(scored) > 2 else ''
+            sentence = f'{best}{of} is better than {other} at {by}.'
         else:
-            verdict = f' and {other.name} cannot be told apart by'
-        sentence = f'{best.name}{verdict} {by}.'
+            sentence = f'{best} and {other} cannot be told apart by {by}.'
     return Answer(comparison.title, scored, winner, sentence)
 
 
@@ -104,16 +89,17 @@ def headline(found: Sequence[Answer]) -> str:
 
 def answer_plot(found: Sequence[Answer]) -> Plot:
     """Mask mAP of every contender with its interval, on each subset."""
-    names = list(dict.fromkeys(one.name for answer in found for one, _ in answer.scored))
+    scored = [dict(answer.scored) for answer in found]
+    names = list(dict.fromkeys(name for own in scored for name in own))
     traces = []
     for number, name in enumerate(names):
-        shift = (number - (len(names) - 1) / 2) * _OFFSET
-        own = [(row + shift, e) for row, answer in enumerate(found) for one, e in answer.scored if one.name == name]
-        rows, estimates = zip(*own, strict=True)
-        values, low, high = np.array(estimates, float).T
+        rows = np.array([row for row, own in enumerate(scored) if name in own])
+        values, low, high = np.array([scored[row][name] for row in rows], float).T
+        shifted = rows + _OFFSET * (number - (len(names) - 1) / 2)
         sides = {'array': (high - values).tolist(), 'arrayminus': (values - low).tolist()}
         error = {'type': 'data', 'symmetric': False, **sides, 'thickness': 2, 'width': 0}
-        traces.append(trace(values.tolist(), rows, name, number, mode='markers', marker={'size': 11}, error_x=error))
+        own = trace(values.tolist(), shifted.tolist(), name, number, mode='markers', marker={'size': 11})
+        traces.append({**own, 'error_x': error})
     layout = plot_layout(f'{OBJECT} mask AP, with 95 % interval', '', 150 + 70 * len(found))
     titles = [answer.title.replace('-transfer-set', '').replace(', ', '<br>') for answer in found]
     layout['yaxis'] |= {'tickvals': [*range(len(found))], 'ticktext': titles, 'range': [len(found) - 0.5, -0.5]}
@@ -122,15 +108,13 @@ def answer_plot(found: Sequence[Answer]) -> Plot:
 
 def seeds_table(comparison: Comparison) -> Table:
     """Mean and standard deviation over seeds, a row for each class of runs that differ by their seed alone."""
-    rows = []
-    for one in contenders(comparison):
-        for name, estimate in group_intervals(one.tables).items() if len(one.entries) > 1 else ():
-            scores = [entry.result.scores['segm'].by_class[name] for entry in one.entries]
-            spread = [_spread([getattr(own, key) for own in scores]) for key in ('mAP', 'mAP_50', 'mAP_75')]
-            rows.append([name, one.name, *spread, ends(estimate)])
-    header = ['class', 'runs', 'mAP', 'mAP_50', 'mAP_75', '95 % interval of the mAP']
-    notes = ['The interval is of the mean: images are drawn anew, and runs too.']
-    return Table(f'{comparison.title}: masks, mean ± standard deviation over seeds', header, rows, 2, notes)
+    rows: list[Row] = []
+    for contender, own in contenders(comparison).items():
+        for name, estimate in group_intervals(_mask_tables(own)).items() if len(own) > 1 else ():
+            scores = [entry.result.scores['segm'].by_class[name] for entry in own]
+            spread = {key: _spread([getattr(one, key) for one in scores]) for key in ('mAP', 'mAP_50', 'mAP_75')}
+            rows.append({'class': name, 'runs': contender, **spread, '95 % interval of the mean mAP': ends(estimate)})
+    return Table.of(f'{comparison.title}: masks, mean ± standard deviation over seeds', together(rows), 2)
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -4,10 +4,9 @@ import dataclasses
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import mode
 
 from mmengine.config import Config
 
@@ -18,52 +17,24 @@ from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import MatchTable
 from armbench_mmdet.evaluation.protocol import IOU_TYPES
-from armbench_mmdet.evaluation.result import FLAGS, MISSING, PREDICTIONS, Result, TypeScores, matches_path, read_result
+from armbench_mmdet.evaluation.result import FLAGS, MISSING, PREDICTIONS, Result, matches_path, read_result
 from armbench_mmdet.files import sha256_of
 from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 AGAIN = 'evaluate again with tools/test.py'
-CORRUPT_AGAIN = 'go on with tools/test.py --corruptions'
 
-Row = dict[str, Any]
-Curve = tuple[list[float], list[float | None]]
-"""Rising training iterations, and the values there, None where the run logged NaN or infinity."""
+Curves = dict[str, tuple[list[int], list[float | None]]]
+"""What a run logged, by its key: rising training iterations, and the values there, None for NaN or infinity."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Log:
-    """What a run logged, by step; every row has its ``step`` in training iterations."""
-
-    train: list[Row]
-    validation: list[Row]
-
-    @property
-    def last_step(self) -> int | None:
-        """The last training iteration that was logged."""
-        return self.train[-1]['step'] if self.train else None
-
-    def losses(self) -> list[str]:
-        """The names of the loss components, the total first."""
-        keys = {key for row in (*self.train, *self.validation) for key in row if 'loss' in key}
-        names = {key.removeprefix(run_folder.VALIDATION_LOSS_PREFIX) for key in keys}
-        return sorted(names, key=lambda name: (name != 'loss', '.' in name, name))
-
-    def curve(self, key: str) -> Curve:
-        """A value of the training rows, or by its prefix one of the validation rows."""
-        rows = self.validation if key.startswith(run_folder.VALIDATION_PREFIXES) else self.train
-        found = [row for row in rows if isinstance(row.get(key), int | float)]
-        return [row['step'] for row in found], [row[key] if math.isfinite(row[key]) else None for row in found]
-
-
-def read_log(work_dir: Path) -> tuple[Log, list[str]]:
-    """Read the logs of every attempt; with the log comes what is wrong with it, a line each.
+def read_curves(work_dir: Path) -> tuple[Curves, list[str]]:
+    """Read the logs of every attempt; with the curves comes what is wrong with the logs, a line each.
 
     An attempt counts from its first step on: what an earlier one logged there or after was undone by resuming from a
     checkpoint before it, or by starting afresh. Schedules by epoch log validation by epoch; it is placed at the last
     training iteration logged in that epoch.
     """
-    train: dict[int, Row] = {}
-    validation: dict[int, Row] = {}
+    curves: dict[str, dict[int, float | None]] = {}
     epochs: dict[int, int] = {}
     problems: list[str] = []
     for path in sorted(work_dir.glob(run_folder.SCALARS)):
@@ -76,15 +47,16 @@ def read_log(work_dir: Path) -> tuple[Log, list[str]]:
                 problems.append(f'log lines must be JSON with a step, got {text[:40]!r} in line {number} (in {path})')
                 continue
             if is_new:
-                train, validation = ({k: row for k, row in rows.items() if k < step} for rows in (train, validation))
+                curves = {key: {at: own[at] for at in own if at < step} for key, own in curves.items()}
                 is_new = False
             if any(key.startswith(run_folder.VALIDATION_PREFIXES) for key in row):
                 step = epochs.get(step, step)
-                validation[step] = {**row, 'step': step}
-            elif 'loss' in row:
-                epochs |= {row['epoch']: step} if 'epoch' in row else {}
-                train[step] = row
-    return Log(*([rows[step] for step in sorted(rows)] for rows in (train, validation))), problems
+            elif 'epoch' in row:
+                epochs[row['epoch']] = step
+            for key, value in row.items():
+                if isinstance(value, int | float):
+                    curves.setdefault(key, {})[step] = value if math.isfinite(value) else None
+    return {key: (sorted(own), [own[at] for at in sorted(own)]) for key, own in curves.items() if own}, problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +80,7 @@ class Evaluation:
         return self.result.identity.data_fingerprint
 
 
-def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[tuple[Evaluation, ...], list[str]]:
+def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[list[Evaluation], list[str]]:
     """Every result file of a folder that can be shown, by subset; and what is wrong, a line each.
 
     ``digests`` are those of the run's checkpoints, if there are any.
@@ -141,7 +113,7 @@ def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[tuple
             problems.append(f'{of} images were not predicted (in {path})')
         problems += [f'{flag} (in {path})' for flag in identity.extra.get(FLAGS, ())]
         evaluations.append(Evaluation(path, str(identity.subset), str(identity.split), result, tables, is_of_run))
-    return tuple(sorted(evaluations, key=lambda evaluation: subset_order(evaluation.subset))), problems
+    return sorted(evaluations, key=lambda evaluation: subset_order(evaluation.subset)), problems
 
 
 def subset_order(subset: str) -> tuple[int, str]:
@@ -149,14 +121,21 @@ def subset_order(subset: str) -> tuple[int, str]:
     return (SUBSETS.index(subset) if subset in SUBSETS else len(SUBSETS), subset)
 
 
-def _read_corruptions(path: Path, digests: Collection[str]) -> run_folder.Corruptions:
-    found = run_folder.read_corruptions(path)
-    is_whole = all(len(found.corrupted.get(name, ())) >= len(SEVERITIES) for name in CORRUPTIONS)
-    if not is_whole or (digests and found.checkpoint_sha256 not in digests):
-        raise InputError(
-            f'corruptions must all be measured, on a checkpoint that the run has (in {path}); {CORRUPT_AGAIN}'
-        )
-    return found
+def _read_corruptions(folder: Path, digests: Collection[str]) -> tuple[list[run_folder.Corruptions], list[str]]:
+    corruptions, problems = [], []
+    for path in folder.glob('*.json'):
+        try:
+            found = run_folder.read_corruptions(path)
+            is_whole = all(len(found.corrupted.get(name, ())) >= len(SEVERITIES) for name in CORRUPTIONS)
+            if not is_whole or (digests and found.checkpoint_sha256 not in digests):
+                raise InputError(
+                    f'corruptions must all be measured, on a checkpoint that the run has (in {path}); '
+                    'go on with tools/test.py --corruptions'
+                )
+            corruptions.append(found)
+        except InputError as error:
+            problems.append(f'{error}; left out')
+    return sorted(corruptions, key=lambda one: (subset_order(one.subset), one.split)), problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,13 +143,18 @@ class Run:
     """One work directory, under a short and unique name; ``number`` is its place in the report."""
 
     name: str
+    number: int
     work_dir: Path
     record: run_folder.RunRecord | None
-    log: Log
-    evaluations: tuple[Evaluation, ...]
-    config: Config | None = None
-    number: int = 0
-    corruptions: tuple[run_folder.Corruptions, ...] = ()
+    config: Config | None
+    curves: Curves
+    evaluations: list[Evaluation]
+    corruptions: list[run_folder.Corruptions]
+
+    @property
+    def last_step(self) -> int | None:
+        """The last training iteration that was logged."""
+        return self.curves['loss'][0][-1] if 'loss' in self.curves else None
 
     @property
     def config_path(self) -> str | None:
@@ -238,15 +222,9 @@ def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]
         common = os.path.commonpath(folders)
         names = [os.path.relpath(folder, common) for folder in folders]
     for folder, name in zip(folders, shortened(names), strict=True):
-        if not folder.is_dir():
-            problems.append(f'work dir must be an existing folder, got {str(folder)!r}')
-            continue
         run, own = _read_run(folder, name, len(runs))
+        runs += [run] if run else []
         problems += [f'{name}: {problem}' for problem in own]
-        if run.record or run.evaluations or run.corruptions or run.log.train or run.log.validation:
-            runs.append(run)
-        else:
-            problems.append(f'work dir must hold a run ({run_folder.RECORD}, logs or results), got {str(folder)!r}')
     if not runs:
         raise InputError('; '.join(problems))
     return runs, problems
@@ -260,35 +238,34 @@ def shortened(names: Sequence[str]) -> list[str]:
     return short if all(short) and len(set(short)) == len(names) else [*names]
 
 
-def _read_run(folder: Path, name: str, number: int) -> tuple[Run, list[str]]:
-    """A run, and what is wrong with it."""
+def _read_run(folder: Path, name: str, number: int) -> tuple[Run | None, list[str]]:
+    """A run, if there is anything of one, and what is wrong with it."""
     digests = {sha256_of(path) for path in folder.glob('*.pth')}
-    log, of_log = read_log(folder)
+    curves, of_log = read_curves(folder)
     evaluations, problems = read_evaluations(folder / run_folder.RESULTS, digests)
-    record, corruptions = None, []
+    corruptions, of_corruptions = _read_corruptions(folder / run_folder.CORRUPTIONS, digests)
+    problems += of_corruptions
+    record = None
     try:
         record = run_folder.read_record(folder)
     except InputError as error:
         problems.append(str(error))
-    for path in (folder / run_folder.CORRUPTIONS).glob('*.json'):
-        try:
-            corruptions.append(_read_corruptions(path, digests))
-        except InputError as error:
-            problems.append(f'{error}; left out')
-    corruptions.sort(key=lambda one: (subset_order(one.subset), one.split))
-    run = Run(name, folder, record, log, evaluations, number=number, corruptions=tuple(corruptions))
+    if not (record or evaluations or corruptions or curves):
+        wanted = f'a folder with a run in it ({run_folder.RECORD}, logs or results)'
+        return None, [*problems, f'work dir must be {wanted}, got {str(folder)!r}']
+    config, of_config = dumped_config(folder)
+    run = Run(name, number, folder, record, config, curves, evaluations, corruptions)
     if run.is_another_models:
         return run, problems
-    config, of_config = dumped_config(folder)
     problems += of_log + of_config
     if record and record.status != 'finished':
-        at = f' at iteration {log.last_step}' if log.last_step is not None else ''
+        at = f' at iteration {run.last_step}' if run.last_step is not None else ''
         problems.append(f'the run did not finish{at}; its record says {run.status!r}')
-    if not log.train and not log.validation:
+    if not curves:
         problems.append(f'no log with curves (looked for {run_folder.SCALARS} in {folder})')
     if not evaluations:
         problems.append(f'no result to show (in {folder / run_folder.RESULTS}); evaluate it with tools/test.py')
-    return dataclasses.replace(run, config=config), problems
+    return run, problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,20 +289,10 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Every run's result on one subset and split."""
+    """Every run's result on one subset and split, which ``title`` names."""
 
-    subset: str
-    split: str
-    entries: tuple[Entry, ...]
-
-    @property
-    def title(self) -> str:
-        """Subset and split."""
-        return f'{self.subset}, {self.split}'
-
-    def scored(self, iou_type: str) -> list[tuple[Entry, TypeScores]]:
-        """The entries with scores under an IoU type, and these."""
-        return [(e, e.result.scores[iou_type]) for e in self.entries if iou_type in e.result.scores]
+    title: str
+    entries: list[Entry]
 
 
 def comparisons(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
@@ -340,17 +307,16 @@ def comparisons(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
     result, problems = [], []
     for subset, split in sorted(found, key=lambda key: (subset_order(key[0]), key[1] != 'test', key[1])):
         pairs = found[subset, split]
-        known = Counter(one.fingerprint for _, one in pairs if one.fingerprint and one.is_of_run)
-        common = known.most_common(1)[0][0] if known else None
-        entries = [
-            Entry(run, one, one.is_of_run and (one.fingerprint == common is not None or len(pairs) == 1))
-            for run, one in pairs
-        ]
-        problems += [
-            f'{entry.run.name}: result on {subset} {split} must be on the same data as the others, got '
-            f'{entry.evaluation.fingerprint or "no data fingerprint"}, not {common}'
-            for entry in entries
-            if not entry.is_comparable and entry.evaluation.is_of_run
-        ]
-        result.append(Comparison(subset, split, tuple(entries)))
+        known = [one.fingerprint for _, one in pairs if one.fingerprint and one.is_of_run]
+        common = mode(known) if known else None
+        entries = []
+        for run, one in pairs:
+            is_alike = one.fingerprint == common is not None or len(pairs) == 1
+            entries.append(Entry(run, one, one.is_of_run and is_alike))
+            if one.is_of_run and not is_alike:
+                problems.append(
+                    f'{run.name}: result on {subset} {split} must be on the same data as the others, got '
+                    f'{one.fingerprint or "no data fingerprint"}, not {common}'
+                )
+        result.append(Comparison(f'{subset}, {split}', entries))
     return result, problems

@@ -3,6 +3,17 @@
 document.documentElement.classList.add('js');
 
 const PRINT_WIDTH_PX = 680;
+const axis = { gridcolor: '#e3e6ea', linecolor: '#8a929c', showline: true, ticks: 'outside', zeroline: false, automargin: true };
+const LOOKS = {
+  margin: { l: 60, r: 20, t: 20, b: 50 },
+  paper_bgcolor: '#ffffff',
+  plot_bgcolor: '#ffffff',
+  font: { family: 'system-ui, sans-serif', size: 13, color: '#1c2430' },
+  legend: { orientation: 'h', y: -0.28, yanchor: 'top', x: 0 },
+  hovermode: 'closest',
+  xaxis: { ...axis, title: { standoff: 8 } },
+  yaxis: { ...axis, title: { standoff: 12 }, rangemode: 'tozero' },
+};
 const canvases = [...document.querySelectorAll('figure.plot .canvas')];
 const folds = [...document.querySelectorAll('details.fold')];
 
@@ -10,7 +21,7 @@ function draw(parent) {
   for (const canvas of parent.querySelectorAll('figure.plot .canvas')) {
     if (canvas.classList.contains('js-plotly-plot') || canvas.closest('details:not([open])')) continue;
     const figure = JSON.parse(canvas.parentElement.querySelector('script').textContent);
-    Plotly.newPlot(canvas, figure.data, figure.layout, {
+    Plotly.newPlot(canvas, figure.data, { template: { layout: LOOKS }, ...figure.layout }, {
       responsive: true,
       displaylogo: false,
       modeBarButtonsToRemove: ['lasso2d', 'select2d'],

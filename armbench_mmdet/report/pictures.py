@@ -1,8 +1,6 @@
 """Pictures of the best, median and worst images, and of suspected labels."""
 
-import base64
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,13 +35,12 @@ JPEG_QUALITY = 60
 
 
 class Choice(NamedTuple):
-    """An image that is drawn: one chosen by its score, or one with a suspected label; ``about`` begins the caption."""
+    """An image that is drawn, chosen by its score, or the part around a ``box`` with a suspected label."""
 
     kind: str
     image_id: int
-    score: float
-    about: str
-    suspect: Suspect | None = None
+    caption: str
+    box: Sequence[float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +54,14 @@ class Picture:
     jpeg: bytes
     caption: str
 
-    @property
-    def source(self) -> str:
-        """The picture as an address."""
-        return 'data:image/jpeg;base64,' + base64.b64encode(self.jpeg).decode()
-
 
 class _Detection(msgspec.Struct):
-    """A COCO result; the mask stays undecoded until its image is chosen."""
+    """A COCO result, without its box."""
 
     image_id: int
     category_id: int
     score: float
-    segmentation: msgspec.Raw
+    segmentation: dict[str, Any]
 
 
 def gallery(runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
@@ -103,9 +95,8 @@ def choose(table: matches.MatchTable, per_kind: int) -> list[Choice]:
     between = ranks[count:-count]
     start = max((len(between) - count) // 2, 0)
     chosen = ranks[:count], between[start : start + count], ranks[count:][-count:]
-    by = 'by the AP of this image alone (mean over its classes, IoU 0.50:0.95, all scores)'
     return [
-        Choice(kind, int(ids[row]), float(scores[row]), f'{kind}, rank {rank} of {len(order)} {by}')
+        Choice(kind, int(ids[row]), f'{kind}: rank {rank} of {len(order)}, AP of this image alone {scores[row]:.3f}')
         for kind, own in zip(KINDS, chosen, strict=True)
         for rank, row in own
     ]
@@ -119,14 +110,13 @@ def image_scores(table: matches.MatchTable) -> np.ndarray:
     """
     scores = np.full((len(table.classes), len(table.image_ids)), np.nan)
     for own, one in zip(scores, table.classes.values(), strict=True):
-        by_image = np.argsort(one.image, kind='stable')  # within an image, detections stay best first
-        bounds = np.searchsorted(one.image[by_image], np.arange(len(own) + 1))
+        order = np.argsort(one.image, kind='stable')  # within an image, detections stay best first
+        by_image = np.split(order, np.searchsorted(one.image[order], np.arange(1, len(own))))
         for row in np.flatnonzero(one.instances):
-            found = by_image[bounds[row] : bounds[row + 1]]
+            found = by_image[row]
             alone = matches.ClassMatches(np.zeros_like(found), one.outcome[:, found], one.instances[row : row + 1])
             own[row] = matches.precision_at_recall(alone).mean()
-    classes = (~np.isnan(scores)).sum(axis=0)
-    return np.nansum(scores, axis=0) / np.where(classes, classes, np.nan)
+    return np.ma.masked_invalid(scores).mean(0).filled(np.nan)
 
 
 def draw(run: str, evaluation: Evaluation, per_kind: int = PER_KIND, most_suspected: int = 0) -> list[Picture]:
@@ -141,7 +131,7 @@ def draw(run: str, evaluation: Evaluation, per_kind: int = PER_KIND, most_suspec
         raise InputError(f'a result must have masks and their match table to be drawn, got none (in {evaluation.path})')
     suspects = evaluation.result.anatomy.suspects[:most_suspected] if evaluation.result.anatomy else []
     choices = choose(evaluation.tables['segm'], per_kind)
-    choices += [Choice(SUSPECTED, one.image_id, one.score, _doubt(one), one) for one in suspects]
+    choices += [Choice(SUSPECTED, one.image_id, _doubt(one), one.box) for one in suspects]
     image_ids = {choice.image_id for choice in choices}
     truth, image_folder = _ground_truth(evaluation, image_ids)
     detections = _detections(evaluation.path.with_suffix('.segm.json'), image_ids)
@@ -149,24 +139,22 @@ def draw(run: str, evaluation: Evaluation, per_kind: int = PER_KIND, most_suspec
     drawn = []
     for choice in choices:
         name = truth.images[choice.image_id].file_name
-        photo, panel_px, caption = read_image(image_folder / name), PANEL_PX, choice.about
+        photo, panel_px = read_image(image_folder / name), PANEL_PX
         real, guessed = judge(matching, choice.image_id, evaluation.result.not_annotated)
-        if choice.suspect:
-            photo, real, guessed = _close_up(choice.suspect.box, photo, real, guessed)
+        if choice.box:
+            photo, real, guessed = _close_up(choice.box, photo, real, guessed)
             panel_px = CLOSE_PX
-        else:
-            counts = Counter(one.verdict for one in (*real, *guessed))
-            found, missed, false = (
-                counts[one] for one in (instances.FOUND, instances.MISSED, instances.FALSE_POSITIVE)
-            )
-            caption += (
-                f': {choice.score:.3f}. Drawn at score ≥ {SCORE_THRESHOLD:g} and matched at IoU ≥ {MATCH_IOU:g}: '
-            )
-            caption += f'{found} found, {missed} missed, {false} false positives.'
         both = instances.draw_comparison(photo, real, guessed, f'prediction, score from {SCORE_THRESHOLD:g}', panel_px)
         jpeg = cv2.imencode('.jpg', both, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        drawn.append(Picture(run, f'{evaluation.subset} {evaluation.split}', choice.kind, name, jpeg, caption))
+        data = f'{evaluation.subset} {evaluation.split}'
+        drawn.append(Picture(run, data, choice.kind, name, jpeg, choice.caption))
     return drawn
+
+
+def _doubt(suspect: Suspect) -> str:
+    of = f' of annotation {suspect.annotation_id}, {suspect.annotated}, IoU {suspect.iou:.2f}'
+    doubted = suspect.fault + (of if suspect.annotated else '')
+    return f'{suspect.predicted} at score {suspect.score:.3f}, in the middle of the picture: {doubted}'
 
 
 def _close_up(
@@ -223,14 +211,4 @@ def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:
         every = msgspec.json.decode(path.read_bytes(), type=list[_Detection])
     except (OSError, msgspec.DecodeError) as error:
         raise InputError(f'COCO results must lie beside the result file, got {error} (in {path})') from error
-    chosen = [one for one in every if one.image_id in image_ids and one.score >= SCORE_THRESHOLD]
-    return [{**msgspec.structs.asdict(one), 'segmentation': msgspec.json.decode(one.segmentation)} for one in chosen]
-
-
-def _doubt(suspect: Suspect) -> str:
-    said = {
-        'not annotated': 'no annotation is there',
-        'class': f'annotation {suspect.annotation_id} there, IoU {suspect.iou:.2f}, is {suspect.annotated}',
-        'outline': f'annotation {suspect.annotation_id} there has another outline, IoU {suspect.iou:.2f}',
-    }
-    return f'{suspect.predicted} at score {suspect.score:.3f}, in the middle of the picture: {said[suspect.fault]}.'
+    return [msgspec.structs.asdict(one) for one in every if one.image_id in image_ids and one.score >= SCORE_THRESHOLD]

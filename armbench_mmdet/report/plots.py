@@ -1,4 +1,4 @@
-"""Plots of training and of results."""
+"""Plots of training and of results; ``page.js`` has their common looks, and ``parts.j2`` says how to read them."""
 
 import dataclasses
 import math
@@ -10,9 +10,9 @@ import numpy as np
 
 from armbench_mmdet.evaluation.matches import precision_at_recall
 from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, RECALL_THRESHOLDS
-from armbench_mmdet.evaluation.result import MEAN, shown
+from armbench_mmdet.evaluation.result import MEAN
 from armbench_mmdet.report.collect import Comparison, Entry, Run
-from armbench_mmdet.report.tables import OBJECT
+from armbench_mmdet.report.tables import OBJECT, main_scores
 from armbench_mmdet.run_folder import METRIC_PREFIX, VALIDATION_LOSS_PREFIX
 from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
@@ -20,16 +20,16 @@ from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#8a8a00')
 MAX_POINTS = 600
 SHOWN_IOUS = {0.5: 'solid', 0.75: 'dash'}
+Trace = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """One figure: Plotly's traces and layout, a title that says it to those who cannot see it, a note below."""
+    """One figure: Plotly's traces and layout, and a title that says it to those who cannot see it."""
 
     title: str
-    data: list[dict[str, Any]]
+    data: list[Trace]
     layout: dict[str, Any]
-    note: str = ''
 
     def __bool__(self) -> bool:
         """Whether there is anything to show."""
@@ -41,104 +41,92 @@ def loss_plot(run: Run) -> Plot:
 
     Components of intermediate decoder layers (``d0.loss_mask``) are there and hidden until asked for.
     """
-    traces: list[dict[str, Any]] = []
-    for number, name in enumerate(run.log.losses()):
-        curves = {'solid': run.log.curve(name), 'dash': run.log.curve(VALIDATION_LOSS_PREFIX + name)}
-        modes = {'solid': 'lines', 'dash': 'lines+markers'}
-        own = [trace(*curve, name, number, dash, modes[dash]) for dash, curve in curves.items() if curve[0]]
+    names = {key.removeprefix(VALIDATION_LOSS_PREFIX) for key in run.curves if 'loss' in key}
+    traces: list[Trace] = []
+    for number, name in enumerate(sorted(names, key=lambda name: (name != 'loss', '.' in name, name))):
         visible = 'legendonly' if '.' in name else True
-        traces += [{**one, 'showlegend': one is own[0], 'visible': visible} for one in own]
-    note = (
-        'Solid: training, with its augmentations and batch statistics; dashed: validation, without. Compare their '
-        'shapes, not their heights. Losses of intermediate layers are hidden; a click in the legend shows them.'
-    )
+        if name in run.curves:
+            traces.append(trace(*run.curves[name], name, number, visible=visible))
+        if curve := run.curves.get(VALIDATION_LOSS_PREFIX + name):
+            traces.append(trace(*curve, name, number, 'dash', 'lines+markers', visible=visible))
     aside = {'orientation': 'v', 'x': 1.01, 'y': 1}  # it scrolls there: thirty components do not fit below
-    return Plot(f'Losses of {run.name}', traces, plot_layout('iteration', 'loss', 440, legend=aside), note)
+    return Plot(f'Losses of {run.name}', traces, plot_layout('iteration', 'loss', 440, legend=aside))
 
 
 def score_plot(runs: Sequence[Run]) -> Plot:
     """The mask mAP on the validation data, both classes' mean and the object class alone."""
-    traces = []
-    for run in runs:
-        for key, dash in (('segm_mAP', 'solid'), (f'segm_{OBJECT}_mAP', 'dash')):
-            steps, values = run.log.curve(METRIC_PREFIX + key)
-            if steps:
-                traces.append(trace(steps, values, run.name, run.number, dash, mode='lines+markers'))
-    layout = plot_layout('iteration', 'mask mAP')
-    note = f'Solid: mean of both classes; dashed: {OBJECT} class alone.'
-    return Plot('Mask mAP on the validation data over training', traces, layout, note)
+    traces = [
+        trace(*run.curves[METRIC_PREFIX + key], run.name, run.number, dash, 'lines+markers')
+        for run in runs
+        for key, dash in (('segm_mAP', 'solid'), (f'segm_{OBJECT}_mAP', 'dash'))
+        if METRIC_PREFIX + key in run.curves
+    ]
+    return Plot('Mask mAP on the validation data over training', traces, plot_layout('iteration', 'mask mAP'))
 
 
 def precision_recall_plot(comparison: Comparison) -> Plot:
     """Precision over recall of object masks, at IoU 0.5 and 0.75 and in the mean over all thresholds."""
-    traces: list[dict[str, Any]] = []
+    traces: list[Trace] = []
     for entry in comparison.entries:
         table = entry.evaluation.tables.get('segm')
-        if table is None or OBJECT not in table.classes:
-            continue
-        every = precision_at_recall(table.classes[OBJECT])
-        curves = {dash: every[np.isclose(IOU_THRESHOLDS, iou)][0] for iou, dash in SHOWN_IOUS.items()}
-        curves['dot'] = every.mean(0)
-        if not np.isnan(every).any():
+        if table and OBJECT in table.classes and table.classes[OBJECT].instances.any():
+            every = precision_at_recall(table.classes[OBJECT])
+            curves = {dash: every[np.isclose(IOU_THRESHOLDS, iou)][0] for iou, dash in SHOWN_IOUS.items()}
+            curves['dot'] = every.mean(0)
             traces += [_of(entry, RECALL_THRESHOLDS.round(2), curve, dash) for dash, curve in curves.items()]
     layout = plot_layout('recall', 'precision', 420, of_shares=True)
-    note = 'Solid: IoU 0.5; dashed: IoU 0.75; dotted: mean over 0.5…0.95. The area under a curve is its AP.'
-    return Plot(f'Precision and recall of {OBJECT} masks: {comparison.title}', traces, layout, note)
+    return Plot(f'Precision and recall of {OBJECT} masks: {comparison.title}', traces, layout)
 
 
-def speed_plot(comparison: Comparison) -> Plot | None:
+def speed_plot(comparison: Comparison) -> Plot:
     """Mask mAP of objects against the time an image takes, where there are runs to compare."""
-    traces: list[dict[str, Any]] = []
-    for entry, segm in comparison.scored('segm'):
-        speed, score = entry.result.speed, segm.by_class.get(OBJECT, segm).mAP
+    traces: list[Trace] = []
+    for entry in comparison.entries:
+        speed, score = entry.result.speed, object_score(entry)
         if speed and speed.median_ms is not None and score is not None:
             traces.append(_of(entry, [speed.median_ms], [score], mode='markers', marker={'size': 12}))
     layout = plot_layout('ms per image, median', f'{OBJECT} mask mAP')
     layout['xaxis']['rangemode'] = 'tozero'
-    return Plot(f'Accuracy against time: {comparison.title}', traces, layout) if len(traces) > 1 else None
+    return Plot(f'Accuracy against time: {comparison.title}', traces if len(traces) > 1 else [], layout)
+
+
+def object_score(entry: Entry) -> float | None:
+    """Mask mAP of objects, or of both classes' mean where objects have none."""
+    scores = main_scores(entry.result)
+    return scores['segm mAP'] if scores[f'{OBJECT} mAP'] is None else scores[f'{OBJECT} mAP']
 
 
 def operating_plot(comparison: Comparison) -> Plot:
     """Precision and recall of objects over the score threshold."""
-    traces: list[dict[str, Any]] = []
+    traces: list[Trace] = []
     for entry in comparison.entries:
         one = (entry.result.operation or {}).get(OBJECT)
-        curve = one.curve if one else []
-        for what, dash in (('precision', 'solid'), ('recall', 'dash')) if curve else ():
-            values = [getattr(point, what) for point in curve]
-            traces.append(_of(entry, [point.threshold for point in curve], values, dash))
+        if one and one.curve:
+            thresholds = [point.threshold for point in one.curve]
+            traces.append(_of(entry, thresholds, [point.precision for point in one.curve]))
+            traces.append(_of(entry, thresholds, [point.recall for point in one.curve], 'dash'))
     layout = plot_layout('score threshold', 'at IoU 0.5', of_shares=True)
-    note = 'Solid: precision; dashed: recall.'
-    return Plot(f'{OBJECT.capitalize()}s at one threshold: {comparison.title}', traces, layout, note)
+    return Plot(f'{OBJECT.capitalize()}s at one threshold: {comparison.title}', traces, layout)
 
 
 def reliability_plot(comparison: Comparison) -> Plot:
     """The share of each class's detections that is right, over their mean score, in bins of the score.
 
-    Source: Guo et al., ICML 2017, reliability diagrams and their expected calibration error.
+    Source: Guo et al., ICML 2017, reliability diagrams.
     """
-    traces: list[dict[str, Any]] = []
-    errors: dict[str, list[str]] = {}
+    traces: list[Trace] = []
     for entry in comparison.entries:
         for name, one in (entry.result.operation or {}).items():
-            if one.reliability:
-                scores = [each.score for each in one.reliability]
-                shares = [each.precision for each in one.reliability]
-                detections = np.array([each.detections for each in one.reliability])
-                marks = {'size': (5 + 15 * np.sqrt(detections / detections.sum())).round(1).tolist()}
+            if bins := one.reliability:
+                detections = np.array([each.detections for each in bins])
+                scores, shares = [each.score for each in bins], [each.precision for each in bins]
                 own = _of(entry, scores, shares, 'solid' if name == OBJECT else 'dash', 'lines+markers')
-                traces.append({**own, 'marker': marks, 'text': [f'{count} detections' for count in detections]})
-                errors.setdefault(name, []).append(f'{entry.label} {shown(one.calibration_error)}')
+                marker = {'size': (5 + 15 * np.sqrt(detections / detections.sum())).round(1).tolist()}
+                traces.append({**own, 'marker': marker, 'text': [f'{count} detections' for count in detections]})
     layout = plot_layout('mean score', 'share that is right at IoU 0.5', 460, of_shares=True)
     diagonal = {'type': 'line', 'x0': 0, 'y0': 0, 'x1': 1, 'y1': 1, 'line': {'color': '#8a929c', 'width': 1}}
     layout['shapes'] = [{**diagonal, 'layer': 'below'}]
-    caption = '; '.join(f'of {name}: {", ".join(own)}' for name, own in errors.items())
-    note = (
-        f'Solid: {OBJECT}; dashed: the other class. A mark is a bin of the score, the larger the more of the '
-        'detections are in it. On the diagonal a score is the share that is right; below it, scores promise too much. '
-        'ECE: the mean distance from the diagonal.'
-    )
-    return Plot(f'Reliability of scores: {comparison.title}. ECE {caption}', traces, layout, note)
+    return Plot(f'Reliability of scores: {comparison.title}', traces, layout)
 
 
 def corruption_plot(run: Run) -> Plot:
@@ -163,9 +151,8 @@ def label_fraction_plot(compared: Sequence[Comparison]) -> Plot:
     """Mask mAP of objects over the number of training images, for runs in one folder that differ in it."""
     found: dict[str, dict[int, list[float]]] = {}
     for comparison in compared:
-        for entry, segm in comparison.scored('segm'):
-            images = entry.run.training_images
-            score = segm.by_class.get(OBJECT, segm).mAP
+        for entry in comparison.entries:
+            images, score = entry.run.training_images, object_score(entry)
             if entry.is_comparable and images and score is not None:
                 name = f'{entry.run.work_dir.parent.name}, {comparison.title}'
                 found.setdefault(name, {}).setdefault(images, []).append(score)
@@ -182,30 +169,17 @@ def label_fraction_plot(compared: Sequence[Comparison]) -> Plot:
 def plot_layout(
     x_title: str, y_title: str, height_px: int = 380, of_shares: bool = False, **more: Any
 ) -> dict[str, Any]:
-    """A light, plain layout, both axes from 0 to 1 if they are ``of_shares``; ``more`` goes on top."""
-    axis = {'gridcolor': '#e3e6ea', 'linecolor': '#8a929c', 'ticks': 'outside', 'zeroline': False, 'automargin': True}
-    axis |= {'range': [0, 1.05]} if of_shares else {}
-    return {
-        'height': height_px,
-        'margin': {'l': 60, 'r': 20, 't': 20, 'b': 50},
-        'paper_bgcolor': '#ffffff',
-        'plot_bgcolor': '#ffffff',
-        'font': {'family': 'system-ui, sans-serif', 'size': 13, 'color': '#1c2430'},
-        'legend': {'orientation': 'h', 'y': -0.28, 'yanchor': 'top', 'x': 0},
-        'hovermode': 'closest',
-        'xaxis': {**axis, 'title': {'text': x_title, 'standoff': 8}},
-        'yaxis': {**axis, 'title': {'text': y_title, 'standoff': 12}, 'rangemode': 'tozero'},
-        **more,
-    }
+    """The layout of a plot as far as it is its own, both axes from 0 to 1 if they are ``of_shares``."""
+    shares = {'range': [0, 1.05]} if of_shares else {}
+    axes = {f'{name}axis': {'title': {'text': title}, **shares} for name, title in (('x', x_title), ('y', y_title))}
+    return {'height': height_px, **axes, **more}
 
 
-def _of(entry: Entry, x: Any, y: Any, dash: str = 'solid', mode: str = 'lines', **more: Any) -> dict[str, Any]:
+def _of(entry: Entry, x: Any, y: Any, dash: str = 'solid', mode: str = 'lines', **more: Any) -> Trace:
     return trace(x, y, entry.label, entry.run.number, dash, mode, **more)
 
 
-def trace(
-    x: Any, y: Any, name: str, number: int, dash: str = 'solid', mode: str = 'lines', **more: Any
-) -> dict[str, Any]:
+def trace(x: Any, y: Any, name: str, number: int, dash: str = 'solid', mode: str = 'lines', **more: Any) -> Trace:
     """A curve or points in the colour of its run or component, whose solid curve stands in the legend.
 
     Of more than :data:`MAX_POINTS` points some are left out, evenly; five digits, more than a screen shows, remain.

@@ -1,31 +1,23 @@
-"""Tables of scores, strata, differences and published numbers, and the provenance of a run."""
+"""Tables of runs, scores, parts of the result files and published numbers, and the provenance of a run."""
+
+from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
+from msgspec.structs import asdict
 from tabulate import tabulate
 
 from armbench_mmdet.configs import leaves
-from armbench_mmdet.datasets.release import CLASSES, SUBSETS
-from armbench_mmdet.evaluation.anatomy import VERDICTS
+from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.evaluation.matches import Estimate
-from armbench_mmdet.evaluation.protocol import DENSITY_NAMES
-from armbench_mmdet.evaluation.result import (
-    MEAN,
-    MISSING,
-    SUMMARY_KEYS,
-    ErrorCosts,
-    Interval,
-    Result,
-    StratumScores,
-    shown,
-)
+from armbench_mmdet.evaluation.result import MEAN, MISSING, Interval, Result, StratumScores, shown
 from armbench_mmdet.report.collect import Comparison, Run, subset_order
-from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 
 TOTE, OBJECT = CLASSES
 MAIN_SCORES = {
@@ -41,7 +33,9 @@ TYPE_NAMES = {'segm': 'masks', 'boundary': 'mask boundaries', 'bbox': 'boxes'}
 SIZE_NAMES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 SIZE_UNITS = {'relative': 'relative to the image', 'coco': 'in pixels'}
 STAGE_NAMES = ('load', 'forward', 'post-process')
-_STRATUM = ['mAP', *(f'{name} mAP' for name in CLASSES), 'mAP_50', 'mAP_75', 'AR_100', 'instances', 'images']
+
+Row = dict[str, Any]
+"""The values of a row by the names of their columns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +48,21 @@ class Table:
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    text_columns: int = 1
-    notes: Sequence[str] = ()
+    text_columns: int
     best: Collection[tuple[int, int]] = ()
+
+    @classmethod
+    def of(cls, caption: str, rows: Sequence[Mapping[str, Any]], text_columns: int) -> Table:
+        """Make a table: texts and counts as they are, other numbers with three digits, – for what is not there."""
+        cells = [[str(v) if isinstance(v, str | int) else shown(v) for v in row.values()] for row in rows]
+        return cls(caption, list(rows[0]) if rows else [], cells, text_columns)
 
     def __bool__(self) -> bool:
         """Whether there is anything to show."""
         return bool(self.rows)
 
     def markdown(self) -> str:
-        """Caption, table and notes as Markdown."""
+        """Caption and table as Markdown."""
         rows = [
             [f'**{cell}**' if (i, j) in self.best else cell.replace('|', '\\|') for j, cell in enumerate(row)]
             for i, row in enumerate(self.rows)
@@ -71,49 +70,38 @@ class Table:
         align = ['left'] * self.text_columns + ['right'] * (len(self.header) - self.text_columns)
         # Not 'github': that one aligns what a terminal shows, and not what Markdown is rendered to.
         table = tabulate(rows, self.header, tablefmt='pipe', disable_numparse=True, colalign=align)
-        return '\n\n'.join([f'**{self.caption}**', table, *self.notes])
+        return f'**{self.caption}**\n\n{table}'
 
 
-def main_table(results: Iterable[tuple[Sequence[str], Result]], header: Sequence[str]) -> Table:
-    """The main scores of results, each after the words by which it is known."""
+def run_table(runs: Sequence[Run]) -> Table:
+    """One line a run."""
     rows = []
-    for words, result in results:
-        known = {iou_type: scores.by_class for iou_type, scores in result.scores.items()}
-        numbers = [getattr(known.get(kind, {}).get(name), key, None) for kind, name, key in MAIN_SCORES.values()]
-        rows.append([*words, *map(shown, numbers)])
-    return Table('Results', [*header, *MAIN_SCORES], rows, len(header))
+    for run in runs:
+        data = f'minibench (procedural): {run.trained_on}' if run.is_procedural else run.trained_on
+        row = {'run': run.name, 'status': run.status, 'config': run.config_path, 'trained on': data}
+        tested = [
+            f'{e.subset} {e.split} ({Path(e.result.identity.checkpoint or MISSING).name})' for e in run.evaluations
+        ]
+        rows.append({**row, 'iterations': run.last_step, 'results on': ', '.join(tested) or None})
+    return Table.of('Runs', rows, 6)
 
 
-def score_table(comparison: Comparison, iou_type: str) -> Table:
-    """Every run's scores under an IoU type, of both classes' mean and of each class.
+def overview(compared: Sequence[Comparison]) -> Table:
+    """The main scores of every result."""
+    rows = [
+        {'run': e.label, 'trained on': e.run.trained_on, 'tested on': comparison.title, **main_scores(e.result)}
+        for comparison in compared
+        for e in comparison.entries
+    ]
+    return Table.of('Results', rows, 3)
 
-    The best of what may be compared is marked, as far as three digits tell.
-    """
-    scored = comparison.scored(iou_type)
-    first, *others = SUMMARY_KEYS
-    header = ['class', 'run', first, '95 % interval', *others, 'instances']
-    rows: list[list[str]] = []
-    best: set[tuple[int, int]] = set()
-    for name in (MEAN, *CLASSES):
-        comparable = []
-        for entry, scores in scored:
-            own = scores.by_class.get(name)
-            texts = [shown(number) for number in own.numbers().values()] if own else [MISSING] * len(SUMMARY_KEYS)
-            interval = ends((scores.confidence or {}).get(name))
-            rows.append([name, entry.label, texts[0], interval, *texts[1:], str(own.instances) if own else MISSING])
-            comparable += [len(rows) - 1] if entry.is_comparable else []
-        for column in (2, *range(4, len(header) - 1)):
-            known = [row for row in comparable if rows[row][column] != MISSING]
-            top = max((rows[row][column] for row in known), default='')
-            best |= {(row, column) for row in known if rows[row][column] == top and len(known) > 1}
-    notes = ['95 % interval: of the mAP, by drawing the images anew; mAP_s, mAP_m, mAP_l: by COCO’s pixel sizes.']
-    if any(not entry.is_comparable for entry, _ in scored):
-        notes.append(
-            '† on other data than the others, or of a checkpoint that the run does not have; not to be compared.'
-        )
-    absent = dict.fromkeys(name for entry in comparison.entries for name in entry.result.not_annotated)
-    notes += [f'No {name} is annotated here: it has no score and no part in the mean.' for name in absent]
-    return Table(f'{comparison.title}: {TYPE_NAMES[iou_type]}', header, rows, 2, notes, best)
+
+def main_scores(result: Result) -> Row:
+    """The main scores of a result, None where there is none."""
+    known = {iou_type: scores.by_class for iou_type, scores in result.scores.items()}
+    return {
+        title: getattr(known.get(kind, {}).get(name), key, None) for title, (kind, name, key) in MAIN_SCORES.items()
+    }
 
 
 def ends(interval: Interval | Estimate | None) -> str:
@@ -121,180 +109,154 @@ def ends(interval: Interval | Estimate | None) -> str:
     return MISSING if interval is None or interval.low is None else f'{interval.low:.3f}…{interval.high:.3f}'
 
 
-def size_table(comparison: Comparison) -> Table:
+def together(rows: list[Row]) -> list[Row]:
+    """Rows that are alike in their first column, one below the other."""
+    firsts = [next(iter(row.values())) for row in rows]
+    return sorted(rows, key=lambda row: firsts.index(next(iter(row.values()))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Breakdown:
+    """A table of a part of the result files on a subset and split, made of the rows of each run's result."""
+
+    caption: str
+    rows: Callable[[str, Result], Iterable[Row]]
+    text_columns: int = 2
+
+    def __call__(self, comparison: Comparison) -> Table:
+        """The table of a subset and split."""
+        rows = [row for entry in comparison.entries for row in self.rows(entry.label, entry.result)]
+        return Table.of(f'{comparison.title}: {self.caption}', together(rows), self.text_columns)
+
+
+def score_table(comparison: Comparison, iou_type: str) -> Table:
+    """Every run's scores under an IoU type, of both classes' mean and of each class.
+
+    The best of what may be compared is marked, as far as three digits tell.
+    """
+    absent = dict.fromkeys(name for entry in comparison.entries for name in entry.result.not_annotated)
+    caption = TYPE_NAMES[iou_type] + ''.join(f'; no {name} is annotated' for name in absent)
+    table = Breakdown(caption, partial(score_rows, iou_type=iou_type))(comparison)
+    comparable = {entry.label for entry in comparison.entries if entry.is_comparable}
+    best: set[tuple[int, int]] = set()
+    for j in (2, *range(4, len(table.header) - 1)):
+        for name in {row[0] for row in table.rows}:
+            own = [(i, row) for i, row in enumerate(table.rows) if row[0] == name and row[1] in comparable]
+            known = {i: row[j] for i, row in own if row[j] != MISSING}
+            best |= {(i, j) for i, cell in known.items() if len(known) > 1 and cell == max(known.values())}
+    return dataclasses.replace(table, best=best)
+
+
+def score_rows(run: str, result: Result, iou_type: str) -> Iterable[Row]:
+    """Scores under an IoU type, of both classes' mean and of each class."""
+    if scores := result.scores.get(iou_type):
+        for name, one in scores.by_class.items():
+            interval = ends((scores.confidence or {}).get(name))
+            first = {'class': name, 'run': run, 'mAP': one.mAP, '95 % interval': interval}
+            yield {**first, **one.numbers(), 'instances': one.instances}
+
+
+def _stratum(scores: StratumScores) -> Row:
+    numbers = asdict(scores)
+    per_class = numbers.pop('per_class')
+    return {**numbers, **{f'{name} mAP': per_class.get(name) for name in CLASSES}}
+
+
+def size_rows(run: str, result: Result) -> Iterable[Row]:
     """Mask scores by size of the instance, in bins of the image area and of pixels."""
-    rows = [
-        [f'{SIZE_NAMES[size]} ({SIZE_UNITS[unit]})', entry.label, *_stratum(segm.per_size[unit][size])]
-        for unit in SIZE_UNITS
-        for size in SIZE_NAMES
-        for entry, segm in comparison.scored('segm')
-    ]
-    return Table(f'{comparison.title}: masks by size', ['size', 'run', *_STRATUM], rows, 2)
+    if segm := result.segm:
+        for unit, about in SIZE_UNITS.items():
+            for size, name in SIZE_NAMES.items():
+                yield {'size': f'{name} ({about})', 'run': run, **_stratum(segm.per_size[unit][size])}
 
 
-def density_table(comparison: Comparison) -> Table:
+def density_rows(run: str, result: Result) -> Iterable[Row]:
     """Mask scores by the number of instances in the image."""
-    scored = comparison.scored('segm')
-    rows = [
-        [name, entry.label, *_stratum(segm.per_density[name])]
-        for name in DENSITY_NAMES
-        if any(segm.per_density[name].images for _, segm in scored)
-        for entry, segm in scored
-    ]
-    return Table(f'{comparison.title}: masks by density', ['instances per image', 'run', *_STRATUM], rows, 2)
+    for name, scores in result.segm.per_density.items() if result.segm else ():
+        if scores.images:
+            yield {'instances per image': name, 'run': run, **_stratum(scores)}
 
 
-def _stratum(scores: StratumScores) -> list[str]:
-    by_class = map(shown, map(scores.per_class.get, CLASSES))
-    return [shown(scores.mAP), *by_class, *_cells(scores, 'mAP_50', 'mAP_75', 'AR_100', 'instances', 'images')]
-
-
-def _parts(comparison: Comparison, name: str) -> list[tuple[str, Any]]:
-    """A part of the result file of each run that has it."""
-    every = [(entry.label, getattr(entry.result, name)) for entry in comparison.entries]
-    return [(label, part) for label, part in every if part is not None]
-
-
-def _cells(part: Any, *names: str) -> list[str]:
-    """Fields of a part as texts: counts whole, other numbers with three digits."""
-    return [str(value) if isinstance(value := getattr(part, name), int) else shown(value) for name in names]
-
-
-def speed_table(comparison: Comparison) -> Table:
+def speed_rows(run: str, result: Result) -> Iterable[Row]:
     """Milliseconds per image, median and 95th percentile, of all and by stage; the model's size; peak memory."""
-    rows = []
-    for label, speed in _parts(comparison, 'speed'):
-        times = [speed, *map(speed.stages.get, STAGE_NAMES)]
-        texts = [f'{shown(one.median_ms, 0)} / {shown(one.p95_ms, 0)}' if one else MISSING for one in times]
-        millions = speed.parameters and speed.parameters / 1e6
-        sizes = [shown(millions, 1), shown(speed.gflops, 1)]
-        memory = [shown(speed.peak_memory_mb, 0), shown(speed.peak_gpu_memory_mb, 0)]
-        rows.append([label, speed.device, str(speed.threads or MISSING), *texts, *sizes, *memory])
-    sizes = ['parameters, M', 'GFLOPs', 'peak memory, MB', 'peak GPU memory, MB']
-    header = ['run', 'device', 'threads', 'all', *STAGE_NAMES, *sizes]
-    notes = [
-        'All: from the loaded batch to finished masks. Load: the wait for the batch. GFLOPs: of an image, a '
-        'multiplication and its addition are two. Only times on the same, otherwise idle machine compare.'
-    ]
-    caption = f'{comparison.title}: ms per image, median / 95th percentile'
-    return Table(caption, header, rows, 2, notes)
+    if speed := result.speed:
+        times = {'all': speed, **{name: speed.stages.get(name) for name in STAGE_NAMES}}
+        yield {
+            'run': run,
+            'device': speed.device,
+            'threads': speed.threads,
+            **{name: one and f'{shown(one.median_ms, 0)} / {shown(one.p95_ms, 0)}' for name, one in times.items()},
+            'parameters, M': shown(speed.parameters and speed.parameters / 1e6, 1),
+            'GFLOPs': shown(speed.gflops, 1),
+            'peak memory, MB': shown(speed.peak_memory_mb, 0),
+            'peak GPU memory, MB': shown(speed.peak_gpu_memory_mb, 0),
+        }
 
 
-def error_table(comparison: Comparison) -> Table:
+def error_rows(run: str, result: Result) -> Iterable[Row]:
     """The share of instances found, split, merged and missed."""
-    rows = [
-        [name, label, *_cells(errors[name], *VERDICTS, 'instances')]
-        for name in CLASSES
-        for label, errors in _parts(comparison, 'segmentation_errors')
-        if name in errors
-    ]
-    header = ['class', 'run', *(verdict.replace('_', '-') for verdict in VERDICTS), 'instances']
-    notes = [
-        'Predictions with a score of 0.5 or more. Over-segmented: several predictions on one instance; '
-        'under-segmented: one prediction over several instances.'
-    ]
-    return Table(f'{comparison.title}: shares of instances', header, rows, 2, notes)
+    for name, errors in (result.segmentation_errors or {}).items():
+        yield {'class': name, 'run': run, **asdict(errors)}
 
 
-def operating_table(comparison: Comparison) -> Table:
+def operating_rows(run: str, result: Result) -> Iterable[Row]:
     """Precision, recall and F1 at the threshold of ``val``, or at the one that suits the data best; calibration."""
-    rows = []
-    for name in CLASSES:
-        for label, operation in _parts(comparison, 'operation'):
-            one = operation.get(name)
-            point = one and (one.of_val or one.best)
-            if point:
-                numbers = _cells(point, *point.__struct_fields__) + _cells(one, 'calibration_error')
-                rows.append([name, label, 'val' if one.of_val else 'this data', *numbers])
-    header = ['class', 'run', 'threshold chosen on', 'threshold', 'precision', 'recall', 'F1', 'calibration error']
-    notes = [
-        'The threshold of the highest F1. One that was chosen on the data itself flatters: test on val first, and the '
-        'threshold of val is taken.'
-    ]
-    return Table(f'{comparison.title}: at one threshold, IoU 0.5', header, rows, 3, notes)
+    for name, one in (result.operation or {}).items():
+        if point := one.of_val or one.best:
+            row = {'class': name, 'run': run, 'threshold chosen on': 'val' if one.of_val else 'this data'}
+            yield {**row, **asdict(point), 'calibration error': one.calibration_error}
 
 
-def pick_table(comparison: Comparison) -> Table:
+def pick_rows(run: str, result: Result) -> Iterable[Row]:
     """Success of the first picks, and objects miscounted."""
-    rows = [[label, *_cells(picks, *picks.__struct_fields__)] for label, picks in _parts(comparison, 'picks')]
-    header = ['run', 'first', 'first three', 'first five', 'miscounted an image', 'counted from score', 'images']
-    notes = [
-        'The share of the surest masks whose most interior point lies on an object that was not picked before, and '
-        'that cover no other object by more than a quarter.'
-    ]
-    return Table(f'{comparison.title}: picks of {OBJECT}s', header, rows, notes=notes)
+    return [{'run': run, **asdict(result.picks)}] if result.picks else []
 
 
-def cost_table(comparison: Comparison) -> Table:
+def cost_rows(run: str, result: Result) -> Iterable[Row]:
     """What each kind of error costs in AP at IoU 0.5, and the optimal LRP."""
-    kinds = ErrorCosts.__struct_fields__
-    rows = [
-        [name, label, *_cells(one.costs[name], *kinds), shown(one.lrp[name].error if name in one.lrp else None)]
-        for name in (MEAN, *CLASSES)
-        for label, one in _parts(comparison, 'anatomy')
-        if name in one.costs
-    ]
-    header = ['class', 'run', *kinds, 'LRP']
-    notes = ['Kinds as in TIDE; gains do not add up. LRP: optimal localisation recall precision error, less is better.']
-    caption = f'{comparison.title}: AP at IoU 0.5 to be gained by correcting all errors of a kind'
-    return Table(caption, header, rows, 2, notes)
+    if anatomy := result.anatomy:
+        for name, costs in anatomy.costs.items():
+            yield {'class': name, 'run': run, **asdict(costs), 'LRP': getattr(anatomy.lrp.get(name), 'error', None)}
 
 
-def confusion_table(comparison: Comparison) -> Table:
+def confusion_rows(run: str, result: Result) -> Iterable[Row]:
     """What instances are taken for, and what detections lie on."""
-    rows = [
-        [label, truth, *(str(row.get(name, MISSING)) for name in (*CLASSES, 'missed'))]
-        for label, one in _parts(comparison, 'anatomy')
-        for truth, row in one.confusion.items()
-    ]
-    header = ['run', 'annotated', *(f'as {name}' for name in CLASSES), 'missed']
-    notes = ['Instances and predictions with a score of 0.5 or more, matched at mask IoU 0.5, own class first.']
-    return Table(f'{comparison.title}: confusion', header, rows, 2, notes)
+    for truth, counts in result.anatomy.confusion.items() if result.anatomy else ():
+        yield {'annotated': truth, 'run': run, **{f'as {name}': counts.get(name) for name in (*CLASSES, 'missed')}}
 
 
-def suspect_table(comparison: Comparison) -> Table:
+def suspect_rows(run: str, result: Result) -> Iterable[Row]:
     """The labels that sure detections contradict, the surest first."""
-    rows = []
-    notes = ['Where a model is sure and the labels say otherwise, one of both is wrong: look before you mend.']
-    for run, anatomy in _parts(comparison, 'anatomy'):
-        for one in anatomy.suspects:
-            label = MISSING if one.annotated is None else f'{one.annotated} {one.annotation_id}'
-            where = f'{one.predicted} at {", ".join(f"{side:.0f}" for side in one.box)}'
-            image = one.image or str(one.image_id)
-            rows.append([run, image, one.fault, label, where, shown(one.score), shown(one.iou)])
-        if anatomy.suspected > len(anatomy.suspects):
-            notes.append(f'{run}: the worst {len(anatomy.suspects)} of {anatomy.suspected}.')
-    header = ['run', 'image', 'fault', 'annotation', 'prediction at x, y, width, height', 'score', 'IoU']
-    return Table(f'{comparison.title}: suspected labels', header, rows, 5, notes)
+    for one in result.anatomy.suspects if result.anatomy else ():
+        yield {
+            'run': run,
+            'image': one.image or str(one.image_id),
+            'fault': one.fault,
+            'annotation': one.annotated and f'{one.annotated} {one.annotation_id}',
+            'prediction at x, y, width, height': f'{one.predicted} at {", ".join(f"{side:.0f}" for side in one.box)}',
+            'score': one.score,
+            'IoU': one.iou,
+        }
 
 
 def corruption_table(runs: Sequence[Run]) -> Table:
     """Mask mAP of the photos as they are, and under corruption."""
-    rows = []
+    rows: list[Row] = []
     for run in runs:
         for found in run.corruptions:
             for name, clean in found.clean.items():
                 if clean is not None:  # a class that the subset does not annotate
                     mean, share = found.performance(name)
-                    rows.append([f'{found.subset} {found.split}', name, run.name, *map(shown, (clean, mean, share))])
-    rows.sort(key=lambda row: (subset_order(row[0].split()[0]), row[:2]))
-    header = ['tested on', 'class', 'run', 'clean mAP', 'mPC', 'rPC']
-    notes = [
-        f'mPC: the mean mAP under {len(CORRUPTIONS)} corruptions of {len(SEVERITIES)} severities; rPC: its share of '
-        'the clean mAP. Source: arXiv 1907.07484.'
-    ]
-    return Table('Masks under corruption', header, rows, 3, notes)
+                    about = {'tested on': f'{found.subset} {found.split}', 'class': name, 'run': run.name}
+                    rows.append({**about, 'clean mAP': clean, 'mPC': mean, 'rPC': share})
+    rows.sort(key=lambda row: (subset_order(row['tested on'].split()[0]), row['tested on'], row['class']))
+    return Table.of('Masks under corruption', rows, 3)
 
 
 def published_table() -> Table:
     """Every published number with its split, protocol and caveat."""
-    published = yaml.safe_load((Path(__file__).parent / 'published.yml').read_text(encoding='utf-8'))
-    rows = []
-    for one in published:
-        scores = [one['scores'].get(subset, MISSING) for subset in SUBSETS]
-        rows.append([f'{one["source"]} ({one["where"]})', *scores, one['split'], one['protocol'], one['caveat']])
-    header = ['source', *SUBSETS, 'split', 'protocol', 'caveat']
-    return Table('Published by others, on the ARMBench photos', header, rows, text_columns=len(header))
+    rows = yaml.safe_load((Path(__file__).parent / 'published.yml').read_text(encoding='utf-8'))
+    return Table.of('Published by others, on the ARMBench photos', rows, text_columns=7)
 
 
 def facts(run: Run) -> dict[str, str]:

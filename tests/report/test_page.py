@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,18 @@ from synthetic_runs import MASK_RCNN, write_data, write_result
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.evaluation.result import read_result, shown
 from armbench_mmdet.report import page as pages
-from armbench_mmdet.report import tables
-from armbench_mmdet.report.collect import Comparison
-from armbench_mmdet.report.page import PROCEDURAL, Report, comma_separated, gather, html, markdown
+from armbench_mmdet.report.page import PARTS, Report, comma_separated, gather, html, markdown
 from armbench_mmdet.report.pictures import KINDS
-from armbench_mmdet.report.tables import Table, facts, published_table
+from armbench_mmdet.report.tables import facts, published_table
+
+PROCEDURAL = 'Minibench: these are procedurally drawn totes, not ARMBench photos.'
 
 
 def test_scores_are_the_result_files_and_the_best_of_each_column_is_marked(
     report: Report, work_dirs: list[Path]
 ) -> None:
     assert report.problems == []
-    table = report.scores[0]
+    table = report.parts['results'][1]
     assert table.caption == f'{SUBSETS[0]}, test: masks'
     results = {one.name: read_result(one / f'results/{SUBSETS[0]}_test.json').segm for one in work_dirs}
     for i, (name, run, *cells) in enumerate(table.rows):
@@ -43,7 +42,7 @@ def test_scores_are_the_result_files_and_the_best_of_each_column_is_marked(
 
 
 def test_the_overview_has_a_row_for_each_result(report: Report, work_dirs: list[Path]) -> None:
-    table = report.overview()
+    table = report.parts['results'][0]
     assert [row[0] for row in table.rows] == ['first', 'second'] * 3
     segm = read_result(work_dirs[1] / f'results/{SUBSETS[0]}_test.json').segm
     numbers = [f'{segm.mAP:.3f}', f'{segm.mAP_50:.3f}', f'{segm.mAP_75:.3f}']
@@ -52,38 +51,38 @@ def test_the_overview_has_a_row_for_each_result(report: Report, work_dirs: list[
 
 
 def test_parts_are_the_result_files(report: Report, work_dirs: list[Path]) -> None:
-    comparison = report.compared[0]
+    parts = {name: [make(report.compared[0]) for make in own] for name, own in PARTS.items()}
     first, second = (read_result(folder / f'results/{SUBSETS[0]}_test.json') for folder in work_dirs)
 
-    def row(make: Callable[[Comparison], Table], *start: str) -> list[str]:
-        (found,) = (row for row in make(comparison).rows if tuple(row[: len(start)]) == start)
+    def row(part: str, *start: str, table: int = -1) -> list[str]:
+        (found,) = (row for row in parts[part][table].rows if tuple(row[: len(start)]) == start)
         return [*found[len(start) :]]
 
     small = first.segm.per_size['coco']['s']
-    sizes = row(tables.size_table, 'small (in pixels)', 'first')
-    assert (sizes[0], sizes[2]) == (f'{small.mAP:.3f}', f'{small.per_class["object"]:.3f}')
-    assert {row[0] for row in tables.density_table(comparison).rows} == {'1-5', '6-10'}
+    sizes = row('size', 'small (in pixels)', 'first')
+    assert (sizes[0], sizes[-1]) == (f'{small.mAP:.3f}', f'{small.per_class["object"]:.3f}')
+    assert {row[0] for row in parts['density'][0].rows} == {'1-5', '6-10'}
     times = [first.speed, first.speed.stages['load']]
-    assert row(tables.speed_table, 'first')[2:4] == [f'{one.median_ms:.0f} / {one.p95_ms:.0f}' for one in times]
+    assert row('speed', 'first')[2:4] == [f'{one.median_ms:.0f} / {one.p95_ms:.0f}' for one in times]
     best = first.operation['object'].best
     shown = ['this data', f'{best.threshold:.3f}', f'{best.precision:.3f}']
-    assert row(tables.operating_table, 'object', 'first')[:3] == shown
-    assert row(tables.pick_table, 'first')[:2] == [f'{first.picks.success_1:.3f}', f'{first.picks.success_3:.3f}']
-    for shares in tables.error_table(comparison).rows:
+    assert row('operating', 'object', 'first')[:3] == shown
+    assert row('picks', 'first')[:2] == [f'{first.picks.success_1:.3f}', f'{first.picks.success_3:.3f}']
+    for shares in parts['errors'][0].rows:
         assert sum(map(float, shares[2:-1])) == pytest.approx(1, abs=0.002)
     anatomy = second.anatomy
-    costs = row(tables.cost_table, 'object', 'second')
+    costs = row('anatomy', 'object', 'second', table=0)
     assert costs[0] == f'{anatomy.costs["object"].classification:.3f}'
     assert costs[-1] == f'{anatomy.lrp["object"].error:.3f}'
     counts = [str(count) for count in anatomy.confusion['object'].values()]
-    assert row(tables.confusion_table, 'second', 'object') == counts
-    assert row(tables.confusion_table, 'second', 'background')[-1] == '–'
-    own = [row[5] for row in tables.suspect_table(comparison).rows if row[0] == 'second']
+    assert row('anatomy', 'object', 'second') == counts
+    assert row('anatomy', 'background', 'second')[-1] == '–'
+    own = [row[5] for row in parts['suspects'][0].rows if row[0] == 'second']
     assert own == [f'{one.score:.3f}' for one in anatomy.suspects] != []
 
 
 def test_means_under_corruption_are_the_files(report: Report) -> None:
-    rows = {tuple(row[:3]): row[3:] for row in tables.corruption_table(report.runs).rows}
+    rows = {tuple(row[:3]): row[3:] for row in report.parts['corruptions'][0].rows}
     assert len(rows) == 2 * (3 + 2)  # runs; classes and their mean
     assert rows[f'{SUBSETS[0]} test', 'object', 'first'] == ['0.700', '0.400', '0.571']
     assert rows[f'{SUBSETS[2]} test', 'mean', 'second'] == ['0.710', '0.410', '0.577']
@@ -103,9 +102,10 @@ def test_rows_of_numbers_have_everything(report: Report, work_dirs: list[Path]) 
 
 
 def test_markdown_says_minibench_and_keeps_published_numbers_apart(report: Report) -> None:
-    ours, theirs = markdown(report).split('## Published numbers')
-    assert PROCEDURAL in ours
-    assert '0.6971' not in ours
+    sections = {part.splitlines()[0]: part for part in markdown(report).split('\n## ')}
+    theirs = sections.pop('Published numbers')
+    assert PROCEDURAL in sections['# Results']
+    assert not any('0.6971' in part for part in sections.values())
     assert '| first' not in theirs
     assert all(cell in theirs for row in published_table().rows for cell in row)
 
@@ -130,8 +130,8 @@ def test_a_class_that_a_subset_does_not_annotate_is_said(tmp_path: Path) -> None
     truth['annotations'] = [one for one in truth['annotations'] if one['category_id'] == 2]
     file.write_text(json.dumps(truth))
     write_result(tmp_path / 'run', data, SUBSETS[2], MASK_RCNN, 1.0)
-    table = gather([tmp_path / 'run']).scores[0]
-    assert table.notes[-1] == 'No tote is annotated here: it has no score and no part in the mean.'
+    table = gather([tmp_path / 'run']).parts['results'][1]
+    assert table.caption.endswith('; no tote is annotated')
     mean, tote, own = (row[2] for row in table.rows)
     assert (mean, tote) == (own, '–')
 
@@ -140,8 +140,8 @@ def test_results_of_one_class_are_shown_beside_those_of_two(data: Path, work_dir
     write_result(tmp_path / 'one', data, SUBSETS[0], MASK_RCNN, 1.0, classes=('object',))
     report = gather([tmp_path / 'one', work_dirs[0]])
     assert not [line for line in report.problems if 'left out' in line or 'match table' in line]
-    rows = {(row[0], row[1]): row[2:] for row in report.scores[0].rows}
-    assert set(rows['tote', 'one']) == {'–'}
+    rows = {(row[0], row[1]): row[2:] for row in report.parts['results'][1].rows}
+    assert ('tote', 'one') not in rows
     assert rows['object', 'one'] == rows['mean', 'one'] != rows['object', 'first']
     assert 'cannot be compared' in report.answers[0].sentence
     assert {one.kind for one in report.pictures if one.run == 'one'} == set(KINDS)

@@ -42,20 +42,13 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_pictures_show_and_count_what_the_files_say(result: Path, tmp_path: Path) -> None:
-    truth = json.loads((tmp_path / 'data' / SUBSET / 'test.json').read_text())
-    ids = {image['file_name']: image['id'] for image in truth['images']}
+def test_pictures_are_of_each_kind_by_rank(result: Path) -> None:
     drawn = drawn_from(result)
     assert [(one.run, one.data, one.kind) for one in drawn] == [('run', f'{SUBSET} test', kind) for kind in KINDS]
     assert len({one.image for one in drawn}) == 3
-    detections = json.loads(result.with_suffix('.segm.json').read_text())
     for one in drawn:
         height, width = cv2.imdecode(np.frombuffer(one.jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]
         assert width > 1.5 * height
-        there = sum(a['image_id'] == ids[one.image] for a in truth['annotations'])
-        seen = sum(d['image_id'] == ids[one.image] and d['score'] >= 0.5 for d in detections)
-        counts = f'{seen} found, {there - seen} missed, 0 false positives'
-        assert f'Drawn at score ≥ 0.5 and matched at IoU ≥ 0.5: {counts}' in one.caption
     ranks = [int(re.search(r'rank (\d+) of 6', one.caption)[1]) for one in drawn]
     assert ranks == sorted(ranks)
 

@@ -31,8 +31,8 @@ def test_a_run_is_reported_without_a_complaint(minibench_root: Path, tmp_path: P
     report = gather([work_dir])
     assert report.problems == []
     assert report.is_procedural
-    assert report.run_table().rows[0][1] == 'finished'
-    assert [comparison.subset for comparison in report.compared] == list(SUBSETS)
+    assert report.parts['runs'][0].rows[0][1] == 'finished'
+    assert [comparison.title for comparison in report.compared] == [f'{subset}, test' for subset in SUBSETS]
     assert {picture.data for picture in report.pictures} == {f'{subset} test' for subset in SUBSETS}
     curves = {(trace['name'], trace['line']['dash']) for trace in loss_plot(report.runs[0]).data}
     assert {('loss_mask', 'solid'), ('loss_mask', 'dash')} <= curves
