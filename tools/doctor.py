@@ -77,13 +77,10 @@ def check_operators() -> Iterator[Row]:
     """Say which implementation of mmcv's compiled operators is active."""
     try:
         from armbench_mmdet import ops
-        from armbench_mmdet.ops.backend import BACKENDS
     except (ImportError, RuntimeError, ValueError) as error:
         yield 'operators', f'armbench_mmdet does not import: {error}', install('armbench-mmdet')
         return
     yield 'operators', ', '.join(f'{name}: {backend}' for name, backend in ops.active_backend().items()), ''
-    problems = ops.unavailable_backends()
-    yield 'backends', ', '.join(name for name in BACKENDS if name not in problems), ''
 
 
 def check_data() -> Iterator[Row]:

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torch.nn.functional import pad
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.jit import map_threads
-from armbench_mmdet.masks.kernels import fill_runs, pasted_axis, run_lengths, scan_mask
+from armbench_mmdet.jit import compiled, map_threads
+
+
+@compiled
+def run_lengths(code: np.ndarray) -> np.ndarray:
+    """Decode COCO's compressed run lengths.
+
+    Five bits a character, least significant first, from character code 48; bit 6 means more follow, the last
+    bit of the last one is the sign; from the third on, counts are differences to the count before the last one
+    (``rleFrString`` in pycocotools' ``maskApi.c``, which reads past the end of a broken string).
+
+    Args:
+        code: ``(C,) uint8``, the characters.
+
+    Returns:
+        ``(N,) int64``; nothing when the string is not a whole code.
+    """
+    counts, number, value, shift = np.empty(len(code), np.int64), 0, 0, 0
+    for character in code:
+        bits = int(character) - 48
+        if not 0 <= bits < 64 or shift > 35:
+            return counts[:0]
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        counts[number] = value + counts[number - 2] if number > 2 else value
+        number, value, shift = number + 1, 0, 0
+    return counts[: 0 if shift else number]
+
+
+@compiled
+def fill_runs(counts: np.ndarray, pixels: np.ndarray) -> None:
+    """Set the pixels ``(W * H,) uint8``, zeros before, of every second run; they go down the columns."""
+    start = 0
+    for number in range(len(counts)):
+        if number % 2:
+            pixels[start : start + counts[number]] = 1
+        start += counts[number]
 
 
 def decode_counts(text: str) -> list[int]:
@@ -46,74 +84,10 @@ def encode_switches(switches: np.ndarray, size: tuple[int, int]) -> dict[str, An
     Returns:
         A COCO RLE dict with ``counts`` as str.
     """
-    counts = np.diff(switches, prepend=0, append=size[0] * size[1])
+    inside = switches[: np.searchsorted(switches, size[0] * size[1])]  # a last run may end with the image
+    counts = np.diff(inside, prepend=0, append=size[0] * size[1])
     rle = coco_mask.frPyObjects({'counts': counts, 'size': size}, *size)
     return {'size': list(size), 'counts': rle['counts'].decode()}
-
-
-PastedAxis = Callable[[float, float, int, int], tuple[int, np.ndarray, np.ndarray]]
-"""What one axis of a pasted mask is made of, given where its box begins and ends, the image's side and the mask's.
-
-It answers with the first pixel of the pasted region and, for each of its pixels, the first of the two cells it lies
-between, ``(pixels,) int64``, and the weights of both, ``(pixels, 2) float32``; the mask has a border of one zero cell.
-"""
-
-
-def pasted_pixels(low: float, high: float, side: int, cells: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Mmdet's rule: each pixel is where it lies in the box, which has a pixel to spare around it."""
-    first, last = int(max(np.floor(low) - 1, 0)), int(min(np.ceil(high) + 1, side))
-    return first, *pasted_axis(low, high, first, max(first, last), cells)
-
-
-def encode_boxed_masks(
-    masks: Tensor,
-    boxes: Tensor,
-    height: int,
-    width: int,
-    threshold: float = 0.5,
-    axis: PastedAxis = pasted_pixels,
-) -> list[dict[str, Any]]:
-    """Paste masks into their boxes and encode them, computing nothing outside the boxes.
-
-    As ``mmdet.models.roi_heads.mask_heads.fcn_mask_head._do_paste_mask`` followed by ``>= threshold`` and
-    ``pycocotools.mask.encode``, but for pixels within 1e-4 of the threshold, on which roundings decide.
-
-    Args:
-        masks: ``(N, h, w)`` float probabilities from 0 to 1.
-        boxes: ``(N, 4)`` float xyxy in image pixels.
-        height: Of the image.
-        width: Of the image.
-        threshold: A pixel is on from this value up; at least 0.
-        axis: Another rule of pasting than mmdet's.
-
-    Returns:
-        N COCO RLE dicts with ``counts`` as str.
-
-    Raises:
-        InputError: Shapes that do not fit, a negative threshold, or boxes that are not finite.
-    """
-    if masks.ndim != 3 or boxes.shape != (len(masks), 4):
-        shapes = f'{tuple(masks.shape)} and {tuple(boxes.shape)}'
-        raise InputError(f'masks and boxes must be (N, h, w) and (N, 4), got {shapes}')
-    if threshold < 0:
-        raise InputError(f'threshold must be at least 0, got {threshold!r}')
-    corners = boxes.detach().to('cpu', torch.float32).numpy()
-    if not np.isfinite(corners).all():
-        raise InputError('boxes must be finite, got NaN or infinity')
-    # With a border of zeros, transposed: the kernel walks down columns.
-    sources = pad(masks.detach().to('cpu', torch.float32), (1, 1, 1, 1)).transpose(1, 2).contiguous().numpy()
-    limit = np.nextafter(np.float32(threshold), np.float32(-1))
-
-    def encode_one(index: int) -> dict[str, Any]:
-        source, (x0, y0, x1, y1) = sources[index], corners[index].tolist()
-        left, *columns = axis(x0, x1, width, source.shape[0] - 2)
-        top, *rows = axis(y0, y1, height, source.shape[1] - 2)
-        if not (len(columns[0]) and len(rows[0])):
-            return encode_switches(np.empty(0, np.int64), (height, width))
-        switches, _ = scan_mask(source, *columns, *rows, (left, top), (height, width), limit, False)
-        return encode_switches(switches, (height, width))
-
-    return map_threads(encode_one, range(len(sources)))
 
 
 def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
@@ -185,19 +159,9 @@ class RleMasks(Sequence[dict[str, Any]]):
         """N."""
         return len(self.rles)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The RLE dicts."""
-        return iter(self.rles)
-
     def __repr__(self) -> str:
         """Number and size; the strings would fill the screen."""
         return f'RleMasks({len(self)} masks, {self.height}×{self.width})'
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice | np.ndarray | torch.Tensor | list) -> RleMasks: ...
 
     def __getitem__(self, index: Any) -> Any:
         """One RLE dict for an integer, else the chosen masks."""
@@ -230,11 +194,3 @@ class RleMasks(Sequence[dict[str, Any]]):
     def astype(self, dtype: Any) -> np.ndarray:
         """Bitmaps of a type, ``(N, H, W)``; what mmdet's visualizer asks for."""
         return self.numpy().astype(dtype, copy=False)
-
-    def to_ndarray(self) -> np.ndarray:
-        """Bitmaps, ``(N, H, W)`` uint8, under the name that mmdet's mask structures use."""
-        return self.numpy().astype(np.uint8)
-
-    def to_tensor(self) -> torch.Tensor:
-        """Bitmaps as a tensor on the CPU, ``(N, H, W)`` bool."""
-        return torch.from_numpy(self.numpy())

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import compiled
-from armbench_mmdet.masks import kernels
+from armbench_mmdet.masks import encode
 
 UPSAMPLED = 5
 """COCO rounds the corners of a polygon to fifths of a pixel."""
@@ -85,14 +85,14 @@ def _read(
         else:
             length = _decode(code[code_ends[i] : code_ends[i + 1]], own)
         starts[i + 1] = starts[i] + length
-        areas[i] = measure(own[:length], height, boxes[i])
+        areas[i] = _measure(own[:length], height, boxes[i])
     return switches[: starts[count]].copy(), starts, areas, boxes
 
 
 @compiled
 def _decode(code: np.ndarray, switches: np.ndarray) -> int:
     """Write the switches of COCO's compressed run lengths and return how many."""
-    counts, position = kernels.run_lengths(code), 0
+    counts, position = encode.run_lengths(code), 0
     for number in range(len(counts)):
         position += counts[number]
         switches[number] = position
@@ -100,7 +100,7 @@ def _decode(code: np.ndarray, switches: np.ndarray) -> int:
 
 
 @compiled
-def measure(switches: np.ndarray, height: int, box: np.ndarray) -> int:
+def _measure(switches: np.ndarray, height: int, box: np.ndarray) -> int:
     """Write a mask's box and return its area in px; its switches are an even number."""
     area, top, bottom, column, first = 0, height, 0, 0, -1
     for i in range(0, switches.size, 2):
@@ -184,10 +184,7 @@ def _in_order(columns: np.ndarray, rows: np.ndarray, height: int, width: int, sw
     if not columns.size:
         return 0
     first = columns.min()
-    ends = np.zeros(columns.max() - first + 1, np.int64)
-    for column in columns:
-        ends[column - first] += 1
-    ends = np.cumsum(ends)
+    ends = np.cumsum(np.bincount(columns - first))
     for i in range(columns.size):
         ends[columns[i] - first] -= 1
         switches[ends[columns[i] - first]] = columns[i] * height + rows[i]

@@ -3,15 +3,14 @@
 from typing import Any
 
 import numpy as np
-import torch
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from armbench_mmdet.errors import InputError
-from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks, pasted_pixels
+from armbench_mmdet.masks.encode import RleMasks
 from armbench_mmdet.masks.runs import mask_nms
+from armbench_mmdet.masks.upsample import encode_boxed_masks, pasted_pixels
 from armbench_mmdet.models.resnet import pixel_by_pixel
 
 
@@ -28,7 +27,7 @@ class RleFCNMaskHead(FCNMaskHead):
     """
 
     axis = staticmethod(pasted_pixels)
-    """The rule of pasting, see :func:`~armbench_mmdet.masks.encode.encode_boxed_masks`."""
+    """The rule of pasting, see :func:`~armbench_mmdet.masks.upsample.encode_boxed_masks`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(N, num_classes, h, w)`` of RoIs, see the stock head."""
@@ -46,22 +45,17 @@ class RleFCNMaskHead(FCNMaskHead):
         """The instances of each image with their masks, as in ``FCNMaskHead``.
 
         Raises:
-            InputError: ``mask_nms`` is no IoU, or the masks are grey values.
+            InputError: ``mask_nms`` is no IoU.
         """
         results: list[InstanceData] = super().predict_by_feat(
             mask_preds, results_list, batch_img_metas, rcnn_test_cfg, *args, **kwargs
         )
         iou = rcnn_test_cfg.get('mask_nms')
-        if iou is None:
-            return results
-        if rcnn_test_cfg.mask_thr_binary < 0:
-            raise InputError(f'mask_thr_binary must be at least 0 with mask_nms, got {rcnn_test_cfg.mask_thr_binary!r}')
-        return [one[self._surviving(one, iou)] if len(one) else one for one in results]
-
-    @staticmethod
-    def _surviving(one: InstanceData, iou: float) -> Tensor:
-        size, scores, labels = one.masks.shape[1:], one.scores.cpu().numpy(), one.labels.cpu().numpy()
-        return torch.from_numpy(mask_nms(one.masks.rles, size, scores, labels, iou)).to(one.scores.device)
+        for i, one in enumerate(results):
+            if iou is not None and len(one):
+                size, scores, labels = one.masks.shape[1:], one.scores.cpu().numpy(), one.labels.cpu().numpy()
+                results[i] = one[mask_nms(one.masks, size, scores, labels, iou)]
+        return results
 
     def _predict_by_feat_single(
         self,

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from mmdet.models.backbones import ResNet
-from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
+from mmdet.models.backbones.resnet import Bottleneck
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -27,49 +27,29 @@ class FoldedResNet(ResNet):
         x = self.maxpool(self.relu(convolved(self.conv1, self.norm1, pixel_by_pixel(x))))
         found = []
         for index, name in enumerate(self.res_layers):
-            x = getattr(self, name)(x)
+            for block in getattr(self, name):
+                is_checkpointed = block.with_cp and x.requires_grad
+                x = (
+                    checkpoint(block_output, block, x, use_reentrant=False)
+                    if is_checkpointed
+                    else block_output(block, x)
+                )
             if index in self.out_indices:
                 found.append(x)
         return tuple(found)
 
 
-class FoldedBlock(nn.Module):
-    """What a block of two or three convolutions does; mixed into the stock's, which has its parts."""
-
-    relu: nn.Module
-    downsample: nn.Sequential | None
-    with_cp: bool
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The block's output, see the stock."""
-        if self.with_cp and x.requires_grad:
-            return checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        out = x
-        for number in (1, 2, 3)[: 3 if isinstance(self, Bottleneck) else 2]:
-            out = out if number == 1 else self.relu(out)
-            out = convolved(getattr(self, f'conv{number}'), getattr(self, f'norm{number}'), out)
-        if self.downsample is not None:
-            *pool, conv, norm = self.downsample
-            x = convolved(conv, norm, nn.Sequential(*pool)(x))
-        out += x
-        return self.relu(out)
-
-
-class FoldedBasicBlock(FoldedBlock, BasicBlock):
-    """Of two convolutions."""
-
-
-class FoldedBottleneck(FoldedBlock, Bottleneck):
-    """Of three."""
-
-
-FoldedResNet.arch_settings = {
-    depth: (FoldedBasicBlock if depth < 50 else FoldedBottleneck, counts)
-    for depth, (_, counts) in ResNet.arch_settings.items()
-}
+def block_output(block: Any, x: Tensor) -> Tensor:
+    """What a stock block of two or three convolutions makes of a feature map."""
+    out = x
+    for number in (1, 2, 3)[: 3 if isinstance(block, Bottleneck) else 2]:
+        out = out if number == 1 else block.relu(out)
+        out = convolved(getattr(block, f'conv{number}'), getattr(block, f'norm{number}'), out)
+    if block.downsample is not None:
+        *pool, conv, norm = block.downsample
+        x = convolved(conv, norm, nn.Sequential(*pool)(x))
+    out += x
+    return block.relu(out)
 
 
 def convolved(conv: Any, norm: Any, image: Tensor) -> Tensor:

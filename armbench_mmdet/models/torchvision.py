@@ -75,8 +75,6 @@ class TorchvisionRPNHead(RPNHead):
     def _bbox_post_process(
         self, results: InstanceData, cfg: Any, rescale: bool = False, with_nms: bool = True, img_meta: Any = None
     ) -> InstanceData:
-        if rescale:
-            raise NotImplementedError('proposals are given at the scale of the input')
         sizes = results.bboxes[:, 2:] - results.bboxes[:, :2]
         results = results[(sizes >= cfg.min_bbox_size).all(1)]
         kept = []

@@ -94,26 +94,16 @@ def flip_switches(switches: np.ndarray, height: int, width: int, direction: str)
         width: Its width.
         direction: ``horizontal``, ``vertical`` or ``diagonal``, which is both.
     """
-    starts, ends = switches[0::2], switches[1::2]
-    starts, ends = starts[ends > starts], ends[ends > starts]
-    first = starts // height
-    spans = (ends - 1) // height - first + 1  # columns that a run touches
-    run = np.repeat(np.arange(len(starts)), spans)
-    column = first[run] + np.arange(len(run)) - (np.cumsum(spans) - spans)[run]
-    top = np.maximum(starts[run] - column * height, 0)
-    bottom = np.minimum(ends[run] - column * height, height)
-    if direction in ('horizontal', 'diagonal'):
-        column = width - 1 - column
+    heads = np.arange(height, height * width, height)  # of columns; runs end there, and others begin
+    cuts = heads[np.searchsorted(switches, heads, 'right') % 2 == 1]
+    runs = np.sort(np.concatenate([switches, cuts, cuts])).reshape(-1, 2)
+    column = runs[:, :1] // height
     if direction in ('vertical', 'diagonal'):
-        top, bottom = height - bottom, height - top
-    order = np.lexsort((top, column))
-    return _without_pairs(np.stack([(column * height + top)[order], (column * height + bottom)[order]], 1).ravel())
-
-
-def _without_pairs(switches: np.ndarray) -> np.ndarray:
-    """Rising positions without those of which an even number coincide: off and on again is no change."""
-    places, counts = np.unique(switches, return_counts=True)
-    return places[counts % 2 == 1]
+        runs = (2 * column + 1) * height - runs
+    if direction in ('horizontal', 'diagonal'):
+        runs = runs + (width - 1 - 2 * column) * height
+    places, counts = np.unique(runs, return_counts=True)
+    return places[counts % 2 == 1]  # off and on again is no change
 
 
 def _groups(
@@ -139,11 +129,7 @@ def _groups(
 
 def _agreed(masks: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """The switches of the pixels that lie in more than half of the weight."""
-    positions = np.concatenate(masks)
-    steps = np.concatenate(
-        [np.tile([weight, -weight], len(own) // 2) for own, weight in zip(masks, weights, strict=True)]
-    )
-    order = np.argsort(positions, kind='stable')
-    places, last = np.unique(positions[order][::-1], return_index=True)
-    inside = np.cumsum(steps[order])[len(positions) - 1 - last] > weights.sum() / 2
+    steps = [np.tile([weight, -weight], len(own) // 2) for own, weight in zip(masks, weights, strict=True)]
+    places, place = np.unique(np.concatenate(masks), return_inverse=True)
+    inside = np.cumsum(np.bincount(place, np.concatenate(steps))) > weights.sum() / 2
     return places[np.diff(inside, prepend=False)]

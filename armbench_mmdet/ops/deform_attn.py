@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,15 +10,25 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import compiled, map_threads
 from armbench_mmdet.ops.backend import choose_backend
 
 Array = NDArray[Any]
 
 
-def _attend(value: Tensor, shapes: list[list[int]], starts: list[int], locations: Tensor, weights: Tensor) -> Tensor:
-    """Sum bilinear samples of every level, times their weights; shapes as in :func:`ms_deform_attn_forward`."""
+class Sampled(NamedTuple):
+    """Arguments of :func:`ms_deform_attn_forward`, tensors or arrays of them, in at least single precision."""
+
+    value: Any
+    shapes: Any
+    starts: Any
+    locations: Any
+    weights: Any
+
+
+def _attend(sampled: Sampled) -> Tensor:
+    """Sum bilinear samples of every level, times their weights."""
+    value, shapes, starts, locations, weights = sampled
     batch, _, heads, channels = value.shape
     queries = locations.shape[1]
     # Fold the heads into the batch: each head looks at its own channels only. Queries come last: sums over the few
@@ -26,7 +36,7 @@ def _attend(value: Tensor, shapes: list[list[int]], starts: list[int], locations
     grids = (2 * locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B * M, L, P, Q, 2)
     shares = weights.permute(0, 2, 3, 4, 1).flatten(0, 1)  # (B * M, L, P, Q)
     total = value.new_zeros(batch * heads, channels, queries)
-    for level, ((height, width), start) in enumerate(zip(shapes, starts, strict=True)):
+    for level, ((height, width), start) in enumerate(zip(shapes.tolist(), starts.tolist(), strict=True)):
         features = value[:, start : start + height * width].permute(0, 2, 3, 1)
         features = features.reshape(batch * heads, channels, height, width)
         samples = F.grid_sample(features, grids[:, level], padding_mode='zeros', align_corners=False)
@@ -66,10 +76,9 @@ def _corners(location: Array, height: int, width: int, cells: Array, factors: Ar
 
 
 @compiled
-def _attend_head(
-    value: Array, shapes: Array, starts: Array, locations: Array, weights: Array, output: Array, image: int, head: int
-) -> None:
+def _attend_head(sampled: Sampled, output: Array, image: int, head: int) -> None:
     """Do what :func:`_attend` does, for one head in one image; ``output`` is ``(B, Q, M, D)``."""
+    value, shapes, starts, locations, weights = sampled
     queries, _, levels, points = weights.shape[1:]
     cells, factors = np.zeros(4, np.int64), np.zeros((3, 4), value.dtype)
     for query in range(queries):
@@ -82,12 +91,8 @@ def _attend_head(
                 if not _corners(location, shapes[level, 0], shapes[level, 1], cells, factors):
                     continue
                 weight = weights[image, query, head, level, point]
-                a, b, c, d = (
-                    weight * factors[0, 0],
-                    weight * factors[0, 1],
-                    weight * factors[0, 2],
-                    weight * factors[0, 3],
-                )
+                a, b = weight * factors[0, 0], weight * factors[0, 1]
+                c, d = weight * factors[0, 2], weight * factors[0, 3]
                 first, second = value[image, start + cells[0], head], value[image, start + cells[1], head]
                 third, fourth = value[image, start + cells[2], head], value[image, start + cells[3], head]
                 for i in range(total.size):
@@ -104,19 +109,11 @@ def _dot(a: Array, b: Array) -> Any:
 
 @compiled
 def _head_gradients(
-    value: Array,
-    shapes: Array,
-    starts: Array,
-    locations: Array,
-    weights: Array,
-    gradient: Array,
-    grad_value: Array,
-    grad_locations: Array,
-    grad_weights: Array,
-    image: int,
-    head: int,
+    sampled: Sampled, gradient: Array, targets: tuple[Array, Array, Array], image: int, head: int
 ) -> None:
-    """Add to the gradients of :func:`_attend_head`, for ``gradient (B, Q, M, D)`` at its output."""
+    """Add to what value, locations and weights get of ``gradient (B, Q, M, D)`` at :func:`_attend_head`'s output."""
+    value, shapes, starts, locations, weights = sampled
+    grad_value, grad_locations, grad_weights = targets
     queries, _, levels, points = weights.shape[1:]
     cells, factors = np.zeros(4, np.int64), np.zeros((3, 4), value.dtype)
     for query in range(queries):
@@ -126,31 +123,20 @@ def _head_gradients(
             for point in range(points):
                 if not _corners(locations[image, query, head, level, point], height, width, cells, factors):
                     continue
-                weight = weights[image, query, head, level, point]
+                weight, slope = (
+                    weights[image, query, head, level, point],
+                    grad_locations[image, query, head, level, point],
+                )
                 for corner in range(4):
                     share = weight * factors[0, corner]
                     cell = start + cells[corner]
                     product = _dot(own, value[image, cell, head])
                     grad_weights[image, query, head, level, point] += factors[0, corner] * product
-                    grad_locations[image, query, head, level, point, 0] += weight * factors[1, corner] * product * width
-                    grad_locations[image, query, head, level, point, 1] += (
-                        weight * factors[2, corner] * product * height
-                    )
+                    slope[0] += weight * factors[1, corner] * product * width
+                    slope[1] += weight * factors[2, corner] * product * height
                     target = grad_value[image, cell, head]
                     for i in range(target.size):
                         target[i] += share * own[i]
-
-
-def _levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor) -> tuple[list[list[int]], list[int]]:
-    """Return ``(height, width)`` and first key of each level, checked against the number of keys."""
-    shapes, starts = spatial_shapes.tolist(), level_start_index.tolist()
-    keys = value.shape[1]
-    if len(shapes) != len(starts) or any(s < 0 or s + h * w > keys for (h, w), s in zip(shapes, starts, strict=False)):
-        raise InputError(
-            f'spatial_shapes and level_start_index must lie within the {keys} keys of value, '
-            f'got {shapes!r} and {starts!r} (in ms_deform_attn)'
-        )
-    return shapes, starts
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -158,12 +144,15 @@ def _wide(tensor: Tensor) -> Tensor:
     return (tensor if tensor.dtype == torch.float64 else tensor.float()).detach()
 
 
-def _on_threads(kernel: Any, tensors: tuple[Tensor, ...], shapes: Any, starts: Any, *targets: Tensor) -> None:
+def _sampled(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Sampled:
+    return Sampled(_wide(value), shapes.cpu(), starts.cpu(), _wide(locations), _wide(weights))
+
+
+def _on_threads(kernel: Any, sampled: Sampled, *others: Any) -> None:
     """Run a kernel, each head of each image on a thread: of these, no two write to the same place."""
-    value, *others = (tensor.contiguous().numpy() for tensor in tensors)
-    sizes = np.array(shapes, np.int64).reshape(-1, 2), np.array(starts, np.int64)
-    arguments = (value, *sizes, *others, *(target.numpy() for target in targets))
-    map_threads(lambda task: kernel(*arguments, *task), product(range(value.shape[0]), range(value.shape[2])))
+    arrays = Sampled(*(tensor.contiguous().numpy() for tensor in sampled))
+    heads = product(range(arrays.value.shape[0]), range(arrays.value.shape[2]))
+    map_threads(lambda head: kernel(arrays, *others, *head), heads)
 
 
 def ms_deform_attn_forward(
@@ -186,18 +175,14 @@ def ms_deform_attn_forward(
 
     Returns:
         ``(B, Q, M * D)`` in the dtype of ``value``.
-
-    Raises:
-        InputError: The levels do not fit the keys.
     """
-    shapes, starts = _levels(value, spatial_shapes, level_start_index)
-    tensors = _wide(value), _wide(sampling_locations), _wide(attention_weights)
+    sampled = _sampled(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     if choose_backend('ms_deform_attn', value.device) == 'numba':
-        output = tensors[0].new_empty(*sampling_locations.shape[:3], value.shape[3])
-        _on_threads(_attend_head, tensors, shapes, starts, output)
+        output = sampled.value.new_empty(*sampling_locations.shape[:3], value.shape[3])
+        _on_threads(_attend_head, sampled, output.numpy())
         return output.flatten(2).to(value.dtype)
     with torch.no_grad(), torch.autocast(value.device.type, enabled=False):
-        return _attend(tensors[0], shapes, starts, *tensors[1:]).to(value.dtype)
+        return _attend(sampled).to(value.dtype)
 
 
 def ms_deform_attn_backward(
@@ -216,20 +201,18 @@ def ms_deform_attn_backward(
 
     In torch the forward pass is computed again: the extension's convention has no place for its intermediate results.
     Arguments are those of the forward pass, the gradient at the output, and one tensor to overwrite for each gradient.
-
-    Raises:
-        InputError: The levels do not fit the keys.
     """
-    shapes, starts = _levels(value, spatial_shapes, level_start_index)
-    inputs, gradient = [_wide(t) for t in (value, sampling_locations, attention_weights)], _wide(grad_output)
+    sampled = _sampled(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    inputs, gradient = (sampled.value, sampled.locations, sampled.weights), _wide(grad_output).contiguous()
     if choose_backend('ms_deform_attn', value.device) == 'numba':
         gradients = tuple(torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs)
         heads = gradient.view(*sampling_locations.shape[:3], value.shape[3])
-        _on_threads(_head_gradients, (*inputs, heads), shapes, starts, *gradients)
+        _on_threads(_head_gradients, sampled, heads.numpy(), tuple(tensor.numpy() for tensor in gradients))
     else:
         with torch.enable_grad(), torch.autocast(value.device.type, enabled=False):
-            inputs = [tensor.requires_grad_() for tensor in inputs]
-            output = _attend(inputs[0], shapes, starts, inputs[1], inputs[2])
+            for tensor in inputs:
+                tensor.requires_grad_()
+            output = _attend(sampled)
         gradients = torch.autograd.grad(output, inputs, gradient)
     for target, computed in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True):
         target.copy_(computed)

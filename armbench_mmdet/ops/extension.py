@@ -26,29 +26,15 @@ COMPILE_COMMAND = (
 )
 """Compiles the operators against the torch that is installed; needs a C++ compiler and, on two cores, 25 minutes."""
 
-
-def get_compiler_version() -> str:
-    """Return what mmcv reports as its compiler."""
-    return 'not compiled (operators of armbench_mmdet)'
-
-
-def get_compiling_cuda_version() -> str:
-    """Return what mmcv reports as the CUDA version of its compiler."""
-    return 'not available'
-
-
 OPERATORS: dict[str, Callable[..., Any]] = {
-    operator.__name__: operator
-    for operator in (
-        get_compiler_version,
-        get_compiling_cuda_version,
-        ms_deform_attn_backward,
-        ms_deform_attn_forward,
-        nms,
-        roi_align_backward,
-        roi_align_forward,
-        softnms,
-    )
+    'get_compiler_version': lambda: 'not compiled (operators of armbench_mmdet)',
+    'get_compiling_cuda_version': lambda: 'not available',
+    'ms_deform_attn_backward': ms_deform_attn_backward,
+    'ms_deform_attn_forward': ms_deform_attn_forward,
+    'nms': nms,
+    'roi_align_backward': roi_align_backward,
+    'roi_align_forward': roi_align_forward,
+    'softnms': softnms,
 }
 
 

@@ -10,7 +10,7 @@ from armbench_mmdet.jit import compiled
 from armbench_mmdet.ops.backend import choose_backend
 
 BLOCK = 1024
-"""Boxes compared at once by the torch backend: 8 MB of overlaps."""
+"""Boxes compared with all others at once by the torch backend."""
 
 
 def _overlaps(first: Tensor, second: Tensor) -> Tensor:
@@ -28,27 +28,15 @@ def _overlaps(first: Tensor, second: Tensor) -> Tensor:
 def _kept_torch(boxes: Tensor, iou_threshold: float) -> Tensor:
     """Return ``(N,) bool``, which of the boxes, best first, survive.
 
-    Within a block the greedy rule "kept unless a better kept box overlaps" is iterated to its fixed point, which is
-    unique and reached after as many rounds as the longest chain of suppressions: few matrix operations, where a loop
-    over boxes would launch thousands.
+    The greedy rule "kept unless a better kept box overlaps" is iterated to its fixed point, which is unique and reached
+    after as many rounds as the longest chain of suppressions: few matrix operations, where a loop over boxes would
+    launch thousands.
     """
+    blocks = [_overlaps(block, boxes) > iou_threshold for block in boxes.split(BLOCK)]
+    suppresses = torch.cat(blocks).triu(1)  # a row its columns; only better boxes suppress worse ones
     kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    for start in range(0, len(boxes), BLOCK):
-        block = slice(start, start + BLOCK)
-        # Row suppresses column; only better boxes suppress worse ones.
-        suppresses = (_overlaps(boxes[block], boxes[block]) > iou_threshold).triu(1)
-        candidates = kept[block].clone()
-        survivors = candidates
-        while True:
-            settled = candidates & ~(suppresses & survivors[:, None]).any(0)
-            if torch.equal(settled, survivors):
-                break
-            survivors = settled
-        kept[block] = survivors
-        winners = boxes[block][survivors]
-        for later_start in range(start + BLOCK, len(boxes), BLOCK):
-            later = slice(later_start, later_start + BLOCK)
-            kept[later] &= ~(_overlaps(winners, boxes[later]) > iou_threshold).any(0)
+    while not torch.equal(kept, settled := ~(suppresses & kept[:, None]).any(0)):
+        kept = settled
     return kept
 
 
@@ -57,11 +45,6 @@ def _check(boxes: Tensor, scores: Tensor, offset: int, operator: str) -> None:
         raise InputError(
             f'offset must be 0, got {offset!r} (in {operator}); boxes that include their last pixel are not provided '
             'without compiling mmcv'
-        )
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
-        raise InputError(
-            f'boxes and scores must be (N, 4) and (N,), got {tuple(boxes.shape)} and {tuple(scores.shape)} '
-            f'(in {operator})'
         )
     for name, tensor in (('boxes', boxes), ('scores', scores)):
         if (unordered := tensor.isnan()).any():
@@ -87,7 +70,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         ``(K,) int64``, indices of kept boxes, best first.
 
     Raises:
-        InputError: Shapes do not match, there is a NaN, or the offset is not 0.
+        InputError: There is a NaN, or the offset is not 0.
     """
     _check(boxes, scores, offset, 'nms')
     if boxes.dtype not in (torch.float32, torch.float64):

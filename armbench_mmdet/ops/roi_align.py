@@ -1,7 +1,6 @@
-"""RoIAlign of bin means: sample positions, the dispatch to a backend, and the backends in torch and in numba."""
+"""RoIAlign of bin means: the weights of cells, the dispatch to a backend, and the backends in torch and in numba."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -43,60 +42,15 @@ class Bins(NamedTuple):
     """Cell centres lie at half-integers, as they do, and RoIs may be smaller than a cell."""
 
 
-def sample_positions(boxes: Tensor, axis: int, bins: Bins) -> tuple[Tensor, Tensor]:
-    """Return sample positions along one axis.
-
-    The operations and their order are those of the compiled operator, so that single precision gives the same bits.
-
-    Args:
-        boxes: ``(N, 5)``, image index and x1 y1 x2 y2 in pixels.
-        axis: 0 for x, 1 for y.
-        bins: How to divide the boxes.
-
-    Returns:
-        Positions in cells, ``(N, P, G)`` for P bins of at most G samples, NaN where a bin has fewer; and the samples
-        per bin, ``(N,) int64``.
-    """
-    pooled = bins.aligned_width if axis == 0 else bins.aligned_height
-    scale = float(np.float32(bins.spatial_scale))  # the compiled operator takes it in single precision
-    shift = 0.5 if bins.aligned else 0.0
-    start = boxes[:, 1 + axis] * scale - shift
-    size = boxes[:, 3 + axis] * scale - shift - start
-    bin_size = (size if bins.aligned else size.clamp(min=1)) / pooled
-    counts = bin_size.ceil().long() if bins.sampling_ratio <= 0 else start.new_full((), bins.sampling_ratio).long()
-    counts = counts.expand(len(boxes))
-    index = torch.arange(pooled, dtype=boxes.dtype, device=boxes.device)[:, None]
-    sample = torch.arange(int(counts.max()), dtype=boxes.dtype, device=boxes.device)
-    start, bin_size, counts_column = start[:, None, None], bin_size[:, None, None], counts[:, None, None]
-    within = (sample + 0.5) * bin_size / counts_column.to(boxes.dtype)
-    positions = start + index * bin_size + within
-    return positions.masked_fill(sample >= counts_column, torch.nan), counts
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Return a tensor in single precision or better."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
-@contextmanager
-def _wide_target(tensor: Tensor) -> Iterator[Tensor]:
-    """Lend a tensor to write to in :func:`_wide`'s form; what is written ends up in the given one."""
-    target = _wide(tensor)
-    yield target
-    if target is not tensor:
-        tensor.copy_(target)
-
-
 def _check(rois: Tensor, images: int, aligned: bool, pool_mode: int) -> None:
     """Refuse maxima, and RoIs that the compiled operator would answer with a crash or another image's memory."""
     if pool_mode != AVERAGE:
         raise InputError(
             "pool_mode must be 'avg', got 'max' (in roi_align); maxima are not provided without compiling mmcv"
         )
-    if rois.ndim != 2 or rois.shape[1] != 5:
-        raise InputError(f'rois must be (N, 5), got {tuple(rois.shape)} (in roi_align)')
-    ordered = (rois[:, 1:3] <= rois[:, 3:5]).all(1) if aligned else rois.new_ones(len(rois), dtype=torch.bool)
-    valid = rois.isfinite().all(1) & (rois[:, 0] >= 0) & (rois[:, 0] < images) & ordered
+    valid = rois.isfinite().all(1) & (rois[:, 0] >= 0) & (rois[:, 0] < images)
+    if aligned:
+        valid &= (rois[:, 1:3] <= rois[:, 3:5]).all(1)
     if not valid.all():
         index = int((~valid).nonzero()[0])
         raise InputError(
@@ -122,20 +76,8 @@ def roi_align_forward(
     Raises:
         InputError: An RoI is not finite, of no image, or has a negative size while ``aligned``; or the mode is not 1.
     """
-    bins = Bins(**options)
-    _check(rois, input.shape[0], bins.aligned, pool_mode)
-    if output.numel() == 0:
-        return
-    features = _wide(input.detach())
-    boxes = rois.detach().to(features.dtype)
-    backend = choose_backend('roi_align', features.device)
-    if backend == 'torchvision':
-        arguments = (bins.spatial_scale, bins.aligned_height, bins.aligned_width, bins.sampling_ratio, bins.aligned)
-        output.copy_(torch.ops.torchvision.roi_align(features, boxes, *arguments))
-        return
-    pool = _pool_numba if backend == 'numba' else _pool_torch
-    with _wide_target(output) as target, torch.autocast(features.device.type, enabled=False):
-        pool(features, target, boxes, bins, backward=False)
+    _check(rois, input.shape[0], options['aligned'], pool_mode)
+    _pool(input, output, rois, Bins(**options), backward=False)
 
 
 def roi_align_backward(
@@ -152,83 +94,91 @@ def roi_align_backward(
 
     All else is as in the forward pass.
     """
-    if grad_output.numel() == 0:
-        return
-    bins, gradient = Bins(**options), _wide(grad_output.detach()).contiguous()
-    boxes = rois.detach().to(gradient.dtype)
-    backend = choose_backend('roi_align', gradient.device)
-    if backend == 'torchvision':
-        scale_and_bins = (bins.spatial_scale, bins.aligned_height, bins.aligned_width)
-        sampling = (bins.sampling_ratio, bins.aligned)
-        grad_input.add_(
-            torch.ops.torchvision._roi_align_backward(gradient, boxes, *scale_and_bins, *grad_input.shape, *sampling)
-        )
-        return
-    pool = _pool_numba if backend == 'numba' else _pool_torch
-    with _wide_target(grad_input) as target, torch.autocast(gradient.device.type, enabled=False):
-        pool(target, gradient, boxes, bins, backward=True)
+    _pool(grad_input, grad_output.contiguous(), rois, Bins(**options), backward=True)
 
 
-def _interpolation(boxes: Tensor, axis: int, bins: Bins, extent: int) -> Tensor:
-    """Return ``(N, P, extent)``: how much each cell along an axis counts in the mean of each bin."""
-    positions, counts = sample_positions(boxes, axis, bins)
-    cells = torch.arange(extent, dtype=boxes.dtype, device=boxes.device)
-    weights = boxes.new_zeros(*positions.shape[:2], extent)
-    for sample in positions.unbind(-1):
-        # A tent of width one around each sample is bilinear interpolation.
-        tent = (1 - (sample.clamp(0, extent - 1)[..., None] - cells).abs()).clamp(min=0)
-        weights += torch.where(((sample >= -1) & (sample <= extent))[..., None], tent, 0)
-    return weights / counts.clamp(min=1)[:, None, None]
-
-
-def _chunks(boxes: Tensor, images: int, row_elements: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield an image and the indices of some of its RoIs, few enough for an intermediate result of rows."""
-    size = max(1, CHUNK_ELEMENTS // max(row_elements, 1))
-    for image in range(images):
-        members = (boxes[:, 0] == image).nonzero()[:, 0]
-        for chunk in members.split(size):
-            if len(chunk):
-                yield image, chunk
-
-
-def _pool_torch(maps: Tensor, pooled: Tensor, boxes: Tensor, bins: Bins, backward: bool) -> None:
+def _pool(maps: Tensor, pooled: Tensor, rois: Tensor, bins: Bins, backward: bool) -> None:
     """Fill ``pooled (N, C, P, Q)`` with the mean of each bin of ``maps (B, C, H, W)`` for RoIs ``(N, 5)``.
 
     ``backward``, ``pooled`` is the gradient there, and what it makes of the maps' is added to ``maps``.
     """
-    images, channels, height, width = maps.shape
-    for image, chunk in _chunks(boxes, images, bins.aligned_height * channels * width):
-        vertical = _interpolation(boxes[chunk], 1, bins, height).flatten(0, 1)
-        horizontal = _interpolation(boxes[chunk], 0, bins, width)
+    if pooled.numel() == 0:
+        return
+    target = maps if backward else pooled
+    maps, pooled = (one.detach() if one.dtype == torch.float64 else one.detach().float() for one in (maps, pooled))
+    boxes = rois.detach().to(maps.dtype)
+    backend = choose_backend('roi_align', maps.device)
+    if backend == 'torchvision':
+        scale_and_bins = (bins.spatial_scale, bins.aligned_height, bins.aligned_width)
+        sampling, own = (bins.sampling_ratio, bins.aligned), torch.ops.torchvision
         if backward:
-            rows = pooled[chunk].transpose(1, 2).flatten(1, 2) @ horizontal
-            cells = vertical.T @ rows.view(len(vertical), channels * width)
-            maps[image] += cells.view(height, channels, width).transpose(0, 1)
+            maps += own._roi_align_backward(pooled, boxes, *scale_and_bins, *maps.shape, *sampling)
         else:
-            rows = vertical @ maps[image].transpose(0, 1).flatten(1)
-            means = rows.view(len(chunk), -1, width) @ horizontal.transpose(1, 2)
-            pooled[chunk] = means.view(len(chunk), bins.aligned_height, channels, -1).transpose(1, 2)
+            pooled.copy_(own.roi_align(maps, boxes, *scale_and_bins, *sampling))
+    else:
+        pool, on_cpu = _pool_numba if backend == 'numba' else _pool_torch, boxes.cpu()
+        rows = _axis(on_cpu[:, 2], on_cpu[:, 4], bins.aligned_height, maps.shape[2], bins)
+        columns = _axis(on_cpu[:, 1], on_cpu[:, 3], bins.aligned_width, maps.shape[3], bins)
+        with torch.autocast(maps.device.type, enabled=False):
+            pool(maps, pooled, boxes[:, 0].long(), (rows, columns), backward)
+    written = maps if backward else pooled
+    if written.dtype != target.dtype:
+        target.copy_(written)
+
+
+def _chunks(image_of: Tensor, images: int, row_elements: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield an image and the indices of some of its RoIs, few enough for an intermediate result of rows."""
+    for image in range(images):
+        members = (image_of == image).nonzero()[:, 0]
+        for chunk in members.split(max(1, CHUNK_ELEMENTS // max(row_elements, 1))):
+            if len(chunk):
+                yield image, chunk
+
+
+def _pool_torch(maps: Tensor, pooled: Tensor, image_of: Tensor, axes: tuple[Axis, Axis], backward: bool) -> None:
+    """Do what :func:`_pool` does, of the images ``(N,)`` that RoIs lie in and of their axes."""
+    images, channels, height, width = maps.shape
+    rows_of, columns_of = (torch.from_numpy(weights).to(maps.device) for weights, _ in axes)
+    for image, chunk in _chunks(image_of, images, pooled.shape[2] * channels * max(height, width)):
+        if backward:
+            maps[image] += torch.einsum('npy,ncpq,nqx->cyx', rows_of[chunk], pooled[chunk], columns_of[chunk])
+        else:
+            pooled[chunk] = torch.einsum('npy,cyx,nqx->ncpq', rows_of[chunk], maps[image], columns_of[chunk])
+
+
+def _axis(low: Tensor, high: Tensor, pooled: int, extent: int, bins: Bins) -> Axis:
+    """Return how much each of ``extent`` cells counts in the mean of each of ``pooled`` bins.
+
+    In the precision of the sides ``(N,)`` of boxes, px, as in the compiled operator: it decides how many samples a bin
+    has.
+    """
+    scale = float(np.float32(bins.spatial_scale))
+    shift = 0.5 if bins.aligned else 0.0
+    start = low * scale - shift
+    size = high * scale - shift - start
+    bin_size = (size if bins.aligned else size.clamp(min=1)) / pooled
+    counts = bin_size.ceil() if bins.sampling_ratio <= 0 else torch.full_like(bin_size, bins.sampling_ratio)
+    return _weights(start.numpy(), bin_size.numpy(), counts.long().numpy(), pooled, extent)
 
 
 @compiled
-def _axis(positions: Array, extent: int) -> Axis:
-    """Return what :func:`_interpolation` does, and where it is not zero, of sample positions ``(N, P, G)``."""
-    boxes, bins, samples = positions.shape
-    weights, ranges = np.zeros((boxes, bins, extent), positions.dtype), np.zeros((boxes, bins, 2), np.int64)
-    for box in range(boxes):
-        for p in range(bins):
-            count, first, end, own = 0, extent, 0, weights[box, p]
-            for i in range(samples):
-                position = positions[box, p, i]
-                count += not np.isnan(position)
+def _weights(starts: Array, bin_sizes: Array, counts: Array, pooled: int, extent: int) -> Axis:
+    """Return an axis, of where boxes start, the size of a bin and its samples, ``(N,)``, in cells."""
+    weights = np.zeros((starts.size, pooled, extent), starts.dtype)
+    ranges = np.zeros((starts.size, pooled, 2), np.int64)
+    for box in range(starts.size):
+        for p in range(pooled):
+            first, end, own = extent, 0, weights[box, p]
+            for i in range(counts[box]):
+                position = starts[box] + (p + (i + 0.5) / counts[box]) * bin_sizes[box]
                 if position >= -1 and position <= extent:
-                    position = min(max(position, 0), extent - 1)
+                    position = min(max(position, 0.0), extent - 1.0)
                     low = int(position)
                     high = min(low + 1, extent - 1)
                     own[low] += 1 - (position - low)
                     own[high] += position - low
                     first, end = min(first, low), max(end, high + 1)
-            own[first:end] /= max(count, 1)
+            own[first:end] /= max(counts[box], 1)
             ranges[box, p] = first, max(first, end)
     return weights, ranges
 
@@ -237,7 +187,7 @@ def _axis(positions: Array, extent: int) -> Axis:
 def _pool_block(
     maps: Array, pooled: Array, backward: bool, image: int, first: int, members: Array, rows: Axis, columns: Axis
 ) -> None:
-    """Do what :func:`_pool_torch` does, for the RoIs ``members`` of an image and the block of channels at ``first``.
+    """Do what :func:`_pool` does, for the RoIs ``members`` of an image and the block of channels at ``first``.
 
     Here ``maps`` is ``(B, H, W, C)``.
     """
@@ -262,12 +212,10 @@ def _pool_block(
             pooled[box, block] = means.transpose(2, 0, 1)
 
 
-def _pool_numba(maps: Tensor, pooled: Tensor, boxes: Tensor, bins: Bins, backward: bool) -> None:
+def _pool_numba(maps: Tensor, pooled: Tensor, image_of: Tensor, axes: tuple[Axis, Axis], backward: bool) -> None:
     """Do what :func:`_pool_torch` does, each image and block of channels on a thread."""
-    images, channels, *extents = maps.shape
-    axes = [_axis(sample_positions(boxes, 1 - i, bins)[0].numpy(), extents[i]) for i in range(2)]
-    members = [np.flatnonzero(boxes[:, 0].long().numpy() == image) for image in range(images)]
-    blocks = product(range(images), range(0, channels, CHANNEL_BLOCK))
+    members = [np.flatnonzero(image_of.numpy() == image) for image in range(len(maps))]
+    blocks = product(range(len(maps)), range(0, maps.shape[1], CHANNEL_BLOCK))
     some = ((image, first, members[image], *axes) for image, first in blocks if members[image].size)
     pixels = maps.contiguous(memory_format=torch.channels_last)
     arguments = pixels.permute(0, 2, 3, 1).numpy(), pooled.numpy(), backward

@@ -98,7 +98,7 @@ def our_instances(model: nn.Module, logits: Logits) -> InstanceData:
     sample = DetDataSample(metainfo={'img_shape': THEIR_SIZE, 'ori_shape': THEIR_SIZE})
     (found,) = model.panoptic_fusion_head.predict(logits[0], masks, [sample], rescale=True)
     found = found['ins_results']
-    found.masks = found.masks.to_tensor()
+    found.masks = torch.from_numpy(found.masks.numpy())
     return found[found.masks.flatten(1).any(1)]
 
 

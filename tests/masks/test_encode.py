@@ -1,4 +1,4 @@
-"""Run lengths against stock pasting, but for pixels on the threshold, and against pycocotools."""
+"""Run lengths against stock pasting, but for pixels on the threshold, and against pycocotools, both ways."""
 
 import tracemalloc
 
@@ -7,10 +7,19 @@ import pytest
 import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.structures.mask import encode_mask_results
+from pycocotools import mask as coco_mask
 from torch.nn.functional import interpolate
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks, encode_masks, encode_switches
+from armbench_mmdet.masks.encode import (
+    RleMasks,
+    decode_counts,
+    decode_mask,
+    encode_masks,
+    encode_switches,
+    fits_image,
+)
+from armbench_mmdet.masks.upsample import encode_boxed_masks
 
 
 def assert_as_stock(masks, boxes, height, width, threshold=0.5):
@@ -94,14 +103,8 @@ def test_memory_is_a_few_percent_of_the_bitmaps():
     assert peak < 0.05 * 20 * 1024 * 1224
 
 
-def test_no_masks_and_bad_input():
+def test_no_masks_and_masks_of_one_image_without_a_number():
     assert encode_boxed_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), 10, 10) == []
-    with pytest.raises(InputError, match='masks and boxes'):
-        encode_boxed_masks(torch.zeros(2, 28, 28), torch.zeros(1, 4), 10, 10)
-    with pytest.raises(InputError, match='threshold'):
-        encode_boxed_masks(torch.zeros(1, 28, 28), torch.zeros(1, 4), 10, 10, threshold=-1)
-    with pytest.raises(InputError, match='finite'):
-        encode_boxed_masks(torch.zeros(1, 28, 28), torch.full((1, 4), torch.nan), 10, 10)
     with pytest.raises(InputError, match=r'\(N, H, W\)'):
         encode_masks(np.zeros((5, 5), bool))
 
@@ -159,3 +162,22 @@ def test_rle_masks_behave_like_a_tensor_of_masks():
     np.testing.assert_array_equal(RleMasks.cat([masks[2:], masks[:1]]).numpy(), bitmaps[[2, 3, 0]])
     with pytest.raises(InputError, match='RLE size'):
         RleMasks(masks.rles, 13, 9)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_counts_agree_with_pycocotools(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 300, 2).tolist()
+    mask = (rng.random((height, width)) < rng.choice([0, 0.001, 0.5, 1])).astype(np.uint8)
+    compressed = coco_mask.encode(np.asfortranarray(mask))
+    counts = decode_counts(compressed['counts'].decode())
+    flat = mask.ravel(order='F')
+    np.testing.assert_array_equal(np.repeat(np.arange(len(counts)) % 2, counts), flat)
+    np.testing.assert_array_equal(decode_mask(compressed), mask)
+    assert fits_image(counts, (height, width), height, width)
+    assert not fits_image(counts, (height + 1, width), height, width)
+
+
+@pytest.mark.parametrize('text', ['P', '12P', 'a\x7f', '\x00', 'é'])
+def test_a_broken_code_is_noticed_before_c_code_sees_it(text):
+    assert decode_counts(text) == []

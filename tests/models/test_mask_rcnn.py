@@ -13,7 +13,6 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
-from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import RleMasks, encode_masks
 from armbench_mmdet.masks.runs import mask_nms
 from armbench_mmdet.models import RleFCNMaskHead
@@ -73,9 +72,6 @@ def test_mask_nms_leaves_out_masks_with_their_boxes_scores_and_labels(heads):
     assert some[0].masks.rles == [every[0].masks.rles[i] for i in kept]
     for key in ('bboxes', 'scores', 'labels'):
         torch.testing.assert_close(some[0][key], every[0][key][torch.from_numpy(kept)], rtol=0, atol=0)
-    test_cfg = ConfigDict(mask_thr_binary=-1, mask_nms=0.3)
-    with pytest.raises(InputError, match='mask_thr_binary'):
-        heads[1].predict_by_feat(logits[:1], [detections(20)], [META], test_cfg)
 
 
 def test_grey_masks_are_left_to_the_stock_head(heads):

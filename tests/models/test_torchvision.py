@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torchvision_peer import FAMILY, FIXTURE, SMALL, our_model, ours, peer_model, theirs, write_image
 
-from armbench_mmdet.masks.encode import RleMasks, encode_boxed_masks
-from armbench_mmdet.masks.upsample import resized_axis
+from armbench_mmdet.masks.encode import RleMasks
+from armbench_mmdet.masks.upsample import encode_boxed_masks, resized_axis
 from armbench_mmdet.models import BestMatchAssigner, TorchvisionBBoxHead
 
 SIZES = {'portrait': (1000, 640), 'landscape': (480, 640), 'ARMBench': (2048, 2448)}

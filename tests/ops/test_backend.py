@@ -9,46 +9,46 @@ import pytest
 import torch
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.ops import active_backend, unavailable_backends
-from armbench_mmdet.ops.backend import BACKEND_VARIABLE, choose_backend, import_problem
+from armbench_mmdet.ops import active_backend
+from armbench_mmdet.ops.backend import BACKEND_VARIABLE, choose_backend, torchvision_problem
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Make every backend importable but some, and ask for one."""
+    """Make torchvision importable, or not, and ask for a backend."""
 
-    def prepare(*missing: str, requested: str | None = None) -> None:
-        for name in ('torchvision', 'numba'):
-            monkeypatch.setitem(sys.modules, name, None if name in missing else ModuleType(name))
+    def prepare(requested: str | None = None, has_torchvision: bool = True) -> None:
+        monkeypatch.setitem(sys.modules, 'torchvision', ModuleType('torchvision') if has_torchvision else None)
         monkeypatch.setenv(BACKEND_VARIABLE, requested or '')
-        import_problem.cache_clear()
+        torchvision_problem.cache_clear()
 
     yield prepare
-    import_problem.cache_clear()
+    torchvision_problem.cache_clear()
 
 
-CHOICES = [  # requested, missing, operator, device, expected
-    (None, [], 'nms', CPU, 'torchvision'),
-    (None, [], 'roi_align', CUDA, 'torchvision'),
-    (None, [], 'roi_align', CPU, 'numba'),
-    (None, [], 'ms_deform_attn', CPU, 'numba'),
-    (None, [], 'ms_deform_attn', CUDA, 'torch'),
-    (None, ['torchvision'], 'nms', CPU, 'numba'),
-    (None, ['torchvision'], 'roi_align', CUDA, 'torch'),
-    (None, ['torchvision', 'numba'], 'roi_align', CPU, 'torch'),
-    ('auto', [], 'nms', CPU, 'torchvision'),
-    ('numba', [], 'nms', CPU, 'numba'),
-    ('numba', [], 'nms', CUDA, 'torch'),
-    ('torch', [], 'nms', CPU, 'torch'),
+CHOICES = [  # requested, whether torchvision imports, operator, device, expected
+    (None, True, 'nms', CPU, 'torchvision'),
+    (None, True, 'roi_align', CUDA, 'torchvision'),
+    (None, True, 'roi_align', CPU, 'numba'),
+    (None, True, 'ms_deform_attn', CPU, 'numba'),
+    (None, True, 'ms_deform_attn', CUDA, 'torch'),
+    (None, False, 'nms', CPU, 'numba'),
+    (None, False, 'nms', CUDA, 'torch'),
+    (None, False, 'roi_align', CUDA, 'torch'),
+    ('auto', True, 'nms', CPU, 'torchvision'),
+    ('numba', True, 'nms', CPU, 'numba'),
+    ('numba', True, 'roi_align', CUDA, 'torch'),
+    ('torch', True, 'nms', CPU, 'torch'),
+    ('torch', True, 'roi_align', CPU, 'torch'),
 ]
 
 
 def test_choice(install: Callable[..., None]) -> None:
-    for requested, missing, operator, device, expected in CHOICES:
-        install(*missing, requested=requested)
-        assert choose_backend(operator, device) == expected, (requested, missing, operator, device)
+    for requested, has_torchvision, operator, device, expected in CHOICES:
+        install(requested, has_torchvision)
+        assert choose_backend(operator, device) == expected, (requested, has_torchvision, operator, device)
 
 
 def test_deterministic_algorithms_exclude_torchvision_on_cuda(install: Callable[..., None]) -> None:
@@ -61,7 +61,7 @@ def test_deterministic_algorithms_exclude_torchvision_on_cuda(install: Callable[
 
 
 def test_unknown_backend(install: Callable[..., None]) -> None:
-    install(requested='cuda')
+    install('cuda')
     with pytest.raises(InputError, match=r"ARMBENCH_OPS_BACKEND must be one of \('auto', .*got 'cuda'"):
         choose_backend('nms', CPU)
 
@@ -70,14 +70,13 @@ def test_unknown_backend(install: Callable[..., None]) -> None:
 def test_backend_that_does_not_import(
     error: str, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(requested='torchvision')
+    install('torchvision')
     monkeypatch.delitem(sys.modules, 'torchvision')
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'torchvision.py').write_text(f'raise {error}\n')
     reason = error.split("'")[1]
     with pytest.raises(InputError, match=f"imports here, got 'torchvision'.*{reason}"):
         choose_backend('nms', CPU)
-    assert reason in unavailable_backends()['torchvision']
 
 
 def test_active_backend_names_every_operator(backend: str) -> None:

@@ -12,8 +12,8 @@ from mmcv.ops import batched_nms, soft_nms
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.ops import backend as backends
 from armbench_mmdet.ops import nms as module
+from armbench_mmdet.ops.backend import BACKEND_VARIABLE, BACKENDS, torchvision_problem
 from armbench_mmdet.ops.nms import nms
 
 CORNERS = st.integers(-6, 6)  # few values: many duplicates, empty boxes and negative sizes
@@ -37,14 +37,14 @@ def greedy(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
     return kept
 
 
-@pytest.mark.parametrize('name', [name for name in backends.BACKENDS if name not in backends.unavailable_backends()])
+@pytest.mark.parametrize('name', BACKENDS[1:] if torchvision_problem() else BACKENDS)
 @settings(max_examples=60, deadline=None)
 @given(rows=BOXES, threshold=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
 def test_agrees_with_greedy_rule(name: str, rows: list[tuple[int, ...]], threshold: float) -> None:
     table = torch.tensor(rows, dtype=torch.float32).view(-1, 5)
     boxes, scores = table[:, :4] / 2, table[:, 4] / 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(backends.BACKEND_VARIABLE, name)
+        patch.setenv(BACKEND_VARIABLE, name)
         kept = nms(boxes, scores, threshold)
     assert kept.tolist() == greedy(boxes, scores, threshold)
 
@@ -116,9 +116,6 @@ def test_bad_input() -> None:
         nms(ok * float('nan'), torch.ones(1), 0.5)
     with pytest.raises(InputError, match='scores must be free of NaN, got 1 NaN of 1'):
         nms(ok, torch.tensor([float('nan')]), 0.5)
-    for boxes, scores in ((ok[:, :3], torch.ones(1)), (ok, torch.ones(2))):
-        with pytest.raises(InputError, match=r'boxes and scores must be \(N, 4\) and \(N,\)'):
-            nms(boxes, scores, 0.5)
     for operator in (mmcv.ops.nms, soft_nms):
         with pytest.raises(InputError, match=r'offset must be 0, got 1 \(in (soft)?nms\).* not provided without'):
             operator(ok, torch.ones(1), 0.5, offset=1)

@@ -13,8 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from armbench_mmdet.datasets.images import decode_image
-from armbench_mmdet.masks.encode import encode_boxed_masks
-from armbench_mmdet.masks.upsample import upsample_masks
+from armbench_mmdet.masks.upsample import encode_boxed_masks, upsample_masks
 from armbench_runtime import Detector, InputError
 from armbench_runtime.images import read_image, resized
 from armbench_runtime.masks import pasted

@@ -20,7 +20,8 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
     """Yield rows of time (the best of three) and memory for pasting with encoding, and of time for encoding alone."""
     from mmdet.structures.mask import encode_mask_results
 
-    from armbench_mmdet.masks.encode import encode_boxed_masks, encode_masks
+    from armbench_mmdet.masks.encode import encode_masks
+    from armbench_mmdet.masks.upsample import encode_boxed_masks
 
     for height, width in SIZES_PX[: 1 if small else None]:
         masks, boxes = _predictions(height, width)
