@@ -85,7 +85,7 @@ def _read(
         else:
             length = _decode(code[code_ends[i] : code_ends[i + 1]], own)
         starts[i + 1] = starts[i] + length
-        areas[i] = _measure(own[:length], height, boxes[i])
+        areas[i] = measure(own[:length], height, boxes[i])
     return switches[: starts[count]].copy(), starts, areas, boxes
 
 
@@ -100,25 +100,24 @@ def _decode(code: np.ndarray, switches: np.ndarray) -> int:
 
 
 @compiled
-def _measure(switches: np.ndarray, height: int, box: np.ndarray) -> int:
+def measure(switches: np.ndarray, height: int, box: np.ndarray) -> int:
     """Write a mask's box and return its area in px; its switches are an even number."""
-    area, top, bottom, column, first = 0, height, 0, 0, -1
+    area, top, bottom, column = 0, height, 0, 0
     for i in range(0, switches.size, 2):
         start, end = switches[i], switches[i + 1]
         if start == end:
             continue
-        if start >= column + 2 * height:
-            column = start // height * height
-        elif start >= column + height:
+        if not area:
+            box[0] = start // height
+            column = box[0] * height
+        while start >= column + height:
             column += height
-        if first < 0:
-            first = column // height
         area += end - start
         top, bottom = min(top, start - column), max(bottom, min(end - column, height))
         if end > column + height:  # the run goes on at the head of the next column
             top, column = 0, (end - 1) // height * height
     if area:
-        box[0], box[1], box[2], box[3] = first, top, column // height + 1, bottom
+        box[1], box[2], box[3] = top, column // height + 1, bottom
     return area
 
 

@@ -13,37 +13,40 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import compiled, map_threads
-from armbench_mmdet.masks.encode import encode_masks, encode_switches
+from armbench_mmdet.masks.encode import device_switches, encode_switches
+from armbench_mmdet.masks.runs import measure
+
+
+class Axis(NamedTuple):
+    """What the pixels of one axis of a window are made of: two neighbouring cells each."""
+
+    first: int
+    """The window's first pixel."""
+    low: np.ndarray
+    """``(pixels,) int64``, the first of the two cells; the second is the next one, if there is one."""
+    weights: np.ndarray
+    """``(pixels, 2) float32``, of both."""
+
+
+def axis_of(first: int, positions: np.ndarray, cells: int) -> Axis:
+    """The axis whose pixels lie at positions ``(pixels,)``, moved to between the first and the last of the cells."""
+    positions = np.clip(positions, 0, cells - 1)
+    low = positions.astype(np.int64)
+    shares = (positions - low).astype(np.float32)
+    return Axis(first, low, np.stack([1 - shares, shares], axis=1))
 
 
 @compiled
-def neighbours(positions: np.ndarray, last: float) -> tuple[np.ndarray, np.ndarray]:
-    """The first of the two cells around each position, moved to one from 0 to ``last``, and the weights of both.
-
-    Returns:
-        ``(pixels,) int64`` and ``(pixels, 2) float32``.
-    """
-    low, weights = np.empty(len(positions), np.int64), np.empty((len(positions), 2), np.float32)
-    for i in range(len(positions)):
-        position = min(max(positions[i], 0.0), last)
-        low[i] = int(position)
-        weights[i, 1] = position - low[i]
-        weights[i, 0] = 1 - weights[i, 1]
-    return low, weights
-
-
-@compiled
-def _at_rows(column: np.ndarray, low: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+def _at_rows(column: np.ndarray, rows: Axis, out: np.ndarray) -> None:
     """Interpolate one source column, (h,) float32, at every row of the window."""
     last = len(column) - 1
     for row in range(len(out)):
-        at = low[row]
-        out[row] = column[at] * weights[row, 0] + column[min(at + 1, last)] * weights[row, 1]
+        at = rows.low[row]
+        out[row] = column[at] * rows.weights[row, 0] + column[min(at + 1, last)] * rows.weights[row, 1]
 
 
 @compiled
@@ -89,95 +92,80 @@ def _append_column(values: np.ndarray, limit: np.float32, start: int, switches: 
 
 @compiled
 def scan_mask(
-    source: np.ndarray,
-    x_low: np.ndarray,
-    x_weights: np.ndarray,
-    y_low: np.ndarray,
-    y_weights: np.ndarray,
-    corner: tuple[int, int],
-    height: int,
-    limit: np.float32,
-    is_scored: bool,
+    source: np.ndarray, columns: Axis, rows: Axis, height: int, limit: np.float32, is_scored: bool
 ) -> tuple[np.ndarray, float]:
     """Upsample a window of one mask bilinearly, outside of which nothing is above a limit.
 
     Args:
         source: ``(w, h) float32``, what the window is made of, transposed.
-        x_low: ``(columns,) int64``, for each column of the window the left one of its two source columns.
-        x_weights: ``(columns, 2) float32``, the weights of the two.
-        y_low: ``(rows,) int64``, the same for rows.
-        y_weights: ``(rows, 2) float32``.
-        corner: x, y of the window's first pixel.
+        columns: The window's columns.
+        rows: Its rows.
         height: Of the whole mask.
         limit: The mask is where values are above it.
         is_scored: Whether the sum of the sigmoids is wanted.
 
     Returns:
-        The switches, ``(S,) int64``, and the sum of the sigmoids of the values above zero, or 0.
+        The switches, ``(S,) int64``, as many on as off, and the sum of the sigmoids of the values above zero, or 0.
     """
-    rows = len(y_low)
-    left, right, values = np.empty(rows, np.float32), np.empty(rows, np.float32), np.empty(rows, np.float32)
-    switches, count, score_sum, loaded = np.empty(1024, np.int64), 0, 0.0, -2
-    for column in range(len(x_low)):
-        if x_low[column] != loaded:
-            if x_low[column] == loaded + 1:
+    room = len(rows.low)
+    left, right, values = np.empty(room, np.float32), np.empty(room, np.float32), np.empty(room, np.float32)
+    switches: Any = np.empty(1024, np.int64)
+    count, score_sum, loaded = 0, 0.0, -2
+    for column, low in enumerate(columns.low):
+        if low != loaded:
+            if low == loaded + 1:
                 left, right = right, left
             else:
-                _at_rows(source[x_low[column]], y_low, y_weights, left)
-            loaded = x_low[column]
-            _at_rows(source[min(loaded + 1, source.shape[0] - 1)], y_low, y_weights, right)
-        _blend(left, right, x_weights[column], values)
+                _at_rows(source[low], rows, left)
+            loaded = low
+            _at_rows(source[min(low + 1, source.shape[0] - 1)], rows, right)
+        _blend(left, right, columns.weights[column], values)
         if is_scored:
             score_sum += sigmoid_sum(values)
-        if switches.size < count + rows + 2:
-            switches = np.concatenate((switches, np.empty(switches.size + rows + 2, np.int64)))
-        start = (corner[0] + column) * height + corner[1]
-        count = _append_column(values, limit, start, switches, count)
+        if switches.size < count + room + 2:
+            switches = np.concatenate((switches, np.empty(switches.size + room + 2, np.int64)))
+        count = _append_column(values, limit, (columns.first + column) * height + rows.first, switches, count)
     return switches[:count], score_sum
 
 
 @functools.lru_cache(maxsize=32)
-def bilinear_axis(cells: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """What bilinear interpolation makes the pixels of an axis of, see :func:`neighbours`.
+def bilinear_axis(cells: int, pixels: int) -> Axis:
+    """The whole axis of bilinear interpolation.
 
     Positions are torch's in float32. They are off by up to 3e-5 of a cell at the far end of a long axis, and masks
     shall follow them.
     """
     scale = float(np.float32(cells) / np.float32(pixels))
-    return neighbours((scale * (np.arange(pixels) + 0.5) - 0.5).astype(np.float32), cells - 1.0)
+    return axis_of(0, (scale * (np.arange(pixels) + 0.5) - 0.5).astype(np.float32), cells)
 
 
-PastedAxis = Callable[[float, float, int, int], tuple[int, np.ndarray, np.ndarray]]
-"""What one axis of a pasted mask is made of, given where its box begins and ends, the image's side and the mask's.
+PastedAxis = Callable[[float, float, int, int], Axis]
+"""The axis of a pasted mask, given where its box begins and ends, the image's side and the mask's without its border.
 
-It answers with the first pixel of the pasted region and, for each of its pixels, the first of the two cells it lies
-between, ``(pixels,) int64``, and the weights of both, ``(pixels, 2) float32``; the mask has a border of one zero cell.
+The mask has a border of one zero cell.
 """
 
 
-def pasted_pixels(low: float, high: float, side: int, cells: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Mmdet's rule: each pixel is where it lies in the box, which has a pixel to spare around it.
+def pasted_pixels(low: float, high: float, side: int, cells: int) -> Axis:
+    """Mmdet's rule of pasting: each pixel is where it lies in the box, which has a pixel to spare around it.
 
     A box without extent takes everything from the middle of the mask.
     """
     first, last = int(max(np.floor(low) - 1, 0)), int(min(np.ceil(high) + 1, side))
     offsets = np.arange(first, last) + 0.5 - low
     fractions = offsets / (high - low) if high != low else np.where(offsets == 0, -1.0, 0.5)
-    return first, *neighbours(fractions * cells + 0.5, cells + 1.0)
+    return axis_of(first, fractions * cells + 0.5, cells + 2)
 
 
-def resized_axis(low: float, high: float, side: int, cells: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Torchvision's rule of pasting: the mask with its border is resized to whole pixels, and put at a whole pixel.
-
-    See :data:`~armbench_mmdet.masks.encode.PastedAxis`.
-    """
+def resized_axis(low: float, high: float, side: int, cells: int) -> Axis:
+    """Torchvision's: the mask with its border is resized to whole pixels, and put at a whole pixel."""
     half = np.float32(high - low) * np.float32(0.5) * np.float32((cells + 2) / cells)
     centre = np.float32(high + low) * np.float32(0.5)
     start, end = int(centre - half), int(centre + half)
     first, last = max(start, 0), min(end + 1, side)
     inside = slice(first - start, max(last, first) - start)
-    starts, weights = bilinear_axis(cells + 2, max(end - start + 1, 1))
-    return first, starts[inside], weights[inside]
+    whole = bilinear_axis(cells + 2, max(end - start + 1, 1))
+    return Axis(first, whole.low[inside], whole.weights[inside])
 
 
 def encode_boxed_masks(
@@ -211,9 +199,8 @@ def encode_boxed_masks(
 
     def encode_one(index: int) -> dict[str, Any]:
         source, (x0, y0, x1, y1) = sources[index], corners[index].tolist()
-        left, *columns = axis(x0, x1, width, source.shape[0] - 2)
-        top, *rows = axis(y0, y1, height, source.shape[1] - 2)
-        switches, _ = scan_mask(source, *columns, *rows, (left, top), height, limit, False)
+        columns, rows = axis(x0, x1, width, source.shape[0] - 2), axis(y0, y1, height, source.shape[1] - 2)
+        switches, _ = scan_mask(source, columns, rows, height, limit, False)
         return encode_switches(switches, (height, width))
 
     return map_threads(encode_one, range(len(sources)))
@@ -229,7 +216,7 @@ class UpsampledMask(NamedTuple):
     """
 
     rle: dict[str, Any]
-    box: tuple[float, float, float, float]
+    box: tuple[float, ...]
     score: float
 
 
@@ -256,22 +243,23 @@ def _interpolated(logits: Tensor, size: tuple[int, int]) -> UpsampledMask:
     values = F.interpolate(logits[None, None], size=size, mode='bilinear', align_corners=False)[0, 0]
     _refuse_not_finite(bool(values.isfinite().all()))
     mask = values > 0
-    return _measured(encode_masks(mask[None])[0], float((values.sigmoid() * mask).sum(dtype=torch.float64)))
+    return _measured(device_switches(mask), float((values.sigmoid() * mask).sum(dtype=torch.float64)), size)
 
 
 def _scanned(logits: np.ndarray, size: tuple[int, int]) -> UpsampledMask:
     column_maxima, row_maxima = logits.max(0), logits.max(1)
     _refuse_not_finite(bool(np.isfinite(row_maxima).all() and np.isfinite(logits.min())))
-    x_cells, x, *columns = _window(column_maxima > 0, size[1])
-    y_cells, y, *rows = _window(row_maxima > 0, size[0])
-    window = np.ascontiguousarray(logits[y_cells, x_cells].T)
-    switches, score_sum = scan_mask(window, *columns, *rows, (x, y), size[0], np.float32(0), True)
-    return _measured(encode_switches(switches, size), score_sum)
+    across, columns = _window(column_maxima, size[1])
+    down, rows = _window(row_maxima, size[0])
+    window = np.ascontiguousarray(logits[down, across].T)
+    switches, score_sum = scan_mask(window, columns, rows, size[0], np.float32(0), True)
+    return _measured(switches, score_sum, size)
 
 
-def _measured(rle: dict[str, Any], score_sum: float) -> UpsampledMask:
-    x, y, width, height = coco_mask.toBbox(rle).tolist()
-    return UpsampledMask(rle, (x, y, x + width, y + height), score_sum / (int(coco_mask.area(rle)) + 1e-6))
+def _measured(switches: np.ndarray, score_sum: float, size: tuple[int, int]) -> UpsampledMask:
+    box = np.zeros(4)
+    area = measure(switches, size[0], box)
+    return UpsampledMask(encode_switches(switches, size), tuple(box.tolist()), score_sum / (area + 1e-6))
 
 
 def _refuse_not_finite(is_finite: bool) -> None:
@@ -281,18 +269,14 @@ def _refuse_not_finite(is_finite: bool) -> None:
         )
 
 
-def _window(wanted: np.ndarray, pixels: int) -> tuple[slice, int, np.ndarray, np.ndarray]:
-    """The part of one upsampled axis from the first to the last pixel made of a wanted cell, ``(cells,) bool``.
+def _window(maxima: np.ndarray, pixels: int) -> tuple[slice, Axis]:
+    """The part of one axis from the first to the last pixel made of a cell whose maximum ``(cells,)`` is above zero.
 
     Returns:
-        The cells in use, the first pixel, and of each pixel :func:`bilinear_axis`'s cell, from the start of those in
-        use, and weights.
+        The cells in use, from which those of the axis count, and the axis.
     """
-    low, weights = bilinear_axis(len(wanted), pixels)
-    high = np.minimum(low + 1, len(wanted) - 1)
-    places = np.flatnonzero(wanted[low] | wanted[high])
-    if not len(places):
-        return slice(0, 0), 0, low[:0], weights[:0]
-    first, last = int(places[0]), int(places[-1])
-    cells = slice(int(low[first]), int(high[last]) + 1)
-    return cells, first, low[first : last + 1] - cells.start, weights[first : last + 1]
+    _, low, weights = bilinear_axis(len(maxima), pixels)
+    wanted = np.flatnonzero(maxima > 0)
+    first, end = np.searchsorted(low, [wanted[0] - 1, wanted[-1] + 1]).tolist() if len(wanted) else (0, 0)
+    cells = slice(int(low[first]), int(low[end - 1]) + 2) if first < end else slice(0, 0)
+    return cells, Axis(first, low[first:end] - cells.start, weights[first:end])

@@ -10,7 +10,6 @@ from mmdet.structures.mask import encode_mask_results
 from pycocotools import mask as coco_mask
 from torch.nn.functional import interpolate
 
-from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import (
     RleMasks,
     decode_counts,
@@ -81,7 +80,8 @@ def test_as_stock_at_every_border(threshold):
         assert_as_stock(masks, torch.tensor([box], dtype=torch.float32).repeat(len(masks), 1), H, W, threshold)
 
 
-def test_a_box_outside_the_image_gives_an_empty_mask():
+def test_a_box_outside_the_image_gives_an_empty_mask_and_no_box_none():
+    assert encode_boxed_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), H, W) == []
     box = torch.tensor([[W + 20.0, 5, W + 40, 25]])
     assert encode_boxed_masks(torch.ones(1, 28, 28), box, H, W) == encode_masks(np.zeros((1, H, W), bool))
 
@@ -101,12 +101,6 @@ def test_memory_is_a_few_percent_of_the_bitmaps():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.05 * 20 * 1024 * 1224
-
-
-def test_no_masks_and_masks_of_one_image_without_a_number():
-    assert encode_boxed_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), 10, 10) == []
-    with pytest.raises(InputError, match=r'\(N, H, W\)'):
-        encode_masks(np.zeros((5, 5), bool))
 
 
 @pytest.mark.gpu
@@ -160,8 +154,6 @@ def test_rle_masks_behave_like_a_tensor_of_masks():
         np.testing.assert_array_equal(masks[index].numpy(), bitmaps[np.array(rows, int)])
     assert masks[1] == masks.rles[1]
     np.testing.assert_array_equal(RleMasks.cat([masks[2:], masks[:1]]).numpy(), bitmaps[[2, 3, 0]])
-    with pytest.raises(InputError, match='RLE size'):
-        RleMasks(masks.rles, 13, 9)
 
 
 @pytest.mark.parametrize('seed', range(20))
