@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,12 +47,12 @@ from armbench_mmdet.engine.levers import use_levers
 from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.metric import checked_prediction, shapes_of, write_coco_results
 from armbench_mmdet.files import write_atomically
-from armbench_mmdet.transforms.geometry import TooNarrowError
 from armbench_mmdet.visualization import Instance, draw_overlay
 from armbench_runtime import Detector as ExportedDetector
 from armbench_runtime import Prediction
 
 Report = Callable[[str, str], None]
+JPEG_QUALITY = 90
 
 
 class Detector:
@@ -79,7 +80,7 @@ class Detector:
     ) -> None:
         self.config = config if isinstance(config, Config) else load_config(config)
         self.checkpoint = find_checkpoint(checkpoint)
-        self.device = checked_device(device)
+        self.device = _device(device)
         init_default_scope(self.config.get('default_scope', 'mmdet'))
         dataset = self.config.test_dataloader.dataset
         self.classes = tuple({**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}['classes'])
@@ -128,55 +129,45 @@ class Detector:
             data = {key: [one[key] for one in packed] for key in ('inputs', 'data_samples')}
             with torch.autocast(self.device.type, enabled=is_mixed):
                 samples = self.model.test_step(data)
-            for record, sample in zip((one['record'] for one in packed), samples, strict=True):
-                size = record['height'], record['width']
-                about = {'img_id': record['img_id'], 'ori_shape': size}
-                one = checked_prediction({**sample.to_dict(), **about}, len(self.classes), with_masks=True)
+            for sample in samples:
+                one = checked_prediction(sample.to_dict(), len(self.classes), with_masks=True)
                 arrays = (one['bboxes'], one['scores'], one['labels'], one['masks'])
-                yield Prediction(record['img_id'], Path(record['img_path']), *size, *arrays, classes=self.classes)
+                height, width = sample.ori_shape
+                yield Prediction(one['img_id'], Path(sample.img_path), height, width, *arrays, classes=self.classes)
 
 
+@dataclass
 class _Records(Dataset):
     """Images through the pipeline: what the model takes, or the path and the reason why there is nothing."""
 
-    def __init__(self, found: FoundImages, pipeline: Compose) -> None:
-        self._paths, self._ids = found.paths, found.ids
-        self._pipeline = pipeline
+    found: FoundImages
+    pipeline: Compose
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.found.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any] | tuple[str, str]:
-        path = self._paths[index]
+        path = self.found.paths[index]
         try:
             height, width = image_size(read_bytes(path), path)
             # As a data set without annotations would have it.
-            record = {'img_id': self._ids[index], 'img_path': str(path), 'height': height, 'width': width}
-            return {**self._pipeline({**record, 'seg_map_path': None, 'instances': []}), 'record': record}
-        except (UnreadableImageError, TooNarrowError) as error:
+            record = {'img_id': self.found.ids[index], 'img_path': str(path), 'height': height, 'width': width}
+            return self.pipeline({**record, 'seg_map_path': None, 'instances': []})
+        except UnreadableImageError as error:
             return str(path), str(error).removesuffix(f' (in {path})')
 
 
-def checked_device(device: str | None) -> torch.device:
-    """The device of that name; None stands for the GPU if there is one, else the CPU.
-
-    Raises:
-        InputError: There is no such device.
-    """
+def _device(name: str | None) -> torch.device:
+    """The device of that name; None stands for the GPU if there is one, else the CPU."""
     try:
-        chosen = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except RuntimeError as error:
-        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
-    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f'device must be there, got {device!r} with {torch.cuda.device_count()} GPUs')
-    return chosen
+        return torch.empty(0, device=name or ('cuda' if torch.cuda.is_available() else 'cpu')).device
+    except (RuntimeError, AssertionError) as error:  # no such name; no such GPU, or a torch without any
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:N' and be there, got {name!r}: {reason}") from error
 
 
 def _one_thread_each(worker: int) -> None:
     cv2.setNumThreads(0)
-
-
-JPEG_QUALITY = 90
 
 
 class Inference(NamedTuple):
@@ -203,49 +194,54 @@ def infer(
     """
     if not 0 <= score_threshold <= 1:
         raise InputError(f'score threshold must be from 0 to 1, got {score_threshold!r}')
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
     found = find_images(inputs, skip=out_dir / 'overlays')
     left_out = dict(found.left_out)
     images: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     common = os.path.commonpath([os.path.abspath(path.parent) for path in found.paths])
     # In a log, a line every quarter of a minute.
-    often_s = 0.2 if sys.stderr.isatty() else 15.0
-    try:
-        with tqdm(total=len(found.paths), desc='infer', unit='img', mininterval=often_s) as bar:
+    bar = tqdm(total=len(found.paths), desc='infer', unit='img', mininterval=0.2 if sys.stderr.isatty() else 15.0)
 
-            def report(path: str, reason: str) -> None:
-                left_out[path] = reason
-                bar.update(path not in found.left_out)
+    def report(path: str, reason: str) -> None:
+        left_out[path] = reason
+        bar.update(path not in found.left_out)
 
-            if isinstance(detector, Detector):
-                model = {'config': str(detector.config.filename), 'checkpoint': str(detector.checkpoint)}
-                predictions = detector.predict(found, batch_size, report)
-            else:
-                model = {'model': str(detector.path)}
-                predictions = detector.predict(found.paths, score_threshold, found.ids, report)
-            for prediction in predictions:
-                kept = prediction.above(score_threshold)
-                rows.append(kept.for_evaluation())
-                place = overlay_path(kept.path, common)
-                _write_overlay(kept, out_dir / place)
-                size = {'width': kept.width, 'height': kept.height}
-                images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
-                bar.update()
-        if not images:
-            faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
-            raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
-        ids = category_ids(detector.classes)
-        for kind in ('segm', 'bbox'):
-            write_coco_results(out_dir / f'results.{kind}.json', shapes_of(rows, ids), kind)
-        index = {
-            'info': {**model, 'score_threshold': score_threshold},
-            'images': images,
-            'categories': [{'id': number, 'name': name} for number, name in zip(ids, detector.classes, strict=True)],
-            'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
-        }
-        write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
-    except OSError as error:
-        raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
+    if isinstance(detector, Detector):
+        model = {'config': str(detector.config.filename), 'checkpoint': str(detector.checkpoint)}
+        predictions = detector.predict(found, batch_size, report)
+    else:
+        model = {'model': str(detector.path)}
+        predictions = detector.predict(found.paths, score_threshold, found.ids, report)
+    with bar:
+        for prediction in predictions:
+            kept = prediction.above(score_threshold)
+            rows.append(kept.for_evaluation())
+            place = overlay_path(kept.path, common)
+            (out_dir / place).parent.mkdir(parents=True, exist_ok=True)
+            jpeg = cv2.imencode('.jpg', overlay(kept), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+            (out_dir / place).write_bytes(jpeg.tobytes())
+            size = {'width': kept.width, 'height': kept.height}
+            images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
+            bar.update()
+    if not images:
+        faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
+        raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
+    # As in the ground truth, else counted from 1.
+    known = CLASSES if set(detector.classes) <= set(CLASSES) else detector.classes
+    ids = {name: known.index(name) + 1 for name in detector.classes}
+    for kind in ('segm', 'bbox'):
+        write_coco_results(out_dir / f'results.{kind}.json', shapes_of(rows, list(ids.values())), kind)
+    index = {
+        'info': {**model, 'score_threshold': score_threshold},
+        'images': images,
+        'categories': [{'id': number, 'name': name} for name, number in ids.items()],
+        'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
+    }
+    write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
     return Inference(len(images), sum(len(row['scores']) for row in rows), left_out)
 
 
@@ -270,18 +266,7 @@ def overlay(prediction: Prediction) -> np.ndarray:
     return draw_overlay(read_image(prediction.path), instances)
 
 
-def _write_overlay(prediction: Prediction, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(cv2.imencode('.jpg', overlay(prediction), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-
-
 def overlay_path(path: Path, common: str) -> Path:
     """Where the overlay of an image goes below the output folder: as the image below the folder common to all."""
     place = Path('overlays') / os.path.relpath(os.path.abspath(path), common)
     return place if place.suffix == '.jpg' else place.with_name(f'{place.name}.jpg')
-
-
-def category_ids(classes: Sequence[str]) -> list[int]:
-    """The COCO category id of each label: as in the ground truth, else counted from 1."""
-    known = set(classes) <= set(CLASSES)
-    return [CLASSES.index(name) + 1 if known else label for label, name in enumerate(classes, 1)]

@@ -1,7 +1,4 @@
-"""Data sets of other formats as a COCO file beside an image folder; cuts of a COCO file.
-
-Annotations go to the file as they are read, so that memory does not grow with the data set.
-"""
+"""Data sets of other formats as a COCO file beside an image folder; cuts of a COCO file."""
 
 import os
 import shutil
@@ -9,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,7 +18,7 @@ from tqdm import tqdm
 from armbench_mmdet.datasets.images import SUFFIXES, image_size, read_bytes
 from armbench_mmdet.datasets.release import IMAGE_FOLDER
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import draft_of, write_atomically
+from armbench_mmdet.files import write_atomically
 from armbench_mmdet.masks.encode import encode_masks
 
 _LOSSLESS = ('.png', '.tif', '.tiff', '.bmp')
@@ -73,38 +70,33 @@ def convert(
     Raises:
         InputError: An annotation file cannot be read or its image is missing, or there is nothing to convert.
     """
-    report = Report(out / f'{split}.json')
-    (out / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
-    with draft_of(report.ann_file) as draft, draft.open('wb') as file:
-        _write(file, FORMATS[form](source, images, report.notes, tote), out / IMAGE_FOLDER, report)
-    return report
-
-
-def _write(file: IO[bytes], photos: Iterator[Photo], folder: Path, report: Report) -> None:
-    """Write a COCO file: annotations as they come, images and categories behind them."""
+    report, folder = Report(out / f'{split}.json'), out / IMAGE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     ids: dict[str, int] = {}
-    images: dict[str, dict[str, Any]] = {}
-    number = 0
-    file.write(b'{"annotations": [')
-    for image_id, (path, height, width, instances) in enumerate(photos, 1):
-        if path.name in images:
+    rows: dict[str, dict[str, Any]] = {}
+    annotations: list[msgspec.Raw] = []  # a few bytes for each number, not a few dozen
+    for path, height, width, instances in FORMATS[form](source, images, report.notes, tote):
+        if path.name in rows:
             raise InputError(f'an image must be annotated once, got two annotation files for {path.name!r}')
         _place(path, folder / path.name)
-        images[path.name] = {'id': image_id, 'file_name': path.name, 'width': width, 'height': height}
+        image_id = len(rows) + 1
+        rows[path.name] = {'id': image_id, 'file_name': path.name, 'width': width, 'height': height}
         for category, mask in instances:
             code = coco_mask.merge(coco_mask.frPyObjects(mask, height, width)) if isinstance(mask, list) else mask
             area = int(coco_mask.area(code))
             if not area:
                 report.notes['instances that cover no pixel are left out'] += 1
                 continue
-            number += 1
-            owner = {'id': number, 'image_id': image_id, 'category_id': ids.setdefault(category, len(ids) + 1)}
+            category_id = ids.setdefault(category, len(ids) + 1)
+            owner = {'id': len(annotations) + 1, 'image_id': image_id, 'category_id': category_id}
             row = {**owner, 'iscrowd': 0, 'area': area, 'bbox': coco_mask.toBbox(code).tolist(), 'segmentation': mask}
-            file.write((b',\n' if number > 1 else b'\n') + msgspec.json.encode(row))
+            annotations.append(msgspec.Raw(msgspec.json.encode(row)))
             report.categories[category] += 1
+    report.images = len(rows)
     categories = [{'id': category_id, 'name': name} for name, category_id in ids.items()]
-    file.write(b'\n],\n' + msgspec.json.encode({'images': list(images.values()), 'categories': categories})[1:])
-    report.images = len(images)
+    content = {'images': list(rows.values()), 'annotations': annotations, 'categories': categories}
+    write_atomically(report.ann_file, msgspec.json.encode(content))
+    return report
 
 
 def _place(path: Path, target: Path) -> None:
@@ -228,15 +220,6 @@ def _image_of(annotations: Path, name: str, *folders: Path) -> tuple[Path, int, 
     )
 
 
-class _ImageRow(msgspec.Struct):
-    id: int
-    file_name: str
-
-
-class _AnnotationRow(msgspec.Struct):
-    image_id: int
-
-
 def cut(source: Path, out: Path, *, names: Sequence[str] | None = None, fraction: float = 1.0, seed: int = 0) -> Report:
     """Write a part of a COCO file: its images of some names, or a share of them.
 
@@ -247,27 +230,24 @@ def cut(source: Path, out: Path, *, names: Sequence[str] | None = None, fraction
         InputError: A name is not in the file, or the share is not in (0, 1].
     """
     try:
-        content = msgspec.json.decode(source.read_bytes(), type=dict[str, msgspec.Raw])
-        raw = {key: msgspec.json.decode(content[key], type=list[msgspec.Raw]) for key in ('images', 'annotations')}
-        images = [msgspec.json.decode(row, type=_ImageRow) for row in raw['images']]
-        owners = [msgspec.json.decode(row, type=_AnnotationRow).image_id for row in raw['annotations']]
-    except (OSError, KeyError, msgspec.MsgspecError) as error:
-        raise InputError(f'annotation file must be a COCO file, got {error} (in {source})') from error
+        content = msgspec.json.decode(source.read_bytes())
+        file_names = {image['id']: image['file_name'] for image in content['images']}
+        counts = Counter(row['image_id'] for row in content['annotations'])
+    except (OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
+        raise InputError(f'annotation file must be a COCO file, got {error!r} (in {source})') from error
     if names is not None:
-        if missing := sorted(set(names) - {image.file_name for image in images}):
+        if missing := sorted(set(names) - set(file_names.values())):
             raise InputError(f'images must be in the file, got {missing[0]!r}, one of {len(missing)} (in {source})')
-        kept = {image.id for image in images if image.file_name in set(names)}
+        kept = {image_id for image_id, name in file_names.items() if name in set(names)}
     elif 0 < fraction <= 1:
-        counts, rng = Counter(owners), np.random.default_rng(seed)
-        order = sorted(images, key=lambda image: (counts[image.id], rng.random()))
+        rng = np.random.default_rng(seed)
+        order = sorted(file_names, key=lambda image_id: (counts[image_id], rng.random()))
         wanted = max(1, round(fraction * len(order)))
-        kept = {order[int(place * len(order) / wanted)].id for place in np.arange(wanted) + rng.random()}
+        kept = {order[int(place * len(order) / wanted)] for place in np.arange(wanted) + rng.random()}
     else:
         raise InputError(f'fraction must be above 0 and at most 1, got {fraction!r}')
-    rows = {
-        'images': [row for row, image in zip(raw['images'], images, strict=True) if image.id in kept],
-        'annotations': [row for row, owner in zip(raw['annotations'], owners, strict=True) if owner in kept],
-    }
+    content['images'] = [image for image in content['images'] if image['id'] in kept]
+    content['annotations'] = [row for row in content['annotations'] if row['image_id'] in kept]
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, msgspec.json.encode({**content, **rows}))
-    return Report(out, len(rows['images']), Counter(annotations=len(rows['annotations'])))
+    write_atomically(out, msgspec.json.encode(content))
+    return Report(out, len(content['images']), Counter(annotations=len(content['annotations'])))

@@ -12,11 +12,7 @@ import numpy as np
 from mmdet.datasets.transforms import RandomCrop, RandomFlip, Resize
 from mmdet.registry import TRANSFORMS
 
-from armbench_mmdet.errors import InputError
-
-
-class TooNarrowError(InputError):
-    """An image of which resizing leaves nothing."""
+from armbench_mmdet.errors import UnreadableImageError
 
 
 class _WithoutImage:
@@ -71,7 +67,7 @@ class LazyResize(_WithoutImage, Resize):
         if self.keep_ratio:
             size = self._rescaled((width, height), size)
         if not all(size):
-            raise TooNarrowError(f'{width}x{height} is too narrow: nothing is left at the input size of the model')
+            raise UnreadableImageError(f'{width}x{height} is too narrow: nothing is left at the input size')
         results['img_shape'] = (size[1], size[0])
         results['scale_factor'] = (size[0] / width, size[1] / height)
         results['keep_ratio'] = self.keep_ratio

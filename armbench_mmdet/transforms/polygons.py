@@ -20,10 +20,8 @@ from armbench_mmdet.masks.encode import decode_mask
 _FINE_PX = 64
 _FINEST = 9
 
-
 Patch = tuple[int, int, np.ndarray]
 """The pixels of one instance: left, top, and a bitmap (h, w) uint8."""
-_NOTHING: Patch = (0, 0, np.zeros((0, 0), np.uint8))
 
 
 class Polygons(PolygonMasks):
@@ -78,8 +76,7 @@ class Polygons(PolygonMasks):
 
     def __getitem__(self, index: int | slice | Sequence | np.ndarray | torch.Tensor) -> Polygons:
         """Some of the instances, chosen as NumPy would choose them."""
-        numbers = np.arange(len(self))
-        chosen = np.atleast_1d(numbers[index if isinstance(index, slice) else np.asarray(index)]).tolist()
+        chosen = np.atleast_1d(np.arange(len(self))[index]).tolist()
         new = copy.copy(self)
         new._source = [self._source[i] for i in chosen]
         new._patches = self._patches and [self._patches[i] for i in chosen]
@@ -134,10 +131,31 @@ class Polygons(PolygonMasks):
     def patches(self) -> list[Patch]:
         """The pixels of each instance, drawn on the first call and kept, on the way to another process too."""
         if self._patches is None:
-            whole = bool((self._scale == 1).all() and not self._shift.any())
-            low, high = np.round(self._window).astype(int)
-            self._patches = [draw(self._parts(index), low, high, whole) for index in range(len(self))]
+            self._patches = [self._drawn(self._parts(index)) for index in range(len(self))]
         return self._patches
+
+    def _drawn(self, parts: list[np.ndarray]) -> Patch:
+        """The union of polygons, (V, 2) each, within the window.
+
+        pycocotools places an outline up to a fifth of a pixel off. Of a canvas that was moved a small instance is
+        therefore drawn at an odd multiple of its size, and keeps the pixels of which it covers at least half.
+        """
+        low, high = np.round(self._window).astype(int)
+        was_moved = bool((self._scale != 1).any() or self._shift.any())
+        if was_moved and parts:
+            points = np.concatenate(parts)
+            low = np.maximum(low, np.floor(points.min(axis=0)).astype(int))
+            high = np.minimum(high, np.ceil(points.max(axis=0)).astype(int))
+        width, height = (high - low).tolist()
+        if not parts or width <= 0 or height <= 0:
+            return 0, 0, np.zeros((0, 0), np.uint8)
+        factor = min(2 * (_FINE_PX // max(width, height)) + 1, _FINEST) if was_moved else 1
+        polygons = [((part - low) * factor).reshape(-1) for part in parts]
+        bitmap = decode_mask(coco_mask.merge(coco_mask.frPyObjects(polygons, height * factor, width * factor)))
+        if factor > 1:
+            share = cv2.resize(bitmap * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
+            bitmap = (share > 127).astype(np.uint8)
+        return int(low[0]), int(low[1]), bitmap
 
     @property
     def areas(self) -> np.ndarray:
@@ -159,36 +177,6 @@ class Polygons(PolygonMasks):
         for plane, (left, top, bitmap) in zip(out, self.patches(), strict=True):
             plane[top : top + bitmap.shape[0], left : left + bitmap.shape[1]] = bitmap
         return out
-
-
-def draw(parts: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray, exact: bool = False) -> Patch:
-    """Draw one instance within a window.
-
-    pycocotools places an outline up to a fifth of a pixel off. A small instance is therefore drawn at an odd multiple
-    of its size, and keeps the pixels of which it covers at least half.
-
-    Args:
-        parts: Polygons, (V, 2) float64 in pixels; their union is drawn.
-        low: (2,) int, left and top of the window; ``high`` has right and bottom, exclusive.
-        high: See ``low``.
-        exact: Draw what pycocotools draws, bit for bit; ``low`` must be the origin.
-    """
-    if not parts:
-        return _NOTHING
-    if not exact:
-        points = np.concatenate(parts)
-        low = np.maximum(low, np.floor(points.min(axis=0)).astype(int))
-        high = np.minimum(high, np.ceil(points.max(axis=0)).astype(int))
-    width, height = (high - low).tolist()
-    if width <= 0 or height <= 0:
-        return _NOTHING
-    factor = 1 if exact else min(2 * (_FINE_PX // max(width, height)) + 1, _FINEST)
-    polygons = [((part - low) * factor).reshape(-1) for part in parts]
-    bitmap = decode_mask(coco_mask.merge(coco_mask.frPyObjects(polygons, height * factor, width * factor)))
-    if factor > 1:
-        share = cv2.resize(bitmap * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
-        bitmap = (share > 127).astype(np.uint8)
-    return int(low[0]), int(low[1]), bitmap
 
 
 def trace_bitmap(bitmap: np.ndarray) -> list[np.ndarray]:

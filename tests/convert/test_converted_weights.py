@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from armbench_mmdet.convert import Family, State, weights
-from armbench_mmdet.convert.weights import FAMILIES, convert_weights, our_tensors
+from armbench_mmdet.convert import weights
+from armbench_mmdet.convert.weights import FAMILIES, Family, State, convert_weights, our_tensors
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.errors import InputError
 

@@ -18,7 +18,8 @@ from peer_weights import made_image, made_weights
 from torch import Tensor, nn
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.convert.huggingface import CLASS_WEIGHTS, FAMILY
+from armbench_mmdet.convert.weights import CLASS_WEIGHTS
+from armbench_mmdet.convert.weights import HF_MASK2FORMER as FAMILY
 
 FIXTURE = Path(__file__).parents[1] / 'fixtures/huggingface_reference.npz'
 FIXTURE_SIZE = (61, 75)
@@ -58,7 +59,7 @@ def our_model(small: bool = True) -> tuple[nn.Module, dict[str, Tensor]]:
     for name, value in theirs.items():
         if value.dim() == 1 and name.endswith('.weight'):
             theirs[name] = 1 + value
-    model.load_state_dict(FAMILY.to_ours(theirs))
+    model.load_state_dict(FAMILY.to_ours(theirs, model.state_dict()))
     return model, theirs
 
 

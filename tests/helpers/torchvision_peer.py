@@ -17,7 +17,7 @@ from peer_weights import made_image, made_weights
 from torch import Tensor, nn
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.convert.mask_rcnn import FAMILY
+from armbench_mmdet.convert.weights import TORCHVISION_MASK_RCNN as FAMILY
 from armbench_mmdet.masks.encode import encode_masks
 
 FIXTURE = Path(__file__).parents[1] / 'fixtures/torchvision_reference.npz'
@@ -37,7 +37,7 @@ def our_model() -> tuple[nn.Module, dict[str, Tensor]]:
     init_default_scope('mmdet')
     model = MODELS.build(load_config(FAMILY.config).model).eval()
     theirs = made_weights(FAMILY.from_ours(model.state_dict()), GAINS)
-    model.load_state_dict(FAMILY.to_ours(theirs))
+    model.load_state_dict(FAMILY.to_ours(theirs, model.state_dict()))
     return model, theirs
 
 

@@ -107,7 +107,7 @@ def test_an_image_too_narrow_for_the_model_is_reported(detector: Detector, tmp_p
     cv2.imwrite(str(tmp_path / 'image.png'), np.full((1, 5000, 3), 99, np.uint8))
     reported: dict[str, str] = {}
     assert list(detector.predict(tmp_path, report=reported.__setitem__)) == []
-    assert list(reported.values()) == ['5000x1 is too narrow: nothing is left at the input size of the model']
+    assert list(reported.values()) == ['5000x1 is too narrow: nothing is left at the input size']
 
 
 @pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'cpu:x'])

@@ -25,8 +25,6 @@ from mmengine.structures import InstanceData
 from peer_weights import made_objects
 from torch import nn
 
-from armbench_mmdet.convert.huggingface import current
-
 TOLERANCE = 1e-4
 """Of the range of the logits; of scores; and the share of pixels that may differ."""
 
@@ -113,7 +111,7 @@ def test_a_saved_model_is_ours_and_ours_is_found_by_from_pretrained(
     peer.save_pretrained(tmp_path)
     file = tmp_path / 'model.safetensors'
     for state in (load_file(file), peer.state_dict()):
-        converted = FAMILY.to_ours(current(state, tmp_path / 'elsewhere' / file.name))
+        converted = FAMILY.to_ours(FAMILY.current(state, tmp_path / 'elsewhere' / file.name), mine.state_dict())
         assert converted.keys() == mine.state_dict().keys()
         assert all(torch.equal(value, converted[name]) for name, value in mine.state_dict().items())
     file.unlink()

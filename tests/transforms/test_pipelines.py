@@ -14,7 +14,6 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from transform_samples import random_info
 
-from armbench_mmdet.transforms import LazyResize, LoadPolygons, Polygons, RenderImage
 from tools.benchmarks.pipeline import agreement
 
 SIZE = (96, 96)
@@ -114,23 +113,3 @@ def test_polygons_become_pixels_in_the_loader_and_are_padded_as_such(jpeg: Path)
         bitmaps = BitmapMasks(masks.to_ndarray(), masks.height, masks.width)
         tensors = [some.pad((128, 128), pad_val=0).to_tensor(torch.bool, 'cpu') for some in (sent, bitmaps)]
         assert torch.equal(*tensors)
-
-
-@pytest.mark.parametrize('size', [(150, 120), (151, 121), (157, 127)])
-@pytest.mark.parametrize('target', [75, 37, 18])
-def test_reduced_decoding_keeps_the_picture_in_place(tmp_path: Path, size: tuple[int, int], target: int) -> None:
-    """Against an image averaged properly, reduced decoding must be no worse than stock's bilinear skipping."""
-    y, x = np.mgrid[: size[1], : size[0]]
-    image = np.stack([x * 255 / size[0], y * 255 / size[1], (x + y) % 256], axis=2).astype(np.uint8)
-    path = tmp_path / 'gradient.jpg'
-    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 98])
-    info = {'img_path': str(path), 'height': size[1], 'width': size[0], 'instances': []}
-    out = [
-        RenderImage(reduced_decoding=reduced)(
-            LazyResize(scale=(target, target), keep_ratio=True)(LoadPolygons()(dict(info)))
-        )
-        for reduced in (True, False)
-    ]
-    assert out[0]['img'].shape == out[1]['img'].shape
-    assert np.abs(out[0]['img'][..., :2].astype(int) - out[1]['img'][..., :2]).mean() < 2.5
-    assert isinstance(out[0]['gt_masks'], Polygons)

@@ -18,53 +18,39 @@ def as_bitmaps(masks: list[list[np.ndarray]], width: int, height: int) -> Bitmap
     return BitmapMasks(PolygonMasks(masks, height, width).to_ndarray().astype(np.uint8), height, width)
 
 
-def random_steps(rng: np.random.Generator, count: int, sizes: tuple[int, int]) -> list[tuple[str, tuple]]:
-    """Random moves that leave a picture of 400×300 between the sizes."""
-    steps: list[tuple[str, tuple]] = []
-    for kind in rng.choice(['flip', 'resize', 'crop', 'expand'], count):
-        arguments = {
-            'flip': (str(rng.choice(['horizontal', 'vertical', 'diagonal'])),),
-            'resize': (tuple(rng.integers(*sizes, 2).tolist()),),
-            'crop': (np.concatenate([rng.uniform(0, 0.2, 2), rng.uniform(0.8, 1, 2)]),),
-            'expand': tuple(rng.integers(0, 20, 4).tolist()),
-        }
-        steps.append((str(kind), arguments[str(kind)]))
-    return [*steps, ('resize', (tuple(rng.integers(*sizes, 2).tolist()),))]
+def randomly_moved(
+    masks: Polygons, points: np.ndarray, rng: np.random.Generator, count: int, sizes: tuple[int, int]
+) -> tuple[Polygons, np.ndarray]:
+    """Masks after random moves that end with sides between the sizes, and a polygon (V, 2) moved by hand and drawn.
 
-
-def move(masks: BitmapMasks | Polygons, kind: str, arguments: tuple) -> BitmapMasks | Polygons:
-    height, width = masks.height, masks.width
-    if kind == 'crop':
-        return masks.crop((arguments[0] * [width, height, width, height]).astype(int))
-    if kind == 'expand':
-        top, left, below, right = arguments
-        return masks.expand(height + top + below, width + left + right, top, left)
-    return getattr(masks, kind)(*arguments)
-
-
-def exact(start: np.ndarray, height: int, width: int, steps: list[tuple[str, tuple]]) -> np.ndarray:
-    """A polygon (V, 2) moved by hand, and drawn by its coverage in the part of the canvas that was never outside."""
-    points, window = start.copy(), np.array([[0, 0], [width, height]], float)
-    for kind, arguments in steps:
-        factor, offset, size = np.ones(2), np.zeros(2), (width, height)
+    It is drawn by its coverage, in the part of the canvas that was never outside.
+    """
+    window = np.array([[0, 0], [masks.width, masks.height]], float)
+    for kind in [*rng.choice(['flip', 'resize', 'crop', 'expand'], count), 'resize']:
+        size, factor, offset = np.array([masks.width, masks.height]), np.ones(2), np.zeros(2)
         if kind == 'flip':
-            across = np.array([arguments[0] != 'vertical', arguments[0] != 'horizontal'])
-            factor, offset = np.where(across, -1, 1), np.where(across, size, 0)
+            direction = str(rng.choice(['horizontal', 'vertical', 'diagonal']))
+            across = np.array([direction != 'vertical', direction != 'horizontal'])
+            factor, offset = 1 - 2 * across, across * size
+            masks = masks.flip(direction)
         elif kind == 'resize':
-            factor, size = np.array(arguments[0][::-1]) / size, arguments[0][::-1]
+            shape = tuple(rng.integers(*sizes, 2).tolist())
+            factor = shape[::-1] / size
+            masks = masks.resize(shape)
         elif kind == 'crop':
-            x1, y1, x2, y2 = (arguments[0] * [width, height, width, height]).astype(int).tolist()
-            offset, size = np.array([-x1, -y1]), (x2 - x1, y2 - y1)
+            box = (np.concatenate([rng.uniform(0, 0.2, 2), rng.uniform(0.8, 1, 2)]) * np.tile(size, 2)).astype(int)
+            offset = -box[:2]
+            masks = masks.crop(box)
         else:
-            top, left, below, right = arguments
-            offset, size = np.array([left, top]), (width + left + right, height + top + below)
-        width, height = size
-        points, window = points * factor + offset, np.sort(window * factor + offset, axis=0).clip(0, size)
+            top, left, below, right = rng.integers(0, 20, 4).tolist()
+            offset = np.array([left, top])
+            masks = masks.expand(masks.height + top + below, masks.width + left + right, top, left)
+        points = points * factor + offset
+        window = np.sort(window * factor + offset, axis=0).clip(0, (masks.width, masks.height))
     (x1, y1), (x2, y2) = np.round(window).astype(int).tolist()
-    plane = covered(points, height, width)
-    shown = np.zeros_like(plane)
-    shown[y1:y2, x1:x2] = plane[y1:y2, x1:x2]
-    return shown
+    shown = np.zeros((masks.height, masks.width), bool)
+    shown[y1:y2, x1:x2] = covered(points, masks.height, masks.width)[y1:y2, x1:x2]
+    return masks, shown
 
 
 # Sides in px of the final instances, of COCO's small (area under 32²), medium and large (from 96²).
@@ -74,16 +60,12 @@ SIZES = {'small': (10, 32), 'medium': (36, 96), 'large': (110, 300)}
 @pytest.mark.parametrize('size', SIZES)
 def test_masks_cover_what_the_polygon_covers(size: str) -> None:
     agreements = []
-    low, high = SIZES[size]
     for seed in range(40):
         rng = np.random.default_rng(seed)
         # Nearly the whole canvas, so that the final resize sets the instance's size.
         shape = np.array(star(rng, (200, 150), rng.uniform(120, 150))).reshape(-1, 2) * [1.3, 1] - [60, 0]
-        steps = random_steps(rng, seed % 4, (low, high))
-        ours = Polygons([[shape.reshape(-1)]], 300, 400)
-        for kind, arguments in steps:
-            ours = move(ours, kind, arguments)
-        agreements.append(iou(ours.to_ndarray()[0], exact(shape, 300, 400, steps)))
+        masks, expected = randomly_moved(Polygons([[shape.reshape(-1)]], 300, 400), shape, rng, seed % 4, SIZES[size])
+        agreements.append(iou(masks.to_ndarray()[0], expected))
     assert np.mean(agreements) >= 0.99, agreements
     assert min(agreements) > 0.94, agreements
 
@@ -95,9 +77,9 @@ def test_outlines_lie_within_a_pixel_of_stock(seed: int) -> None:
     masks = [[np.array(disc((200 + dx, 150), radius))] for dx, radius in ((0, 140), (60, 45), (-90, 25))]
     stock, ours = as_bitmaps(masks, 400, 300), Polygons(masks, 300, 400)
     flip, size = str(rng.choice(['horizontal', 'vertical'])), rng.integers(60, (300, 400)).tolist()
-    for kind, arguments in (('flip', (flip,)), ('resize', (tuple(size),)), ('crop', (np.array([0.1, 0.1, 0.9, 0.8]),))):
-        stock, ours = move(stock, kind, arguments), move(ours, kind, arguments)
-        assert (ours.height, ours.width) == (stock.height, stock.width)
+    crop = (np.array([0.1, 0.1, 0.9, 0.8]) * np.tile(size[::-1], 2)).astype(int)
+    stock, ours = (masks.flip(flip).resize(tuple(size)).crop(crop) for masks in (stock, ours))
+    assert (ours.height, ours.width) == (stock.height, stock.width)
     near = np.ones((3, 3), np.uint8)
     for first, second in zip(ours.to_ndarray(), stock.masks, strict=True):
         assert not (first & ~cv2.dilate(second, near)).any()

@@ -18,8 +18,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from armbench_mmdet.configs import load_config
-from armbench_mmdet.convert import Family
-from armbench_mmdet.convert.weights import FAMILIES
+from armbench_mmdet.convert.weights import FAMILIES, Family
 
 ROUNDS = 3
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'

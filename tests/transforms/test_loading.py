@@ -1,0 +1,142 @@
+"""Loading: polygons as mmdet's own loader has them, the image decoded and resampled once."""
+
+import copy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.datasets.transforms import LoadAnnotations
+from pycocotools import mask as coco_mask
+from transform_samples import disc, instance
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.masks.encode import decode_counts
+from armbench_mmdet.transforms import FloorResize, LazyResize, LoadPolygons, Polygons, RenderFloatImage, RenderImage
+from armbench_mmdet.transforms.loading import warp
+
+WIDTH, HEIGHT = 60, 50
+SQUARE = [5.0, 5.0, 20.0, 5.0, 20.0, 20.0, 5.0, 20.0]
+BITMAP = np.asfortranarray(np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5, np.uint8)
+COUNTS = coco_mask.encode(BITMAP)['counts']
+MASKS = {
+    'one polygon': [SQUARE],
+    'two overlapping parts': [SQUARE, disc((18, 18), 9)],
+    'a part too short to count': [SQUARE, [1.0, 2.0, 3.0, 4.0]],
+    'a part of odd length': [SQUARE, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]],
+    'no part that counts': [[1.0, 2.0]],
+    'no part': [],
+    'outside the image': [disc((-10, -10), 25)],
+    'negative fractions': [[-0.3, -0.3, 7.7, 0.2, 3.1, 9.9]],
+    'run-length text': {'size': [HEIGHT, WIDTH], 'counts': COUNTS.decode()},
+}
+
+
+def annotated(*masks: list | dict, width: int = WIDTH) -> dict:
+    size = {'height': HEIGHT, 'width': width, 'ori_shape': (HEIGHT, width), 'img_path': 'a.jpg'}
+    return {**size, 'instances': [instance(mask, label, [1, 2, 3, 4]) for label, mask in enumerate(masks)]}
+
+
+@pytest.mark.parametrize('masks', [*([mask, [SQUARE]] for mask in MASKS.values()), []], ids=[*MASKS, 'no instance'])
+def test_annotations_are_those_of_stock(masks: list) -> None:
+    info = annotated(*masks)
+    stock = LoadAnnotations(with_bbox=True, with_mask=True).transform(copy.deepcopy(info))
+    ours = LoadPolygons().transform(info)
+    assert info['instances'] == annotated(*masks)['instances'], 'the entry of the data set must not change'
+    assert isinstance(ours['gt_masks'], Polygons)
+    np.testing.assert_array_equal(ours['gt_masks'].to_ndarray(), stock['gt_masks'].masks)
+    np.testing.assert_array_equal(ours['gt_bboxes'].tensor, stock['gt_bboxes'].tensor)
+    for key in ('gt_bboxes_labels', 'gt_ignore_flags'):
+        assert ours[key].dtype == stock[key].dtype
+        np.testing.assert_array_equal(ours[key], stock[key])
+
+
+@pytest.mark.parametrize('counts', [COUNTS, decode_counts(COUNTS.decode())], ids=['bytes', 'numbers'])
+def test_run_lengths_stock_does_not_read(counts: bytes | list[int]) -> None:
+    code = {'size': [HEIGHT, WIDTH], 'counts': counts}
+    np.testing.assert_array_equal(LoadPolygons().transform(annotated(code))['gt_masks'].to_ndarray()[0], BITMAP)
+    with pytest.raises(InputError, match=r'mask size must be \(50, 61\), got \(50, 60\) \(in a.jpg\)'):
+        LoadPolygons().transform(annotated(code, width=61))
+
+
+def picture(height: int = 64, width: int = 80) -> np.ndarray:
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 10, 3)).astype(np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def described(path: Path, height: int = 64, width: int = 80, **more: object) -> dict:
+    return {'img_path': str(path), 'ori_shape': (height, width), 'img_shape': (height, width), **more}
+
+
+@pytest.mark.parametrize(
+    ('scale', 'left', 'top', 'shape', 'ways'),
+    [
+        (1, 0, 0, (64, 80), (1, 1)),
+        (0.5, 0, 0, (32, 40), (1, 1)),
+        (1.5, 30, 20, (60, 70), (1, 1)),
+        (1, 0, 0, (64, 80), (-1, 1)),
+        (1, 0, 0, (64, 80), (-1, -1)),
+        (3, 90, 60, (24, 30), (1, 1)),
+    ],
+    ids=['nothing', 'half', 'larger, cropped', 'mirrored', 'turned around', 'a small window of a large image'],
+)
+def test_warp_equals_resize_crop_and_flip(scale: float, left: int, top: int, shape: tuple, ways: tuple) -> None:
+    image, (height, width), (x, y) = picture(), shape, ways
+    moves = [[x * scale, 0, width * (x < 0) - x * left], [0, y * scale, height * (y < 0) - y * top], [0, 0, 1]]
+    expected = cv2.resize(image, None, fx=scale, fy=scale)[top : top + height, left : left + width][::y, ::x]
+    out = warp(image, np.array(moves, float), shape)
+    assert out.shape == (*shape, 3)
+    assert np.abs(out.astype(int) - expected).max() <= 2
+
+
+def test_warp_repeats_the_border_outside() -> None:
+    out = warp(np.full((4, 4, 3), 9, np.uint8), np.array([[1, 0, 3], [0, 1, 3], [0, 0, 1.0]]), (10, 10))
+    assert (out == 9).all()
+
+
+@pytest.mark.parametrize('size', [(150, 120), (151, 121), (157, 127)])
+@pytest.mark.parametrize('target', [75, 37, 18])
+def test_reduced_decoding_is_for_jpeg_and_keeps_the_picture_in_place(
+    tmp_path: Path, size: tuple[int, int], target: int
+) -> None:
+    y, x = np.mgrid[: size[1], : size[0]]
+    image = np.stack([x * 255 / size[0], y * 255 / size[1], (x + y) % 256], axis=2).astype(np.uint8)
+    outputs = {}
+    for suffix in ('.png', '.jpg'):
+        path = tmp_path / f'gradient{suffix}'
+        cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 98])
+        for reduced in (True, False):
+            results = LazyResize(scale=(target, target), keep_ratio=True)(described(path, size[1], size[0]))
+            outputs[suffix, reduced] = RenderImage(reduced_decoding=reduced)(results)['img'].astype(int)
+    np.testing.assert_array_equal(outputs['.png', True], outputs['.png', False])
+    difference = np.abs(outputs['.jpg', True] - outputs['.jpg', False])
+    assert 0 < difference[..., :2].mean() < 2.5
+
+
+def test_an_image_already_there_is_kept() -> None:
+    image = picture()
+    assert RenderImage()({'img': image, 'img_path': 'nowhere.jpg'})['img'] is image
+
+
+@pytest.mark.parametrize('height', [63, 32])
+def test_an_image_of_another_size_than_annotated_is_named(tmp_path: Path, height: int) -> None:
+    cv2.imwrite(str(tmp_path / 'bad.jpg'), picture())
+    with pytest.raises(InputError, match=rf'80x{height} as annotated, got 80x64 .*bad\.jpg'):
+        RenderImage()(described(tmp_path / 'bad.jpg', height=height))
+
+
+def test_float_image_is_the_whole_photo_resized_without_rounding(tmp_path: Path) -> None:
+    image, path = picture(), tmp_path / 'a.png'
+    cv2.imwrite(str(path), image)
+    info = FloorResize(scale=(53, 41), keep_ratio=True).transform(described(path))
+    assert info['img_shape'] == (41, 51), '51.25, cut off'
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = F.interpolate(planes, (41, 51), mode='bilinear')[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(RenderFloatImage().transform(info)['img'], expected)
+    mirror = np.array([[-1, 0, 80], [0, 1, 0], [0, 0, 1.0]])
+    flipped = RenderFloatImage().transform(described(path, homography_matrix=mirror))['img']
+    np.testing.assert_array_equal(flipped, image[:, ::-1])
+    with pytest.raises(InputError, match='no crop'):
+        RenderFloatImage().transform(described(path, homography_matrix=mirror - [[0, 0, 4], [0, 0, 0], [0, 0, 0]]))
