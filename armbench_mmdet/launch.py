@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from armbench_mmdet.configs import LOADERS, leaves, unwrapped
 from armbench_mmdet.datasets.ground_truth import METAINFO_KEY
-from armbench_mmdet.datasets.release import SUBSETS, check_choice
 from armbench_mmdet.engine.checkpoints import latest_checkpoint, load_exactly
 from armbench_mmdet.engine.failure import explained_config, explained_failures, unknown_type
 from armbench_mmdet.errors import InputError
@@ -38,14 +37,13 @@ def set_resume(config: Config, resume: str) -> None:
     Raises:
         InputError: There is nothing to resume from: the path is none, or every checkpoint is damaged.
     """
-    if resume == 'auto' and not any(Path(config.work_dir).glob('*.pth')):
-        print_log(f'--resume: no checkpoint yet in {config.work_dir}, the run starts afresh')
+    folder = Path(config.work_dir)
+    if resume == 'auto' and not any(folder.glob('*.pth')):
+        print_log(f'--resume: no checkpoint yet in {folder}, the run starts afresh')
         return
-    path = latest_checkpoint(Path(config.work_dir)) if resume == 'auto' else Path(resume)
+    path = latest_checkpoint(folder) if resume == 'auto' else Path(resume)
     if path is None or not path.is_file():
-        raise InputError(
-            f'--resume must find a whole checkpoint, got {resume!r} (in {config.work_dir}); or leave it out'
-        )
+        raise InputError(f'--resume must find a whole checkpoint, got {resume!r} (in {folder}); or leave it out')
     config.resume = True
     config.load_from = str(path)
 
@@ -65,8 +63,6 @@ def make_usable(config: Config) -> None:
         for key in _COUNTS
         if values.get(key, 'None') != 'None' and not (values[key].isdecimal() and int(values[key]))
     ]
-    if values.get('auto_scale_lr.enable') == 'True' and 'base_batch_size' not in config.auto_scale_lr:
-        problems.append('auto_scale_lr.base_batch_size must be set for --auto-scale-lr, got none')
     for loader in filter(None, map(config.get, LOADERS)):
         if loader.get('num_workers') == 0:
             loader['persistent_workers'] = False
@@ -104,7 +100,7 @@ def build_runner(config: Config) -> Runner:
     """
     make_usable(config)
     with explained_config():
-        return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        return RUNNERS.build(config)
 
 
 def train(config: Config) -> Runner:
@@ -113,17 +109,6 @@ def train(config: Config) -> Runner:
     with explained_failures(runner):
         runner.train()
     return runner
-
-
-def chosen_subsets(name: str | None) -> tuple[str | None, ...]:
-    """Return the subsets ``--subset`` asks for: one by name, ``all``, or the config's.
-
-    Raises:
-        InputError: There is no subset of that name.
-    """
-    if name is None or name == 'all':
-        return SUBSETS if name else (None,)
-    return (check_choice('--subset', name, (*SUBSETS, 'all')),)
 
 
 def on_data(config: Config, subset: str | None, split: str | None) -> Config:
@@ -213,13 +198,14 @@ def evaluate(
     runner = tester(configs[subsets[0]], checkpoint)
     pictures = [(one, one.test_out_dir) for one in runner.hooks if isinstance(one, PicturesHook) and one.test_out_dir]
     results: dict[str, Result] = {}
-    evaluated = 0
+    left_out = []
     for subset, own in configs.items():
         try:
             loop, metric = test_loop(runner, own)
             metric.write_to(out_dir, identity)
         except InputError as error:
-            if len(subsets) == 1:
+            left_out.append(subset)
+            if len(left_out) == len(subsets):
                 raise
             print_log(f'{subset} is left out: {error}', logger='current')
             continue
@@ -227,11 +213,8 @@ def evaluate(
             hook.test_out_dir = os.path.join(folder, metric.source.subset)
         with explained_failures(runner):
             loop.run()
-        evaluated += 1
         if metric.result is not None:  # only the first process has it
             results[metric.source.subset] = metric.result
-    if not evaluated:
-        raise InputError(f'at least one subset must be there, got none of {", ".join(SUBSETS)}')
     runner.call_hook('after_run')
     return results
 
@@ -282,7 +265,7 @@ def evaluate_corrupted(
             loop.run()
         assert metric.result is not None
         segm = metric.result.scores['segm']
-        return {'mean': segm.mAP, **{name: one.mAP for name, one in segm.per_class.items()}}
+        return {name: one.mAP for name, one in segm.by_class.items()}
 
     _, metric = test_loop(runner, config)
     source, digest = metric.source, sha256_of(checkpoint)

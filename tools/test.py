@@ -48,10 +48,11 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Run the tool."""
     from armbench_mmdet import configs
+    from armbench_mmdet.datasets.release import SUBSETS
     from armbench_mmdet.engine.checkpoints import find_checkpoint
     from armbench_mmdet.engine.distributed import joined_processes
     from armbench_mmdet.engine.levers import set_levers
-    from armbench_mmdet.launch import chosen_subsets, corruption_table, evaluate, evaluate_corrupted, selftest, set_tta
+    from armbench_mmdet.launch import corruption_table, evaluate, evaluate_corrupted, selftest, set_tta
     from armbench_mmdet.report.tables import Table, main_scores
     from armbench_mmdet.run_folder import CORRUPTIONS, RECORD, RESULTS
 
@@ -66,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
     set_levers(config, args.amp, args.channels_last, args.compile)
     if args.tta is not None:
         set_tta(config, args.tta or [1.0])
-    subsets = chosen_subsets(args.subset)
+    subsets = SUBSETS if args.subset == 'all' else (args.subset,)
     if args.selftest:
         for subset in subsets:
             print(selftest(config, subset, args.split))

@@ -62,17 +62,10 @@ class AtomicCheckpointHook(CheckpointHook):
         super().after_val_epoch(runner, metrics)
         self.last_ckpt = latest
 
-    def save_now(self, runner: Runner, iterations: int) -> None:
-        """Save everything between two iterations, so many of them finished; ``last_checkpoint`` names it."""
-        meta = dict(epoch=runner.epoch, iter=iterations)
-        runner.save_checkpoint(self.out_dir, INTERRUPTED, meta=meta, backend_args=self.backend_args)
-        if is_main_process():
-            write_atomically(Path(runner.work_dir, LATEST), str(Path(self.out_dir, INTERRUPTED)))
-
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
-            Path(self.out_dir, INTERRUPTED).unlink(missing_ok=True)
+            Path(runner.work_dir, INTERRUPTED).unlink(missing_ok=True)
 
 
 def _check_monitored(runner: Runner, indicators: list[str]) -> None:
@@ -98,10 +91,10 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 class InterruptionHook(Hook):
     """Ends a training cleanly on SIGTERM, Ctrl-C and SIGUSR1 (SLURM's ``--signal=USR1@120``).
 
-    The iteration in work is finished, a checkpoint is written through the run's checkpoint hook, the command that
-    resumes is printed, and the process exits with 128 + the signal's number. A second Ctrl-C, a second or more after
-    the first, quits at once. When one of several processes gets the signal, all stop after the same iteration. A signal
-    that arrives during a validation ends the run after the batch in work; the validation is lost.
+    The iteration in work is finished, a checkpoint is written into the run's folder, the command that resumes is
+    printed, and the process exits with 128 + the signal's number. A second Ctrl-C, a second or more after the first,
+    quits at once. When one of several processes gets the signal, all stop after the same iteration. A signal that
+    arrives during a validation ends the run after the batch in work; the validation is lost.
     """
 
     priority = 'LOWEST'  # after the checkpoint hook
@@ -113,7 +106,6 @@ class InterruptionHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen from now on."""
-        self._signal = 0
         self._previous = {number: signal.signal(number, self._hear) for number in SIGNALS}
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None and loop.dataloader.num_workers:
@@ -134,8 +126,7 @@ class InterruptionHook(Hook):
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop here if a signal came during a validation within training."""
-        if self._previous:
-            self._stop_if_asked(runner, runner.iter)
+        self._stop_if_asked(runner, runner.iter)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         now_s = time.monotonic()
@@ -155,15 +146,14 @@ class InterruptionHook(Hook):
         number = largest(self._signal)
         if not number:
             return
-        name = signal.Signals(number).name
-        hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
-        remedy = 'nothing is saved: there is no AtomicCheckpointHook'
-        if hook is not None:
-            hook.save_now(runner, iterations)
-            remedy = f'to go on:\n  {resume_command(runner)}'
-        message = f'stopped by {name} after iteration {iterations}'
+        meta = dict(epoch=runner.epoch, iter=iterations)
+        backend = {'backend': 'atomic', 'unwanted': []}
+        runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=meta, backend_args=backend)
+        if is_main_process():
+            write_atomically(Path(runner.work_dir, LATEST), str(Path(runner.work_dir, INTERRUPTED)))
+        message = f'stopped by {signal.Signals(number).name} after iteration {iterations}'
         runner.call_hook('after_abort', ending=Ending('stopped', message, iterations=iterations))
-        print_log(f'{message}; {remedy}', 'current', logging.INFO)
+        print_log(f'{message}; to go on:\n  {resume_command(runner)}', 'current', logging.INFO)
         runner.visualizer.close()
         raise SystemExit(128 + number)
 

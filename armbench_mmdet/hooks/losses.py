@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -11,7 +12,6 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -53,9 +53,7 @@ class LossGuardHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Stand around the optimizer wrapper."""
-        wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapper):  # several optimizers: each model calls them as it likes
-            return
+        wrapper: Any = runner.optim_wrapper
         update = wrapper.update_params
 
         def guarded(loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
@@ -67,10 +65,6 @@ class LossGuardHook(Hook):
                 update(loss, *args, **kwargs)
 
         wrapper.update_params = guarded
-
-    def after_train(self, runner: Runner) -> None:
-        """Leave the optimizer wrapper as it was."""
-        vars(runner.optim_wrapper).pop('update_params', None)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """After a step that was left out: end the run or say so, and keep its losses out of the log.
@@ -145,7 +139,7 @@ class ValidationLossHook(Hook):
         a_batch = (runner.val_dataloader.batch_size or 1) * get_world_size()
         wanted = batches if self.max_images is None else min(batches, math.ceil(self.max_images / a_batch))
         self._chosen = [(2 * part + 1) * batches // (2 * wanted) for part in range(wanted)]  # middles of equal parts
-        self._sums: dict[str, float] = {}
+        self._sums: Counter = Counter()
         self._images = 0
 
     @torch.no_grad()
@@ -155,8 +149,8 @@ class ValidationLossHook(Hook):
             return
         losses = batch_losses(runner.model, data_batch, runner.optim_wrapper)
         images = sum(len(sample.gt_instances) > 0 for sample in data_batch['data_samples'])
-        for name, value in losses.items() if images else ():
-            self._sums[name] = self._sums.get(name, 0.0) + images * value
+        if images:
+            self._sums.update({name: images * value for name, value in losses.items()})
         self._images += images
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -166,8 +160,10 @@ class ValidationLossHook(Hook):
         if not images:
             print_log('validation loss: none of the images chosen has an instance', 'current')
             return
-        names = dict.fromkeys(name for sums, _ in shares for name in sums)
-        means = {name: sum(sums.get(name, 0.0) for sums, _ in shares) / images for name in names}
+        sums: Counter = Counter()
+        for share, _ in shares:
+            sums.update(share)
+        means = {name: value / images for name, value in sums.items()}
         for name, value in means.items():
             key = f'val/{VALIDATION_LOSS_PREFIX}{name}'
             runner.message_hub.log_scalars.pop(key, None)  # the logger averages all earlier losses into this one
@@ -185,7 +181,7 @@ def batch_losses(model: nn.Module, data_batch: Mapping[str, Any], optim_wrapper:
     Returns:
         The weighted total as ``loss``, then its components.
     """
-    detector: Any = model.module if is_model_wrapper(model) else model
+    detector: Any = getattr(model, 'module', model)
     precision = optim_wrapper.optim_context(detector) if isinstance(optim_wrapper, OptimWrapper) else nullcontext()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with precision, torch.random.fork_rng(devices):

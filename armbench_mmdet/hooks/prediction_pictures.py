@@ -8,7 +8,6 @@ import numpy as np
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
@@ -62,11 +61,6 @@ class PicturesHook(Hook):
                 file.write_bytes(cv2.imencode(file.suffix, self._drawn(sample, dataset))[1].tobytes())
             except OSError as error:
                 raise InputError(f'pictures must go to a folder that can be written, got {file}: {error}') from error
-
-    def after_test_epoch(self, runner: Runner, metrics: Any = None) -> None:
-        """Say where they are."""
-        if self.draw and self.test_out_dir is not None:
-            print_log(f'pictures: {self.test_out_dir}', 'current')
 
     def _drawn(self, sample: DetDataSample, dataset: Any) -> np.ndarray:
         image, names = read_image(Path(sample.img_path)), dataset.metainfo['classes']

@@ -1,21 +1,17 @@
 """Checks before a training: the weights it starts from fit the model, and ground truth scores 1.0."""
 
 import re
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from mmdet.registry import HOOKS, TRANSFORMS
-from mmdet.structures import DetDataSample
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from mmengine.structures import InstanceData
 from pycocotools import mask as mask_api
 from torch import nn
 
@@ -24,7 +20,7 @@ from armbench_mmdet.engine.checkpoints import compare_weights, described
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.protocol import MAX_DETS
-from armbench_mmdet.masks.encode import RleMasks, encode_masks
+from armbench_mmdet.masks.encode import encode_masks
 from armbench_mmdet.masks.runs import run_lengths
 
 
@@ -52,15 +48,10 @@ class PretrainedReportHook(Hook):
         Raises:
             InputError: Tensors differ that must not; the message names them and the way to allow them.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: nn.Module = getattr(runner.model, 'module', runner.model)
         state, ours = checkpoint.get('state_dict', checkpoint), model.state_dict()
         state = {name.removeprefix('module.'): value for name, value in state.items()}
-        differences = {
-            name: what
-            for name, what in compare_weights(state, ours).items()
-            # Checkpoints from before PyTorch 0.4.1 lack these, which do not change what a frozen model computes.
-            if name in state or not name.endswith('num_batches_tracked')
-        }
+        differences = compare_weights(state, ours)
         source, rows, refused = runner._load_from or 'the latest checkpoint', [], {}
         for name, what in differences.items():
             if not runner._resume and '≠' in what and _has_class_rows(model, name, state[name].shape, ours[name].shape):
@@ -105,19 +96,17 @@ class MetricSelfTestHook(Hook):
     """Runs the self-test on the validation set before training starts; a second or two.
 
     A few images go the way that predictions go: the data set and its pipeline, the annotation loader that training
-    uses, mmdet's data samples, run-length masks, the metric. Whatever is lost on the way would be lost from every
-    result too.
+    uses, run-length masks, the metric. Whatever is lost on the way would be lost from every result too.
     """
 
     def before_train(self, runner: Any) -> None:
         """Run it on the main process, if there is anything to validate with."""
         if not is_main_process() or runner.val_loop is None:
             return
-        dataset, start_s = runner.val_loop.dataloader.dataset, time.perf_counter()
         for metric in runner.val_loop.evaluator.metrics:
             if isinstance(metric, ArmbenchMetric):
-                done = run_selftest(dataset, metric.ground_truth, metric.iou_types)
-                print_log(f'metric self-test: {done} ({time.perf_counter() - start_s:.1f} s)', 'current')
+                done = run_selftest(runner.val_loop.dataloader.dataset, metric.ground_truth, metric.iou_types)
+                print_log(f'metric self-test: {done}', 'current')
 
 
 def run_selftest(
@@ -133,13 +122,20 @@ def run_selftest(
     """
     loader = TRANSFORMS.build(dict(load_annotations))
     truth = ground_truth.take(~ground_truth.crowds)
-    samples = [_as_prediction(dataset, row, loader) for row in _comparable_rows(dataset, truth)]
+    rows = list(islice(_comparable_rows(dataset, truth), CHOSEN))
+    if not rows:
+        raise InputError(
+            'metric self-test: the data set must give every instance of the ground truth, at most '
+            f'{MAX_DETS[-1]} of a class, for one of its first {CANDIDATES} images, got none such among its '
+            f'{len(dataset)}; check its ann_file and classes'
+        )
+    samples = [_as_prediction(dataset, row, loader) for row in rows]
     for sample in samples:
-        _check_steps(sample, truth.of_images([sample.img_id]))
-    chosen = {sample.img_id for sample in samples}
+        _check_steps(sample, truth.of_images([sample['img_id']]))
+    chosen = {sample['img_id'] for sample in samples}
     metric = ArmbenchMetric(ground_truth=ground_truth.of_images(chosen), metric=iou_types, log_table=False)
     metric.dataset_meta = {'classes': list(ground_truth.categories.values())}
-    metric.process({}, [sample.to_dict() for sample in samples])
+    metric.process({}, samples)
     scores = metric.compute_metrics(metric.results)  # not evaluate: other processes take no part
     for iou_type in iou_types:
         score = scores[f'{iou_type}_mAP']
@@ -148,70 +144,57 @@ def run_selftest(
     return f'ground truth of {len(samples)} images scores 1.0'
 
 
-def _comparable_rows(dataset: Any, truth: GroundTruth) -> list[int]:
+def _comparable_rows(dataset: Any, truth: GroundTruth) -> Iterator[int]:
     """Images of which everything is scored: the data set may leave out, say, boxes under a pixel, and COCO those of a
     class beyond a hundred.
     """
-    rows = []
     for row in range(min(len(dataset), CANDIDATES)):
         record = dataset.get_data_info(row)
-        instances = [one for one in record['instances'] if not one['ignore_flag']]
-        wanted = Counter(truth.category_ids[truth.image_ids == record['img_id']].tolist())
-        if 0 < len(instances) == wanted.total() and max(wanted.values()) <= MAX_DETS[-1]:
-            rows.append(row)
-        if len(rows) == CHOSEN:
-            break
-    if not rows:
-        raise InputError(
-            'metric self-test: the data set must give every instance of the ground truth, at most '
-            f'{MAX_DETS[-1]} of a class, for one of its first {CANDIDATES} images, got none such among its '
-            f'{len(dataset)}; check its ann_file and classes'
-        )
-    return rows
+        given = sum(not one['ignore_flag'] for one in record['instances'])
+        wanted = truth.category_ids[truth.image_ids == record['img_id']]
+        if 0 < given == len(wanted) and np.unique(wanted, return_counts=True)[1].max() <= MAX_DETS[-1]:
+            yield row
 
 
-def _as_prediction(dataset: Any, row: int, loader: Any) -> DetDataSample:
-    """A data sample whose predictions are the image's ground truth, as the data set tells it."""
-    loaded = dataset[row]['data_samples']
-    record = loader({**dataset.get_data_info(row), 'ori_shape': loaded.ori_shape, 'img_shape': loaded.ori_shape})
-    kept = np.flatnonzero(~np.asarray(record['gt_ignore_flags'], bool))
-    boxes, masks = record['gt_bboxes'], record['gt_masks'].to_ndarray()[kept]
-    sample = DetDataSample(metainfo={'img_id': record['img_id'], 'ori_shape': tuple(loaded.ori_shape[:2])})
-    sample.pred_instances = InstanceData(
-        bboxes=torch.as_tensor(boxes.tensor if hasattr(boxes, 'tensor') else boxes)[kept],
-        labels=torch.as_tensor(np.asarray(record['gt_bboxes_labels'])[kept]),
-        scores=torch.ones(len(kept)),
-        masks=RleMasks(encode_masks(masks), *masks.shape[1:]),
-    )
-    return sample
+def _as_prediction(dataset: Any, row: int, loader: Any) -> dict[str, Any]:
+    """An image's ground truth, as the data set and the loader tell it, in the form of a prediction."""
+    record = loader(dataset.get_data_info(row))
+    kept = np.flatnonzero(~record['gt_ignore_flags'])
+    instances = {
+        'bboxes': record['gt_bboxes'].numpy()[kept].astype(np.float64),
+        'labels': record['gt_bboxes_labels'][kept],
+        'scores': np.ones(len(kept)),
+        'masks': encode_masks(record['gt_masks'].to_ndarray()[kept]),
+    }
+    size = tuple(dataset[row]['data_samples'].ori_shape[:2])
+    return {'img_id': record['img_id'], 'ori_shape': size, 'pred_instances': instances}
 
 
-def _check_steps(sample: DetDataSample, truth: GroundTruth) -> None:
+def _check_steps(sample: dict[str, Any], truth: GroundTruth) -> None:
     """Hold labels, image size, boxes and masks against the image's ground truth, and name the first that is off."""
-    instances, image = sample.pred_instances, {sample.img_id}
-    size = truth.images[sample.img_id].height, truth.images[sample.img_id].width
-    labels = {number: label for label, number in enumerate(truth.categories)}
-    wanted = np.array([labels[number] for number in truth.category_ids.tolist()])
-    got = instances.labels.numpy()
-    if sorted(wanted) != sorted(got):
-        raise _failure('labels', f'{sorted(got.tolist())} instead of {sorted(wanted.tolist())}', image)
-    if (instances.masks.height, instances.masks.width) != size or sample.ori_shape != size:
-        detail = f'{sample.ori_shape} (height, width) instead of {size}, the size in the annotation file'
-        raise _failure('image size', detail, image)
-    boxes = instances.bboxes.numpy().astype(np.float64)
-    boxes[:, 2:] -= boxes[:, :2]
+    found, image = sample['pred_instances'], truth.images[sample['img_id']]
+    size, numbers = (image.height, image.width), list(truth.categories)
+    labels = np.array([numbers.index(number) for number in truth.category_ids])
+    if sorted(found['labels']) != sorted(labels):
+        detail = f'{sorted(found["labels"].tolist())} instead of {sorted(labels.tolist())}'
+        raise _failure('labels', detail, {image.id})
+    if sample['ori_shape'] != size:
+        detail = f'{sample["ori_shape"]} (height, width) instead of {size}, the size in the annotation file'
+        raise _failure('image size', detail, {image.id})
+    x1, y1, x2, y2 = found['bboxes'].T
+    boxes = np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
     masks = [run_lengths(mask, *size) for mask in truth.masks]
-    for step, ours, theirs in (('boxes', boxes, truth.boxes), ('masks', instances.masks.rles, masks)):
+    for step, ours, theirs in (('boxes', boxes, truth.boxes), ('masks', found['masks'], masks)):
         ious = mask_api.iou(ours, theirs, [0] * len(masks))
-        best = np.where(got[:, None] == wanted[None], ious, 0).max(0)
+        best = np.where(found['labels'][:, None] == labels, ious, 0).max(0)
         if best.min() < SURE_IOU:
             worst = int(best.argmin())
             detail = f'annotation {truth.ids[worst]} is met with an IoU of {best[worst]:.3f} only'
-            raise _failure(step, detail, image)
+            raise _failure(step, detail, {image.id})
 
 
 def _failure(step: str, detail: str, images: set[int]) -> InputError:
     return InputError(
         f'metric self-test: ground truth must score 1.0 against itself, lost at {step}: {detail} '
-        f'(image {", ".join(str(image) for image in sorted(images))}); no result of this configuration can be trusted'
+        f'(image {", ".join(map(str, sorted(images)))}); no result of this configuration can be trusted'
     )

@@ -7,19 +7,10 @@ from mmdet.registry import HOOKS
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 
 from armbench_mmdet.configs import ABSENT, leaves
-from armbench_mmdet.engine.loops import (
-    TRAINING,
-    VALIDATION,
-    ResumableEpochLoop,
-    ResumableIterLoop,
-    run_seed,
-    seed_generators,
-)
+from armbench_mmdet.engine.loops import TRAINING, VALIDATION, run_seed, seed_generators
 from armbench_mmdet.errors import InputError
 
 _FROM_CHECKPOINT = (
@@ -47,12 +38,11 @@ class ResumeHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the place in the data, and the gradient that waits for the rest of its batches, if any."""
-        loop = runner.train_loop
-        if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
-            return
+        done = getattr(runner.train_loop, 'batches_done', 0)
         checkpoint['meta']['settings'] = _settings(runner)
-        checkpoint['meta']['data'] = {**_data_facts(runner), 'batches_done': loop.batches_done}
-        gradients = {name: p.grad.cpu() for name, p in _model(runner).named_parameters() if p.grad is not None}
+        checkpoint['meta']['data'] = {**_data_facts(runner), 'batches_done': done}
+        parameters = getattr(runner.model, 'module', runner.model).named_parameters()
+        gradients = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
         if gradients and 'optimizer' in checkpoint:
             checkpoint['gradients'] = gradients
 
@@ -71,12 +61,10 @@ class ResumeHook(Hook):
                 f'This checkpoint cannot be resumed from, it holds no {", ".join(missing)} (in {runner._load_from}). '
                 f'Resume from the latest checkpoint, or start afresh: --cfg-options load_from={runner._load_from}'
             )
-        loop = runner.train_loop
-        if not isinstance(loop, (ResumableEpochLoop, ResumableIterLoop)):
-            return
         _compare(runner, checkpoint['meta'])
+        loop: Any = runner.train_loop
         loop.batches_done = checkpoint['meta'].get('data', {}).get('batches_done', 0)
-        for name, parameter in _model(runner).named_parameters():
+        for name, parameter in getattr(runner.model, 'module', runner.model).named_parameters():
             if name in checkpoint.get('gradients', {}):
                 parameter.grad = checkpoint['gradients'][name].to(parameter.device)
         self._is_resumed = True
@@ -90,12 +78,9 @@ class ResumeHook(Hook):
         if runner.iter >= runner.max_iters:
             message = f'this run was finished at iteration {runner.iter}: nothing to train, validating'
         print_log(message, 'current')
-        if runner.val_loop is not None and runner.train_loop.validation_is_due():
+        loop: Any = runner.train_loop
+        if runner.val_loop is not None and hasattr(loop, 'validation_is_due') and loop.validation_is_due():
             runner.val_loop.run()
-
-
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _settings(runner: Runner) -> dict[str, str]:

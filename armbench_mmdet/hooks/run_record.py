@@ -57,17 +57,17 @@ def _begun(runner: Runner) -> RunRecord:
     sources = map(GroundTruthSource.of, (one.metainfo for one in _datasets(runner)))
     files = dict.fromkeys(source.ann_file for source in sources if source)
     data = {file: f'sha256:{sha256_of(Path(file))}' for file in files}
-    changed = [file for file, digest in data.items() if earlier and digest not in earlier.data.values()]
-    if changed:
-        message = f'resumed on other annotations than before: {", ".join(changed)}; not the run it would have been'
-        print_log(message, 'current', logging.WARNING)
+    revision, patch = git_state()
+    diff = f'git-{len(attempts) + 1}.diff' if attempts else 'git.diff'
+    if patch:
+        write_atomically(work_dir / diff, patch)
     attempt = Attempt(
         started=_now(),
         command=shlex.join(command_line()),
         resumed_from=str(runner._load_from) if runner._resume else None,
         start_iter=runner.iter,
         world_size=runner.world_size,
-        git=_git(work_dir, len(attempts)),
+        git=Git(revision, diff if patch else None),
         versions=installed_versions(),
         hardware=hardware(),
     )
@@ -85,14 +85,6 @@ def _datasets(runner: Runner) -> Iterator[Any]:
             left += reversed(inner) if isinstance(inner, list) else [inner]
         elif GroundTruthSource.of(getattr(dataset, 'metainfo', None)):
             yield dataset
-
-
-def _git(work_dir: Path, earlier: int) -> Git:
-    revision, patch = git_state()
-    name = f'git-{earlier + 1}.diff' if earlier else 'git.diff'
-    if patch:
-        write_atomically(work_dir / name, patch)
-    return Git(revision, name if patch else None)
 
 
 def _write(runner: Runner, record: RunRecord) -> None:

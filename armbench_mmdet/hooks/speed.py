@@ -2,7 +2,6 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -32,41 +31,13 @@ class SpeedHook(Hook):
 
     def _before_epoch(self, runner: Any, mode: str = 'train') -> None:
         """Start to watch the model, and in a test a new peak of GPU memory."""
-        if mode == 'test' and torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        if mode != 'train':
-            self._flops = FlopCounterMode(display=False)
-            self._watch(runner.model, f'{mode}_step')
-
-    def _before_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
-        """Start the clock."""
-        if mode != 'train':
-            self._start_s = _now_s()
-            self._spent_s.clear()
-
-    def _after_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
-    ) -> None:
-        """Stop the clock and hand the times to the metric, with a test's first batch what was counted."""
         if mode == 'train':
             return
-        metrics = getattr(runner, f'{mode}_loop').evaluator.metrics
-        self._stop(metrics, batch_idx, outputs)
-        if mode == 'test' and batch_idx == 0 and outputs:
-            parameters = sum(one.numel() for one in runner.model.parameters())
-            gflops = self._flops.get_total_flops() / len(outputs) / 1e9
-            for metric in metrics:
-                metric.complexity = {'parameters': parameters, 'gflops': gflops}
-
-    def _after_epoch(self, runner: Any, mode: str = 'train') -> None:
-        """Leave the model as it was."""
-        for owner, method in self._watched:
-            delattr(owner, method)
-        self._watched.clear()
-
-    def _watch(self, model: Any, step: str) -> None:
-        self._time(model, step)
-        for name, module in model.named_modules():
+        if mode == 'test' and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._flops = FlopCounterMode(display=False)
+        self._time(runner.model, f'{mode}_step')
+        for name, module in runner.model.named_modules():
             if name.endswith('panoptic_fusion_head'):
                 self._time(module, 'predict')
             elif hasattr(module, 'predict_by_feat') and not name.endswith('rpn_head'):
@@ -91,17 +62,35 @@ class SpeedHook(Hook):
         setattr(owner, method, timed)
         self._watched.append((owner, method))
 
-    def _stop(self, metrics: Sequence[Any], batch_idx: int, outputs: Sequence[Any] | None) -> None:
-        load_s, self._end_s = self._start_s - self._end_s, _now_s()
-        if batch_idx < self.warmup or not outputs:
+    def _before_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
+        """Start the clock."""
+        if mode != 'train':
+            self._start_s = _now_s()
+            self._spent_s.clear()
+
+    def _after_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
+    ) -> None:
+        """Stop the clock and hand the times to the metric, with a test's first batch what was counted."""
+        if mode == 'train' or not outputs:
             return
-        spent_s = self._spent_s
-        forward_s = spent_s['test_step'] + spent_s['val_step'] - spent_s['predict'] - spent_s['predict_by_feat']
+        load_s, self._end_s = self._start_s - self._end_s, _now_s()
+        forward_s = self._spent_s[f'{mode}_step'] - self._spent_s['predict'] - self._spent_s['predict_by_feat']
         rest_s = self._end_s - self._start_s - forward_s
         stages_s = {'load': load_s, 'forward': forward_s, 'post-process': rest_s}
-        for metric in metrics:
-            if hasattr(metric, 'add_timing'):
+        for metric in getattr(runner, f'{mode}_loop').evaluator.metrics:
+            if batch_idx >= self.warmup and hasattr(metric, 'add_timing'):
                 metric.add_timing({name: seconds / len(outputs) for name, seconds in stages_s.items()}, len(outputs))
+            if batch_idx == 0 and mode == 'test':
+                parameters = sum(one.numel() for one in runner.model.parameters())
+                gflops = self._flops.get_total_flops() / len(outputs) / 1e9
+                metric.complexity = {'parameters': parameters, 'gflops': gflops}
+
+    def _after_epoch(self, runner: Any, mode: str = 'train') -> None:
+        """Leave the model as it was."""
+        for owner, method in self._watched:
+            delattr(owner, method)
+        self._watched.clear()
 
 
 def _now_s() -> float:

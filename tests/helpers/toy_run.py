@@ -19,11 +19,11 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from armbench_mmdet.engine import ArmbenchRunner
 from armbench_mmdet.launch import set_resume
 
-GUARDS = ('LossGuardHook', 'InterruptionHook', 'RunRecordHook', 'ResumeHook')
 EPOCHS = {  # changes that count a run in epochs, of batches of images of one orientation
     'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=1, _delete_=True),
     'train_dataloader.sampler.type': 'DefaultSampler',
@@ -38,45 +38,36 @@ class Died(BaseException):
 
 
 @DATASETS.register_module()
-class ToyData:
-    """Samples that three random generators change."""
+class Points(Dataset):
+    """Points on a plane, of images that exist in name only; noisy ones are changed by three random generators.
 
-    metainfo: ClassVar = {'classes': ('one',)}
+    ``changed`` replaces some by index; ``on_load`` is told every index that is read.
+    """
 
-    def __init__(self, images: int = 8) -> None:
-        self.images = images
+    metainfo: ClassVar[dict[str, Any]] = {'classes': ('one',)}
+
+    def __init__(
+        self, count: int = 8, changed: dict[int, Any] | None = None, on_load: Any = None, noisy: bool = False
+    ) -> None:
+        self.points = torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
+        for index, point in (changed or {}).items():
+            self.points[index] = torch.tensor(point)
         self.loaded: list[int] = []
+        self.on_load = on_load or self.loaded.append
+        self.noisy = noisy
 
     def __len__(self) -> int:
-        return self.images
+        return len(self.points)
 
     def get_data_info(self, index: int) -> dict[str, int]:
         return {'width': 1 + index % 3, 'height': 2}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        self.loaded.append(index)
+        self.on_load(index)
         noise = [random.random(), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002
-        return {'x': torch.tensor([index, *noise])}
-
-
-class Points(torch.utils.data.Dataset):
-    """Points on a plane, of images that exist in name only; ``changed`` replaces some by index."""
-
-    def __init__(self, count: int = 8, changed: dict[int, Any] | None = None, on_load: Callable | None = None) -> None:
-        self.points = torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
-        for index, point in (changed or {}).items():
-            self.points[index] = torch.tensor(point)
-        self.on_load = on_load
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if self.on_load is not None:
-            self.on_load(index)
         sample = DetDataSample(metainfo={'img_path': f'images/{index}.jpg', 'img_shape': (20, 30)})
         sample.gt_instances = InstanceData(labels=torch.zeros(index))
-        return {'inputs': self.points[index], 'data_samples': sample}
+        return {'inputs': self.points[index] + self.noisy * torch.tensor(noise), 'data_samples': sample}
 
 
 @MODELS.register_module()
@@ -85,17 +76,17 @@ class ToyModel(BaseModel):
 
     def __init__(self, width: int = 5, init_cfg: Any = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.net = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Dropout(0.5), nn.Linear(width, 1))
+        self.net = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Dropout(0.5), nn.Linear(width, 1))
 
-    def forward(self, x: list[Tensor], mode: str = 'tensor') -> Any:
-        out = self.net(torch.stack(x))
+    def forward(self, inputs: list[Tensor], data_samples: Any = None, mode: str = 'tensor') -> Any:
+        out = self.net(torch.stack(inputs))
         return {'loss': (out - 1).square().mean()} if mode == 'loss' else list(out)
 
 
 class Fit(BaseModel):
     """A linear fit of points with two losses, both means over the images."""
 
-    def __init__(self, on_forward: Callable | None = None) -> None:
+    def __init__(self, on_forward: Callable = lambda: None) -> None:
         super().__init__()
         self.linear = nn.Linear(2, 1)
         nn.init.constant_(self.linear.weight, 0.5)
@@ -103,8 +94,7 @@ class Fit(BaseModel):
         self.on_forward = on_forward
 
     def forward(self, inputs: Sequence[Tensor], data_samples: Any = None, mode: str = 'tensor') -> dict[str, Tensor]:
-        if self.on_forward is not None:
-            self.on_forward()
+        self.on_forward()
         points = torch.stack(list(inputs))
         residual = self.linear(points[:, :2])[:, 0] - points[:, 2]
         return {'loss_fit': residual.square().mean(), 'loss_size': 0.1 * self.linear.weight.square().sum()}
@@ -146,7 +136,7 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
     loader = dict(
         batch_size=3,
         num_workers=0,
-        dataset=dict(type='ToyData'),
+        dataset=dict(type='Points', noisy=True),
         sampler=dict(type='InfiniteSampler', shuffle=True),
     )
     checkpoint = dict(interval=2, by_epoch=False, max_keep_ckpts=2, save_best='toy/score', rule='greater')
@@ -223,8 +213,8 @@ def guarded_runner(
     config.val_dataloader = config.val_cfg = config.val_evaluator = config.param_scheduler = None
     config.optim_wrapper.optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
     config.default_hooks.checkpoint = dict(type='AtomicCheckpointHook', by_epoch=False, interval=1000)
-    guards = [dict(type=name, **((loss_guard or {}) if name == 'LossGuardHook' else {})) for name in GUARDS]
-    config.custom_hooks = [*guards, *hooks]
+    guards = [dict(type=name) for name in ('InterruptionHook', 'RunRecordHook', 'ResumeHook')]
+    config.custom_hooks = [dict(type='LossGuardHook', **(loss_guard or {})), *guards, *hooks]
     return built(config)
 
 

@@ -14,6 +14,12 @@ from armbench_mmdet.errors import InputError
 LATE = {'train_cfg.val_interval': 12}  # no best checkpoint before the end
 
 
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is left of a run that nothing has happened to."""
+    return state_of(run(toy_config(tmp_path_factory.mktemp('whole'), **LATE)))
+
+
 def names(folder: Path, pattern: str = '*.pth') -> list[str]:
     return sorted(path.name for path in folder.glob(pattern))
 
@@ -40,27 +46,25 @@ def run_on_a_disk_that_fills(config: Config, file: str) -> None:
             run(config)
 
 
-def test_a_full_disk_ends_the_run_and_leaves_what_was(tmp_path: Path) -> None:
-    whole = state_of(run(toy_config(tmp_path / 'whole', **LATE)))
-    run_on_a_disk_that_fills(toy_config(tmp_path / 'full', **LATE), 'iter_6')
-    assert names(tmp_path / 'full', 'iter_*.pth') == ['iter_2.pth', 'iter_4.pth']
-    assert_equal(state_of(run(toy_config(tmp_path / 'full', **LATE), 'auto')), whole)
+def test_a_full_disk_ends_the_run_and_leaves_what_was(tmp_path: Path, whole: dict[str, Any]) -> None:
+    run_on_a_disk_that_fills(toy_config(tmp_path, **LATE), 'iter_6')
+    assert names(tmp_path, 'iter_*.pth') == ['iter_2.pth', 'iter_4.pth']
+    assert_equal(state_of(run(toy_config(tmp_path, **LATE), 'auto')), whole)
 
 
 def test_the_best_until_now_stays_when_a_better_one_cannot_be_written(tmp_path: Path) -> None:
     config = toy_config(tmp_path)
-    config.default_hooks.checkpoint.update(rule='less', interval=-1)  # the score falls
+    config.default_hooks.checkpoint.interval = -1
     run_on_a_disk_that_fills(config, 'best_toy_score_iter_6')
     assert 'best_toy_score_iter_3.pth' in names(tmp_path)
 
 
-def test_a_damaged_checkpoint_costs_two_iterations_and_nothing_else(tmp_path: Path, capsys) -> None:
-    whole = state_of(run(toy_config(tmp_path / 'whole', **LATE)))
-    run(toy_config(tmp_path / 'damaged', **LATE), dies=dict(iteration=7))
-    with (tmp_path / 'damaged/iter_6.pth').open('r+b') as file:
+def test_a_damaged_checkpoint_costs_two_iterations_and_nothing_else(tmp_path: Path, whole: Any, capsys) -> None:
+    run(toy_config(tmp_path, **LATE), dies=dict(iteration=7))
+    with (tmp_path / 'iter_6.pth').open('r+b') as file:
         file.seek(-2000, 2)
         file.write(b'?' * 100)
-    runner = run(toy_config(tmp_path / 'damaged', **LATE), 'auto')
+    runner = run(toy_config(tmp_path, **LATE), 'auto')
     printed = ''.join(capsys.readouterr())
     assert 'passed over' in printed
     assert 'iter_4.pth at iteration 4 of 12' in printed

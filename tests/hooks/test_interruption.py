@@ -1,17 +1,21 @@
-import json
+"""Runs that are asked to stop, or are killed: what they leave, what they say, and how they go on."""
+
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from toy_run import EPOCHS, AtIteration, assert_equal, guarded_runner, run, state_of, toy_config
+from torch.utils.data import DataLoader
+from toy_run import EPOCHS, AtIteration, Points, assert_equal, guarded_runner, run, state_of, toy_config
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.hooks.checkpoint import InterruptionHook
+from armbench_mmdet.run_folder import read_record
 from armbench_mmdet.system import resume_command
 
 
@@ -32,13 +36,12 @@ def test_signal_finishes_the_iteration_saves_and_tells_how_to_go_on(tmp_path, ca
     assert signal.getsignal(number) is before
     assert read_checkpoint(tmp_path / 'interrupted.pth')['meta']['iter'] == 3
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'interrupted.pth')
+    said = f'stopped by {name} after iteration 3'
     printed = ''.join(capfd.readouterr())
     assert f'{name}: finishing this iteration' in printed
-    assert f'stopped by {name} after iteration 3; to go on:' in printed
-    assert "  python tools/train.py 'configs/a b.py' --amp --resume\n" in printed
-    record = json.loads((tmp_path / 'record.json').read_text())
-    assert (record['status'], record['message']) == ('stopped', f'stopped by {name} after iteration 3')
-    assert record['attempts'][0]['end_iter'] == 3
+    assert f"{said}; to go on:\n  python tools/train.py 'configs/a b.py' --amp --resume\n" in printed
+    record: Any = read_record(tmp_path)
+    assert (record.status, record.message, record.attempts[0].end_iter) == ('stopped', said, 3)
 
 
 @pytest.mark.parametrize('counted', [{}, EPOCHS], ids=['iterations', 'epochs'])
@@ -69,18 +72,31 @@ def test_second_ctrl_c_quits_at_once_but_one_key_heard_twice_does_not(monkeypatc
         hook._hear(signal.SIGINT, None)
 
 
-def test_signals_to_the_group_do_not_reach_data_loading_processes(tmp_path: Path) -> None:
-    groups: list[int] = []
+def load_and_die(file: Path) -> None:
+    """Runs in a process of its own."""
+    loader = DataLoader(Points(), num_workers=1, collate_fn=list)
+    runner: Any = SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader), val_loop=None)
+    InterruptionHook().before_train(runner)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    file.write_text(f'{worker.pid} {os.getpgid(worker.pid or 0)}')
+    send(signal.SIGKILL)
 
-    def look() -> None:  # until both have started, at most ten seconds
-        deadline_s = time.monotonic() + 10
-        while not groups or (os.getpgid(0) in groups and time.monotonic() < deadline_s):
-            groups[:] = [os.getpgid(process.pid) for process in multiprocessing.active_children()]
-            time.sleep(0.02)
 
-    guarded_runner(tmp_path, iterations=2, num_workers=2, hooks=[AtIteration(1, look)]).train()
-    assert len(groups) == 2
-    assert os.getpgid(0) not in groups
+@pytest.mark.skipif(sys.platform != 'linux', reason='Linux ends the children')
+def test_data_loading_processes_hear_no_signal_to_the_group_and_end_with_their_run(tmp_path: Path) -> None:
+    run = multiprocessing.get_context('fork').Process(target=load_and_die, args=(tmp_path / 'worker',))
+    run.start()
+    run.join(60)
+    assert run.exitcode == -signal.SIGKILL
+    worker, group = (tmp_path / 'worker').read_text().split()
+    assert group == worker
+    deadline_s = time.monotonic() + 2  # after five seconds torch would see to it, where nothing is being written
+    status = Path('/proc', worker, 'status')
+    while (is_alive := status.is_file() and 'zombie' not in status.read_text()) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not is_alive
 
 
 TRAIN, TORCHRUN = 'python tools/train.py c.py', 'torchrun --standalone --nproc-per-node 2'
@@ -92,49 +108,18 @@ TRAIN, TORCHRUN = 'python tools/train.py c.py', 'torchrun --standalone --nproc-p
         (False, TRAIN, f'{TRAIN} --resume'),
         (False, 'python tools/train.py --resume=a.pth c.py', f'{TRAIN} --resume'),
         (False, 'python bin/armbench train c --resume', 'armbench train c --resume'),
-        (False, 'python -m pytest', 'armbench train {folder}/toy.py --work-dir {folder} --resume'),
+        (False, 'python -m pytest', 'armbench train toy.py --work-dir folder --resume'),
         (True, f'{TRAIN} --launcher pytorch', f'{TORCHRUN} tools/train.py c.py --launcher pytorch --resume'),
         (True, 'python -m armbench_cli train c', f'{TORCHRUN} -m armbench_cli train c --resume'),
     ],
 )
-def test_command_that_resumes(tmp_path, monkeypatch, is_torchrun: bool, words: str, expected: str) -> None:
+def test_command_that_resumes(monkeypatch, is_torchrun: bool, words: str, expected: str) -> None:
     monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
     if is_torchrun:
         monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
         monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
-    typed = words.split()
-    monkeypatch.setattr(sys, 'orig_argv', typed)
-    is_subcommand = 'train' in typed  # armbench_cli says so in argv[0]
-    own = ['armbench train', *typed[typed.index('train') + 1 :]] if is_subcommand else typed[1:]
-    monkeypatch.setattr(sys, 'argv', own)
-    assert resume_command(guarded_runner(tmp_path)) == expected.format(folder=tmp_path)
-
-
-DYING_PARENT = """
-import multiprocessing, os, signal, time
-from armbench_mmdet.hooks.checkpoint import _start_worker
-
-def work(ready):
-    _start_worker(0, None)
-    ready.set()
-    time.sleep(60)
-
-context = multiprocessing.get_context('fork')
-ready = context.Event()
-worker = context.Process(target=work, args=(ready,))
-worker.start()
-ready.wait(60)
-print(worker.pid, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='Linux ends the children')
-def test_workers_of_a_killed_run_end_with_it() -> None:
-    killed = subprocess.run([sys.executable, '-c', DYING_PARENT], stdout=subprocess.PIPE, text=True, timeout=60)
-    assert killed.returncode == -signal.SIGKILL
-    status = Path('/proc', killed.stdout.strip(), 'status')
-    deadline_s = time.monotonic() + 10
-    while status.is_file() and 'zombie' not in status.read_text() and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert not status.is_file() or 'zombie' in status.read_text()
+    typed, _, own = words.partition(' train ')  # which armbench_cli passes on by its name
+    monkeypatch.setattr(sys, 'orig_argv', words.split())
+    monkeypatch.setattr(sys, 'argv', ['armbench train', *own.split()] if own else typed.split()[1:])
+    runner: Any = SimpleNamespace(cfg=SimpleNamespace(filename='toy.py'), work_dir='folder')
+    assert resume_command(runner) == expected

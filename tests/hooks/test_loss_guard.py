@@ -1,9 +1,11 @@
+"""A loss that is NaN or infinite: the run stops before the weights change, or goes on without its images."""
+
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from mmengine.hooks import Hook
 from toy_run import Points, assert_equal, guarded_runner, weights
 
@@ -11,6 +13,13 @@ from armbench_mmdet.errors import InputError
 
 NAN = (float('nan'), 0, 0)
 INFINITE = (1e30, 0, 0)  # its square is no float32
+
+
+def without(*left_out: int) -> Points:
+    """The points but for some."""
+    data = Points()
+    data.points = data.points[[index for index in range(len(data)) if index not in left_out]]
+    return data
 
 
 @pytest.mark.parametrize(('point', 'value'), [(NAN, 'nan'), (INFINITE, 'inf')])
@@ -27,31 +36,33 @@ def test_bad_loss_stops_before_the_weights_change_and_names_what_it_came_from(tm
     assert_equal(weights(runner), weights(clean))
 
 
-def test_a_step_left_out_is_as_if_its_image_were_not_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    runner = guarded_runner(
-        tmp_path / 'skip', iterations=8, data=Points(changed={3: NAN}), loss_guard={'on_bad_loss': 'skip'}
-    )
+@pytest.mark.parametrize(
+    ('accumulated', 'bad', 'left_out'),
+    [(1, [0, 3], [0, 3]), (2, [3], [2, 3])],
+    ids=['alone', 'with the gradient that was gathered'],
+)
+def test_a_step_left_out_is_as_if_its_images_were_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture, accumulated: int, bad: list[int], left_out: list[int]
+) -> None:
+    options: dict[str, Any] = {'optim_wrapper.accumulative_counts': accumulated}
+    options['loss_guard'] = {'on_bad_loss': 'skip'}
+    runner = guarded_runner(tmp_path / 'skip', 8, data=Points(changed=dict.fromkeys(bad, NAN)), **options)
     runner.train()
-    without = Points()
-    without.points = torch.cat([without.points[:3], without.points[4:]])
-    clean = guarded_runner(tmp_path / 'clean', iterations=7, data=without)
+    clean = guarded_runner(tmp_path / 'clean', 8 - len(left_out), data=without(*left_out), **options)
     clean.train()
     assert_equal(weights(runner), weights(clean))
     printed = capsys.readouterr().out
-    assert 'at iteration 4' in printed
-    assert 'images/3.jpg' in printed
-    assert 'left out, 1 of at most 10' in printed
-    assert 'NaN' not in next((tmp_path / 'skip').glob('*/vis_data/scalars.json')).read_text()
+    for number, index in enumerate(bad, 1):
+        assert f'at iteration {index + 1}' in printed
+        assert f'images/{index}.jpg' in printed
+        assert f'left out, {number} of at most 10' in printed
+    log = next((tmp_path / 'skip').glob('*/vis_data/scalars.json')).read_text()
+    assert 'NaN' not in log
+    losses = {row['step']: row.get('loss') for row in map(json.loads, log.splitlines())}
+    assert losses[4] == losses[3], 'the former loss stands for the one that is left out'
 
 
-def test_too_many_steps_left_out_stop_the_run(tmp_path: Path) -> None:
-    data = Points(changed={1: NAN, 4: NAN, 5: NAN})
-    runner = guarded_runner(tmp_path, data=data, loss_guard={'on_bad_loss': 'skip', 'max_skipped': 2})
-    with pytest.raises(InputError, match=r'(?s)iteration 6.*after 2 steps were left out'):
-        runner.train()
-
-
-def test_other_hooks_see_the_losses_of_a_step_left_out(tmp_path: Path) -> None:
+def test_too_many_steps_left_out_stop_the_run_and_other_hooks_see_their_losses(tmp_path: Path) -> None:
     """Losses that vanished made mmdet's own check of them fail with a KeyError."""
     seen: list[float] = []
 
@@ -59,19 +70,8 @@ def test_other_hooks_see_the_losses_of_a_step_left_out(tmp_path: Path) -> None:
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             seen.append(float(outputs['loss']))
 
-    data = Points(changed={0: NAN, 3: NAN})
-    guarded_runner(tmp_path, data=data, loss_guard={'on_bad_loss': 'skip'}, hooks=[Look()]).train()
-    assert [index for index, loss in enumerate(seen) if math.isnan(loss)] == [0, 3]
-    rows = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
-    assert [row['loss'] for row in rows if 'loss' in row] == [pytest.approx(seen[i]) for i in (1, 2, 2, 4, 5)]
-
-
-def test_accumulated_gradient_is_dropped_with_a_bad_loss(tmp_path: Path) -> None:
-    options = {'optim_wrapper': {'accumulative_counts': 2}, 'loss_guard': {'on_bad_loss': 'skip'}}
-    runner = guarded_runner(tmp_path / 'skip', iterations=6, data=Points(changed={3: NAN}), **options)
-    runner.train()
-    without = Points()
-    without.points = torch.cat([without.points[:2], without.points[4:]])
-    clean = guarded_runner(tmp_path / 'clean', iterations=4, data=without, **options)
-    clean.train()
-    assert_equal(weights(runner), weights(clean))
+    data = Points(changed={1: NAN, 4: NAN, 5: NAN})
+    runner = guarded_runner(tmp_path, data=data, loss_guard={'on_bad_loss': 'skip', 'max_skipped': 2}, hooks=[Look()])
+    with pytest.raises(InputError, match=r'(?s)iteration 6.*after 2 steps were left out'):
+        runner.train()
+    assert [index for index, loss in enumerate(seen) if math.isnan(loss)] == [1, 4]

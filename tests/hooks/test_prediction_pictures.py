@@ -40,9 +40,7 @@ def runner_of(folder: Path) -> Any:
 
 def draw(tmp_path: Path, *samples: DetDataSample) -> Path:
     """Draw a batch of test images; returns the folder of the pictures."""
-    hook = PicturesHook(draw=True, test_out_dir=str(tmp_path / 'shown'))
-    hook.after_test_iter(runner_of(tmp_path), 0, None, samples)
-    hook.after_test_epoch(None)
+    PicturesHook(draw=True, test_out_dir=str(tmp_path / 'shown')).after_test_iter(runner_of(tmp_path), 0, None, samples)
     return tmp_path / 'shown'
 
 
@@ -58,19 +56,20 @@ def test_a_photo_of_any_size_gets_its_picture(tmp_path: Path, size, truth_size) 
     assert np.abs(guessed[:, middle + middle // 2 :].astype(int) - 90).mean() < 3
 
 
-PLACES = [
-    (['images/a/1.jpg', 'images/b/1.jpg'], ['a/1.jpg', 'b/1.jpg']),  # of one name in two folders
-    (['images/1.jpg', 'images/1.png', 'images/1.bmp'], ['1.bmp.jpg', '1.jpg', '1.png']),
-    (['elsewhere/1.jpg'], ['1.jpg']),
-    (['images/../photos/1.jpg'], ['photos/1.jpg']),  # never outside the folder
-]
+PLACES = {
+    'images/a/1.jpg': 'a/1.jpg',
+    'images/b/1.jpg': 'b/1.jpg',  # of the same name in another folder
+    'images/1.png': '1.png',
+    'images/1.bmp': '1.bmp.jpg',
+    'elsewhere/2.jpg': '2.jpg',
+    'images/../photos/3.jpg': 'photos/3.jpg',  # never outside the folder
+}
 
 
-@pytest.mark.parametrize(('images', 'places'), PLACES)
-def test_every_image_has_a_place_of_its_own(tmp_path: Path, images: list[str], places: list[str]) -> None:
+def test_every_image_has_a_place_of_its_own(tmp_path: Path) -> None:
     (tmp_path / 'images').mkdir()
-    shown = draw(tmp_path, *(sample_of(tmp_path / image, (40, 60)) for image in images))
-    assert sorted(path.relative_to(shown).as_posix() for path in shown.rglob('*.*')) == places
+    shown = draw(tmp_path, *(sample_of(tmp_path / image, (40, 60)) for image in PLACES))
+    assert {path.relative_to(shown).as_posix() for path in shown.rglob('*.*')} == set(PLACES.values())
 
 
 def test_validation_shows_every_so_many_iterations(tmp_path: Path) -> None:

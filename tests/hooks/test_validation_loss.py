@@ -54,34 +54,23 @@ def losses_by_hand(runner: Runner, places: list[int]) -> dict[str, float]:
     return {f'val_loss/{name}': float(np.mean([row[name] for row in rows])) for name in rows[0] if 'loss' in name}
 
 
-def validated(runner: Runner, places: list[int]) -> dict[str, float]:
-    """The metrics of a validation, whose losses must be those of the images at some places."""
-    metrics = runner.val()
-    losses = {name: value for name, value in metrics.items() if name.startswith('val_loss/')}
+@pytest.mark.parametrize(
+    ('max_images', 'empty', 'places'), [(200, None, [0, 1, 2]), (2, None, [0, 2]), (200, 1, [0, 2])]
+)
+def test_a_validation_logs_what_training_minimises(
+    runner: Runner, max_images: int, empty: int | None, places: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On all images, on a few that stand for all, and where one has no instances and does not count."""
+    dataset = runner.val_dataloader.dataset
+    original, hook = dataset.get_data_info, next(h for h in runner.hooks if isinstance(h, ValidationLossHook))
+    nothing = {'instances': []}
+    monkeypatch.setattr(dataset, 'get_data_info', lambda idx: original(idx) | (nothing if idx == empty else {}))
+    monkeypatch.setattr(hook, 'max_images', max_images)
+    losses = {name: value for name, value in runner.val().items() if name.startswith('val_loss/')}
     assert losses == pytest.approx(losses_by_hand(runner, places), rel=1e-5)
-    logged_loss = runner.message_hub.get_scalar('val/val_loss/loss').mean()
-    assert logged_loss == losses['val_loss/loss'], 'not averaged over validations'
-    return losses
-
-
-def test_a_validation_logs_what_training_minimises(runner: Runner) -> None:
-    losses = validated(runner, [0, 1, 2])
     total = losses.pop('val_loss/loss')
     assert total == pytest.approx(sum(losses.values()), rel=1e-5)
-
-
-def test_a_few_images_stand_for_all(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = next(hook for hook in runner.hooks if isinstance(hook, ValidationLossHook))
-    monkeypatch.setattr(hook, 'max_images', 2)
-    validated(runner, [0, 2])
-
-
-def test_images_without_instances_do_not_count(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = runner.val_dataloader.dataset
-    original = dataset.get_data_info
-    empty = {'instances': []}
-    monkeypatch.setattr(dataset, 'get_data_info', lambda idx: {**original(idx), **(empty if idx == 1 else {})})
-    validated(runner, [0, 2])
+    assert runner.message_hub.get_scalar('val/val_loss/loss').mean() == total, 'not averaged over validations'
 
 
 def test_precision_is_that_of_training(runner: Runner) -> None:
@@ -103,19 +92,19 @@ def test_precision_is_that_of_training(runner: Runner) -> None:
 @pytest.mark.parametrize('model', sorted(LEAVES))
 def test_training_is_the_same_with_and_without(model: str, minibench_root: Path, tmp_path: Path) -> None:
     weights, rows = {}, {}
-    for case in ('with', 'without'):
-        config = validating_config(model, minibench_root, tmp_path / case)
-        config.default_hooks.validation_loss.enabled = case == 'with'
+    for is_on in (True, False):
+        work_dir = tmp_path / str(is_on)
+        config = validating_config(model, minibench_root, work_dir)
+        config.default_hooks.validation_loss.enabled = is_on
         train(config)
-        weights[case] = load_weights(tmp_path / case / 'iter_4.pth')
-        rows[case] = logged(tmp_path / case)
-    assert_equal(weights['with'], weights['without'])
-    assert not any(name.startswith('val_loss/') for row in rows['without'].values() for name in row)
+        weights[is_on], rows[is_on] = load_weights(work_dir / 'iter_4.pth'), logged(work_dir)
+    assert_equal(weights[True], weights[False])
+    assert not any(name.startswith('val_loss/') for row in rows[False].values() for name in row)
     for step in (2, 4):
-        row = rows['with']['val', step]
+        row = rows[True]['val', step]
         assert 'coco/segm_mAP' in row
         components = {name.removeprefix('val_loss/') for name in row if name.startswith('val_loss/')}
-        assert components == {name for name in rows['with']['train', 1] if 'loss' in name}
+        assert components == {name for name in rows[True]['train', 1] if 'loss' in name}
 
 
 @pytest.mark.parametrize('pipeline', [['Resize', 'LoadAnnotations'], ['Resize']], ids=len)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmengine.config import Config
 from processes import in_processes
 from small_models import tiny_config
 from toy_run import assert_equal, history_of, logged
@@ -18,33 +17,15 @@ from armbench_mmdet.engine.distributed import joined_processes
 from armbench_mmdet.launch import set_resume, train
 
 HOOKS = ('before_train_epoch', 'before_train_iter', 'after_train_iter', 'before_val', 'after_val_iter')
-ITERATIONS, SAVE_EVERY, VALIDATE_EVERY = 12, 3, 6
+ITERATIONS = 12
 DEATHS = 5
-
-
-def config_of(root: Path, work_dir: Path, workers: int, processes: int) -> Config:
-    """The minibench Mask R-CNN on small images, with everything random in it."""
-    config = tiny_config(root, work_dir, ITERATIONS)
-    config.train_cfg.val_interval = VALIDATE_EVERY
-    config.default_hooks.checkpoint.interval = SAVE_EVERY
-    config.default_hooks.logger.interval = 1
-    if processes == 1:
-        config.optim_wrapper.accumulative_counts = 2  # checkpoints at odd iterations hold half a step
-    config.model.backbone.base_channels = 8
-    config.model.backbone.init_cfg = None
-    config.model.neck.in_channels = [8, 16, 32, 64]
-    config.train_dataloader.update(num_workers=workers)
-    for loader in (config.train_dataloader, config.val_dataloader):
-        next(step for step in loader.dataset.pipeline if step.type == 'LazyResize').scale = (128, 104)
-    return config
 
 
 class Moments:
     """Counts what a run does, or only what it does with files, and ends its process at one of these moments."""
 
     def __init__(self, last: int, in_files: bool, diary: Path) -> None:
-        self.left, self.in_files = last, in_files
-        self.diary = diary
+        self.left, self.in_files, self.diary = last, in_files, diary
 
     def pass_by(self, what: str) -> None:
         self.left -= what not in HOOKS or not self.in_files
@@ -84,10 +65,24 @@ class Moments:
 
 
 def live(root: Path, work_dir: Path, workers: int, processes: int, moment: tuple[int, bool] | None) -> None:
-    """Train in each of the processes, or go on where a run was killed; the first may kill itself at a moment."""
+    """Train in each of the processes, or go on where a run was killed; the first may kill itself at a moment.
+
+    It is the minibench Mask R-CNN on small images, with everything random in it.
+    """
     if moment is not None and os.environ['RANK'] == '0':
         Moments(*moment, work_dir / 'deaths.txt').watch()
-    config = config_of(root, work_dir, workers, processes)
+    config = tiny_config(root, work_dir, ITERATIONS)
+    config.train_cfg.val_interval = 6
+    config.default_hooks.checkpoint.interval = 3
+    config.default_hooks.logger.interval = 1
+    if processes == 1:
+        config.optim_wrapper.accumulative_counts = 2  # checkpoints at odd iterations hold half a step
+    config.model.backbone.base_channels = 8
+    config.model.backbone.init_cfg = None
+    config.model.neck.in_channels = [8, 16, 32, 64]
+    config.train_dataloader.num_workers = workers
+    for loader in (config.train_dataloader, config.val_dataloader):
+        next(step for step in loader.dataset.pipeline if step.type == 'LazyResize').scale = (128, 104)
     if latest_checkpoint(work_dir) is not None:
         set_resume(config, 'auto')
     with joined_processes(config, 'pytorch' if processes > 1 else 'none'):
@@ -122,14 +117,12 @@ def uninterrupted(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory
 def test_killed_and_resumed_is_never_killed(
     workers: int, processes: int, seed: int, uninterrupted: dict, minibench_root: Path, tmp_path: Path
 ) -> None:
-    draw, deaths, is_finished = random.Random(seed), 0, False
-    moments = [(draw.randint(5, 20), True), *((draw.randint(6, 30), False) for _ in range(DEATHS - 1)), None]
-    while not is_finished:
-        is_finished = in_processes(
-            processes, tmp_path, live, minibench_root, tmp_path, workers, processes, moments[deaths]
-        )
-        deaths += not is_finished
+    draw = random.Random(seed)
+    moments = [(draw.randint(5, 20), True), *((draw.randint(6, 30), False) for _ in range(DEATHS - 1))]
+    for moment in (*moments, None):
+        is_finished = in_processes(processes, tmp_path, live, minibench_root, tmp_path, workers, processes, moment)
+        assert is_finished == (moment is None)
     diary = (tmp_path / 'deaths.txt').read_text().splitlines()
-    assert len(diary) == deaths == DEATHS, diary
+    assert len(diary) == DEATHS, diary
     assert diary[0] not in HOOKS, diary
     assert_equal(outcome(tmp_path), uninterrupted[processes])

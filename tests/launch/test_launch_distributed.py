@@ -1,6 +1,5 @@
 """Several processes through the real path and the real command lines, on CPUs."""
 
-import json
 import os
 import re
 import shlex
@@ -8,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmengine.config import Config
@@ -23,6 +24,7 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import Images, read_result
 from armbench_mmdet.launch import evaluate
 from armbench_mmdet.minibench import SUBSETS
+from armbench_mmdet.run_folder import read_record
 
 
 def evaluate_share(config: Config, checkpoint: Path, out_dir: Path) -> None:
@@ -46,25 +48,20 @@ def test_result_files_are_the_same_whoever_evaluates(minibench_root: Path, tmp_p
         assert (shared / name).read_bytes() == (alone / name).read_bytes(), name
 
 
-def start(*command: str | Path) -> subprocess.Popen[str]:
+def started(*command: str | Path, until: Callable[[], bool] | None = None) -> tuple[int, str]:
+    """The exit status of a command, and what it printed; SIGTERM asks it to stop as soon as something is so."""
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'OMP_NUM_THREADS': '1'}
-    return subprocess.Popen(
-        [str(word) for word in command],
-        cwd=REPO,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
+    options: dict[str, Any] = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    process = subprocess.Popen([*map(str, command)], cwd=REPO, env=environment, start_new_session=True, **options)
     try:
-        return process.communicate(timeout=400)[0]
+        while until is not None and not until() and process.poll() is None:
+            time.sleep(0.1)
+        if until is not None:
+            process.send_signal(signal.SIGTERM)
+        printed = process.communicate(timeout=400)[0]
+        return process.returncode, printed
     finally:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
 
 
 @pytest.mark.slow
@@ -75,29 +72,26 @@ def test_torchrun_stops_all_processes_on_sigterm_and_the_printed_command_goes_on
     options += ['train_cfg.val_interval=12', 'train_dataloader.batch_size=1', 'default_hooks.checkpoint.interval=12']
     options += ['param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=12']
     options += ['default_hooks.logger.interval=1']
-    process = start('bash', 'tools/dist_train.sh', LEAVES['mask_rcnn'], '2', *options)
-    record = tmp_path / 'record.json'
-    # A data-loading process that is only just starting would die of the signal to the group.
-    while not any(tmp_path.glob('*/vis_data/scalars.json')) and process.poll() is None:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    printed = finish(process)
-    assert process.returncode != 0
-    assert json.loads(record.read_text())['status'] == 'stopped', printed
+
+    def is_logged() -> bool:  # a data-loading process that is only just starting would die of the signal to the group
+        return any(tmp_path.glob('*/vis_data/scalars.json'))
+
+    status, printed = started('bash', 'tools/dist_train.sh', LEAVES['mask_rcnn'], '2', *options, until=is_logged)
+    assert status != 0
+    record: Any = read_record(tmp_path)
+    assert record.status == 'stopped', printed
     stopped_at = read_checkpoint(tmp_path / 'interrupted.pth')['meta']['iter']
     assert printed.count(f'stopped by SIGTERM after iteration {stopped_at}') == 1
-    assert 'DataLoader worker' not in printed
-    assert 'OMP_NUM_THREADS' not in printed
+    for noise in ('DataLoader worker', 'OMP_NUM_THREADS'):
+        assert noise not in printed
     command = re.search(r'^  (torchrun .* --launcher pytorch .* --resume)$', printed, re.MULTILINE)
     assert command is not None, printed
-    again = start(*shlex.split(command[1]))
-    printed = finish(again)
-    assert again.returncode == 0, printed
+    status, printed = started(*shlex.split(command[1]))
+    assert status == 0, printed
     assert printed.count('mix-object-tote val: 3 images') == 1
-    written = json.loads(record.read_text())
-    assert [attempt['status'] for attempt in written['attempts']] == ['stopped', 'finished']
-    assert [attempt['world_size'] for attempt in written['attempts']] == [2, 2]
-    assert written['attempts'][1]['start_iter'] == stopped_at
+    record = read_record(tmp_path)
+    attempts = [(one.status, one.world_size, one.start_iter) for one in record.attempts]
+    assert attempts == [('stopped', 2, 0), ('finished', 2, stopped_at)]
     for noise in ('Traceback', 'warning:', 'Warning', 'Gloo', 'OMP_NUM_THREADS'):
         assert noise not in printed, printed
 
@@ -110,11 +104,8 @@ def test_torchrun_stops_all_processes_on_sigterm_and_the_printed_command_goes_on
         ('slurm', {'SLURM_PROCID': '0'}, 0, '--launcher must be pytorch'),
         ('pytorch', {'RANK': '2', 'LOCAL_RANK': '2'}, 2, 'must be below 2'),
     ],
-    ids=['no torchrun', 'no srun', 'slurm without GPUs', 'too few GPUs'],
 )
-def test_a_launcher_that_cannot_work_says_why(
-    launcher: str, ranks: dict[str, str], gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_launcher_that_cannot_work_says_why(launcher: str, ranks: dict, gpus: int, message: str, monkeypatch) -> None:
     for name in ('RANK', 'SLURM_PROCID'):
         monkeypatch.delenv(name, raising=False)
     for name, value in ranks.items():
@@ -125,14 +116,11 @@ def test_a_launcher_that_cannot_work_says_why(
         pass
 
 
-def fail() -> None:
-    raise InputError('a clear message')
+def test_a_message_that_all_processes_have_is_printed_once(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def fail() -> None:
+        raise InputError('a clear message')
 
-
-@pytest.mark.parametrize(('rank', 'printed'), [('0', 'error: a clear message\n'), ('1', '')])
-def test_a_message_that_all_processes_have_is_printed_once(
-    rank: str, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setenv('RANK', rank)
-    assert run_tool(fail) == 2
-    assert capsys.readouterr().err == printed
+    for rank in ('0', '1', '2'):
+        monkeypatch.setenv('RANK', rank)
+        assert run_tool(fail) == 2
+    assert capsys.readouterr().err == 'error: a clear message\n'

@@ -15,33 +15,31 @@ from armbench_mmdet.run_folder import read_corruptions
 
 
 @pytest.fixture
-def weights(minibench_root: Path, tmp_path: Path):
+def weights(minibench_root: Path, tmp_path: Path) -> Path:
     return write_varied_weights(tiny_config(minibench_root, tmp_path), tmp_path / 'varied.pth')
 
 
-def test_views_are_merged_and_evaluated(minibench_root: Path, tmp_path: Path, weights: Path) -> None:
+def test_views_are_merged_and_evaluated_or_refused(minibench_root: Path, tmp_path: Path, weights: Path) -> None:
     config = tiny_config(minibench_root, tmp_path)
+    with pytest.raises(InputError, match='--tta must have scales above 0'):
+        set_tta(config, [0.0])
     set_tta(config, [1.0, 1.5])
     result = evaluate(config, weights, SUBSETS[:1], 'test', tmp_path)[SUBSETS[0]]
     assert result.detections > 50
     assert result.scores['segm'].mAP is not None
-
-
-def test_unusable_views_are_refused(minibench_root: Path, tmp_path: Path) -> None:
-    config = tiny_config(minibench_root, tmp_path)
-    with pytest.raises(InputError, match='--tta must have scales above 0'):
-        set_tta(config, [0.0])
-    config.test_dataloader.dataset.pipeline = config.test_dataloader.dataset.pipeline[2:]
     with pytest.raises(InputError, match='resizing step'):
-        set_tta(config, [1.0])
+        set_tta(config, [1.0])  # it is within the views now
 
 
 def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, weights: Path, monkeypatch) -> None:
+    def measured():
+        return evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
+
     monkeypatch.setattr(launch, 'CORRUPTIONS', ('contrast', 'lens_smear'))
     monkeypatch.setattr(launch, 'SEVERITIES', (1, 5))
     config = tiny_config(minibench_root, tmp_path)
     clean = evaluate(config, weights, SUBSETS[:1], 'test', tmp_path)[SUBSETS[0]].scores['segm']
-    found = evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
+    found = measured()
     assert found.clean == {'mean': clean.mAP, **{name: one.mAP for name, one in clean.per_class.items()}}
     path = tmp_path / 'c' / f'{SUBSETS[0]}_test.json'
     assert read_corruptions(path) == found
@@ -52,11 +50,9 @@ def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, wei
 
     monkeypatch.setattr(launch, 'SEVERITIES', ())  # nothing is measured anew
     monkeypatch.setattr(launch, 'CORRUPTIONS', ('contrast', 'lens_smear', 'fog'))
-    again = evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
-    assert again.corrupted == {**found.corrupted, 'fog': []}
+    assert measured().corrupted == {**found.corrupted, 'fog': []}
     torch.save({**torch.load(weights), 'other': 1}, weights)
-    other = evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
-    assert other.corrupted['contrast'] == []
+    assert measured().corrupted['contrast'] == []
     path.write_text('{}')
     with pytest.raises(InputError, match='corruptions must be'):
         read_corruptions(path)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from small_models import tiny_config
+from toy_run import assert_equal
 
-from armbench_mmdet import configs
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_weights
 from armbench_mmdet.errors import InputError
@@ -30,18 +30,16 @@ def test_same_seed_gives_the_same_weights(run, minibench_root: Path, tmp_path: P
     for noise in ('mmengine - INFO', 'Hooks will be executed', 'paramwise_options', 'OneDL', 'Warning', 'warning:'):
         assert noise not in printed
     assert 'Hooks will be executed' in next(tmp_path.glob('*/*.log')).read_text()
-    first, second = (load_weights(find_checkpoint(folder)) for folder in (run[1], tmp_path))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_equal(*(load_weights(find_checkpoint(folder)) for folder in (run[1], tmp_path)))
 
 
 def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path) -> None:
     config, work_dir = copy.deepcopy(run[0]), run[1]
-    before = len(list(work_dir.glob('2*')))
+    logs = len(list(work_dir.glob('2*')))
     config.default_hooks.visualization.update(draw=True, test_out_dir=str(tmp_path / 'shown'))
     config.default_hooks.speed.warmup = 0
     results = evaluate(config, find_checkpoint(work_dir), SUBSETS, 'test', tmp_path)
-    assert len(list(work_dir.glob('2*'))) == before + 1, 'one runner, so one log for all subsets'
+    assert len(list(work_dir.glob('2*'))) == logs + 1, 'one runner, so one log for all subsets'
     assert list(results) == list(SUBSETS)
     for subset in SUBSETS:
         assert (results[subset].identity.subset, results[subset].identity.split) == (subset, 'test')
@@ -78,28 +76,23 @@ def test_a_config_with_files_of_its_own_is_tested_on_these(run, tmp_path, settin
 
 
 def test_missing_subset_is_reported_and_left_out(run, minibench_root: Path, tmp_path: Path, capsys) -> None:
-    work_dir = run[1]
-    partial = tmp_path / 'partial'
-    partial.mkdir()
-    (partial / SUBSETS[0]).symlink_to(minibench_root / SUBSETS[0])
-    config = tiny_config(partial, work_dir)
-    for dataset in configs.datasets(config):
-        dataset.type = 'ArmbenchDataset'
-    checkpoint = find_checkpoint(work_dir)
+    (tmp_path / SUBSETS[0]).symlink_to(minibench_root / SUBSETS[0])
+    config = tiny_config(tmp_path, run[1])
+    config.test_dataloader.dataset.type = 'ArmbenchDataset'
+    checkpoint = find_checkpoint(run[1])
     assert list(evaluate(config, checkpoint, SUBSETS[:2], 'test', tmp_path)) == [SUBSETS[0]]
     assert f'{SUBSETS[1]} is left out' in capsys.readouterr().out
-    with pytest.raises(InputError, match=SUBSETS[1]):
-        evaluate(config, checkpoint, SUBSETS[1:2], 'test', tmp_path)
+    for missing in (SUBSETS[1:2], SUBSETS[1:]):
+        with pytest.raises(InputError, match=missing[-1]):
+            evaluate(config, checkpoint, missing, 'test', tmp_path)
 
 
 def test_checkpoint_of_another_model_is_refused(run: tuple[Config, Path], tmp_path: Path) -> None:
-    config, work_dir = run
-    state = load_weights(find_checkpoint(work_dir))
-    name = 'roi_head.bbox_head.fc_cls.weight'
-    state[name] = torch.zeros(81, *state[name].shape[1:])
+    state = load_weights(find_checkpoint(run[1]))
+    state['roi_head.bbox_head.fc_cls.weight'] = torch.zeros(81, 256)
     torch.save({'state_dict': state}, tmp_path / 'coco.pth')
     with pytest.raises(InputError, match=r'coco\.pth.*fc_cls\.weight \(81, 256\) ≠ \(3, 256\)'):
-        evaluate(config, tmp_path / 'coco.pth', SUBSETS[:1], 'test', tmp_path)
+        evaluate(run[0], tmp_path / 'coco.pth', SUBSETS[:1], 'test', tmp_path)
 
 
 def test_a_head_of_80_classes_is_not_trained(minibench_root: Path, tmp_path: Path) -> None:
