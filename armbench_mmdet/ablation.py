@@ -1,11 +1,10 @@
 """Ablations: a baseline and its ingredients, trained with several seeds and compared on every subset."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +19,10 @@ from armbench_mmdet.configs import load_config
 from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.engine.checkpoints import latest_checkpoint
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.evaluation.matches import MatchTable, difference_intervals
+from armbench_mmdet.evaluation.matches import Estimate, MatchTable, difference_intervals
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.run_folder import RESULTS
-from armbench_mmdet.sweep.overrides import config_source
+from armbench_mmdet.sweep.outputs import config_source
 from armbench_mmdet.sweep.workers import training_environment
 
 BASELINE = 'baseline'
@@ -51,6 +50,10 @@ class Ablation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     base: str
     ingredients: dict[str, Ingredient]
+
+    def source(self, cell: 'Cell') -> 'Cell':
+        """The cell whose weights a cell tests, mostly its own."""
+        return Cell(self.ingredients[cell.ingredient].weights_of or cell.ingredient, cell.seed)
 
 
 class Cell(NamedTuple):
@@ -88,12 +91,6 @@ def load_ablation(path: Path) -> Ablation:
     return ablation
 
 
-def cells(ablation: Ablation) -> Iterator[Cell]:
-    """Every ingredient with each of its seeds."""
-    for name, one in ablation.ingredients.items():
-        yield from (Cell(name, seed) for seed in one.seeds)
-
-
 def run_ablation(
     path: Path,
     folder: Path,
@@ -103,19 +100,19 @@ def run_ablation(
     test_root: Path | None = None,
     only: Sequence[str] = (),
 ) -> list[str]:
-    """Train and test every cell whose tables are not in ``results`` yet.
+    """Train and then test every cell whose tables are not in ``results`` yet.
 
     Args:
         path: The ablation file.
         folder: Where the runs go; those that were begun are resumed.
         results: Where the small files go that :func:`comparison` reads; a finished cell is not run again.
-        workers: Cells at a time; they share the cores.
+        workers: Trainings or tests at a time; they share the cores.
         tools: Folder of ``train.py`` and ``test.py``.
         test_root: Data root to test on; the trainings' own by default.
         only: Names of the ingredients to run; all by default.
 
     Returns:
-        The names of the cells that failed.
+        The names of the cells that failed; those that borrow the weights of one are not tested.
 
     Raises:
         InputError: See :func:`load_ablation`; or there is no ingredient of a name in ``only``.
@@ -123,58 +120,56 @@ def run_ablation(
     ablation = load_ablation(path)
     if unknown := set(only) - set(ablation.ingredients):
         raise InputError(f'--only must be of {list(ablation.ingredients)}, got {sorted(unknown)} (in {path})')
+    every = [Cell(name, seed) for name, one in ablation.ingredients.items() for seed in one.seeds]
+    asked = [cell for cell in every if not only or cell.ingredient in only]
+    to_test = [cell for cell in asked if not list((results / cell.name).glob('*.npz'))]
+    sources = dict.fromkeys(map(ablation.source, to_test))
+    to_train = [cell for cell in sources if cell in to_test or latest_checkpoint(folder / cell.name) is None]
+    for cell in {*to_test, *to_train}:
+        _write_config(path, ablation, cell, folder)
     environment = training_environment(workers, None)
     failed: list[str] = []
 
-    def run(cell: Cell) -> None:
-        ingredient = ablation.ingredients[cell.ingredient]
-        own, config = folder / cell.name, _write_config(path, ablation, cell, folder)
-        source = folder / Cell(ingredient.weights_of, cell.seed).name if ingredient.weights_of else own
-        root = ['--data-root', test_root] if test_root else []
-        found = own / RESULTS / (test_root.name if test_root else '')
-        train: list[object] = ['train.py', config, '--work-dir', own, '--resume', 'auto']
-        test = ['test.py', config, source, '--subset', 'all', '--out', found, *root, *ingredient.test_options]
+    def run(tool: str, cell: Cell, *options: object) -> bool:
+        own = folder / cell.name
+        command = [sys.executable, *map(str, (tools / tool, own / 'config.py', *options))]
         with (own / 'output.txt').open('ab') as output:
-            for tool, *arguments in [test] if ingredient.weights_of else [train, test]:
-                command = [sys.executable, str(tools / str(tool)), *map(str, arguments)]
-                if subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode:
-                    failed.append(cell.name)
-                    tqdm.write(f'{cell.name} failed: see {own / "output.txt"}')
-                    return
+            done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False)
+        if done.returncode:
+            failed.append(cell.name)
+            tqdm.write(f'{cell.name} failed: see {own / "output.txt"}')
+        return not done.returncode
+
+    def train(cell: Cell) -> None:
+        run('train.py', cell, '--work-dir', folder / cell.name, '--resume', 'auto')
+
+    def test(cell: Cell) -> None:
+        source, found = ablation.source(cell).name, folder / cell.name / RESULTS / (test_root.name if test_root else '')
+        root = ['--data-root', test_root] if test_root else []
+        options = ablation.ingredients[cell.ingredient].test_options
+        if source in failed or not run(
+            'test.py', cell, folder / source, '--subset', 'all', '--out', found, *root, *options
+        ):
+            return
+        (results / cell.name).mkdir(parents=True, exist_ok=True)
         for file in found.glob(TABLE.format(subset='*')):
-            (results / cell.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, results / cell.name)
 
-    every, left = _left(ablation, folder, results, only)
-    with tqdm(total=len(every), initial=len(every) - len(left), desc='cells', unit='cell') as bar:
-        for borrows in (False, True):  # what needs another's weights comes after them
-            chosen = [cell for cell in left if bool(ablation.ingredients[cell.ingredient].weights_of) == borrows]
-            with ThreadPoolExecutor(workers) as pool:
-                for _ in pool.map(run, chosen):
-                    bar.update()
+    with tqdm(total=len(to_train) + len(to_test), unit='run') as bar, ThreadPoolExecutor(workers) as pool:
+        for step, cells in ((train, to_train), (test, to_test)):
+            for _ in pool.map(step, cells):
+                bar.update()
     return failed
 
 
-def _left(ablation: Ablation, folder: Path, results: Path, only: Sequence[str]) -> tuple[set[Cell], list[Cell]]:
-    """The cells that are asked for, and those left to run: also ones whose weights are borrowed and gone."""
-    every = [cell for cell in cells(ablation) if not only or cell.ingredient in only]
-    left = [cell for cell in every if not list((results / cell.name).glob('*.npz'))]
-    borrowed = [(ablation.ingredients[cell.ingredient].weights_of, cell.seed) for cell in left]
-    lent = {Cell(source, seed) for source, seed in borrowed if source}.difference(left)
-    left += sorted(cell for cell in lent if latest_checkpoint(folder / cell.name) is None)
-    return {*every, *left}, left
-
-
-def _write_config(path: Path, ablation: Ablation, cell: Cell, folder: Path) -> Path:
+def _write_config(path: Path, ablation: Ablation, cell: Cell, folder: Path) -> None:
     """Write a cell's config: the base, and what differs."""
     own = folder / cell.name
     own.mkdir(parents=True, exist_ok=True)
     base = os.path.relpath((path.parent / ablation.base).resolve(), own.resolve())
     changes = {**ablation.ingredients[cell.ingredient].overrides, 'randomness': {'seed': cell.seed}}
-    config = own / 'config.py'
-    write_atomically(config, f'_base_ = {base!r}\n{config_source(changes)}')
-    load_config(config)  # a mistake is said before anything runs
-    return config
+    write_atomically(own / 'config.py', f'_base_ = {base!r}\n{config_source(changes)}')
+    load_config(own / 'config.py')  # a mistake is said before anything runs
 
 
 def read_tables(results: Path) -> dict[str, dict[str, list[MatchTable]]]:
@@ -186,12 +181,10 @@ def read_tables(results: Path) -> dict[str, dict[str, list[MatchTable]]]:
     if not results.is_dir():
         raise InputError(f'results must be a folder of tested cells, got {str(results)!r}; none has finished yet')
     tables: dict[str, dict[str, list[MatchTable]]] = {}
-    for folder in sorted(results.iterdir()):
-        name = re.fullmatch(r'(.+)_seed\d+', folder.name)
-        for subset in SUBSETS if name else ():
-            file = folder / TABLE.format(subset=subset)
-            if name and file.is_file():
-                tables.setdefault(subset, {}).setdefault(name[1], []).append(MatchTable.load(file))
+    for subset in SUBSETS:
+        for file in sorted(results.glob(f'*_seed*/{TABLE.format(subset=subset)}')):
+            ingredient = file.parent.name.rpartition('_seed')[0]
+            tables.setdefault(subset, {}).setdefault(ingredient, []).append(MatchTable.load(file))
     return tables
 
 
@@ -209,23 +202,22 @@ def comparison(tables: Mapping[str, Sequence[MatchTable]], order: Sequence[str])
     rows = []
     first = next(iter(tables.values()))[0]
     names = [name for name in first.classes if first.ap(class_name=name) is not None]
-    for ingredient in order:
-        own = tables.get(ingredient)
-        if not own:
-            continue
-        row = [ingredient, str(len(own))]
+    for ingredient in filter(tables.get, order):
+        own = tables[ingredient]
         is_compared = ingredient != BASELINE and BASELINE in tables
         gains = difference_intervals(own, tables[BASELINE]) if is_compared else {}
+        row = [ingredient, str(len(own))]
         for name in names:
             values = [100 * (one.ap(class_name=name) or 0) for one in own]
             spread = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
-            row.append(f'{np.mean(values):.1f}{spread}')
-            gain = gains.get(name)
-            if gain is None or gain.value is None or gain.low is None or gain.high is None:
-                row.append('–')
-            else:
-                star = ' *' if gain.low > 0 or gain.high < 0 else ''
-                row.append(f'{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]{star}')
+            row += [f'{np.mean(values):.1f}{spread}', _percent(gains.get(name))]
         rows.append(row)
     headers = ['ingredient', 'seeds', *(f'{name}{part}' for name in names for part in (' mAP', ' gain'))]
     return tabulate(rows, headers, tablefmt='github', disable_numparse=True)
+
+
+def _percent(gain: Estimate | None) -> str:
+    if gain is None or gain.value is None or gain.low is None or gain.high is None:
+        return '–'
+    star = ' *' if gain.low > 0 or gain.high < 0 else ''
+    return f'{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]{star}'

@@ -103,25 +103,25 @@ def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
     study, log = ablation_of_fakes(
         tmp_path,
         'dict(baseline=dict(seeds=[0, 1]), broken=dict(overrides=dict(seed_of=1)), '
-        "more=dict(weights_of='baseline', test_options=['--tta', '1']))",
+        "more=dict(weights_of='baseline', test_options=['--tta', '1']), lost=dict(weights_of='broken'))",
     )
-    arguments = study, tmp_path / 'runs', tmp_path / 'results', 2, tmp_path
-    assert run_ablation(*arguments) == ['broken_seed0']
-    lines = log.read_text().splitlines()
-    assert sorted(line.rsplit(' ', 2)[0] for line in lines) == [
-        *('test.py baseline_seed0', 'test.py baseline_seed1', 'test.py more_seed0'),
-        *('train.py baseline_seed0', 'train.py baseline_seed1', 'train.py broken_seed0'),
-    ]
-    assert lines[-1].endswith('--tta 1')
-    assert 'seed=1' in (tmp_path / 'runs/baseline_seed1/config.py').read_text().replace("'seed': 1", 'seed=1')
-    log.unlink()
-    assert run_ablation(*arguments) == ['broken_seed0']
-    assert log.read_text().split() == ['train.py', 'broken_seed0', '--resume', 'auto']
+
+    def called(failed: list[str], **options: list[str]) -> list[str]:
+        """Which tools are called, and of which cells."""
+        log.write_text('')
+        assert run_ablation(study, tmp_path / 'runs', tmp_path / 'results', 2, tmp_path, **options) == failed
+        return [' '.join(line.split()[:2]) for line in log.read_text().splitlines()]
+
+    lines = called(['broken_seed0'])
+    assert sorted(lines[:3]) == ['train.py baseline_seed0', 'train.py baseline_seed1', 'train.py broken_seed0']
+    assert sorted(lines[3:]) == ['test.py baseline_seed0', 'test.py baseline_seed1', 'test.py more_seed0']
+    assert 'test.py more_seed0 --tta 1' in log.read_text()
+    config = load_config(tmp_path / 'runs/baseline_seed1/config.py')
+    assert config.randomness.seed == 1
+    assert called(['broken_seed0']) == ['train.py broken_seed0']
+    assert '--resume auto' in log.read_text()
     shutil.rmtree(tmp_path / 'results/more_seed0')
-    log.unlink()
-    assert not run_ablation(*arguments, only=['more']), 'whose weights are gone'
-    called = [line.split()[:2] for line in log.read_text().splitlines()]
-    assert called == [['train.py', 'baseline_seed0'], ['test.py', 'baseline_seed0'], ['test.py', 'more_seed0']]
+    assert called([], only=['more']) == ['train.py baseline_seed0', 'test.py more_seed0'], 'whose weights are gone'
     tables = read_tables(tmp_path / 'results')[SUBSETS[0]]
     assert {ingredient: len(own) for ingredient, own in tables.items()} == {BASELINE: 2, 'more': 1}
 

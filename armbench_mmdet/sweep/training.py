@@ -23,6 +23,7 @@ from armbench_mmdet.run_folder import read_record
 
 VARIABLE = 'ARMBENCH_SWEEP'  # in the training's environment: the folder, the metrics' names, the worker's process id
 CONFIG, LOG, RUN = 'config.py', 'train.log', 'run'
+LOST = ('killed', 'lost process', 'interrupted')  # reasons that are not the trial's fault: it is tried again
 _REPORTS = 'reports.jsonl'
 _HOOK = 'default_hooks.sweep.type=armbench_mmdet.sweep.training.SweepReportHook'
 _PATIENCE_S = 30.0  # an iteration, and a checkpoint
@@ -98,38 +99,35 @@ def training_command(command: Sequence[str], config: Path, work_dir: Path, devic
 
 
 class Training:
-    """The training process of a trial, started by the ordinary command.
+    """The training process of a trial.
 
     Args:
         folder: The trial's folder, with its config.
-        command: The interpreter, then ``tools/train.py``.
-        metrics: Names of the metrics to report.
-        devices: As for :func:`training_command`.
+        run: The command; see :func:`training_command`.
         environment: Its environment variables.
+        metrics: Names of the metrics to report.
         before: The folder of the trial's attempt before; if that left a checkpoint, it is resumed.
     """
 
     def __init__(
         self,
         folder: Path,
-        command: Sequence[str],
-        metrics: Sequence[str],
-        devices: str | None,
+        run: Sequence[str],
         environment: Mapping[str, str],
+        metrics: Sequence[str],
         before: Path | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder, words = folder, [*run, '--cfg-options', _HOOK]
         given = {'folder': str(folder.resolve()), 'metrics': list(metrics), 'worker_pid': os.getpid()}
         env = {**environment, VARIABLE: json.dumps(given)}
-        run = [*training_command(command, folder / CONFIG, folder / RUN, devices), '--cfg-options', _HOOK]
         checkpoint = latest_checkpoint(before / RUN) if before else None
         if before and checkpoint:
-            run += ['--resume', str(checkpoint)]
+            words += ['--resume', str(checkpoint)]
             with suppress(FileNotFoundError):
                 shutil.copy(before / _REPORTS, folder)
         with (folder / LOG).open('wb') as log:  # a session of its own can be ended as a whole, and hears no Ctrl-C
             self._process = subprocess.Popen(
-                run, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                words, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def has_ended(self, timeout_s: float) -> bool:
@@ -165,8 +163,3 @@ class Training:
         if record and record.status in ('failed', 'stopped'):
             return Outcome(record.reason or 'killed', (record.message or '').partition('\n')[0])
         return Outcome('crash', (self.folder / LOG).read_text(errors='replace').strip().rpartition('\n')[2][:500])
-
-
-def trial_folder(study_folder: Path, number: int) -> Path:
-    """Where the files of a trial go."""
-    return study_folder / f'trial_{number:04d}'

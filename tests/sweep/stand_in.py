@@ -21,8 +21,11 @@ def main(config: Path) -> int:
         raise ValueError('the stand-in crashes')
     if behaviour == 'silent':
         return 0
-    if behaviour in ('nan', 'out of memory', 'lost process'):
-        return fail(folder, behaviour)
+    if behaviour in ('nan', 'out of memory', 'lost process'):  # a run that knows why it ends
+        record = {'schema_version': 1, 'config': '', 'status': 'failed', 'attempts': [], 'reason': behaviour}
+        (folder / 'run').mkdir()
+        (folder / 'run/record.json').write_text(json.dumps(record | {'message': f'It was {behaviour}.\nMore'}))
+        return 2
     for step in range(model['steps']):
         deadline = time.monotonic() + model['step_s']
         while time.monotonic() < deadline or (behaviour == 'hang' and not (folder / '../go').exists()):
@@ -33,16 +36,6 @@ def main(config: Path) -> int:
             file.write(f'{{"iteration": {step}, "values": {{"score": {value}, "cost": {model["x"] ** 2}}}}}\n')
     print('finished')
     return 0
-
-
-def fail(folder: Path, reason: str) -> int:
-    """End as a run does that knows why."""
-    record = {'schema_version': 1, 'config': '', 'status': 'failed', 'attempts': []}
-    (folder / 'run').mkdir()
-    (folder / 'run/record.json').write_text(
-        json.dumps(record | {'reason': reason, 'message': f'It was {reason}.\nMore'})
-    )
-    return 2
 
 
 if __name__ == '__main__':

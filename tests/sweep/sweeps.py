@@ -1,8 +1,11 @@
 """Sweeps under test: a real PostgreSQL, and a sweep over a tiny search space."""
 
+import csv
+import itertools
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from armbench_mmdet.sweep.space import load_space
-from armbench_mmdet.sweep.study import open_storage, open_study
+from armbench_mmdet.sweep.study import attempts, open_storage, open_study
 from armbench_mmdet.sweep.workers import Sweep
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name('stand_in.py')))
@@ -41,42 +44,37 @@ class Postgres:
     """A PostgreSQL server on loopback, in a temporary folder."""
 
     def __init__(self, binaries: Path) -> None:
-        self.binaries = binaries
+        self.binaries, self._numbers = binaries, itertools.count()
         self.folder = Path(tempfile.mkdtemp(prefix='sweep-postgres-'))
+        self._as_user = [] if os.getuid() else ['runuser', '-u', 'postgres', '--']  # it refuses to run as root
+        if self._as_user:
+            shutil.chown(self.folder, 'postgres', 'postgres')
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
-            self.port = probe.getsockname()[1]
-        if os.getuid() == 0:  # PostgreSQL refuses to run as root
-            shutil.chown(self.folder, 'postgres', 'postgres')
-        self._run('initdb', '-D', f'{self.folder}/data', '-U', 'sweep', '-A', 'trust', '-E', 'UTF8', '--no-sync')
+            self.address = f'postgresql://sweep@127.0.0.1:{probe.getsockname()[1]}'
+        self._run('initdb', '-U', 'sweep', '-A', 'trust', '-E', 'UTF8', '--no-sync')
         self.start()
-        self._count = 0
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self.binaries / program), *arguments]
-        if os.getuid() == 0:
-            command = ['runuser', '-u', 'postgres', '--', *command]
-        done = subprocess.run(
-            command, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        command = [*self._as_user, str(self.binaries / program), '-D', f'{self.folder}/data', *arguments]
+        subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL, timeout=60, check=True)
 
     def start(self) -> None:
-        options = f'-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off'
-        self._run('pg_ctl', '-D', f'{self.folder}/data', '-l', f'{self.folder}/log', '-w', '-o', options, 'start')
+        port = self.address.rpartition(':')[2]
+        options = f'-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off'
+        self._run('pg_ctl', '-l', f'{self.folder}/log', '-w', '-o', options, 'start')
 
     def stop(self) -> None:
-        self._run('pg_ctl', '-D', f'{self.folder}/data', '-w', '-m', 'immediate', 'stop')
+        self._run('pg_ctl', '-w', '-m', 'immediate', 'stop')
 
     def database(self) -> str:
         """The address of a new, empty database."""
         import psycopg
 
-        self._count += 1
-        address = f'postgresql://sweep@127.0.0.1:{self.port}'
-        with psycopg.connect(f'{address}/postgres', autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE study{self._count}'.encode())
-        return f'{address}/study{self._count}'
+        name = f'study{next(self._numbers)}'
+        with psycopg.connect(f'{self.address}/postgres', autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE {name}'.encode())
+        return f'{self.address}/{name}'
 
 
 class SweepUnderTest:
@@ -100,8 +98,7 @@ class SweepUnderTest:
         """Write the search space; ``model`` is what every trial sets."""
         fixed = {f'model.{key}': value for key, value in model.items()}
         named = {'n_trials': n_trials, 'heartbeat_s': heartbeat_s, 'sampler': sampler, 'pruner': pruner}
-        text = SPACE.format(**named, more=more, fixed=fixed)
-        (self.folder / 'space.py').write_text(text)
+        (self.folder / 'space.py').write_text(SPACE.format(**named, more=more, fixed=fixed))
 
     def make(self, workers: int = 2, n_trials: int | None = None) -> Sweep:
         space = load_space(self.folder / 'space.py')
@@ -119,6 +116,18 @@ class SweepUnderTest:
         self.commands.append(process)
         return process
 
+    def finish(self, process: BaseProcess, status: int = 0) -> None:
+        process.join(150)
+        assert process.exitcode == status
+
+    def kill(self) -> None:
+        """End whatever still runs."""
+        for process in self.commands:
+            process.kill()
+            process.join()
+        for pid in self.trainings():
+            os.kill(pid, signal.SIGKILL)
+
     def study(self) -> optuna.Study:
         space = load_space(self.folder / 'space.py')
         return open_study(open_storage(self.where, threading.Event()), 'study', space)
@@ -126,30 +135,29 @@ class SweepUnderTest:
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study().get_trials(states=states or None)
 
+    def rows(self) -> list[dict[str, str]]:
+        """The table of the trials."""
+        return list(csv.DictReader((self.work_dir / 'trials.csv').open()))
+
+    def retried(self) -> list[int]:
+        """Numbers of the trials that were lost; each was tried again with the same parameters."""
+        trials = self.trials()
+        again = {attempts(trial)[-2]: trial for trial in trials if len(attempts(trial)) > 1}
+        assert all(trial.params == trials[number].params for number, trial in again.items())
+        return sorted(again)
+
     def go(self) -> None:
         """Let the stand-ins that hang go on."""
         (self.work_dir / 'go').touch()
 
+    def trainings(self) -> list[int]:
+        """Process ids of the stand-ins that run."""
+        search = ['pgrep', '-f', f'{self.work_dir}/trial_.*/config.py']
+        return list(map(int, subprocess.run(search, capture_output=True, check=False).stdout.split()))
+
     def wait_for_trainings(self, count: int) -> list[int]:
         wait_until(lambda: len(self.trainings()) == count)
         return self.trainings()
-
-    def trainings(self) -> list[int]:
-        """Process ids of the stand-ins that run."""
-        found = []
-        for process in Path('/proc').glob('[0-9]*'):
-            try:
-                line = (process / 'cmdline').read_bytes().decode()
-                state = (process / 'stat').read_text().rpartition(')')[2].split()[0]
-            except OSError:
-                continue
-            if f'{self.work_dir}/trial_' in line and '/config.py' in line and state != 'Z':
-                found.append(int(process.name))
-        return found
-
-    def finish(self, process: BaseProcess, status: int = 0) -> None:
-        process.join(150)
-        assert process.exitcode == status
 
     def check(self, **counts: int) -> None:
         """So many trials in each state, no other left, and no training either."""

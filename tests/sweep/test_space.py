@@ -1,23 +1,96 @@
-"""Search spaces: the ready ones, what trials get, and every way to get one wrong."""
+"""Search spaces: the ready ones, what trials get, how settings are named, and every way to get one wrong."""
 
+import copy
+import operator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import FixedTrial
 
+from armbench_mmdet.configs import load_config
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.space import load_space
+from armbench_mmdet.sweep.outputs import difference, write_base, write_overrides
+from armbench_mmdet.sweep.space import applied, assignments, load_space
 
 REPO = Path(__file__).resolve().parents[2]
 SPACES = sorted((REPO / 'configs/sweeps').glob('*.py'))
+KEYS, HALF = {'backbone': {'lr_mult': 0.1}, 'backbone.norm': {'lr_mult': 0.1}}, {'lr_mult': 0.5}
+MODEL: dict[str, Any] = {
+    'lr': 1e-3,
+    'betas': (0.9, 0.999),
+    'clip': None,
+    'keys': KEYS,
+    'steps': [{'type': 'Load'}, {'type': 'Flip', 'prob': 0.5}, {'type': 'Load'}],
+    'a': {'b': {'x': 1}},
+    'a.b': {'x': 2, 'is_frozen': True, 'name': "it's"},
+    'size': 2,
+}
+CONFIG = {'model': MODEL, 'max_iters': 100}
+FLIPPED = {'steps': [{'type': 'Load'}, {'type': 'Flip', 'prob': 0.1}, {'type': 'Load'}]}
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'written'),
+    [
+        ('lr', 1, {'lr': 1.0}),
+        ('betas', [0, 1], {'betas': (0, 1)}),
+        ('betas.0', 0.8, {'betas': (0.8, 0.999)}),
+        ('clip', {'max_norm': 1}, {'clip': {'_delete_': True, 'max_norm': 1}}),
+        ('keys', {'backbone': HALF}, {'keys': {'backbone': HALF}}),
+        ('keys', {'_delete_': True, 'head': {'a': HALF}}, {'keys': {'_delete_': True, 'head': {'a': HALF}}}),
+        ('keys', {'_delete_': True, **KEYS, 'head': HALF}, {'keys': {'head': HALF}}),
+        ('keys.backbone.norm.lr_mult', 0.5, {'keys': {'backbone.norm': HALF}}),
+        ('keys.backbone*.lr_mult', 0.5, {'keys': {'backbone': HALF, 'backbone.norm': HALF}}),
+        ('steps.Flip.prob', 0.1, FLIPPED),
+        ('steps.1.prob', 0.1, FLIPPED),
+    ],
+)
+def test_only_what_differs_is_written_and_reloads_as_meant(
+    key: str, value: object, written: dict, tmp_path: Path
+) -> None:
+    before = copy.deepcopy(CONFIG)
+    new = applied(CONFIG, assignments(CONFIG, {f'model.{key}': value}))
+    assert before == CONFIG
+    assert difference(CONFIG, new) == {'model': written}
+    write_base(tmp_path, Path('original.py'), CONFIG)
+    path = tmp_path / 'trial/config.py'
+    path.parent.mkdir()
+    write_overrides(path, tmp_path, SimpleNamespace(base_config=CONFIG), new, 'a note')
+    assert load_config(path).to_dict() == new
+    assert path.read_text().startswith("# a note\n_base_ = '../base.py'\n")
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('model.lrr', 1.0, 'did you mean model.lr'),
+        ('model.steps.Load.x', 1, 'one of the base config'),  # two items of that type
+        ('model.steps.7.prob', 1.0, 'one of the base config'),
+        ('model.a.b.x', 1, 'must name one setting'),
+        ('max_iters', 1, "'max_iters' only helps to write the base config"),
+        ('model.size', 2.0, 'int 2, got 2.0'),
+        ('model.size', True, 'int 2, got True'),
+        ('model.a.b.is_frozen', 1, 'bool True, got 1'),
+        ('model.lr', None, 'got None'),
+        ('model.keys', 'SGD', "dict .* got 'SGD'"),
+        ('model', {'lrr': 0.1}, 'did you mean lr'),
+        ('model', {'momentum': 0.9}, '_delete_=True replaces the whole'),
+    ],
+)
+def test_setting_is_refused(key: str, value: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        assignments(CONFIG, {key: value})
+
+
 BASE = """
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1), 'backbone.norm': dict(lr_mult=0.1)}))
 model = dict(depth=18, losses=dict(cls=2.0), cost=dict(cls=2.0))
 train_dataloader = dict(pipeline=[dict(type='Load'), dict(type='Flip', prob=0.5)])
-max_iters = 10
 """
 LR = "'optim_wrapper.optimizer.lr': dict(type='float', low=1e-4, high=1e-2, log=True)"
 
@@ -36,12 +109,13 @@ def test_ready_space(path: Path, tmp_path: Path) -> None:
     space = load_space(path)
     study = optuna.create_study(sampler=space.sampler(0), pruner=space.pruner())
     trials = [study.ask() for _ in range(5)]
-    assert all(space.config(trial) != space.base_config for trial in trials)
-    assert all(space.config(trial, with_fixed=False) != space.config(trial) for trial in trials) is bool(space.fixed)
+    configs = [space.config(trial) for trial in trials]
+    assert all(config != space.base_config for config in configs)
+    unfixed = [space.config(trial, with_fixed=False) for trial in trials]
+    assert all(map(operator.ne, configs, unfixed)) is bool(space.given.fixed)
     assert len(path.read_text().splitlines()) <= 40
-    names = {parameter.name for parameter in space.parameters}
     wanted = {'mask-rcnn': 'frozen_stages', 'mask2former': 'queries'}[path.stem.partition('_')[0]]
-    assert any(wanted in name for name in names)
+    assert any(wanted in name for name in space.given.parameters)
 
 
 GROUPS = """

@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS, init_default_scope
 
 from armbench_mmdet.engine.checkpoints import write_checkpoint
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.sweep.training import VARIABLE, SweepReportHook, Training
+from armbench_mmdet.sweep.training import VARIABLE, SweepReportHook, Training, training_command
 from armbench_mmdet.sweep.workers import training_environment
 from armbench_mmdet.system import usable_cores
 
@@ -49,24 +49,22 @@ def test_attempt_goes_on_from_the_checkpoint_of_the_one_before(tmp_path: Path) -
     for checkpoint in (None, 'interrupted.pth'):
         if checkpoint:
             write_checkpoint(before / 'run' / checkpoint, {})
-        training = Training(folder, ['echo', 'train.py'], ['score'], None, os.environ, before)
+        training = Training(folder, ['echo'], os.environ, ['score'], before)
         assert training.has_ended(30)
         words = (folder / 'train.log').read_text()
         assert (f'--resume {before}/run/interrupted.pth' in words) is bool(checkpoint)
         assert training.reports() == [{'score': 0.5}] * bool(checkpoint), 'a validation done twice counts once'
+    init_default_scope('mmdet')
+    hook = words.split()[1]
+    assert type(HOOKS.build({'type': hook.partition('=')[2]})) is SweepReportHook
 
 
 @pytest.mark.parametrize('devices', [None, '0,1'])
-def test_command_of_a_trial(devices: str | None, tmp_path: Path) -> None:
-    training = Training(tmp_path, ['echo', 'train.py'], ['score'], devices, os.environ)
-    assert training.has_ended(30)
-    words = (tmp_path / 'train.log').read_text().split()
+def test_command_of_a_trial(devices: str | None) -> None:
+    words = training_command(['python', 'train.py'], Path('config.py'), Path('run'), devices)
     launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'] if devices else []
-    start = [*launcher, 'train.py', f'{tmp_path}/config.py', '--work-dir', f'{tmp_path}/run']
-    assert words[: len(start)] == start
-    assert ('--launcher' in words) is (devices is not None)
-    init_default_scope('mmdet')
-    assert type(HOOKS.build({'type': words[-1].partition('=')[2]})) is SweepReportHook
+    end = ['--launcher', 'pytorch'] if devices else []
+    assert words == ['python', *launcher, 'train.py', 'config.py', '--work-dir', 'run', *end]
 
 
 def test_trainings_share_the_cores_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """Sweeps over stand-ins: what becomes of trials, and of everything that can die."""
 
-import csv
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -19,19 +20,32 @@ from armbench_mmdet.sweep.space import load_space
 from armbench_mmdet.sweep.study import Progress, open_storage, open_study
 
 
-def retried(sweep: SweepUnderTest) -> list[int]:
-    """Numbers of the trials that were lost; each was tried again with the same parameters."""
-    trials = sweep.trials()
-    again = {
-        trial.system_attrs['retry_history'][-1]: trial for trial in trials if 'retry_history' in trial.system_attrs
-    }
-    for number, trial in again.items():
-        assert trial.params == trials[number].params
-    return sorted(again)
+@pytest.fixture(scope='session')
+def postgres() -> Iterator[Postgres]:
+    """The server; its absence is an error where ``ARMBENCH_REQUIRE_POSTGRES`` is set, as in CI."""
+    folders = [os.environ['PATH'], *map(str, Path('/usr/lib/postgresql').glob('*/bin'))]
+    found = shutil.which('initdb', path=os.pathsep.join(folders))
+    if not found:
+        message = 'no PostgreSQL: install the package postgresql'
+        pytest.fail(message) if os.environ.get('ARMBENCH_REQUIRE_POSTGRES') else pytest.skip(message)
+    server = Postgres(Path(found).parent)
+    yield server
+    server.stop()
+    shutil.rmtree(server.folder)
 
 
-def reasons(sweep: SweepUnderTest) -> list[str]:
-    return [row['reason'] for row in csv.DictReader((sweep.work_dir / 'trials.csv').open())]
+@pytest.fixture
+def sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SweepUnderTest]:
+    """A sweep on a journal file, or on PostgreSQL where the test says so."""
+    on_postgres = getattr(request, 'param', 'journal') == 'postgres'
+    where = request.getfixturevalue('postgres').database() if on_postgres else str(tmp_path / 'storage/journal.log')
+    one = SweepUnderTest(tmp_path, where)
+    yield one
+    one.kill()
+
+
+on_any_storage = pytest.mark.parametrize('sweep', ['journal', 'postgres'], indirect=True)
+on_postgres = pytest.mark.parametrize('sweep', ['postgres'], indirect=True)
 
 
 @pytest.mark.parametrize(
@@ -50,34 +64,32 @@ def test_failed_trial_is_recorded_with_its_reason(
     sweep.configure(n_trials=1, behaviour=behaviour)
     assert sweep.run()
     sweep.check(fail=1)
-    (row,) = csv.DictReader((sweep.work_dir / 'trials.csv').open())
-    assert (row['reason'], row['error']) == (reason, error)
+    assert [(row['reason'], row['error']) for row in sweep.rows()] == [(reason, error)]
 
 
 def test_lost_process_is_tried_again_but_not_for_ever(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=1, behaviour='lost process')
     assert sweep.run(workers=1)
     sweep.check(fail=3)
-    assert retried(sweep) == [0, 1]
+    assert sweep.retried() == [0, 1]
 
 
-def test_what_comes_out(any_sweep: SweepUnderTest) -> None:
-    sweep = any_sweep
+@on_any_storage
+def test_what_comes_out(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=5)
     assert sweep.run()
     sweep.check(complete=5)
-    study, folder = sweep.study(), sweep.work_dir
+    best, folder = sweep.study().best_trial, sweep.work_dir
     expected = load_config(folder / 'base.py').to_dict()
-    expected['model']['x'], expected['train_cfg']['max_iters'] = study.best_params.values()
-    assert load_config(folder / 'best.py').to_dict() == expected
-    best = study.best_trial
-    assert f'trial {best.number}, the best so far: score {best.value:.6f}' in (folder / 'best.py').read_text()
+    expected['model']['x'], expected['train_cfg']['max_iters'] = best.params.values()
     trial = folder / f'trial_{best.number:04d}'
-    assert load_config(trial / 'config.py').to_dict() == expected
+    for path in (folder / 'best.py', trial / 'config.py'):
+        assert load_config(path).to_dict() == expected
+    assert f'trial {best.number}, the best so far: score {best.value:.6f}' in (folder / 'best.py').read_text()
     assert (trial / 'train.log').read_text().startswith(f'threads {os.environ["OMP_NUM_THREADS"]} GPUs')
-    rows = list(csv.DictReader((folder / 'trials.csv').open()))
+    rows = sweep.rows()
     assert [(row['state'], row['validations']) for row in rows] == [('complete', '3')] * 5
-    assert float(rows[0]['model.x']) == study.trials[0].params['model.x']
+    assert float(rows[best.number]['model.x']) == best.params['model.x']
     page = (folder / 'report.html').read_text()
     for title in ('Optimization History', 'Hyperparameter Importances', 'Slice', 'Parallel Coordinate'):
         assert title in page
@@ -89,13 +101,11 @@ def test_what_comes_out(any_sweep: SweepUnderTest) -> None:
 def test_pareto_front_of_several_objectives(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=12, more="objective = ['score', 'cost']\ndirection = ['maximize', 'minimize']")
     assert sweep.run()
-    sweep.check(complete=12)
-    rows = list(csv.DictReader((sweep.work_dir / 'trials.csv').open()))
+    rows = sweep.rows()
     # score = .02 - |x - .3| and cost = x²: whatever is below .3 is better in one than anything else
     below = [row for row in rows if float(row['model.x']) <= 0.3]
     assert below
-    front = [row for row in rows if row['best']]
-    assert all(row in front for row in below)
+    assert all(row['best'] for row in below)
     assert all(float(row['cost']) == pytest.approx(float(row['model.x']) ** 2) for row in rows)
     assert not (sweep.work_dir / 'best.py').exists()
     page = (sweep.work_dir / 'report.html').read_text()
@@ -106,12 +116,11 @@ def test_pareto_front_of_several_objectives(sweep: SweepUnderTest) -> None:
 def test_best_trial_keeps_the_constraint(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=12, more="objective = 'score'\nconstraints = dict(cost=0.04)")  # x at most .2
     assert sweep.run()
-    rows = list(csv.DictReader((sweep.work_dir / 'trials.csv').open()))
-    (best,) = (row for row in rows if row['best'])
+    rows = sweep.rows()
     kept = [row for row in rows if float(row['model.x']) <= 0.2]
-    assert len(kept) < len(rows)
-    assert best == max(kept, key=lambda row: float(row['value']))
-    assert float(best['cost']) == pytest.approx(float(best['model.x']) ** 2)
+    assert 0 < len(kept) < len(rows)
+    assert [row for row in rows if row['best']] == [max(kept, key=lambda row: float(row['value']))]
+    assert all(float(row['cost']) == pytest.approx(float(row['model.x']) ** 2) for row in kept)
 
 
 def test_known_settings_are_tried_first(sweep: SweepUnderTest) -> None:
@@ -137,19 +146,20 @@ def test_best_trial_is_trained_at_full_length(sweep: SweepUnderTest) -> None:
         sweep.make().retrain(7)
 
 
-SEARCHES = {
-    'ASHA': (
-        "'TPESampler', multivariate=True, group=True, constant_liar=True, n_startup_trials=2",
-        "'SuccessiveHalvingPruner', min_resource=1, reduction_factor=3",
-    ),
-    'Hyperband and a Gaussian process': (
-        "'GPSampler', n_startup_trials=2",
-        "'HyperbandPruner', min_resource=1, max_resource=6, reduction_factor=3",
-    ),
-}
-
-
-@pytest.mark.parametrize(('sampler', 'pruner'), SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize(
+    ('sampler', 'pruner'),
+    [
+        (
+            "'TPESampler', multivariate=True, group=True, constant_liar=True, n_startup_trials=2",
+            "'SuccessiveHalvingPruner', min_resource=1, reduction_factor=3",
+        ),
+        (
+            "'GPSampler', n_startup_trials=2",
+            "'HyperbandPruner', min_resource=1, max_resource=6, reduction_factor=3",
+        ),
+    ],
+    ids=['ASHA', 'Hyperband and a Gaussian process'],
+)
 def test_samplers_and_pruners(sampler: str, pruner: str, sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=8, sampler=sampler, pruner=pruner, steps=6, step_s=0.1)
     assert sweep.run()
@@ -180,16 +190,28 @@ def test_ten_failures_in_a_row_end_the_study(sweep: SweepUnderTest) -> None:
 
 def test_another_search_space_is_refused_with_the_difference(sweep: SweepUnderTest) -> None:
     sweep.study()
-    text = (sweep.folder / 'space.py').read_text()
-    (sweep.folder / 'space.py').write_text(text.replace('high=1.0', 'high=2.0'))
-    with pytest.raises(InputError, match=r"'study' must have this search space.*\n.*model\.x\.high: 1\.0 → 2\.0"):
-        sweep.study()
-    (sweep.folder / 'space.py').write_text(text.replace('n_trials = 6', 'n_trials = 60'))
-    sweep.study()  # more trials are no other space
-    base = (sweep.folder / 'base_config.py').read_text()
-    (sweep.folder / 'base_config.py').write_text(base.replace('steps=3', 'steps=4'))
-    with pytest.raises(InputError, match=r'base\.model\.steps: 3 → 4'):
-        sweep.study()
+    for name, old, new, message in (
+        ('space.py', 'high=1.0', 'high=2.0', r"'study' must have this search space.*\n.*model\.x\.high: 1\.0 → 2\.0"),
+        ('base_config.py', 'steps=3', 'steps=4', r'base\.model\.steps: 3 → 4'),
+        ('space.py', 'n_trials = 6', 'n_trials = 60', ''),  # more trials are no other space
+    ):
+        text = (sweep.folder / name).read_text()
+        (sweep.folder / name).write_text(text.replace(old, new))
+        if message:
+            with pytest.raises(InputError, match=message):
+                sweep.study()
+            (sweep.folder / name).write_text(text)
+    sweep.study()
+
+
+def test_study_of_an_earlier_version_is_refused(sweep: SweepUnderTest) -> None:
+    (sweep.work_dir / 'trial_0000').mkdir(parents=True)
+    with pytest.raises(InputError, match=r'without trials of another, got .*trial_0000; choose another --study'):
+        sweep.make()
+    storage = open_storage(sweep.where, threading.Event())
+    optuna.create_study(storage=storage, study_name='old').ask()
+    with pytest.raises(InputError, match="study 'old' must have this search space"):
+        open_study(storage, 'old', load_space(sweep.folder / 'space.py'))
 
 
 @pytest.mark.parametrize(
@@ -202,15 +224,15 @@ def test_another_search_space_is_refused_with_the_difference(sweep: SweepUnderTe
         ('{tmp}/notes.txt', 'journal file of Optuna, or .*notes.txt'),
     ],
 )
-def test_storage_that_is_not_there_is_a_clear_error(where: str, message: str, sweep: SweepUnderTest) -> None:
-    (sweep.folder / 'notes.txt').write_text('Notes\nMore\n')
+def test_storage_that_is_not_there_is_a_clear_error(where: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / 'notes.txt').write_text('Notes\nMore\n')
     with pytest.raises(InputError, match=message) as caught:
-        open_storage(where.format(tmp=sweep.folder), threading.Event())
+        open_storage(where.format(tmp=tmp_path), threading.Event())
     assert 'secret' not in str(caught.value)
 
 
-def test_killed_training_is_tried_again(any_sweep: SweepUnderTest) -> None:
-    sweep = any_sweep
+@on_any_storage
+def test_killed_training_is_tried_again(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=2, behaviour='hang')
     command = sweep.start()
     os.kill(sweep.wait_for_trainings(2)[0], signal.SIGKILL)
@@ -218,12 +240,12 @@ def test_killed_training_is_tried_again(any_sweep: SweepUnderTest) -> None:
     sweep.go()
     sweep.finish(command)
     sweep.check(complete=2, fail=1)
-    assert len(retried(sweep)) == 1
-    assert 'killed' in reasons(sweep)
+    assert len(sweep.retried()) == 1
+    assert 'killed' in [row['reason'] for row in sweep.rows()]
 
 
-def test_interrupted_sweep_gives_its_trials_back(any_sweep: SweepUnderTest) -> None:
-    sweep = any_sweep
+@on_any_storage
+def test_interrupted_sweep_gives_its_trials_back(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=3, behaviour='hang')
     command = sweep.start()
     sweep.wait_for_trainings(2)
@@ -233,17 +255,7 @@ def test_interrupted_sweep_gives_its_trials_back(any_sweep: SweepUnderTest) -> N
     sweep.go()
     sweep.finish(sweep.start())
     sweep.check(fail=2, complete=3)
-    assert retried(sweep) == [0, 1]
-
-
-def test_study_of_an_earlier_version_is_refused(sweep: SweepUnderTest) -> None:
-    (sweep.work_dir / 'trial_0000').mkdir(parents=True)
-    with pytest.raises(InputError, match=r'without trials of another, got .*trial_0000; choose another --study'):
-        sweep.make()
-    storage = open_storage(sweep.where, threading.Event())
-    optuna.create_study(storage=storage, study_name='old').ask()
-    with pytest.raises(InputError, match="study 'old' must have this search space"):
-        open_study(storage, 'old', load_space(sweep.folder / 'space.py'))
+    assert sweep.retried() == [0, 1]
 
 
 @pytest.mark.parametrize('ending', ['time', pytest.param('pre-emption', marks=pytest.mark.slow)])
@@ -278,13 +290,13 @@ def test_slurm_task_is_started_anew_and_finishes(ending: str, sweep: SweepUnderT
     tasks[0] = start(0)
     assert [task.wait(120) for task in tasks] == [0, 0]
     sweep.check(complete=3, fail=1)
-    assert len(retried(sweep)) == 1
+    assert len(sweep.retried()) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_sixteen_workers_and_five_hundred_trials(postgres: Postgres, tmp_path: Path) -> None:
-    sweep = SweepUnderTest(tmp_path, postgres.database())
+@on_postgres
+def test_sixteen_workers_and_five_hundred_trials(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=500, steps=1)
     assert sweep.run(workers=16)
     sweep.check(complete=500)
@@ -292,8 +304,8 @@ def test_sixteen_workers_and_five_hundred_trials(postgres: Postgres, tmp_path: P
 
 
 @pytest.mark.slow
-def test_killed_command_leaves_nothing_running_and_its_trials_are_tried_again(any_sweep: SweepUnderTest) -> None:
-    sweep = any_sweep
+@on_any_storage
+def test_killed_command_leaves_nothing_running_and_its_trials_are_tried_again(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=3, heartbeat_s=1, behaviour='hang')
     command = sweep.start()
     sweep.wait_for_trainings(2)
@@ -304,25 +316,24 @@ def test_killed_command_leaves_nothing_running_and_its_trials_are_tried_again(an
     sweep.go()
     sweep.finish(sweep.start())
     sweep.check(complete=3, fail=2)
-    assert retried(sweep) == [0, 1]
-    assert reasons(sweep)[:2] == ['stale', 'stale']
+    assert sweep.retried() == [0, 1]
+    assert [row['reason'] for row in sweep.rows()][:2] == ['stale', 'stale']
 
 
 @pytest.mark.slow
-def test_two_commands_fill_one_study(any_sweep: SweepUnderTest) -> None:
-    sweep = any_sweep
+@on_any_storage
+def test_two_commands_fill_one_study(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=12, step_s=0.1)
     for command in [sweep.start(), sweep.start()]:
         sweep.finish(command)
     trials = sweep.trials(TrialState.COMPLETE)
-    assert len({trial.params['model.x'] for trial in trials}) == 12
-    assert len(list(csv.DictReader((sweep.work_dir / 'trials.csv').open()))) == 12
+    assert len({trial.params['model.x'] for trial in trials}) == len(sweep.rows()) == 12
     assert len({trial.user_attrs['worker'] for trial in trials}) == 2, 'both took part'
 
 
 @pytest.mark.slow
-def test_database_that_goes_away_for_a_while(postgres: Postgres, tmp_path: Path) -> None:
-    sweep = SweepUnderTest(tmp_path, postgres.database())
+@on_postgres
+def test_database_that_goes_away_for_a_while(sweep: SweepUnderTest, postgres: Postgres) -> None:
     sweep.configure(n_trials=4, heartbeat_s=2, steps=4, step_s=0.3)
     command = sweep.start()
     wait_until(lambda: sweep.trials(TrialState.COMPLETE))

@@ -1,8 +1,8 @@
 """The cost of a sweep's trial besides its training, against bare ``study.optimize``; and two workers against one.
 
 For the cost, both run the same command, which reports a number and ends, on a journal file and the minibench search
-space. Ours also writes, reloads and compares the trial's config, keeps the log, the outcome and signs of life, writes
-the table of trials, and in the end the page. It must stay under 300 ms.
+space. Ours also writes the trial's config, keeps the log, the outcome and signs of life, writes the table of trials,
+and in the end the page. It must stay under 300 ms.
 
 For the workers, eight short trainings on minibench run one after the other with all cores each, and then two at a
 time: the same work, for nothing is pruned.
