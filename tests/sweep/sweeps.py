@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -152,8 +153,12 @@ class SweepUnderTest:
 
     def trainings(self) -> list[int]:
         """Process ids of the stand-ins that run."""
-        search = ['pgrep', '-f', f'{self.work_dir}/trial_.*/config.py']
-        return list(map(int, subprocess.run(search, capture_output=True, check=False).stdout.split()))
+        found = []
+        for line in Path('/proc').glob('[0-9]*/cmdline'):
+            with suppress(OSError):  # it has ended
+                if f'{self.work_dir}/trial_'.encode() in line.read_bytes():
+                    found.append(int(line.parent.name))
+        return found
 
     def wait_for_trainings(self, count: int) -> list[int]:
         wait_until(lambda: len(self.trainings()) == count)

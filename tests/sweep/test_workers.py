@@ -167,8 +167,8 @@ def test_samplers_and_pruners(sampler: str, pruner: str, sweep: SweepUnderTest) 
     assert len(trials) == 8
     assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert len({trial.params['model.x'] for trial in trials}) > 3
-    pruned = next(trial for trial in trials if trial.state == TrialState.PRUNED)
-    assert 'finished' not in (sweep.work_dir / f'trial_{pruned.number:04d}/train.log').read_text()
+    pruned = [sweep.work_dir / f'trial_{one.number:04d}' for one in trials if one.state == TrialState.PRUNED]
+    assert any('finished' not in (folder / 'train.log').read_text() for folder in pruned)
 
 
 def test_the_same_command_resumes_and_draws_on(sweep: SweepUnderTest) -> None:

@@ -1,5 +1,6 @@
 """The command lines as users start them: their exit status, what they print and what they leave."""
 
+import csv
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from peer_results import predictions_near, read_truth, write_rows
 from small_models import write_weights
 from synthetic_runs import record
 
@@ -15,23 +17,16 @@ import armbench_cli
 from armbench_mmdet.configs import load_config
 
 REPO = Path(__file__).resolve().parents[2]
-LEAF = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
-ARMBENCH = 'configs/mask_rcnn/mask-rcnn_r50_fpn_1x_armbench-mix.py'
-SPACE = 'configs/sweeps/mask-rcnn_minibench.py'
+LEAF = f'{REPO}/configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+ARMBENCH = f'{REPO}/configs/mask_rcnn/mask-rcnn_r50_fpn_1x_armbench-mix.py'
+SPACE = f'{REPO}/configs/sweeps/mask-rcnn_minibench.py'
 TOOLS = sorted(path.stem for path in (REPO / 'tools').glob('*.py'))
 
 
-def start(tool: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, f'tools/{tool}.py', *map(str, arguments)]
-    return subprocess.run(
-        command,
-        cwd=REPO,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def start(tool: str, *arguments: str | Path, cwd: Path = REPO, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, f'{REPO}/tools/{tool}.py', *map(str, arguments)]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def processor_time_s() -> float:
@@ -100,24 +95,29 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('train', ['configs/nowhere.py'], 'config must be an existing file'),
         ('train', [LEAF, '--resume', 'nowhere.pth'], '--resume must find a whole checkpoint'),
         ('test', [LEAF, 'nowhere.pth'], 'checkpoint must be a file'),
-        ('test', [LEAF, 'pyproject.toml'], 'checkpoint must be a readable file'),
+        ('test', [LEAF, 'notes.txt'], 'checkpoint must be a readable file'),
         ('train', [ARMBENCH, '--data-root', 'nowhere', '--cfg-options', 'model.backbone.init_cfg=None'], 'nowhere'),
         ('sweep', ['configs/nowhere.py'], 'config must be an existing file'),
-        (
-            'sweep',
-            [SPACE, '--storage', 'postgresql://127.0.0.1:1/study'],
-            "can be reached, got 'postgresql://127.0.0.1:1/study'",
-        ),
-        ('sweep', ['configs/_base_/schedules/1x.py'], 'search space must have known keys and types'),
+        ('sweep', [SPACE, '--storage', 'postgresql://127.0.0.1:1/study'], "can be reached, got 'postgresql://127"),
+        ('sweep', [f'{REPO}/configs/_base_/schedules/1x.py'], 'search space must have known keys and types'),
         ('report', ['nowhere'], 'work dir must be an existing folder'),
         ('infer', [LEAF, '{weights}', 'nowhere.jpg'], 'nowhere.jpg: no such file or folder'),
-        ('infer', [LEAF, '{weights}', 'pyproject.toml'], 'got none of 1 that is: pyproject.toml'),
-        ('infer', [LEAF, '{weights}', 'docs', '--device', 'cuda:99'], 'device must be'),
+        ('infer', [LEAF, '{weights}', 'notes.txt'], 'got none of 1 that is: notes.txt'),
+        ('infer', [LEAF, '{weights}', str(REPO / 'docs'), '--device', 'cuda:99'], 'device must be'),
+        ('evaluate', ['x.json', '--subset', 'totes'], '--subset must be one of'),
+        ('evaluate', ['x.json', '--subset', 'mix-object-tote', '--data-root', 'nowhere'], 'must be a readable file'),
+        ('evaluate', ['x.json', '--ground-truth', 'x.json', '--images', 'nowhere'], '--images folder must exist'),
+        ('evaluate', ['x.json', '--ground-truth', 'x.json', '--name', 'trained'], '--name must not be that of a'),
+        ('evaluate', ['x.json', '--ground-truth', 'x.json', '--category-map', 'tote'], '--category-map must be a dict'),
     ],
 )
 def test_bad_input_is_one_message_and_status_2(tool: str, arguments, message: str, weights: Path, tmp_path) -> None:
+    (tmp_path / 'work_dirs/trained').mkdir(parents=True)
+    (tmp_path / 'work_dirs/trained/record.json').touch()
+    (tmp_path / 'notes.txt').write_text('Notes\n')
     words = [word.format(weights=weights) for word in arguments]
-    done = start(tool, *words, '--out' if tool in ('report', 'infer') else '--work-dir', tmp_path / 'run')
+    out = {'evaluate': [], 'report': ['--out', 'run'], 'infer': ['--out', 'run']}.get(tool, ['--work-dir', 'run'])
+    done = start(tool, *words, *out, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert 'Traceback' not in done.stderr
@@ -153,6 +153,35 @@ def test_an_unfinished_run_is_reported_and_the_files_are_named(tmp_path: Path) -
     assert "note: run: the run did not finish; its record says 'unfinished'" in done.stdout
     assert f'report: {tmp_path / "out" / "report.html"}' in done.stdout.splitlines()
     assert {path.name for path in (tmp_path / 'out').iterdir()} == {'report.html', 'results.md', 'results.csv'}
+
+
+@pytest.mark.slow
+def test_predictions_become_a_row_of_the_report(minibench_root: Path, tmp_path: Path) -> None:
+    rows = predictions_near(read_truth(minibench_root))
+    sure = [{**row, 'score': 0.5 + row['score'] / 2} for row in rows]
+    (tmp_path / 'yolo').mkdir()
+    predictions, exact = write_rows(tmp_path / 'yolo', sure), write_rows(tmp_path, rows)
+    data = ('--subset', 'mix-object-tote', '--data-root', minibench_root)
+    done = start('evaluate', predictions, *data, '--compare', exact, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'flag: no score is below 0.5' in done.stdout
+    assert 'result files: work_dirs/yolo-predictions/results' in done.stdout
+    assert [line.split()[-1] for line in done.stdout.splitlines() if line.startswith('segm  mAP ')] == ['+0.000000']
+    folder = minibench_root / 'mix-object-tote'
+    own = ('--ground-truth', folder / 'test.json', '--images', folder / 'images')
+    again = start('evaluate', exact, *own, '--name', 'exact', cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == ''
+
+    report = start('report', 'work_dirs/yolo-predictions', 'work_dirs/exact', cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    notes = [line for line in report.stdout.splitlines() if line.startswith('note: ')]
+    assert len(notes) == 1
+    assert 'yolo-predictions: no score is below 0.5' in notes[0]
+    with (tmp_path / 'work_dirs/report/results.csv').open() as file:
+        scored = {row['run']: row for row in csv.DictReader(file)}
+    assert set(scored) == {'yolo-predictions', 'exact'}
+    assert all(row['comparable'] == '1' for row in scored.values())
 
 
 def test_waiting_threads_sleep_unless_the_user_wants_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
