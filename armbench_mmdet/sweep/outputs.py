@@ -12,16 +12,17 @@ from typing import Any
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FixedTrial, TrialState
 from tabulate import tabulate
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.sweep.space import DELETE, Space
-from armbench_mmdet.sweep.study import ERROR, REASON, SURPLUS, WORKER, Progress, attempts, best_trials, failure
+from armbench_mmdet.sweep.study import ERROR, REASON, SURPLUS, WORKER, Progress, attempts, failure
 from armbench_mmdet.sweep.training import CONFIG
 
 BASE = 'base.py'
+_COMPLETE = (TrialState.COMPLETE,)
 _STYLE = 'body { font: 15px sans-serif; margin: 2em } td, th { padding: .2em .7em; text-align: left }'
 
 
@@ -71,9 +72,9 @@ def write_full_length(folder: Path, study: optuna.Study, space: Space, number: i
     Raises:
         InputError: There is no such complete trial, or no single best one.
     """
-    complete = {trial.number: trial for trial in _complete(study)}
+    complete = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=_COMPLETE)}
     if number is None and len(space.given.objectives) == 1:
-        number = next((trial.number for trial in best_trials(study)), None)
+        number = next((trial.number for trial in study.best_trials), None)
     if number is None or number not in complete:
         choice = ', '.join(map(str, complete)) or 'none is complete yet'
         raise InputError(f'--trial must be a complete one of study {study.study_name!r}, got {number}: {choice}')
@@ -96,7 +97,7 @@ def write_progress(folder: Path, study: optuna.Study, space: Space) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(folder / 'trials.csv', text.getvalue())
-    best = best_trials(study)
+    best = study.best_trials
     if best and len(space.given.objectives) == 1:
         note = f'trial {best[0].number}, the best so far: {space.given.objectives[0]} {best[0].values[0]:.6f}'
         config = space.config(FixedTrial(best[0].params, best[0].number))
@@ -121,7 +122,7 @@ def write_report(folder: Path, study: optuna.Study, space: Space) -> None:
 
 def _rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
     trials = [trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs]
-    best = {trial.number for trial in best_trials(study)}
+    best = {trial.number for trial in study.best_trials}
     names = sorted({name for trial in trials for name in trial.params})
     limits, objectives = space.given.constraints, space.given.objectives
     columns = ['value'] if len(objectives) == 1 else objectives
@@ -143,14 +144,10 @@ def _rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
     ]
 
 
-def _complete(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
 def _figures(study: optuna.Study, objectives: list[str]) -> Iterator[Any]:
     from optuna import visualization as plots
 
-    count = len(_complete(study))
+    count = len(study.get_trials(deepcopy=False, states=_COMPLETE))
     if not count:
         return
     several = len(objectives) > 1

@@ -207,7 +207,7 @@ class Progress:
 
     def line(self, n_trials: int) -> str:
         """Say how many trials are in each state, the best, and about how long it will take."""
-        best = best_trials(self._study)
+        best = self._study.best_trials
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
         parts = [f'{self.over}/{n_trials} trials over', *(f'{self.count(one)} {one.name.lower()}' for one in states)]
         if best:
@@ -218,8 +218,3 @@ class Progress:
             left_s = (n_trials - self.over) * sum(lasted) / len(lasted) / max(1, self.count(TrialState.RUNNING))
             parts.append(f'about {timedelta(seconds=round(left_s))} left')
         return ' · '.join(parts)
-
-
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the best complete trials that keep the constraints, equals and a Pareto front by number."""
-    return sorted(study.best_trials, key=lambda trial: trial.number)
