@@ -35,5 +35,5 @@ def minibench_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('zoomed-out-tote-transfer-set', 'test'): 2,
         ('same-object-transfer-set', 'test'): 2,
     }
-    make_minibench(root, counts=counts, width_px=160, height_px=128, workers=1, show_progress=False)
+    make_minibench(root, counts=counts, width_px=160, height_px=128, workers=1)
     return root

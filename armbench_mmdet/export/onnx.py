@@ -68,7 +68,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder, draft_of(out) as draft:
         if not check:
             sides = dict(zip(('height_px', 'width_px'), size or CHECK_SIZE, strict=True))
-            make_minibench(Path(folder), counts={(MIX, 'test'): CHECK_IMAGES}, **sides, workers=1, show_progress=False)
+            make_minibench(Path(folder), counts={(MIX, 'test'): CHECK_IMAGES}, **sides, workers=1)
             check = [f'{folder}/{MIX}/test.json']
         images = find_images(check)
         write_onnx(detector, draft, size)

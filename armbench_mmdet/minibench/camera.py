@@ -79,6 +79,9 @@ class Pose(NamedTuple):
         return local[0] * self.u + local[1] * self.v + local[2] * self.w
 
 
+WORLD = Pose(np.zeros(3), *np.eye(3))
+
+
 class Camera(NamedTuple):
     """A pinhole camera at ``eye``, in tote lengths, that looks straight down and sees what is below it at ``centre``.
 

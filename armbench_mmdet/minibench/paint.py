@@ -9,7 +9,7 @@ import numpy as np
 from cv2.typing import MatLike
 from numpy.typing import NDArray
 
-from armbench_mmdet.minibench.camera import Camera, Light, Points, Pose
+from armbench_mmdet.minibench.camera import WORLD, Camera, Light, Points, Pose
 
 Colour = tuple[int, ...]
 """Blue, green, red, each 0…255."""
@@ -109,58 +109,61 @@ def fill_polygon(image: Pixels, points_px: Points, colour: Colour | int) -> None
 
 
 class Canvas:
-    """A picture ``image`` seen by a camera: what is drawn in world coordinates lands in its pixels."""
+    """A picture ``image``, and the ``mask`` of what was filled in it, both drawn in the coordinates of a pose.
 
-    def __init__(self, image: Pixels, camera: Camera, light: Light) -> None:
-        self.image, self.camera, self.light = image, camera, light
+    ``corner_px`` is the place of its left upper pixel in the camera's picture, x first.
+    """
+
+    def __init__(
+        self, camera: Camera, light: Light, shape: Sequence[int], pose: Pose = WORLD, corner_px: Sequence[int] = (0, 0)
+    ) -> None:
+        self.camera, self.light, self.pose, self.corner_px = camera, light, pose, corner_px
+        self.image: Pixels = np.zeros((*shape, 3), np.uint8)
+        self.mask: Pixels = np.zeros(shape, np.uint8)
 
     def project(self, points: Points) -> Points:
         """Points ``(N, 3)`` to ``(N, 2)`` pixels of the image."""
-        return self.camera.project(points)
+        return self.camera.project(self.pose.to_world(points)) - self.corner_px
 
     def fill(self, outline: Points, colour: Colour) -> None:
         """Fill a polygon ``(N, 3)`` with one colour."""
-        fill_polygon(self.image, self.project(outline), colour)
+        pixels = self.project(outline)
+        fill_polygon(self.image, pixels, colour)
+        fill_polygon(self.mask, pixels, 255)
 
     def line(self, points: Points, colour: Colour, width_px: int = 1, closed: bool = False) -> None:
-        """Draw a decoration along points ``(N, 3)``."""
+        """Draw a decoration along points ``(N, 3)``, which leaves the mask as it is."""
         pixels = fixed(self.project(points))
         cv2.polylines(self.image, [pixels], closed, colour, max(1, width_px), cv2.LINE_AA, _SUBPIXEL_BITS)
 
+    def shade(self, normal: Sequence[float]) -> float:
+        """Brightness of a face with this normal."""
+        return self.light.shade(self.pose.direction(normal))
+
 
 class Brush(Canvas):
-    """One object's patch: what is drawn in its own coordinates lands in ``image``, and unless a line in ``mask``.
+    """One object's patch.
 
     Textures are as fine as if the object lay on the floor, so that copies look alike wherever they lie; ``floor`` is
     the colour to keep away from.
     """
 
     def __init__(self, camera: Camera, light: Light, pose: Pose, size: Size, floor: Colour) -> None:
-        self.pose, self.size, self.floor = pose, size, floor
-        self.length, self.width, self.height = size
         corners = np.array(list(itertools.product((-1, 1), (-1, 1), (0, 1.08)))) * size * (0.56, 0.56, 1)
         px = camera.project(pose.to_world(corners))
-        self.left_px, self.top_px = (np.floor(px.min(axis=0)).astype(int) - 2).tolist()
-        columns, rows = (np.ceil(px.max(axis=0)).astype(int) + 3).tolist()
-        self.mask: Pixels = np.zeros((rows - self.top_px, columns - self.left_px), np.uint8)
-        super().__init__(np.zeros((*self.mask.shape, 3), np.uint8), camera, light)
-        self.scale_px = camera.scale_px(self.height / 2)
-
-    def project(self, points: Points) -> Points:
-        """Local ``(N, 3)`` points to ``(N, 2)`` patch pixels."""
-        return self.camera.project(self.pose.to_world(points)) - (self.left_px, self.top_px)
+        first, last = np.floor(px.min(axis=0)).astype(int) - 2, np.ceil(px.max(axis=0)).astype(int) + 3
+        super().__init__(camera, light, (last - first)[::-1].tolist(), pose, first.tolist())
+        self.length, self.width, self.height = size
+        self.floor, self.scale_px = floor, camera.scale_px(self.height / 2)
 
     def px(self, length: float, least: int = 1) -> int:
         """A length in whole pixels."""
         return max(least, round(length * self.scale_px))
 
-    def blank(self, length: float, width: float, colour: Colour) -> Pixels:
-        """A texture of one colour that covers a face of this size about pixel by pixel."""
-        return np.full((self.px(width, 4), self.px(length, 4), 3), colour, np.uint8)
-
-    def shade(self, normal: Sequence[float]) -> float:
-        """Brightness of a face with this local normal."""
-        return self.light.shade(self.pose.direction(normal))
+    def blank(self, colour: Colour, length: float | None = None, width: float | None = None) -> Pixels:
+        """A texture of one colour that covers a face about pixel by pixel, by default as large as the object's top."""
+        sides = self.width if width is None else width, self.length if length is None else length
+        return np.full((*(self.px(side, 4) for side in sides), 3), colour, np.uint8)
 
     def sees(self, point: Size, normal: Size) -> bool:
         """Whether a face at this local point with this local normal turns to the camera."""
@@ -189,12 +192,6 @@ class Brush(Canvas):
         fill_polygon(stencil, outline_px - (x0, y0), 255)
         cv2.copyTo(warped, stencil, self.image[y0:y1, x0:x1])
         cv2.bitwise_or(self.mask[y0:y1, x0:x1], stencil, dst=self.mask[y0:y1, x0:x1])
-
-    def fill(self, outline: Points, colour: Colour) -> None:
-        """Fill a local polygon ``(N, 3)`` with one colour."""
-        pixels = self.project(outline)
-        fill_polygon(self.image, pixels, colour)
-        fill_polygon(self.mask, pixels, 255)
 
     def hull(self, points: Points, colour: Colour) -> None:
         """Fill the convex hull of local ``(N, 3)`` points' projections with one colour."""

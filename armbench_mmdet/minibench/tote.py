@@ -17,6 +17,16 @@ _ARCS = np.array([cos_sin(math.pi / 2 * (q + i / _CORNER_STEPS)) for q in range(
 _CORNERS = np.repeat(np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)]), _CORNER_STEPS + 1, axis=0)
 
 
+# Least and range of a tote's measures, in the order of its fields.
+_MEASURES = ((0.31, 0.035), (0.24, 0.09), (0.026, 0.014), (0.022, 0.03), (0.012, 0.016), (0.13, 0.05))
+
+
+def rounded(half_x: float, half_y: float, radius: float, z: float) -> Points:
+    """A rounded rectangle, 24 points from the right side's lower end on, ``(24, 3)``."""
+    flat = _CORNERS * (half_x - radius, half_y - radius) + _ARCS * radius
+    return np.column_stack([flat, np.full(len(flat), z)])
+
+
 @dataclass(frozen=True)
 class Tote:
     """A tote's measures in tote lengths (the outer length is 1) and its looks.
@@ -33,56 +43,48 @@ class Tote:
     colour: Colour
     wear: float
 
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> Tote:
+        """A random one."""
+        *shares, _, wear = rng.random(8).tolist()
+        half_y, rim, lip, slope, notch, notch_half = (
+            least + span * share for (least, span), share in zip(_MEASURES, shares, strict=True)
+        )
+        notch = notch if rng.random() < 0.8 else 0.0
+        return cls(half_y, rim, lip, slope, notch, notch_half, paint.tote_colour(rng), wear)
+
     @property
     def floor_half(self) -> tuple[float, float]:
         """Half the floor's length and width."""
         return 0.5 - self.lip - self.slope, self.half_y - self.lip - self.slope
 
+    def silhouette(self) -> Points:
+        """The rim's outer outline with its cut-outs, ``(N, 3)``."""
+        ring = rounded(0.5, self.half_y, 0.035, self.rim)
+        if self.notch == 0.0:
+            return ring
+        half, depth, z = self.notch_half, self.notch, self.rim
+        left = [(-0.5, half, z), (-0.5 + depth, half - depth, z), (-0.5 + depth, depth - half, z), (-0.5, -half, z)]
+        right = [(-x, -y, z) for x, y, z in left]
+        return np.concatenate([ring[:12], left, ring[12:], right])
 
-def sample_tote(rng: np.random.Generator) -> Tote:
-    """A random tote."""
-    a = [float(value) for value in rng.random(8)]
-    notch = 0.012 + 0.016 * a[4] if rng.random() < 0.8 else 0.0
-    return Tote(
-        half_y=0.31 + 0.035 * a[0],
-        rim=0.24 + 0.09 * a[1],
-        lip=0.026 + 0.014 * a[2],
-        slope=0.022 + 0.03 * a[3],
-        notch=notch,
-        notch_half=0.13 + 0.05 * a[5],
-        colour=paint.tote_colour(rng),
-        wear=a[7],
-    )
-
-
-def rounded(half_x: float, half_y: float, radius: float, z: float) -> Points:
-    """A rounded rectangle, 24 points from the right side's lower end on, ``(24, 3)``."""
-    flat = _CORNERS * (half_x - radius, half_y - radius) + _ARCS * radius
-    return np.column_stack([flat, np.full(len(flat), z)])
-
-
-def silhouette(tote: Tote) -> Points:
-    """The rim's outer outline with its cut-outs, ``(N, 3)``."""
-    ring = rounded(0.5, tote.half_y, 0.035, tote.rim)
-    if tote.notch == 0.0:
-        return ring
-    half, depth, z = tote.notch_half, tote.notch, tote.rim
-    left = [(-0.5, half, z), (-0.5 + depth, half - depth, z), (-0.5 + depth, depth - half, z), (-0.5, -half, z)]
-    right = [(-x, -y, z) for x, y, z in left]
-    return np.concatenate([ring[:12], left, ring[12:], right])
+    def inner(self, share: float = 0.0, height: float = 1.0) -> Points:
+        """The walls' inner outline at a share of the way from rim to floor, and of the rim's height, ``(24, 3)``."""
+        inwards = share * self.slope
+        return rounded(0.5 - self.lip - inwards, self.half_y - self.lip - inwards, 0.034, height * self.rim)
 
 
 def paint_tote(canvas: Canvas, tote: Tote, rng: np.random.Generator) -> None:
-    """Draw a tote: rim, walls, floor, in this order."""
+    """Draw a tote: rim, walls, floor, in this order; the canvas' mask becomes its silhouette."""
     unit_px = canvas.camera.scale_px(tote.rim)
     thin_px, floor_edge_px = round(0.004 * unit_px), round(0.006 * unit_px)
-    outline = silhouette(tote)
-    canvas.fill(outline - (0, 0, 0.05), paint.lit(tote.colour, 0.35))
+    outline = tote.silhouette()
+    paint.fill_polygon(canvas.image, canvas.project(outline - (0, 0, 0.05)), paint.lit(tote.colour, 0.35))
     canvas.fill(outline, paint.lit(tote.colour, 1.04))
     canvas.line(outline, paint.lit(tote.colour, 0.62), thin_px, closed=True)
     _paint_walls(canvas, tote)
     _paint_ribs(canvas, tote, int(rng.integers(0, 6)))
-    canvas.line(_inner(tote), paint.lit(tote.colour, 0.5), thin_px, closed=True)
+    canvas.line(tote.inner(), paint.lit(tote.colour, 0.5), thin_px, closed=True)
     x, y = tote.floor_half
     base = paint.lit(tote.colour, 0.86)
     floor = rounded(x, y, 0.03, 0.0)
@@ -112,14 +114,8 @@ _LEVELS = [(0.0, 1.0, 0.95), (0.02, 0.97, 0.7), (0.22, 0.80, 0.92), (0.30, 0.78,
 _LEVELS += [(0.48, 0.55, 0.86), (0.7, 0.3, 0.78), (0.88, 0.12, 0.70), (1.0, 0.0, 0.62)]
 
 
-def _inner(tote: Tote, share: float = 0.0, height: float = 1.0) -> Points:
-    """The walls' inner outline at a share of the way from rim to floor, and of the rim's height, ``(24, 3)``."""
-    inwards = share * tote.slope
-    return rounded(0.5 - tote.lip - inwards, tote.half_y - tote.lip - inwards, 0.034, height * tote.rim)
-
-
 def _paint_walls(canvas: Canvas, tote: Tote) -> None:
-    rings = [_inner(tote, share, height) for share, height, _ in _LEVELS]
+    rings = [tote.inner(share, height) for share, height, _ in _LEVELS]
     pixels = [paint.fixed(canvas.project(ring)) for ring in rings]
     count = len(rings[0])
     for k in range(count):

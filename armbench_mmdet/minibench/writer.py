@@ -1,15 +1,12 @@
 """Minibench as a folder in the shape of the release; made on first use."""
 
-import itertools
+import functools
 import json
-import multiprocessing
 import shutil
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,15 +15,8 @@ from tqdm import tqdm
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import locked, write_atomically
-from armbench_mmdet.minibench.scene import (
-    MIX,
-    SAME_OBJECT,
-    SUBSETS,
-    ZOOMED_OUT,
-    categories,
-    render_scene,
-    scene_annotations,
-)
+from armbench_mmdet.minibench import scene
+from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT
 from armbench_mmdet.system import usable_cores
 
 SPLITS = ('train', 'val', 'test')
@@ -49,24 +39,13 @@ _NAME_DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 _NAMES = 36**10
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One picture to make."""
+class _Job(NamedTuple):
+    """One picture to make; its key is the seed and the numbers of its subset, its split and itself."""
 
     path: Path
-    seed: int
-    subset: int
-    split: int
-    index: int
+    key: tuple[int, int, int, int]
     width_px: int
     height_px: int
-
-
-def _image_size(subset: str, index: int, width_px: int, height_px: int) -> tuple[int, int]:
-    """Width and height: as in the release, same-object is less tall, and some images of the others are narrower."""
-    if subset == SAME_OBJECT:
-        return width_px, max(MIN_SIDE_PX, round(height_px * 0.92))
-    return (max(MIN_SIDE_PX, round(width_px * 0.8)), height_px) if index % 8 == 7 else (width_px, height_px)
 
 
 def image_name(seed: int, subset: int, split: int, index: int) -> str:
@@ -77,47 +56,22 @@ def image_name(seed: int, subset: int, split: int, index: int) -> str:
     return ''.join(_NAME_DIGITS[code // 36**place % 36] for place in range(10)) + '.jpg'
 
 
+def _job(folder: Path, key: tuple[int, int, int, int], width_px: int, height_px: int) -> _Job:
+    """As in the release, same-object's pictures are less tall, and every eighth of the others is narrower."""
+    _, subset, _, index = key
+    if SUBSETS[subset] == SAME_OBJECT:
+        height_px = max(MIN_SIDE_PX, round(height_px * 0.92))
+    elif index % 8 == 7:
+        width_px = max(MIN_SIDE_PX, round(width_px * 0.8))
+    return _Job(folder / image_name(*key), key, width_px, height_px)
+
+
 def _make(job: _Job) -> list[dict[str, Any]]:
-    rng = np.random.default_rng([job.seed, job.subset, job.split, job.index])
-    scene = render_scene(rng, SUBSETS[job.subset], job.width_px, job.height_px)
-    if not cv2.imwrite(str(job.path), scene.image, _JPEG):
+    """Write a picture; returns its annotations."""
+    made = scene.render_scene(np.random.default_rng(job.key), SUBSETS[job.key[1]], job.width_px, job.height_px)
+    if not cv2.imwrite(str(job.path), made.image, _JPEG):
         raise OSError(f'could not write {job.path}')
-    return scene_annotations(scene)
-
-
-def _made(jobs: list[_Job], workers: int) -> Iterator[list[dict[str, Any]]]:
-    """Make pictures, yielding their annotations in the jobs' order."""
-    if workers <= 1:
-        yield from map(_make, jobs)
-        return
-    # Forked workers need not import the package again, which takes longer than many pictures.
-    context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
-    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
-        yield from pool.map(_make, jobs, chunksize=4)
-
-
-def _coco(jobs: list[_Job], rows: list[list[dict[str, Any]]], subset: str, split: str) -> dict[str, Any]:
-    owned = [{'image_id': number, **row} for number, found in enumerate(rows, 1) for row in found]
-    return {
-        'info': {'description': f'minibench {subset} {split}: procedural totes', 'version': str(VERSION)},
-        'licenses': [],
-        'images': [
-            {'id': number, 'file_name': job.path.name, 'width': job.width_px, 'height': job.height_px}
-            for number, job in enumerate(jobs, 1)
-        ],
-        'annotations': [{'id': number, **row} for number, row in enumerate(owned, 1)],
-        'categories': categories(subset),
-    }
-
-
-def _checked(counts: Mapping[tuple[str, str], int], width_px: int, height_px: int, seed: int) -> None:
-    allowed = f'{MIN_SIDE_PX}…{MAX_SIDE_PX}'
-    sides = {'width_px': width_px, 'height_px': height_px}.items()
-    problems = [f'{name} must be {allowed}, got {px!r}' for name, px in sides if not MIN_SIDE_PX <= px <= MAX_SIDE_PX]
-    numbers = {'seed': seed, **{f'the count of {subset} {split}': count for (subset, split), count in counts.items()}}
-    problems += [f'{name} must be 0 or more, got {number!r}' for name, number in numbers.items() if number < 0]
-    if problems:
-        raise InputError('; '.join(problems))
+    return scene.scene_annotations(made)
 
 
 def _check_ours(out: Path) -> None:
@@ -133,12 +87,11 @@ def _check_ours(out: Path) -> None:
 def make_minibench(
     out: Path,
     *,
-    counts: Mapping[tuple[str, str], int] | None = None,
+    counts: Mapping[tuple[str, str], int] = DEFAULT_COUNTS,
     width_px: int = 320,
     height_px: int = 256,
     seed: int = 0,
     workers: int | None = None,
-    show_progress: bool = True,
 ) -> None:
     """Make a minibench data set in ARMBench's folder shape.
 
@@ -148,42 +101,55 @@ def make_minibench(
 
     Args:
         out: Folder to make; empty, absent, or an earlier minibench, which is replaced.
-        counts: Pictures by (subset, split); a file is written for each key. None for :data:`DEFAULT_COUNTS`.
+        counts: Pictures by (subset, split); a file is written for each key.
         width_px: Width of the pictures, 64…2448, like the height; same-object's are less tall, some others narrower.
         height_px: Height.
         seed: Seed, 0 or more.
         workers: Processes; None for one a CPU core. 0 or 1 makes them in this process.
-        show_progress: Whether to show a progress bar.
 
     Raises:
         InputError: If an argument is out of range, or ``out`` holds something that minibench did not make.
     """
-    counts = dict(DEFAULT_COUNTS if counts is None else counts)
-    _checked(counts, width_px, height_px, seed)
+    size = {'width_px': width_px, 'height_px': height_px}
+    sides = f'{MIN_SIDE_PX}…{MAX_SIDE_PX}'
+    problems = [
+        f'{name} must be {sides}, got {px}' for name, px in size.items() if not MIN_SIDE_PX <= px <= MAX_SIDE_PX
+    ]
+    numbers = {'seed': seed} | {f'the count of {" ".join(key)}': count for key, count in counts.items()}
+    problems += [f'{name} must be 0 or more, got {number}' for name, number in numbers.items() if number < 0]
+    if problems:
+        raise InputError('; '.join(problems))
     _check_ours(out)
     for subset in SUBSETS:  # what an earlier call left
         shutil.rmtree(out / subset, ignore_errors=True)
-    listed = {f'{subset}/{split}': count for (subset, split), count in sorted(counts.items())}
-    identity = {'version': VERSION, 'seed': seed, 'width_px': width_px, 'height_px': height_px, 'counts': listed}
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / MARKER, {**identity, 'complete': False})
-    jobs: dict[tuple[str, str], list[_Job]] = {}
-    for subset, split in sorted(counts, key=lambda key: (SUBSETS.index(key[0]), SPLITS.index(key[1]))):
-        folder = out / subset / 'images'
-        folder.mkdir(parents=True, exist_ok=True)
-        a, b = SUBSETS.index(subset), SPLITS.index(split)
-        jobs[subset, split] = [
-            _Job(folder / image_name(seed, a, b, i), seed, a, b, i, *_image_size(subset, i, width_px, height_px))
-            for i in range(counts[subset, split])
-        ]
-    flat = [job for group in jobs.values() for job in group]
-    workers = min(usable_cores() if workers is None else workers, max(1, len(flat) // 8))
-    made = tqdm(_made(flat, workers), 'minibench', len(flat), unit='img', disable=not show_progress, smoothing=0.1)
-    rows = iter(list(made))
-    for (subset, split), group in jobs.items():
-        own = list(itertools.islice(rows, len(group)))
-        _write(out / subset / f'{split}.json', _coco(group, own, subset, split))
-    _write(out / MARKER, {**identity, 'complete': True})
+    listed = {'/'.join(key): count for key, count in counts.items()}
+    marker = {'version': VERSION, 'seed': seed, **size, 'counts': listed, 'complete': False}
+    _write(out / MARKER, marker)
+    workers = max(1, min(usable_cores() if workers is None else workers, sum(counts.values()) // 8))
+    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+        run = map if workers == 1 else functools.partial(pool.map, chunksize=4)
+        for (subset, split), count in counts.items():
+            folder, place = out / subset / 'images', (seed, SUBSETS.index(subset), SPLITS.index(split))
+            folder.mkdir(parents=True, exist_ok=True)
+            jobs = [_job(folder, (*place, index), width_px, height_px) for index in range(count)]
+            rows = list(tqdm(run(_make, jobs), f'{subset} {split}', count, unit='img', disable=None))
+            _write(out / subset / f'{split}.json', _coco(jobs, rows, subset, split))
+    _write(out / MARKER, {**marker, 'complete': True})
+
+
+def _coco(jobs: list[_Job], rows: list[list[dict[str, Any]]], subset: str, split: str) -> dict[str, Any]:
+    owned = [{'image_id': number, **row} for number, found in enumerate(rows, 1) for row in found]
+    return {
+        'info': {'description': f'minibench {subset} {split}: procedural totes', 'version': str(VERSION)},
+        'licenses': [],
+        'images': [
+            {'id': number, 'file_name': job.path.name, 'width': job.width_px, 'height': job.height_px}
+            for number, job in enumerate(jobs, 1)
+        ],
+        'annotations': [{'id': number, **row} for number, row in enumerate(owned, 1)],
+        'categories': scene.categories(subset),
+    }
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -224,10 +190,7 @@ def ensure_minibench(root: Path, train_images: int | None = None) -> None:
     _check_ours(root)
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / LOCK, f'waiting for another process that makes minibench in {root}'):
-        if is_complete(root):
-            return
-        counts = dict(DEFAULT_COUNTS)
-        if train_images is not None:
-            counts[MIX, 'train'] = train_images
-        print_log(f'making minibench, {sum(counts.values())} procedural pictures, in {root}', 'current')
-        make_minibench(root, counts=counts)
+        if not is_complete(root):
+            counts = {**DEFAULT_COUNTS, (MIX, 'train'): train_images or DEFAULT_COUNTS[MIX, 'train']}
+            print_log(f'making minibench, {sum(counts.values())} procedural pictures, in {root}', 'current')
+            make_minibench(root, counts=counts)

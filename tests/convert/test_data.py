@@ -25,7 +25,7 @@ IMAGES, SIZE = 12, {'width_px': 320, 'height_px': 256}
 @pytest.fixture(scope='module')
 def minibench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('data')
-    make_minibench(root, counts={(MIX, 'test'): IMAGES}, workers=1, show_progress=False, **SIZE)
+    make_minibench(root, counts={(MIX, 'test'): IMAGES}, workers=1, **SIZE)
     return root / MIX
 
 

@@ -1,8 +1,13 @@
+"""Scenes: what they hold, and annotations that say it."""
+
+import functools
+
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from armbench_mmdet.minibench.camera import Camera, Light, Pose
-from armbench_mmdet.minibench.layout import KINDS
+from armbench_mmdet.minibench.objects import KINDS
 from armbench_mmdet.minibench.paint import Brush
 from armbench_mmdet.minibench.scene import (
     MIN_VISIBLE_AREA_FRAC,
@@ -12,88 +17,114 @@ from armbench_mmdet.minibench.scene import (
     SUBSETS,
     ZOOMED_OUT,
     Scene,
+    mask_polygons,
     render_scene,
+    scene_annotations,
 )
 
-SIZE = (320, 256)
+SIZES = ((320, 256), (64, 64), (64, 100), (150, 64), (321, 255), (900, 720))
 
 
-def scenes(subset: str, count: int) -> list[Scene]:
-    return [render_scene(np.random.default_rng([11, SUBSETS.index(subset), 0, i]), subset, *SIZE) for i in range(count)]
+@functools.cache
+def scenes(subset: str, count: int, size: tuple[int, int] = SIZES[0]) -> list[Scene]:
+    return [render_scene(np.random.default_rng([11, SUBSETS.index(subset), 0, i]), subset, *size) for i in range(count)]
 
 
-@pytest.fixture(scope='module')
-def mixed() -> list[Scene]:
-    return scenes(MIX, 24)
+def iou_and_box(polygons: list[list[float]], mask: np.ndarray) -> tuple[float, list[int]]:
+    """The overlap of a mask with polygons as pycocotools rasterises them, and the mask's box."""
+    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *mask.shape))).astype(bool)
+    ys, xs = np.nonzero(mask)
+    box = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+    return np.count_nonzero(drawn & mask) / np.count_nonzero(drawn | mask), box
 
 
-@pytest.mark.parametrize('size', [(64, 64), (64, 100), (150, 64), (321, 255), (900, 720)], ids=str)
+@pytest.mark.parametrize('size', SIZES, ids=str)
 @pytest.mark.parametrize('subset', SUBSETS)
-def test_any_size(subset: str, size: tuple[int, int]) -> None:
-    scene = render_scene(np.random.default_rng(3), subset, *size)
-    assert scene.image.shape == (size[1], size[0], 3)
-    assert scene.image.dtype == np.uint8
-    assert (scene.id_map.shape, scene.id_map.dtype) == ((size[1], size[0]), np.int32)
-    if subset == SAME_OBJECT:
-        assert scene.tote_mask is None
-        return
-    assert (scene.tote_mask.shape, scene.tote_mask.dtype) == ((size[1], size[0]), bool)
-    assert scene.tote_mask.any()
+def test_annotations_agree_with_the_picture_at_any_size(subset: str, size: tuple[int, int]) -> None:
+    for scene in scenes(subset, 4, size):
+        assert (scene.image.shape, scene.image.dtype) == ((size[1], size[0], 3), np.uint8)
+        assert (scene.id_map.shape, scene.id_map.dtype) == ((size[1], size[0]), np.int32)
+        numbers = range(1, len(scene.kinds) + 1)
+        assert set(np.unique(scene.id_map)) - {0} == set(numbers)
+        truths, ids = [scene.id_map == number for number in numbers], [2 for _ in numbers]
+        if subset == SAME_OBJECT:  # as in the release, no tote, and the object's id is 1
+            assert scene.tote_mask is None
+            ids = [1 for _ in numbers]
+        else:
+            truths, ids = [scene.tote_mask, *truths], [1, *ids]
+        rows = scene_annotations(scene)
+        assert [row['category_id'] for row in rows] == ids
+        for row, truth in zip(rows, truths, strict=True):
+            overlap, box = iou_and_box(row['segmentation'], truth)
+            assert overlap >= 0.99 or truth.sum() < 30
+            assert (row['bbox'], row['area'], row['iscrowd']) == (box, truth.sum(), 0)
+            assert MIN_VISIBLE_FRAC <= row['visible_frac'] <= 1
+            assert row['area'] >= MIN_VISIBLE_AREA_FRAC * truth.size
 
 
-@pytest.mark.parametrize('subset', SUBSETS)
-def test_no_object_shows_too_little(subset: str) -> None:
-    for scene in scenes(subset, 5):
-        for item in scene.objects:
-            assert MIN_VISIBLE_FRAC <= item.visible_frac <= 1
-            assert np.count_nonzero(scene.id_map == item.id) >= MIN_VISIBLE_AREA_FRAC * scene.id_map.size
+def masks() -> dict[str, np.ndarray]:
+    yy, xx = np.mgrid[:40, :50]
+    distance = (xx - 25) ** 2 + (yy - 20) ** 2
+    square_1, square_2, block = ((yy >= a) & (yy < b) & (xx >= a) & (xx < b) for a, b in ((8, 14), (20, 30), (2, 38)))
+    return {
+        'pixel': (yy == 39) & (xx == 49),
+        'row': (yy == 0) & (xx > 2) & (xx < 20),
+        'rectangle': (yy > 4) & (yy < 20) & (xx > 6) & (xx < 31),
+        'whole': yy >= 0,
+        'triangle': (xx > yy) & (xx < 45),
+        'ring': (distance < 18**2) & (distance > 8**2),
+        'two holes': block & ~square_1 & ~square_2,
+        'two parts': square_1 | square_2,
+        'thin cross': ((yy == 20) & (xx > 3) & (xx < 46)) | ((xx == 25) & (yy > 2) & (yy < 37)),
+        'checkers': (xx // 5 + yy // 5) % 2 == 0,
+    }
 
 
-def test_totes_are_full_and_objects_partly_hidden(mixed: list[Scene]) -> None:
-    counts = [len(scene.objects) for scene in mixed]
-    hidden = [item.visible_frac < 0.95 for scene in mixed for item in scene.objects]
+@pytest.mark.parametrize('name', masks())
+def test_polygons_give_the_mask_back(name: str) -> None:
+    mask = masks()[name]
+    polygons, box = mask_polygons(mask)
+    overlap, expected = iou_and_box(polygons, mask)
+    assert overlap >= 0.99
+    assert box == expected
+    assert all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons)
+    assert name != 'rectangle' or [len(polygon) <= 16 for polygon in polygons] == [True]
+
+
+def test_totes_are_full_and_objects_partly_hidden_and_unlike_the_floor() -> None:
+    mixed = scenes(MIX, 60)
+    counts = [len(scene.kinds) for scene in mixed]
+    hidden = [share < 0.95 for scene in mixed for share in scene.visible_fracs]
+    assert 1 <= counts.count(0) <= 6
     assert np.median(counts) >= 7
-    assert min(counts) <= 4
     assert max(counts) <= 20
     assert np.mean(hidden) >= 0.25
-    assert len({item.kind for scene in mixed for item in scene.objects}) >= 12
-
-
-def test_objects_stand_out_from_the_floor(mixed: list[Scene]) -> None:
-    """Few objects have nearly the mean colour of the tote around them."""
+    assert len({kind for scene in mixed for kind in scene.kinds}) >= 12
     close = []
     for scene in mixed:
+        assert not scene.id_map.any() or scene.tote_mask[scene.id_map > 0].mean() > 0.9, 'the silhouette has no cuts'
         floor = scene.image[scene.tote_mask & (scene.id_map == 0)].mean(axis=0)
-        close += [np.abs(scene.image[scene.id_map == o.id] - floor).mean() < 12 for o in scene.objects]
+        ids = range(1, len(scene.kinds) + 1)
+        close += [np.abs(scene.image[scene.id_map == number] - floor).mean() < 12 for number in ids]
     assert np.mean(close) < 0.1
 
 
-def tote_width_frac(scene: Scene) -> float:
-    return np.count_nonzero(scene.tote_mask.any(axis=0)) / SIZE[0]
-
-
-def test_zoomed_out_totes_are_small(mixed: list[Scene]) -> None:
-    assert min(tote_width_frac(scene) for scene in mixed) > 0.85
-    widths = [tote_width_frac(scene) for scene in scenes(ZOOMED_OUT, 8)]
-    assert min(widths) > 0.4
-    assert max(widths) < 0.72
+def test_zoomed_out_totes_are_small() -> None:
+    near, far = ([s.tote_mask.any(axis=0).mean() for s in scenes(subset, 8)] for subset in (MIX, ZOOMED_OUT))
+    assert min(near) > 0.85
+    assert 0.4 < min(far) < max(far) < 0.72
 
 
 def test_same_object_scenes_hold_a_few_copies_some_of_them_touching() -> None:
     touching = []
     for scene in scenes(SAME_OBJECT, 20):
-        assert len({item.kind for item in scene.objects}) == 1
-        assert 1 <= len(scene.objects) <= 10
-        assert all(item.visible_frac > 0.6 for item in scene.objects)
+        assert len(set(scene.kinds)) == 1
+        assert 1 <= len(scene.kinds) <= 10
+        assert min(scene.visible_fracs) > 0.6
         ids = scene.id_map
         pairs = ((ids[:, 3:], ids[:, :-3]), (ids[3:], ids[:-3]))
         touching.append(any(((a != b) & (a > 0) & (b > 0)).any() for a, b in pairs))
     assert 0.2 < np.mean(touching) < 0.8
-
-
-def test_some_totes_are_empty() -> None:
-    counts = [len(scene.objects) for scene in scenes(MIX, 60)]
-    assert 1 <= counts.count(0) <= 6
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.name)
@@ -104,8 +135,8 @@ def test_every_kind_fills_its_patch(kind) -> None:
     size = kind.sample_size(np.random.default_rng(1), 1.0)
     brush = Brush(camera, Light(0.3, 0.2, 0.933, 0.4), pose, size, (90, 120, 140))
     kind.paint(brush, np.random.default_rng(2))
-    border = np.concatenate([brush.mask[0], brush.mask[-1], brush.mask[:, 0], brush.mask[:, -1]])
-    assert not border.any()
+    assert not brush.mask[[0, -1]].any()
+    assert not brush.mask[:, [0, -1]].any()
     area = np.count_nonzero(brush.mask) / brush.scale_px**2
     assert 0.4 * size[0] * size[1] < area < 3.0 * (size[0] * size[1] + size[0] * size[2])
     assert brush.image[brush.mask > 0].std() > 3
