@@ -1,11 +1,9 @@
 """Conversions: what comes out draws the masks that went in; cuts keep what they should."""
 
 import json
-import os
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -29,39 +27,42 @@ def minibench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / MIX
 
 
-def written(folder: Path, form: str, truth: COCO) -> dict[str, Any]:
+@pytest.fixture(scope='module')
+def stem(minibench: Path) -> str:
+    """The name of an image."""
+    return min(path.stem for path in (minibench / 'images').iterdir())
+
+
+def write_as(form: str, folder: Path, truth: COCO) -> None:
     """Write minibench's annotations in another format, each object as often as it has parts."""
-    names = {row['id']: row['name'] for row in truth.cats.values()}
     (folder / 'labels').mkdir(parents=True)
+    (folder / 'data.yaml').write_text('names: [Tote, Object]\n')
     for image in truth.imgs.values():
-        size, stem = (image['width'], image['height']), Path(image['file_name']).stem
+        size, name = (image['width'], image['height']), image['file_name']
         shapes, rows, ids = [], [], np.zeros(size[::-1], np.uint8)
         for number, one in enumerate(truth.imgToAnns[image['id']], 1):
-            mask = truth.annToMask(one).astype(bool)
-            ids[mask] = number  # an object hides what the tote shows there
+            ids[truth.annToMask(one) > 0] = number  # an object hides what the tote shows there
+            label = truth.cats[one['category_id']]['name']
             for polygon in one['segmentation']:
                 points = np.reshape(polygon, (-1, 2))
-                label = names[one['category_id']]
                 shapes.append({'label': label, 'points': points.tolist(), 'shape_type': 'polygon', 'group_id': number})
-                rows.append(f'{one["category_id"] - 1} ' + ' '.join(map(repr, (points / size).reshape(-1).tolist())))
+                rows.append(' '.join(map(repr, [one['category_id'] - 1, *(points / size).reshape(-1).tolist()])))
+        file = folder / 'labels' / Path(name).with_suffix({'labelme': '.json', 'yolo': '.txt'}.get(form, '.png'))
         if form == 'labelme':
-            content = {'shapes': shapes, 'imagePath': f'..\\images\\{image["file_name"]}', 'imageData': None}
-            (folder / 'labels' / f'{stem}.json').write_text(json.dumps({**content, 'version': '5.2.1', 'flags': {}}))
+            content = {'shapes': shapes, 'imagePath': f'..\\images\\{name}', 'imageData': None, 'version': '5.2.1'}
+            file.write_text(json.dumps(content))
         elif form == 'yolo':
-            (folder / 'labels' / f'{stem}.txt').write_text('\n'.join(rows))
+            file.write_text('\n'.join(rows))
         else:
-            cv2.imwrite(str(folder / 'labels' / f'{stem}.png'), ids)
-    (folder / 'data.yaml').write_text('names: [Tote, Object]\n')
-    if form == 'label-images':
-        return {'source': folder / 'labels', 'tote': 1}
-    return {'source': folder}
+            cv2.imwrite(str(file), ids)
 
 
 @pytest.mark.parametrize('form', ['labelme', 'label-images', 'yolo'])
 def test_masks_survive(form: str, minibench: Path, tmp_path: Path) -> None:
-    truth = COCO(str(minibench / 'test.json'))
-    options = written(tmp_path / 'in', form, truth)
-    report = convert(form, out=tmp_path / 'out', split='test', images=minibench / 'images', **options)
+    truth, is_picture = COCO(str(minibench / 'test.json')), form == 'label-images'
+    write_as(form, tmp_path / 'in', truth)
+    source = tmp_path / 'in/labels' if is_picture else tmp_path / 'in'
+    report = convert(form, source, tmp_path / 'out', 'test', minibench / 'images', tote=1)
     found = COCO(str(tmp_path / 'out/test.json'))
     images = {row['file_name']: row['id'] for row in found.imgs.values()}
     assert len(images) == report.images == IMAGES
@@ -71,7 +72,7 @@ def test_masks_survive(form: str, minibench: Path, tmp_path: Path) -> None:
         mine = found.imgToAnns[images[image['file_name']]]
         for one in truth.imgToAnns[image['id']]:
             name = truth.cats[one['category_id']]['name']
-            if form == 'label-images' and name == 'Tote':
+            if is_picture and name == 'Tote':
                 continue
             same = [a for a in mine if found.cats[a['category_id']]['name'].title() == name]
             overlaps = [coco_mask.iou([found.annToRLE(a)], [truth.annToRLE(one)], [0])[0, 0] for a in same]
@@ -97,14 +98,10 @@ SHAPE = {'label': 'Object', 'points': [[10, 10], [60, 10], [60, 90]]}
     ],
     ids=['no type', 'rectangle', 'circle', 'two points', 'outside', 'groups'],
 )
-def test_labelme_shapes(shapes: list, kept: int, left_out: dict, minibench: Path, tmp_path: Path) -> None:
-    name = sorted(os.listdir(minibench / 'images'))[0]
-    (tmp_path / 'one.json').write_text(json.dumps({'shapes': shapes, 'imagePath': name}))
+def test_labelme_shapes(shapes: list, kept: int, left_out: dict, minibench: Path, stem: str, tmp_path: Path) -> None:
+    (tmp_path / 'one.json').write_text(json.dumps({'shapes': shapes, 'imagePath': f'{stem}.jpg'}))
     report = convert('labelme', tmp_path, tmp_path / 'out', 'val', minibench / 'images')
     assert (report.categories.total(), dict(report.notes)) == (kept, left_out)
-
-
-LABELS = {'nothing.json': '{"shapes": []}', 'nowhere.json': '{"shapes": [], "imagePath": "nowhere.jpg"}'}
 
 
 @pytest.mark.parametrize(
@@ -118,23 +115,31 @@ LABELS = {'nothing.json': '{"shapes": []}', 'nowhere.json': '{"shapes": [], "ima
         ('label-images', {'X.png': np.zeros((3, 3), np.uint8)}, r'label image must be 320x256 as its photo, got 3x3'),
     ],
 )
-def test_bad_input(form: str, files: dict, said: str, minibench: Path, tmp_path: Path) -> None:
-    photo = Path(sorted(os.listdir(minibench / 'images'))[0]).stem
+def test_bad_input(form: str, files: dict, said: str, minibench: Path, stem: str, tmp_path: Path) -> None:
     for name, content in files.items():
-        path = tmp_path / 'in' / name.replace('X', photo)
+        path = tmp_path / 'in' / name.replace('X', stem)
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), content) if isinstance(content, np.ndarray) else path.write_text(content)
-    (tmp_path / 'in').mkdir(exist_ok=True)
     with pytest.raises(InputError, match=said):
         convert(form, tmp_path / 'in', tmp_path / 'out', 'test', minibench / 'images')
     assert not (tmp_path / 'out/test.json').exists()
 
 
-def test_a_lossy_label_image_is_said(minibench: Path, tmp_path: Path) -> None:
-    photo = Path(sorted(os.listdir(minibench / 'images'))[0]).stem
-    cv2.imwrite(str(tmp_path / f'{photo}.jpg'), np.zeros((SIZE['height_px'], SIZE['width_px']), np.uint8))
+def test_a_lossy_label_image_is_said(minibench: Path, stem: str, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / f'{stem}.jpg'), np.zeros((SIZE['height_px'], SIZE['width_px']), np.uint8))
     report = convert('label-images', tmp_path, tmp_path / 'out', 'test', minibench / 'images')
     assert 'do not evaluate on them' in report.text()
+
+
+def test_what_comes_out_is_audited(minibench: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_as('labelme', tmp_path / 'in', COCO(str(minibench / 'test.json')))
+    options = {'format': 'labelme', 'source': tmp_path / 'in', 'split': 'test', 'images': minibench / 'images'}
+    for status, said in ((0, '0 errors'), (2, "'parcel': 'object'")):
+        args = Namespace(what='data', out=tmp_path / said[:1], tote_value=None, **options)
+        assert tool.main(args) == status
+        assert said in capsys.readouterr().out
+        for file in (tmp_path / 'in/labels').glob('*.json'):
+            file.write_text(file.read_text().replace('"Object"', '"parcel"'))
 
 
 @pytest.fixture
@@ -159,10 +164,11 @@ def test_a_share_keeps_density_and_everything_else(fraction: float, many: Path) 
     assert (parts[0] != parts[2]) == (fraction < 1)
     part, ids = parts[0], {image['id'] for image in parts[0]['images']}
     assert len(ids) == round(400 * fraction)
-    assert all(image in whole['images'] for image in part['images'])
-    assert part['annotations'] == [row for row in whole['annotations'] if row['image_id'] in ids]
-    assert (part['info'], part['categories']) == (whole['info'], whole['categories'])
-    density = len(part['annotations']) / len(ids) / (len(whole['annotations']) / 400)
+    for key, owner in (('images', 'id'), ('annotations', 'image_id')):
+        rows, kept = whole.pop(key), part.pop(key)
+        assert kept == [row for row in rows if row[owner] in ids]
+    assert part == whole
+    density = len(kept) / len(ids) / (len(rows) / 400)
     assert density == pytest.approx(1, abs=0.5 if fraction == 0.01 else 0.1)
 
 
@@ -170,20 +176,10 @@ def test_a_list_of_images(many: Path) -> None:
     report = cut(many, many.with_name('part.json'), names=['7.jpg', '5.jpg'])
     assert report.images == 2
     assert [image['id'] for image in json.loads(report.ann_file.read_text())['images']] == [15, 21]
-    for options, said in (({'names': ['no.jpg']}, "got 'no.jpg'"), ({'fraction': 0.0}, 'fraction must be above 0')):
+    for file, options, said in (
+        (many, {'names': ['no.jpg']}, "got 'no.jpg'"),
+        (many, {'fraction': 0.0}, 'fraction must be above 0'),
+        (many.with_name('none.json'), {}, 'must be a COCO file'),
+    ):
         with pytest.raises(InputError, match=said):
-            cut(many, many.with_name('other.json'), **options)
-    with pytest.raises(InputError, match='must be a COCO file'):
-        cut(many.with_name('none.json'), many.with_name('other.json'))
-
-
-def test_what_comes_out_is_audited(minibench: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    written(tmp_path / 'in', 'labelme', COCO(str(minibench / 'test.json')))
-    options = {'format': 'labelme', 'source': tmp_path / 'in', 'split': 'test', 'images': minibench / 'images'}
-    options['tote_value'] = None
-    assert tool.main(Namespace(what='data', out=tmp_path / 'out', **options)) == 0
-    assert '0 errors' in capsys.readouterr().out
-    for file in (tmp_path / 'in/labels').glob('*.json'):
-        file.write_text(file.read_text().replace('"Object"', '"parcel"'))
-    assert tool.main(Namespace(what='data', out=tmp_path / 'other', **options)) == 2
-    assert "'parcel': 'object'" in capsys.readouterr().out
+            cut(file, many.with_name('other.json'), **options)

@@ -115,11 +115,6 @@ def test_reduced_decoding_is_for_jpeg_and_keeps_the_picture_in_place(
     assert 0 < difference[..., :2].mean() < 2.5
 
 
-def test_an_image_already_there_is_kept() -> None:
-    image = picture()
-    assert RenderImage()({'img': image, 'img_path': 'nowhere.jpg'})['img'] is image
-
-
 @pytest.mark.parametrize('height', [63, 32])
 def test_an_image_of_another_size_than_annotated_is_named(tmp_path: Path, height: int) -> None:
     cv2.imwrite(str(tmp_path / 'bad.jpg'), picture())
