@@ -37,6 +37,10 @@ class Died(BaseException):
     """What happens to a run that is killed, as far as its own process can show it."""
 
 
+def die() -> None:
+    raise Died
+
+
 @DATASETS.register_module()
 class Points(Dataset):
     """Points on a plane, of images that exist in name only; noisy ones are changed by three random generators.
@@ -74,8 +78,8 @@ class Points(Dataset):
 class ToyModel(BaseModel):
     """Two layers with batch norm and dropout."""
 
-    def __init__(self, width: int = 5, init_cfg: Any = None) -> None:
-        super().__init__(init_cfg=init_cfg)
+    def __init__(self, width: int = 5) -> None:
+        super().__init__()
         self.net = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Dropout(0.5), nn.Linear(width, 1))
 
     def forward(self, inputs: list[Tensor], data_samples: Any = None, mode: str = 'tensor') -> Any:
@@ -174,10 +178,6 @@ def built(config: Config) -> ArmbenchRunner:
     config.experiment_name = f'toy-{next(_runs)}'  # two of one name in one second would share a visualizer
     with mock.patch.object(ArmbenchRunner, '_log_env'):  # it starts compilers to ask for their versions
         return ArmbenchRunner.from_cfg(config)
-
-
-def die() -> None:
-    raise Died
 
 
 def run(config: Config, resume: str | None = None, dies: dict[str, Any] | None = None) -> ArmbenchRunner:

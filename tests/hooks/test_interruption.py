@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader
-from toy_run import EPOCHS, AtIteration, Points, assert_equal, guarded_runner, run, state_of, toy_config
+from toy_run import EPOCHS, AtIteration, Points, assert_equal, run, state_of, toy_config
 
 from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.hooks.checkpoint import InterruptionHook
@@ -23,40 +23,43 @@ def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize(('name', 'status'), [('SIGTERM', 143), ('SIGINT', 130), ('SIGUSR1', 138)])
-def test_signal_finishes_the_iteration_saves_and_tells_how_to_go_on(tmp_path, capfd, monkeypatch, name, status) -> None:
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What is left of runs that nobody stops: one counts iterations, one epochs."""
+    return [state_of(run(toy_config(tmp_path_factory.mktemp('whole'), **counted))) for counted in ({}, EPOCHS)]
+
+
+@pytest.mark.parametrize('by_epoch', [False, True], ids=['iterations', 'epochs'])
+@pytest.mark.parametrize(
+    ('name', 'status', 'iteration', 'in_validation'),
+    [('SIGTERM', 143, 5, False), ('SIGINT', 130, 8, False), ('SIGUSR1', 138, 12, False), ('SIGTERM', 143, 12, True)],
+)
+def test_run_that_is_stopped_saves_and_goes_on_as_if_it_had_not_been(
+    name: str, status: int, iteration: int, in_validation: bool, by_epoch: bool, whole, tmp_path, capfd, monkeypatch
+) -> None:
     command = ['python', 'tools/train.py', 'configs/a b.py', '--resume', 'old.pth', '--amp']
     monkeypatch.setattr(sys, 'orig_argv', command)
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    runner = guarded_runner(tmp_path, hooks=[AtIteration(3, lambda: send(number))])
+    config = toy_config(tmp_path, **(EPOCHS if by_epoch else {}))
+    stops = AtIteration(iteration, lambda: send(number), in_validation)
+    config.custom_hooks += [dict(type='InterruptionHook'), dict(type='RunRecordHook'), stops]
     with pytest.raises(SystemExit) as caught:
-        runner.train()
+        run(config)
     assert caught.value.code == status
     assert signal.getsignal(number) is before
-    assert read_checkpoint(tmp_path / 'interrupted.pth')['meta']['iter'] == 3
-    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'interrupted.pth')
-    said = f'stopped by {name} after iteration 3'
+    interrupted = tmp_path / 'interrupted.pth'
+    assert read_checkpoint(interrupted)['meta']['iter'] == iteration
+    assert (tmp_path / 'last_checkpoint').read_text() == str(interrupted)
+    said = f'stopped by {name} after iteration {iteration}'
     printed = ''.join(capfd.readouterr())
     assert f'{name}: finishing this iteration' in printed
     assert f"{said}; to go on:\n  python tools/train.py 'configs/a b.py' --amp --resume\n" in printed
     record: Any = read_record(tmp_path)
-    assert (record.status, record.message, record.attempts[0].end_iter) == ('stopped', said, 3)
-
-
-@pytest.mark.parametrize('counted', [{}, EPOCHS], ids=['iterations', 'epochs'])
-@pytest.mark.parametrize(('iteration', 'in_validation'), [(5, False), (8, False), (12, False), (12, True)])
-def test_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, counted, iteration, in_validation) -> None:
-    whole = run(toy_config(tmp_path / 'whole', **counted))
-    config = toy_config(tmp_path / 'stopped', **counted)
-    signals = AtIteration(iteration, lambda: send(signal.SIGTERM), in_validation)
-    config.custom_hooks += [dict(type='InterruptionHook'), signals]
-    with pytest.raises(SystemExit) as caught:
-        run(config)
-    assert caught.value.code == 143
+    assert (record.status, record.message, record.attempts[0].end_iter) == ('stopped', said, iteration)
     config.custom_hooks.pop()
-    assert_equal(state_of(run(config, resume='auto')), state_of(whole))
-    assert iteration == 12 or not (tmp_path / 'stopped/interrupted.pth').exists(), 'gone with the next checkpoint'
+    assert_equal(state_of(run(config, resume='auto')), whole[by_epoch])
+    assert iteration == 12 or not interrupted.exists(), 'gone with the next checkpoint'
 
 
 def test_second_ctrl_c_quits_at_once_but_one_key_heard_twice_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,16 +7,15 @@ import pytest
 from mmengine.config import Config
 from toy_run import EPOCHS, assert_equal, logged, run, state_of, toy_config
 
-from armbench_mmdet.engine.checkpoints import load_weights, read_checkpoint
+from armbench_mmdet.engine.checkpoints import load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.launch import set_resume
 
 WITHIN_EPOCHS = {**EPOCHS, 'default_hooks.checkpoint': dict(interval=1, by_epoch=False)}
-ACCUMULATING = {'optim_wrapper.accumulative_counts': 3}  # checkpoints fall between the batches of a step
 KINDS: dict[str, dict[str, Any]] = {
     'iterations': {},
     'finite sampler': {'train_dataloader.sampler.type': 'DefaultSampler'},  # an iteration loop over epochs
-    'accumulating': ACCUMULATING,
+    'accumulating': {'optim_wrapper.accumulative_counts': 3},  # checkpoints fall between the batches of a step
     'epochs': EPOCHS,
     'within epochs': WITHIN_EPOCHS,
 }
@@ -116,14 +115,6 @@ def test_a_best_checkpoint_is_none_to_resume_from(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'it holds no optimizer, param_schedulers.*load_from='):
         run(toy_config(tmp_path), str(best))
     assert load_weights(best)
-
-
-def test_a_gradient_that_waits_for_its_step_is_kept(tmp_path: Path) -> None:
-    run(toy_config(tmp_path, **ACCUMULATING), dies=dict(iteration=7))
-    runner = run(toy_config(tmp_path, **ACCUMULATING), dies=dict(iteration=4))
-    waiting = {name: p.grad for name, p in runner.model.named_parameters()}
-    assert_equal(dict(read_checkpoint(tmp_path / 'iter_4.pth')['gradients']), waiting)
-    assert 'gradients' not in read_checkpoint(tmp_path / 'iter_6.pth'), 'its step was made'
 
 
 def test_resume_starts_afresh_in_an_empty_folder_and_else_needs_a_whole_checkpoint(tmp_path: Path, capsys) -> None:
