@@ -48,11 +48,6 @@ class Light(NamedTuple):
     z: float
     ambient: float
 
-    def shade(self, normal: Sequence[float] | Points) -> float:
-        """Brightness of a face with this unit world normal, relative to one that lies flat."""
-        facing = max(0.0, float(normal[0] * self.x + normal[1] * self.y + normal[2] * self.z))
-        return (self.ambient + (1 - self.ambient) * facing) / (self.ambient + (1 - self.ambient) * self.z)
-
 
 class Pose(NamedTuple):
     """Where an object stands: its origin (middle of its underside) and the axes of its length, width and height."""

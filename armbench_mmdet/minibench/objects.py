@@ -362,19 +362,15 @@ def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
     brush.face(paint.design(rng, front, 2), level_quad(length / 2 - card, -y, length / 2, y, 0.5 * brush.height))
 
 
-Range = tuple[float, float]
-
-
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object, with ranges of its length, of width / length and of height / width."""
+    """A kind of object: how common it is, and ranges of its length, of width / length and of height / width."""
 
-    name: str
-    weight: int
-    length: Range
-    width: Range
-    height: Range
     paint: Callable[[Brush, np.random.Generator], None]
+    weight: int
+    length: tuple[float, float]
+    width: tuple[float, float]
+    height: tuple[float, float]
 
     def sample_size(self, rng: np.random.Generator, scale: float) -> Size:
         """Length, width and height in tote lengths."""
@@ -383,18 +379,18 @@ class Kind:
 
 
 KINDS = (
-    Kind('box', 16, (0.15, 0.32), (0.45, 0.85), (0.25, 0.75), paint_box),
-    Kind('carton', 7, (0.17, 0.34), (0.55, 0.9), (0.3, 0.7), paint_carton),
-    Kind('book', 9, (0.19, 0.32), (0.62, 0.8), (0.08, 0.25), paint_book),
-    Kind('bottle', 12, (0.17, 0.32), (0.32, 0.48), (0.9, 1.0), paint_bottle),
-    Kind('roll', 9, (0.16, 0.40), (0.22, 0.45), (1.0, 1.0), paint_roll),
-    Kind('tube', 8, (0.17, 0.30), (0.26, 0.36), (0.5, 0.8), paint_tube),
-    Kind('can', 9, (0.09, 0.14), (1.0, 1.0), (0.7, 1.4), paint_can),
-    Kind('tape', 6, (0.10, 0.16), (1.0, 1.0), (0.3, 0.6), paint_tape),
-    Kind('ball', 5, (0.09, 0.15), (1.0, 1.0), (1.0, 1.0), paint_ball),
-    Kind('polybag', 12, (0.20, 0.36), (0.6, 0.9), (0.15, 0.35), paint_polybag),
-    Kind('crisp_bag', 10, (0.18, 0.30), (0.6, 0.8), (0.25, 0.4), paint_crisp_bag),
-    Kind('mailer', 9, (0.20, 0.34), (0.65, 0.85), (0.08, 0.2), paint_mailer),
-    Kind('blister', 8, (0.17, 0.30), (0.5, 0.65), (0.12, 0.3), paint_blister),
-    Kind('ball_net', 5, (0.28, 0.42), (0.55, 0.7), (0.35, 0.45), paint_ball_net),
+    Kind(paint_box, 16, (0.15, 0.32), (0.45, 0.85), (0.25, 0.75)),
+    Kind(paint_carton, 7, (0.17, 0.34), (0.55, 0.9), (0.3, 0.7)),
+    Kind(paint_book, 9, (0.19, 0.32), (0.62, 0.8), (0.08, 0.25)),
+    Kind(paint_bottle, 12, (0.17, 0.32), (0.32, 0.48), (0.9, 1.0)),
+    Kind(paint_roll, 9, (0.16, 0.40), (0.22, 0.45), (1.0, 1.0)),
+    Kind(paint_tube, 8, (0.17, 0.30), (0.26, 0.36), (0.5, 0.8)),
+    Kind(paint_can, 9, (0.09, 0.14), (1.0, 1.0), (0.7, 1.4)),
+    Kind(paint_tape, 6, (0.10, 0.16), (1.0, 1.0), (0.3, 0.6)),
+    Kind(paint_ball, 5, (0.09, 0.15), (1.0, 1.0), (1.0, 1.0)),
+    Kind(paint_polybag, 12, (0.20, 0.36), (0.6, 0.9), (0.15, 0.35)),
+    Kind(paint_crisp_bag, 10, (0.18, 0.30), (0.6, 0.8), (0.25, 0.4)),
+    Kind(paint_mailer, 9, (0.20, 0.34), (0.65, 0.85), (0.08, 0.2)),
+    Kind(paint_blister, 8, (0.17, 0.30), (0.5, 0.65), (0.12, 0.3)),
+    Kind(paint_ball_net, 5, (0.28, 0.42), (0.55, 0.7), (0.35, 0.45)),
 )

@@ -137,8 +137,10 @@ class Canvas:
         cv2.polylines(self.image, [pixels], closed, colour, max(1, width_px), cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def shade(self, normal: Sequence[float]) -> float:
-        """Brightness of a face with this normal."""
-        return self.light.shade(self.pose.direction(normal))
+        """Brightness of a face with this normal, relative to one that lies flat in the world."""
+        (x, y, z), light = self.pose.direction(normal).tolist(), self.light
+        facing = max(0.0, x * light.x + y * light.y + z * light.z)
+        return (light.ambient + (1 - light.ambient) * facing) / (light.ambient + (1 - light.ambient) * light.z)
 
 
 class Brush(Canvas):

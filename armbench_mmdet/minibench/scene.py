@@ -35,14 +35,12 @@ class Scene:
     Attributes:
         image: ``(H, W, 3) uint8`` BGR.
         id_map: ``(H, W) int32`` 0 where there is no object, else the object's id, from 1 on.
-        kinds: The objects' kinds, in order of their ids.
-        visible_fracs: The share of each object that nothing covers.
+        visible_fracs: The share of each object that nothing covers, in order of their ids.
         tote_mask: ``(H, W) bool`` the tote's outer silhouette; objects inside are not cut out; or None.
     """
 
     image: Pixels
     id_map: NDArray[np.int32]
-    kinds: list[str]
     visible_fracs: list[float]
     tote_mask: NDArray[np.bool_] | None
 
@@ -83,7 +81,7 @@ def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px
         np.copyto(part, patch, where=mask[..., None] > 0)
     if factor > 1:
         image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
-    return Scene(_expose(image, looks), id_map, [placed[i].kind.name for i in kept], visible_fracs, tote_mask)
+    return Scene(_expose(image, looks), id_map, visible_fracs, tote_mask)
 
 
 def _sample_camera(rng: np.random.Generator, is_far: bool, place: Place, shape: tuple[int, int]) -> Camera:

@@ -117,14 +117,10 @@ _LEVELS += [(0.48, 0.55, 0.86), (0.7, 0.3, 0.78), (0.88, 0.12, 0.70), (1.0, 0.0,
 def _paint_walls(canvas: Canvas, tote: Tote) -> None:
     rings = [tote.inner(share, height) for share, height, _ in _LEVELS]
     pixels = [paint.fixed(canvas.project(ring)) for ring in rings]
-    count = len(rings[0])
-    for k in range(count):
-        j = (k + 1) % count
-        edge = rings[0][j] - rings[0][k]
-        size = math.hypot(edge[0], edge[1]) or 1.0
-        normal = (-float(edge[1]) / size * 0.95, float(edge[0]) / size * 0.95)
-        inward = -1 if normal[0] * rings[0][k][0] + normal[1] * rings[0][k][1] >= 0 else 1
-        shade = 0.35 + 0.6 * canvas.light.shade((inward * normal[0], inward * normal[1], 0.3))
+    edges = np.roll(rings[0], -1, axis=0) - rings[0]
+    for k, (x, y, _) in enumerate(edges.tolist()):
+        j, size = (k + 1) % len(edges), math.hypot(x, y)
+        shade = 0.35 + 0.6 * canvas.shade((-y / size * 0.95, x / size * 0.95, 0.3))
         for upper, lower, (_, _, factor) in zip(pixels, pixels[1:], _LEVELS[1:], strict=False):
             corners = np.array([upper[k], upper[j], lower[j], lower[k]])
             cv2.fillConvexPoly(canvas.image, corners, paint.lit(tote.colour, factor * shade), cv2.LINE_8, 4)
@@ -137,7 +133,7 @@ def _paint_ribs(canvas: Canvas, tote: Tote, count: int) -> None:
     for i in range(count):
         place = 0.66 * x * (2 * (i + 0.5) / count - 1)
         for sign in (-1, 1):
-            shade = 0.82 * (0.35 + 0.6 * canvas.light.shade((0.0, -0.95 * sign, 0.3)))
+            shade = 0.82 * (0.35 + 0.6 * canvas.shade((0.0, -0.95 * sign, 0.3)))
             upper, lower = sign * (y - 0.32 * tote.slope), sign * (y - 0.95 * tote.slope)
             for a, factor in ((place - wide, 1.18), (place, 0.78)):
                 b = a + wide

@@ -16,17 +16,11 @@ from tqdm import tqdm
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import locked, write_atomically
 from armbench_mmdet.minibench import scene
-from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS, ZOOMED_OUT
+from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS
 from armbench_mmdet.system import usable_cores
 
 SPLITS = ('train', 'val', 'test')
-DEFAULT_COUNTS: Mapping[tuple[str, str], int] = {
-    (MIX, 'train'): 400,
-    (MIX, 'val'): 60,
-    (MIX, 'test'): 60,
-    (ZOOMED_OUT, 'test'): 60,
-    (SAME_OBJECT, 'test'): 60,
-}
+DEFAULT_COUNTS = {(MIX, 'train'): 400, (MIX, 'val'): 60, **{(subset, 'test'): 60 for subset in SUBSETS}}
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 2448
 VERSION = 2
 """Raised whenever the same seed no longer gives the same annotations; older folders are then refused."""
