@@ -36,8 +36,8 @@ GAINS = {
     'class_predictor.weight': 2.0,
 }
 """Residual branches are small, as after a training, so that rounding does not grow; queries are varied."""
-SWIN_B = ('embed_dim', 128), ('depths', [2, 2, 18, 2]), ('num_heads', [4, 8, 16, 32]), ('window_size', 12)
-SMALL = ('embed_dim', 32), ('depths', [2, 2, 2, 2]), ('num_heads', [1, 2, 4, 8]), ('window_size', 4)
+SWIN_B = {'embed_dim': 128, 'depths': [2, 2, 18, 2], 'num_heads': [4, 8, 16, 32], 'window_size': 12}
+SMALL = {'embed_dim': 32, 'depths': [2, 2, 2, 2], 'num_heads': [1, 2, 4, 8], 'window_size': 4}
 THEIR_SIZE = (384, 384)
 """Where transformers decides about masks and their scores, whatever the image's size."""
 
@@ -50,8 +50,9 @@ def our_model(small: bool = True) -> tuple[nn.Module, dict[str, Tensor]]:
     init_default_scope('mmdet')
     config = load_config(FAMILY.config).model
     if small:
-        width, *swin = (value for _, value in SMALL)
-        config.backbone.update(embed_dims=width, **dict(zip(('depths', 'num_heads', 'window_size'), swin, strict=True)))
+        swin = dict(SMALL)
+        width = swin.pop('embed_dim')
+        config.backbone.update(embed_dims=width, **swin)
         config.panoptic_head.in_channels = [width * 2**stage for stage in range(4)]
     model = MODELS.build(config).eval()
     like = FAMILY.from_ours(model.state_dict())
@@ -68,7 +69,7 @@ def peer_model(weights: dict[str, Tensor], small: bool = True) -> nn.Module:
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
     stages = [f'stage{number}' for number in range(1, 5)]
-    swin = SwinConfig(out_features=stages, **dict(SMALL if small else SWIN_B))
+    swin = SwinConfig(out_features=stages, **(SMALL if small else SWIN_B))
     config = Mask2FormerConfig(backbone_config=swin, num_labels=2)
     return Mask2FormerForUniversalSegmentation.from_pretrained(None, config=config, state_dict=weights).eval()
 

@@ -15,7 +15,6 @@ from armbench_mmdet.masks.encode import (
     decode_counts,
     decode_mask,
     encode_masks,
-    encode_switches,
     fits_image,
 )
 from armbench_mmdet.masks.upsample import encode_boxed_masks
@@ -133,14 +132,6 @@ def test_bitmaps_equal_pycocotools(kind, size):
         reference = [(list(r['size']), r['counts'].decode()) for r in encode_mask_results(masks)]
         for same in (masks, masks.astype(np.uint8) * 255, torch.from_numpy(masks.copy())):
             assert [(r['size'], r['counts']) for r in encode_masks(same)] == reference
-
-
-@pytest.mark.parametrize('positions', [[], [0], [3, 9], [0, 4, 5, 11], [11]])
-def test_switches_to_run_lengths(positions):
-    bitmap = np.zeros(12, bool)
-    for position in positions:
-        bitmap[position:] ^= True
-    assert encode_switches(np.array(positions, np.int64), (4, 3)) == encode_masks(bitmap.reshape(3, 4).T[None])[0]
 
 
 def test_rle_masks_behave_like_a_tensor_of_masks():

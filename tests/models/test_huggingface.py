@@ -55,23 +55,16 @@ def assert_same_instances(found: InstanceData, expected: InstanceData) -> None:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize('size', [(64, 96), (131, 97), (90, 141)])
-def test_logits_and_instances(models: tuple[nn.Module, nn.Module], size: tuple[int, int]) -> None:
-    mine, peer = ours(models[0], pixels(*size)), theirs(models[1], pixels(*size))
-    assert_close(mine, peer)
-    assert_same_instances(our_instances(models[0], mine), their_instances(peer))
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize('size', [(256, 256), (250, 190), (384, 256)])
-def test_swin_b_itself(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize('small', [True, False])
+def test_logits_and_instances(small: bool) -> None:
     """In double precision: in single, pixels of attention masks may lie on the threshold."""
-    model, weights = our_model(small=False)
-    mine, peer = model.double(), peer_model(weights, small=False).double()
-    image = pixels(*size).double()
-    said = ours(mine, image), theirs(peer, image)
-    assert_close(*said, tolerance=1e-6)
-    assert_same_instances(our_instances(mine, said[0]), their_instances(said[1]))
+    model, weights = our_model(small)
+    mine, peer = model.double(), peer_model(weights, small).double()
+    for size in ((64, 96), (131, 97), (90, 141)) if small else ((256, 256), (250, 190), (384, 256)):
+        image = pixels(*size).double()
+        said = ours(mine, image), theirs(peer, image)
+        assert_close(*said, tolerance=1e-6)
+        assert_same_instances(our_instances(mine, said[0]), their_instances(said[1]))
 
 
 @pytest.mark.peers

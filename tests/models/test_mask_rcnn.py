@@ -88,26 +88,21 @@ def predicted_sample(head) -> DetDataSample:
     return DetDataSample(metainfo={**META, 'img_id': 1}, pred_instances=results[0])
 
 
-def test_data_samples_filter_and_move_as_with_tensors(heads):
-    stock, ours = (predicted_sample(head) for head in heads)
-    kept = [sample.cpu().pred_instances[sample.pred_instances.scores > 0.4] for sample in (stock, ours)]
-    assert 0 < len(kept[1]) < 6
-    assert kept[1].masks.rles == encode_masks(kept[0].masks)
-    assert ours.to_dict()['pred_instances']['masks'].rles == encode_masks(stock.pred_instances.masks)
-
-
-def test_mmdets_visualizer_and_result_dump_show_the_same(heads, tmp_path):
-    pictures, dumps = [], []
-    for head in heads:
+def test_data_samples_mmdets_visualizer_and_result_dump_are_as_with_tensors(heads, tmp_path):
+    pictures, dumps, kept, samples = [], [], [], [predicted_sample(head) for head in heads]
+    for sample in samples:
+        kept.append(sample.cpu().pred_instances[sample.pred_instances.scores > 0.4].masks)
         visualizer = DetLocalVisualizer()
         visualizer.dataset_meta = {'classes': ('tote', 'object'), 'palette': [(0, 0, 200), (200, 0, 0)]}
         np.random.seed(0)  # noqa: NPY002 - the visualizer jitters its colours with it
         image = np.full((97, 131, 3), 90, np.uint8)
-        visualizer.add_datasample('x', image, predicted_sample(head), draw_gt=False, pred_score_thr=0.2)
+        visualizer.add_datasample('x', image, sample, draw_gt=False, pred_score_thr=0.2)
         pictures.append(visualizer.get_image())
         metric = DumpDetResults(out_file_path=str(tmp_path / 'dump.pkl'))
-        metric.process({}, [copy.deepcopy(predicted_sample(head)).to_dict()])
+        metric.process({}, [copy.deepcopy(sample).to_dict()])
         dumps.append(metric.results[0]['pred_instances']['masks'])
     assert (pictures[0] != 90).any()
     np.testing.assert_array_equal(*pictures)
     assert dumps[0] == dumps[1]
+    assert 0 < len(kept[1]) < 6
+    assert kept[1].rles == encode_masks(kept[0])

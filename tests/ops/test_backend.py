@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.ops import active_backend
 from armbench_mmdet.ops.backend import BACKEND_VARIABLE, choose_backend, torchvision_problem
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
@@ -77,8 +76,3 @@ def test_backend_that_does_not_import(
     reason = error.split("'")[1]
     with pytest.raises(InputError, match=f"imports here, got 'torchvision'.*{reason}"):
         choose_backend('nms', CPU)
-
-
-def test_active_backend_names_every_operator(backend: str) -> None:
-    other = 'torch' if backend == 'torch' else 'numba'
-    assert active_backend() == {'nms': backend, 'roi_align': other, 'ms_deform_attn': other}

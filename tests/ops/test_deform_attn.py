@@ -36,10 +36,6 @@ def test_agrees_with_mmcv(step: int, backend: str) -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_gradient(backend: str) -> None:
-    assert torch.autograd.gradcheck(extension, tuple(inputs()))
-
-
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
 def test_precision_is_that_of_float32_under_autocast_too(dtype: torch.dtype, backend: str) -> None:
     arguments = inputs(dtype)

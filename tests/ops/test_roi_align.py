@@ -1,4 +1,4 @@
-"""RoIAlign: gradients, precisions, threads, and refused input."""
+"""RoIAlign: precisions, threads, and refused input; values and gradients are in test_golden."""
 
 import pytest
 import torch
@@ -8,7 +8,6 @@ from torch import Tensor
 from armbench_mmdet.errors import InputError
 
 ROIS = [[1, 0.3, 0.7, 9.1, 6.2], [0, -3.2, -2.1, 4.3, 5.9], [1, 6.1, 5.2, 14.3, 13.8], [0, 2.2, 3.1, 2.6, 3.3]]
-OPTIONS = [(0, True), (2, True), (0, False)]  # sampling ratio, aligned
 
 
 def features_and_rois(channels: int = 3, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -16,13 +15,7 @@ def features_and_rois(channels: int = 3, dtype: torch.dtype = torch.float64) -> 
     return features.to(dtype).requires_grad_(), torch.tensor(ROIS, dtype=dtype)
 
 
-@pytest.mark.parametrize(('ratio', 'aligned'), OPTIONS)
-def test_gradient(ratio: int, aligned: bool, backend: str) -> None:
-    features, rois = features_and_rois()
-    assert torch.autograd.gradcheck(lambda x: roi_align(x, rois, (2, 3), 0.5, ratio, 'avg', aligned), (features,))
-
-
-@pytest.mark.parametrize(('ratio', 'aligned'), OPTIONS)
+@pytest.mark.parametrize(('ratio', 'aligned'), [(0, True), (2, True), (0, False)])
 def test_agrees_with_torch_on_any_number_of_threads(
     ratio: int, aligned: bool, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
@@ -68,13 +61,14 @@ def test_no_rois(backend: str) -> None:
     assert not features.grad.any()
 
 
-INF, NAN = float('inf'), float('nan')
-BAD_ROIS = [([2, 0, 0, 1, 1], True), ([-1, 0, 0, 1, 1], True), ([0, 0, 0, NAN, 1], True)]
+BAD_ROIS = [([2, 0, 0, 1, 1], True), ([-1, 0, 0, 1, 1], True), ([0, 3, 0, 1, 1], True)]
 
 
-@pytest.mark.parametrize(('roi', 'aligned'), [*BAD_ROIS, ([0, 0, 0, INF, 1], False), ([0, 3, 0, 1, 1], True)])
-def test_bad_rois(roi: list[float], aligned: bool) -> None:
+@pytest.mark.parametrize(('roi', 'aligned'), [*BAD_ROIS, *[([0, 0, 0, float(v), 1], False) for v in ('nan', 'inf')]])
+def test_what_is_refused(roi: list[float], aligned: bool) -> None:
     features, rois = features_and_rois(dtype=torch.float32)
+    with pytest.raises(InputError, match=r"pool_mode must be 'avg', got 'max' \(in roi_align\).* without compiling"):
+        roi_align(features, rois, (2, 2), 0.5, 2, 'max', True)
     with pytest.raises(InputError, match=r'rois must be finite, .* got \[.*\(RoI 4 of 5, in roi_align\)'):
         roi_align(features, torch.cat((rois, torch.tensor([roi]))), (2, 2), 0.5, 0, 'avg', aligned)
 
@@ -84,8 +78,3 @@ def test_negative_size_without_alignment_is_one_cell(backend: str) -> None:
     rois = torch.tensor([[0, 3, 2, 1, 1], [0, 3, 2, 4, 3]], dtype=torch.float32)
     turned, plain = roi_align(features, rois, (2, 2), 1.0, 0, 'avg', False)
     assert torch.equal(turned, plain)
-
-
-def test_maxima_are_not_provided() -> None:
-    with pytest.raises(InputError, match=r"pool_mode must be 'avg', got 'max' \(in roi_align\).* without compiling"):
-        roi_align(*features_and_rois(), (2, 2), 0.5, 2, 'max', True)
