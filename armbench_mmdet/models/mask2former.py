@@ -128,7 +128,7 @@ class FusedAttention(MultiheadAttention):
 
 
 class DeformableAttention(MultiScaleDeformableAttention):
-    """Mmcv's attention, on a CPU by this project's kernel; the stock samples maps there, point by point."""
+    """Mmcv's attention by this project's operators; on a CPU the stock samples maps, point by point."""
 
     def forward(
         self, query: Tensor, query_pos: Tensor, reference_points: Tensor, spatial_shapes: Tensor, **kwargs: Any
@@ -140,16 +140,8 @@ class DeformableAttention(MultiScaleDeformableAttention):
             query_pos: What is added to the query.
             reference_points: ``(B, N, L, 2)``, where queries lie, from 0 to 1.
             spatial_shapes: ``(L, 2) int64``, height and width of each level.
-            **kwargs: Of the stock.
+            **kwargs: Of the stock; ``level_start_index (L,) int64``, the first query of each level.
         """
-        if query.is_cuda or not STAND_IN_ACTIVE:
-            return super().forward(
-                query,
-                query_pos=query_pos,
-                reference_points=reference_points,
-                spatial_shapes=spatial_shapes,
-                **kwargs,
-            )
         asked, grid = query + query_pos, (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(asked).unflatten(2, (*grid, 2)) / spatial_shapes.flip(1)[:, None]
         weights = self.attention_weights(asked).unflatten(2, (grid[0], -1)).softmax(-1).unflatten(3, grid[1:])
@@ -178,13 +170,11 @@ class StableMask2FormerHead(Mask2FormerHead):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for layer in self.pixel_decoder.encoder.layers:
+        for layer in self.pixel_decoder.encoder.layers if STAND_IN_ACTIVE else ():
             layer.self_attn = DeformableAttention(**layer.self_attn_cfg)
         for layer in self.transformer_decoder.layers:
-            layer.self_attn, layer.cross_attn = (
-                FusedAttention(**layer.self_attn_cfg),
-                FusedAttention(**layer.cross_attn_cfg),
-            )
+            layer.self_attn = FusedAttention(**layer.self_attn_cfg)
+            layer.cross_attn = FusedAttention(**layer.cross_attn_cfg)
 
     def _forward_head(
         self, decoder_out: Tensor, mask_feature: Tensor, attn_mask_target_size: tuple[int, int]
@@ -219,10 +209,6 @@ class StableMask2FormerHead(Mask2FormerHead):
             batch_gt_instances: ``labels`` and ``masks`` of each image.
             batch_img_metas: Meta information of each image.
         """
-        with torch.autocast(all_cls_scores[0].device.type, enabled=False):
-            return super().loss_by_feat(
-                [scores.float() for scores in all_cls_scores],
-                [masks.float() for masks in all_mask_preds],
-                batch_gt_instances,
-                batch_img_metas,
-            )
+        scores, masks = ([layer.float() for layer in layers] for layers in (all_cls_scores, all_mask_preds))
+        with torch.autocast(scores[0].device.type, enabled=False):
+            return super().loss_by_feat(scores, masks, batch_gt_instances, batch_img_metas)
