@@ -26,10 +26,8 @@ def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """The versions of the packages a result depends on; a package under another name is left out."""
     versions = {}
     for package in packages:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 

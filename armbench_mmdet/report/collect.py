@@ -1,10 +1,10 @@
 """Runs, their logs and their results, collected from folders."""
 
+import contextlib
 import dataclasses
 import json
 import math
-import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from statistics import mode
 
@@ -72,12 +72,21 @@ class Evaluation:
     split: str
     result: Result
     tables: dict[str, MatchTable]
-    is_of_run: bool = True
+    is_of_run: bool
 
     @property
     def fingerprint(self) -> str | None:
         """The digest of the annotation file."""
         return self.result.identity.data_fingerprint
+
+
+@contextlib.contextmanager
+def noted(problems: list[str], consequence: str = '') -> Iterator[None]:
+    """Write down what is wrong with the input and what becomes of it, and go on after the block."""
+    try:
+        yield
+    except InputError as error:
+        problems.append(f'{error}{consequence}')
 
 
 def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[list[Evaluation], list[str]]:
@@ -89,31 +98,29 @@ def read_evaluations(folder: Path, digests: Collection[str] = ()) -> tuple[list[
     problems: list[str] = []
     coco_results = tuple(f'.{iou_type}.json' for iou_type in IOU_TYPES)
     for path in sorted(path for path in folder.glob('*.json') if not path.name.endswith(coco_results)):
-        try:
-            result = read_result(path)
-        except InputError as error:
-            problems.append(f'{error}; left out')
-            continue
-        identity = result.identity
-        digest = str(identity.extra.get('checkpoint_sha256', ''))
-        is_of_run = not digests or not digest or digest in digests
-        if not is_of_run:
-            problems.append(
-                f"result must be of one of the run's checkpoints to be credited to it, got {identity.checkpoint}, "
-                f'sha256 {digest[:12]}…, which the folder does not have (in {path}); {AGAIN}'
-            )
-        tables = {}
-        for iou_type in result.scores:
-            try:
-                tables[iou_type] = MatchTable.load(matches_path(path, iou_type))
-            except InputError as error:
-                problems.append(f'{error}; no curves and differences from it')
-        if result.images.not_seen:
-            of = f'{result.images.not_seen} of {result.images.ground_truth}'
-            problems.append(f'{of} images were not predicted (in {path})')
-        problems += [f'{flag} (in {path})' for flag in identity.extra.get(FLAGS, ())]
-        evaluations.append(Evaluation(path, str(identity.subset), str(identity.split), result, tables, is_of_run))
+        with noted(problems, '; left out'):
+            evaluations.append(_read_evaluation(path, digests, problems))
     return sorted(evaluations, key=lambda evaluation: subset_order(evaluation.subset)), problems
+
+
+def _read_evaluation(path: Path, digests: Collection[str], problems: list[str]) -> Evaluation:
+    result = read_result(path)
+    identity, images = result.identity, result.images
+    digest = str(identity.extra.get('checkpoint_sha256', ''))
+    is_of_run = not digests or not digest or digest in digests
+    if not is_of_run:
+        problems.append(
+            f"result must be of one of the run's checkpoints to be credited to it, got {identity.checkpoint}, "
+            f'sha256 {digest[:12]}…, which the folder does not have (in {path}); {AGAIN}'
+        )
+    tables = {}
+    for iou_type in result.scores:
+        with noted(problems, '; no curves and differences from it'):
+            tables[iou_type] = MatchTable.load(matches_path(path, iou_type))
+    if images.not_seen:
+        problems.append(f'{images.not_seen} of {images.ground_truth} images were not predicted (in {path})')
+    problems += [f'{flag} (in {path})' for flag in identity.extra.get(FLAGS, ())]
+    return Evaluation(path, str(identity.subset), str(identity.split), result, tables, is_of_run)
 
 
 def subset_order(subset: str) -> tuple[int, str]:
@@ -121,21 +128,15 @@ def subset_order(subset: str) -> tuple[int, str]:
     return (SUBSETS.index(subset) if subset in SUBSETS else len(SUBSETS), subset)
 
 
-def _read_corruptions(folder: Path, digests: Collection[str]) -> tuple[list[run_folder.Corruptions], list[str]]:
-    corruptions, problems = [], []
-    for path in folder.glob('*.json'):
-        try:
-            found = run_folder.read_corruptions(path)
-            is_whole = all(len(found.corrupted.get(name, ())) >= len(SEVERITIES) for name in CORRUPTIONS)
-            if not is_whole or (digests and found.checkpoint_sha256 not in digests):
-                raise InputError(
-                    f'corruptions must all be measured, on a checkpoint that the run has (in {path}); '
-                    'go on with tools/test.py --corruptions'
-                )
-            corruptions.append(found)
-        except InputError as error:
-            problems.append(f'{error}; left out')
-    return sorted(corruptions, key=lambda one: (subset_order(one.subset), one.split)), problems
+def _read_corruptions(path: Path, digests: Collection[str]) -> run_folder.Corruptions:
+    found = run_folder.read_corruptions(path)
+    is_whole = all(len(found.corrupted.get(name, ())) >= len(SEVERITIES) for name in CORRUPTIONS)
+    if not is_whole or (digests and found.checkpoint_sha256 not in digests):
+        raise InputError(
+            f'corruptions must all be measured, on a checkpoint that the run has (in {path}); '
+            'go on with tools/test.py --corruptions'
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +160,8 @@ class Run:
     @property
     def config_path(self) -> str | None:
         """The config file as the record or a result names it."""
-        named = [self.record.config] if self.record else []
-        return next((path for path in [*named, *(e.result.identity.config for e in self.evaluations)] if path), None)
+        named = [self.record.config] if self.record else [e.result.identity.config for e in self.evaluations]
+        return next(filter(None, named), None)
 
     @property
     def status(self) -> str:
@@ -219,8 +220,7 @@ def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]
     folders = list(dict.fromkeys(Path(work_dir).resolve() for work_dir in work_dirs))
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
-        common = os.path.commonpath(folders)
-        names = [os.path.relpath(folder, common) for folder in folders]
+        names = ['_'.join(folder.parts) for folder in folders]
     for folder, name in zip(folders, shortened(names), strict=True):
         run, own = _read_run(folder, name, len(runs))
         runs += [run] if run else []
@@ -243,13 +243,13 @@ def _read_run(folder: Path, name: str, number: int) -> tuple[Run | None, list[st
     digests = {sha256_of(path) for path in folder.glob('*.pth')}
     curves, of_log = read_curves(folder)
     evaluations, problems = read_evaluations(folder / run_folder.RESULTS, digests)
-    corruptions, of_corruptions = _read_corruptions(folder / run_folder.CORRUPTIONS, digests)
-    problems += of_corruptions
-    record = None
-    try:
+    record, corruptions = None, []
+    with noted(problems):
         record = run_folder.read_record(folder)
-    except InputError as error:
-        problems.append(str(error))
+    for path in (folder / run_folder.CORRUPTIONS).glob('*.json'):
+        with noted(problems, '; left out'):
+            corruptions.append(_read_corruptions(path, digests))
+    corruptions.sort(key=lambda one: (subset_order(one.subset), one.split))
     if not (record or evaluations or corruptions or curves):
         wanted = f'a folder with a run in it ({run_folder.RECORD}, logs or results)'
         return None, [*problems, f'work dir must be {wanted}, got {str(folder)!r}']

@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from plotly.offline import get_plotlyjs
@@ -19,7 +18,7 @@ from armbench_mmdet.files import write_atomically
 from armbench_mmdet.report import plots, tables
 from armbench_mmdet.report.answer import Answer, answer_plot, answers, headline, seeds_table
 from armbench_mmdet.report.collect import Comparison, Run, collect_runs, comparisons
-from armbench_mmdet.report.pictures import SUSPECTED, Picture, gallery
+from armbench_mmdet.report.pictures import Picture, gallery
 from armbench_mmdet.report.plots import Plot
 from armbench_mmdet.report.tables import Breakdown, Table
 
@@ -34,7 +33,7 @@ PARTS: dict[str, Sequence[Callable[[Comparison], Plot | Table]]] = {
     'picks': [Breakdown('picks of objects', tables.pick_rows, 1)],
     'size': [Breakdown('masks by size', tables.size_rows)],
     'density': [Breakdown('masks by density', tables.density_rows)],
-    'speed': [plots.speed_plot, Breakdown('ms per image, median / 95th percentile', tables.speed_rows)],
+    'speed': [Breakdown('ms per image, median / 95th percentile', tables.speed_rows)],
     'errors': [Breakdown('shares of instances', tables.error_rows)],
     'anatomy': [
         Breakdown('AP at IoU 0.5 to be gained by correcting all errors of a kind', tables.cost_rows),
@@ -43,7 +42,6 @@ PARTS: dict[str, Sequence[Callable[[Comparison], Plot | Table]]] = {
     'suspects': [Breakdown('suspected labels', tables.suspect_rows, 5)],
 }
 """The plots and tables of the parts, see ``parts.j2``, that are about one subset and split after the other."""
-_FOLDER = Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,6 @@ class Report:
         problems: What is missing, broken or unfinished.
         compared: The results by subset and split, as are ``answers``.
         parts: The plots and tables of each part of the page, those with something in them.
-        suspects: Pictures of labels that may be wrong.
     """
 
     runs: list[Run]
@@ -63,7 +60,6 @@ class Report:
     answers: list[Answer]
     parts: dict[str, list[Plot | Table]]
     pictures: list[Picture]
-    suspects: list[Picture]
 
     @property
     def is_procedural(self) -> bool:
@@ -94,8 +90,7 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
         compared=compared,
         answers=found,
         parts={name: [one for one in own if one] for name, own in parts.items()},
-        pictures=[one for one in pictures if one.kind != SUSPECTED],
-        suspects=[one for one in pictures if one.kind == SUSPECTED],
+        pictures=pictures,
     )
 
 
@@ -103,34 +98,28 @@ def write_report(report: Report, out: Path) -> Path:
     """Write ``report.html``, ``results.md`` and ``results.csv`` into a folder, and return the page's path."""
     out.mkdir(parents=True, exist_ok=True)
     page = out / 'report.html'
-    write_atomically(page, html(report))
-    write_atomically(out / 'results.md', markdown(report))
+    write_atomically(page, rendered(report, 'page.html.j2'))
+    write_atomically(out / 'results.md', rendered(report, 'results.md.j2'))
     write_atomically(out / 'results.csv', comma_separated(report))
     return page
 
 
-def html(report: Report) -> str:
-    """The page."""
-    return _rendered('page.html.j2', report, facts=tables.facts, plotly=get_plotlyjs())
-
-
-def markdown(report: Report) -> str:
-    """The tables of a report as Markdown."""
-    return _rendered('results.md.j2', report)
-
-
-def _rendered(template: str, report: Report, **more: Any) -> str:
+def rendered(report: Report, template: str) -> str:
+    """The whole page, ``page.html.j2``, or its tables as Markdown, ``results.md.j2``."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(['html.j2']),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters['base64'] = lambda content: base64.b64encode(content).decode()
-    made = f'{datetime.now(timezone.utc):%Y-%m-%d %H:%M UTC} by armbench-mmdet {metadata.version("armbench-mmdet")}'
     return environment.get_template(template).render(
-        report=report, headline=headline(report.answers), made=made, **more
+        report=report,
+        headline=headline(report.answers),
+        made=f'{datetime.now(timezone.utc):%Y-%m-%d %H:%M UTC} by armbench-mmdet {metadata.version("armbench-mmdet")}',
+        facts=tables.facts,
+        plotly=get_plotlyjs,
     )
 
 

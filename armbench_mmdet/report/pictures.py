@@ -14,10 +14,11 @@ from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.images import read_image
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import matches
+from armbench_mmdet.evaluation.coco_results import CocoResult
 from armbench_mmdet.evaluation.protocol import SCORE_THRESHOLD, Matching, Shapes
 from armbench_mmdet.evaluation.result import Suspect, file_fingerprint
 from armbench_mmdet.masks.encode import decode_mask, encode_masks
-from armbench_mmdet.report.collect import AGAIN, Evaluation, Run
+from armbench_mmdet.report.collect import AGAIN, Evaluation, Run, noted
 
 SUSPECTED = 'suspected label'
 KINDS = ('best', 'median', 'worst')
@@ -55,15 +56,6 @@ class Picture:
     caption: str
 
 
-class _Detection(msgspec.Struct):
-    """A COCO result, without its box."""
-
-    image_id: int
-    category_id: int
-    score: float
-    segmentation: dict[str, Any]
-
-
 def gallery(runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
     """Draw the best, median and worst images of every result, and the worst of the labels that it makes suspected.
 
@@ -75,10 +67,8 @@ def gallery(runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
     drawn: list[Picture] = []
     notes: list[str] = []
     for run, evaluation in results:
-        try:
+        with noted(notes, f' (no pictures of {evaluation.subset} {evaluation.split} by {run.name})'):
             drawn += draw(run.name, evaluation, per_kind, max(MOST_SUSPECTED // len(results), 1))
-        except InputError as error:
-            notes.append(f'{run.name}: no pictures of {evaluation.subset} {evaluation.split}: {error}')
     return drawn, notes
 
 
@@ -208,7 +198,8 @@ def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[GroundTr
 def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:
     """The predictions of some images from a file of COCO results."""
     try:
-        every = msgspec.json.decode(path.read_bytes(), type=list[_Detection])
+        every = msgspec.json.decode(path.read_bytes(), type=list[CocoResult])
     except (OSError, msgspec.DecodeError) as error:
         raise InputError(f'COCO results must lie beside the result file, got {error} (in {path})') from error
-    return [msgspec.structs.asdict(one) for one in every if one.image_id in image_ids and one.score >= SCORE_THRESHOLD]
+    chosen = [one for one in every if one.image_id in image_ids and (one.score or 0) >= SCORE_THRESHOLD]
+    return [{key: value for key, value in row.items() if value is not None} for row in msgspec.to_builtins(chosen)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from armbench_mmdet.evaluation.matches import precision_at_recall
-from armbench_mmdet.evaluation.protocol import IOU_THRESHOLDS, RECALL_THRESHOLDS
+from armbench_mmdet.evaluation.protocol import RECALL_THRESHOLDS
 from armbench_mmdet.evaluation.result import MEAN
 from armbench_mmdet.report.collect import Comparison, Entry, Run
 from armbench_mmdet.report.tables import OBJECT, main_scores
@@ -19,7 +19,6 @@ from armbench_mmdet.transforms.corruption import CORRUPTIONS, SEVERITIES
 # Okabe & Ito: told apart with any colour vision, and in grey.
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#8a8a00')
 MAX_POINTS = 600
-SHOWN_IOUS = {0.5: 'solid', 0.75: 'dash'}
 Trace = dict[str, Any]
 
 
@@ -71,29 +70,10 @@ def precision_recall_plot(comparison: Comparison) -> Plot:
         table = entry.evaluation.tables.get('segm')
         if table and OBJECT in table.classes and table.classes[OBJECT].instances.any():
             every = precision_at_recall(table.classes[OBJECT])
-            curves = {dash: every[np.isclose(IOU_THRESHOLDS, iou)][0] for iou, dash in SHOWN_IOUS.items()}
-            curves['dot'] = every.mean(0)
+            curves = {'solid': every[0], 'dash': every[5], 'dot': every.mean(0)}  # of IoU 0.50, 0.55 … 0.95
             traces += [_of(entry, RECALL_THRESHOLDS.round(2), curve, dash) for dash, curve in curves.items()]
     layout = plot_layout('recall', 'precision', 420, of_shares=True)
     return Plot(f'Precision and recall of {OBJECT} masks: {comparison.title}', traces, layout)
-
-
-def speed_plot(comparison: Comparison) -> Plot:
-    """Mask mAP of objects against the time an image takes, where there are runs to compare."""
-    traces: list[Trace] = []
-    for entry in comparison.entries:
-        speed, score = entry.result.speed, object_score(entry)
-        if speed and speed.median_ms is not None and score is not None:
-            traces.append(_of(entry, [speed.median_ms], [score], mode='markers', marker={'size': 12}))
-    layout = plot_layout('ms per image, median', f'{OBJECT} mask mAP')
-    layout['xaxis']['rangemode'] = 'tozero'
-    return Plot(f'Accuracy against time: {comparison.title}', traces if len(traces) > 1 else [], layout)
-
-
-def object_score(entry: Entry) -> float | None:
-    """Mask mAP of objects, or of both classes' mean where objects have none."""
-    scores = main_scores(entry.result)
-    return scores['segm mAP'] if scores[f'{OBJECT} mAP'] is None else scores[f'{OBJECT} mAP']
 
 
 def operating_plot(comparison: Comparison) -> Plot:
@@ -152,7 +132,7 @@ def label_fraction_plot(compared: Sequence[Comparison]) -> Plot:
     found: dict[str, dict[int, list[float]]] = {}
     for comparison in compared:
         for entry in comparison.entries:
-            images, score = entry.run.training_images, object_score(entry)
+            images, score = entry.run.training_images, main_scores(entry.result)[f'{OBJECT} mAP']
             if entry.is_comparable and images and score is not None:
                 name = f'{entry.run.work_dir.parent.name}, {comparison.title}'
                 found.setdefault(name, {}).setdefault(images, []).append(score)

@@ -30,9 +30,6 @@ MAIN_SCORES = {
     'bbox mAP': ('bbox', MEAN, 'mAP'),
 }
 TYPE_NAMES = {'segm': 'masks', 'boundary': 'mask boundaries', 'bbox': 'boxes'}
-SIZE_NAMES = {'s': 'small', 'm': 'medium', 'l': 'large'}
-SIZE_UNITS = {'relative': 'relative to the image', 'coco': 'in pixels'}
-STAGE_NAMES = ('load', 'forward', 'post-process')
 
 Row = dict[str, Any]
 """The values of a row by the names of their columns."""
@@ -54,8 +51,10 @@ class Table:
     @classmethod
     def of(cls, caption: str, rows: Sequence[Mapping[str, Any]], text_columns: int) -> Table:
         """Make a table: texts and counts as they are, other numbers with three digits, – for what is not there."""
-        cells = [[str(v) if isinstance(v, str | int) else shown(v) for v in row.values()] for row in rows]
-        return cls(caption, list(rows[0]) if rows else [], cells, text_columns)
+        header = list(dict.fromkeys(name for row in rows for name in row))
+        values = [[row.get(name) for name in header] for row in rows]
+        cells = [[str(one) if isinstance(one, str | int) else shown(one) for one in row] for row in values]
+        return cls(caption, header, cells, text_columns)
 
     def __bool__(self) -> bool:
         """Whether there is anything to show."""
@@ -164,10 +163,9 @@ def _stratum(scores: StratumScores) -> Row:
 
 def size_rows(run: str, result: Result) -> Iterable[Row]:
     """Mask scores by size of the instance, in bins of the image area and of pixels."""
-    if segm := result.segm:
-        for unit, about in SIZE_UNITS.items():
-            for size, name in SIZE_NAMES.items():
-                yield {'size': f'{name} ({about})', 'run': run, **_stratum(segm.per_size[unit][size])}
+    for unit, sizes in result.segm.per_size.items() if result.segm else ():
+        for size, scores in sizes.items():
+            yield {'size': f'{size}, {unit}', 'run': run, **_stratum(scores)}
 
 
 def density_rows(run: str, result: Result) -> Iterable[Row]:
@@ -180,17 +178,13 @@ def density_rows(run: str, result: Result) -> Iterable[Row]:
 def speed_rows(run: str, result: Result) -> Iterable[Row]:
     """Milliseconds per image, median and 95th percentile, of all and by stage; the model's size; peak memory."""
     if speed := result.speed:
-        times = {'all': speed, **{name: speed.stages.get(name) for name in STAGE_NAMES}}
-        yield {
-            'run': run,
-            'device': speed.device,
-            'threads': speed.threads,
-            **{name: one and f'{shown(one.median_ms, 0)} / {shown(one.p95_ms, 0)}' for name, one in times.items()},
-            'parameters, M': shown(speed.parameters and speed.parameters / 1e6, 1),
-            'GFLOPs': shown(speed.gflops, 1),
-            'peak memory, MB': shown(speed.peak_memory_mb, 0),
-            'peak GPU memory, MB': shown(speed.peak_gpu_memory_mb, 0),
-        }
+        row = {'run': run, 'device': speed.device, 'threads': speed.threads}
+        for name, one in {'all': speed, **speed.stages}.items():
+            row[name] = f'{shown(one.median_ms, 0)} / {shown(one.p95_ms, 0)}'
+        millions = speed.parameters and speed.parameters / 1e6
+        row |= {'parameters, M': shown(millions, 1), 'GFLOPs': shown(speed.gflops, 1)}
+        memory = {'peak memory, MB': speed.peak_memory_mb, 'peak GPU memory, MB': speed.peak_gpu_memory_mb}
+        yield {**row, **{name: shown(value, 0) for name, value in memory.items()}}
 
 
 def error_rows(run: str, result: Result) -> Iterable[Row]:

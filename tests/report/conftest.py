@@ -3,22 +3,17 @@
 from pathlib import Path
 
 import pytest
-from synthetic_runs import MASK2FORMER, write_data, write_run
+from synthetic_runs import MASK2FORMER, write_run
 
 from armbench_mmdet.report.page import Report, gather, write_report
 
 
 @pytest.fixture(scope='session')
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp('report_data') / 'minibench')
-
-
-@pytest.fixture(scope='session')
-def work_dirs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def work_dirs(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp('report_runs')
     return [
-        write_run(root / 'first', data),
-        write_run(root / 'second', data, MASK2FORMER, noise_px=4.0, seed=1),
+        write_run(root / 'first', minibench_root),
+        write_run(root / 'second', minibench_root, MASK2FORMER, noise_px=4.0, seed=1),
     ]
 
 

@@ -7,16 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_runs import MASK_RCNN, record, write_result
+from synthetic_runs import MASK_RCNN, write_result, write_run_record
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.report import page
 from armbench_mmdet.report.collect import collect_runs
-from armbench_mmdet.report.page import Report, gather, html, markdown
+from armbench_mmdet.report.page import Report, gather, rendered
 
 MIX = f'{SUBSETS[0]}_test'
 NO_RUN = 'work dir must be a folder with a run in it (record.json, logs or results), got '
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, 'gallery', lambda runs: ([], []))
+
+
+@pytest.fixture
+def run(work_dirs: list[Path], tmp_path: Path) -> Path:
+    """A run like the first one, to be changed."""
+    return Path(shutil.copytree(work_dirs[0], tmp_path / 'run'))
 
 
 def change(path: Path, part: str = '', **keys: object) -> None:
@@ -34,11 +45,6 @@ def truncate_log(run: Path) -> None:
 def break_config(run: Path) -> None:
     for path in (*run.glob('*.py'), *run.glob('*/vis_data/config.py')):
         path.write_text('model = dict(')
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, 'gallery', lambda runs: ([], []))
 
 
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
@@ -60,17 +66,13 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
 
 @pytest.mark.parametrize(('damage', 'line'), DAMAGES, ids=[line for _, line in DAMAGES])
 def test_damage_is_one_line_and_the_rest_is_reported(
-    work_dirs: list[Path], tmp_path: Path, damage: Callable[[Path], object], line: str
+    work_dirs: list[Path], run: Path, damage: Callable[[Path], object], line: str
 ) -> None:
-    broken = tmp_path / 'broken'
-    shutil.copytree(work_dirs[0], broken)
-    assert collect_runs([broken])[1] == []
-    damage(broken)
-    runs, problems = collect_runs([broken, work_dirs[1]])
+    damage(run)
+    runs, problems = collect_runs([run, work_dirs[1]])
     (problem,) = (problem for problem in problems if line in problem)
-    assert problem.startswith('broken: ')
+    assert problem.startswith('run: ')
     assert '\n' not in problem
-    assert [run.name for run in runs] == ['broken', 'second']
     assert [len(run.evaluations) for run in runs] in ([3, 3], [2, 3])
     assert runs[0].last_step == 600
 
@@ -89,29 +91,25 @@ def test_folders_with_nothing_in_them_are_named(work_dirs: list[Path], tmp_path:
     ('status', 'message', 'shown'),
     [('running', None, 'unfinished'), ('failed', 'loss is NaN', 'failed: loss is NaN'), ('stopped', None, 'stopped')],
 )
-def test_a_run_that_did_not_finish_is_listed_as_such(
-    work_dirs: list[Path], tmp_path: Path, status: str, message: str | None, shown: str
-) -> None:
-    run = tmp_path / 'run'
-    shutil.copytree(work_dirs[0], run, ignore=shutil.ignore_patterns('results'))
-    (run / 'record.json').write_text(json.dumps(record(MASK_RCNN, status, message=message)))
+def test_a_run_that_did_not_finish_is_listed_as_such(run: Path, status: str, message: str | None, shown: str) -> None:
+    shutil.rmtree(run / 'results')
+    write_run_record(run, MASK_RCNN, status, message)
     report = gather([run])
     assert f'run: the run did not finish at iteration 600; its record says {shown!r}' in report.problems
     assert any('no result to show' in line for line in report.problems)
     assert shown in report.parts['runs'][0].rows[0]
-    assert 'No run has a result file yet' in html(report)
+    assert 'No run has a result file yet' in rendered(report, 'page.html.j2')
 
 
-def test_a_result_alone_is_enough_on_data_of_ones_own_too(data: Path, tmp_path: Path) -> None:
-    shutil.copytree(data / SUBSETS[0], tmp_path / 'data/coins')
-    write_result(tmp_path / 'bare', tmp_path / 'data', 'coins', None, 1.0)
+def test_a_result_alone_is_enough_on_data_of_ones_own_too(minibench_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(minibench_root / SUBSETS[0], tmp_path / 'data/coins')
+    write_result(tmp_path / 'bare', tmp_path / 'data', 'coins', None)
     report = gather([tmp_path / 'bare'])
     assert not [line for line in report.problems if 'left out' in line]
     assert report.parts['results'][1].caption == 'coins, test: masks'
-    text = html(report)
+    text = rendered(report, 'page.html.j2')
     assert 'unknown: no record.json' in text
     assert 'No run has a log with curves.' in text
-    assert '| bare ' in markdown(report)
 
 
 def marks(report: Report) -> dict[str, bool]:
@@ -122,17 +120,16 @@ def marks(report: Report) -> dict[str, bool]:
 
 @pytest.mark.parametrize('fingerprint', [None, 'sha256:0123'])
 def test_a_result_on_other_data_is_shown_and_not_compared(
-    work_dirs: list[Path], tmp_path: Path, fingerprint: str | None
+    work_dirs: list[Path], run: Path, fingerprint: str | None
 ) -> None:
-    shutil.copytree(work_dirs[0], tmp_path / 'other')
-    change(tmp_path / 'other' / f'results/{MIX}.json', 'identity', data_fingerprint=fingerprint)
-    report = gather([*work_dirs, tmp_path / 'other'])
+    change(run / f'results/{MIX}.json', 'identity', data_fingerprint=fingerprint)
+    report = gather([*work_dirs, run])
     (warning,) = (line for line in report.problems if 'must be on the same data' in line)
-    about = f'other: result on {SUBSETS[0]} test must be on the same data as the others, got '
+    about = f'run: result on {SUBSETS[0]} test must be on the same data as the others, got '
     assert warning.startswith(about + (fingerprint or 'no data fingerprint'))
-    assert marks(report) == {'first': True, 'second': False, 'other †': False}
+    assert marks(report) == {'first': True, 'second': False, 'run †': False}
     assert {name for name, _ in report.answers[0].scored} == {'first', 'second'}
-    pair = gather([work_dirs[0], tmp_path / 'other'])
+    pair = gather([work_dirs[0], run])
     assert len(pair.answers[0].scored) == 1
     assert not any(marks(pair).values())
 
@@ -147,10 +144,8 @@ CREDITS = {
 
 @pytest.mark.parametrize(('is_there', 'measured_on', 'is_credited'), CREDITS.values(), ids=CREDITS)
 def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
-    work_dirs: list[Path], tmp_path: Path, is_there: bool, measured_on: str | None, is_credited: bool
+    work_dirs: list[Path], run: Path, is_there: bool, measured_on: str | None, is_credited: bool
 ) -> None:
-    run = tmp_path / 'run'
-    shutil.copytree(work_dirs[0], run)
     for path in (run / 'results').glob('*_test.json'):
         extra = json.loads(path.read_text())['identity']['extra']
         digest = {'checkpoint_sha256': hashlib.sha256(measured_on.encode()).hexdigest()} if measured_on else {}
@@ -169,4 +164,4 @@ def test_runs_of_one_name_are_told_apart(work_dirs: list[Path], tmp_path: Path) 
     for name in ('a', 'b'):
         shutil.copytree(work_dirs[0], tmp_path / name / 'run')
     runs, _ = collect_runs([tmp_path / 'a' / 'run', tmp_path / 'b' / 'run', tmp_path / 'a' / 'run'])
-    assert [run.name for run in runs] == ['a/run', 'b/run']
+    assert [run.name for run in runs] == ['a', 'b']

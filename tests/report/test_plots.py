@@ -1,35 +1,24 @@
 """Curves from mmengine's logs, and plots: every component there, and as few points as a screen can show."""
 
+import copy
 import dataclasses
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects
 import pytest
-from mmengine.config import Config
 from synthetic_runs import log_rows, write_log
 
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.evaluation.result import read_result
 from armbench_mmdet.report import plots
-from armbench_mmdet.report.collect import collect_runs, comparisons, read_curves
+from armbench_mmdet.report.collect import comparisons, read_curves
 from armbench_mmdet.report.page import Report
 from armbench_mmdet.report.plots import MAX_POINTS
 
 OLD = Path(__file__).parents[1] / 'evaluation/result_version_1.json'
-
-
-def test_a_log_has_every_component_in_training_and_validation(tmp_path: Path) -> None:
-    write_log(tmp_path, log_rows())
-    curves, problems = read_curves(tmp_path)
-    assert problems == []
-    losses = ['loss', 'loss_bbox', 'loss_cls', 'loss_mask', 'd0.loss_mask']
-    assert {len(curves[name][0]) for name in losses} == {30}
-    for key in ('coco/segm_mAP', *(f'val_loss/{name}' for name in losses)):
-        assert curves[key][0] == [200, 400, 600]
 
 
 def row(step: int, loss: float, **more: float) -> dict:
@@ -63,11 +52,18 @@ def test_curves_are_what_counts_of_the_logs(
     assert dict(zip(*curves.get('coco/segm_mAP', ((), ())), strict=True)) == scores
 
 
+def test_losses_have_every_component_in_training_and_validation(report: Report) -> None:
+    drawn = [(one['name'], one['line']['dash'], len(one['x'])) for one in plots.loss_plot(report.runs[0]).data]
+    names = ['loss', 'loss_cls', 'loss_mask', 'd0.loss_mask']
+    assert drawn == [each for name in names for each in ((name, 'solid', 30), (name, 'dash', 3))]
+    assert {name for row in log_rows() for name in row if 'loss' in name} == {*names, *(f'val_loss/{n}' for n in names)}
+
+
 def test_plotly_takes_every_plot(report: Report) -> None:
     drawn = [one for part in report.parts.values() for one in part if isinstance(one, plots.Plot)]
     assert (
-        len(drawn) == 1 + 2 + 1 + 3 * 4 + 2
-    )  # the answer, losses, scores; four of each subset; corruptions of each run
+        len(drawn) == 1 + 2 + 1 + 3 * 3 + 2
+    )  # the answer, losses, scores; three of each subset; corruptions of each run
     for plot in drawn:
         plotly.graph_objects.Figure(plot.data, plot.layout)  # refuses what plotly does not know
         json.dumps([plot.data, plot.layout], allow_nan=False)
@@ -83,54 +79,43 @@ def test_precision_recall_curves_have_the_average_precision_as_their_mean(
         assert np.mean(curve['y']) == pytest.approx(getattr(result, key), abs=1e-4)
 
 
-def test_reliability_is_the_result_files_and_old_files_have_none(report: Report, work_dirs: list[Path]) -> None:
+def test_reliability_is_the_result_files_and_old_files_have_none(report: Report) -> None:
     comparison = report.compared[0]
-    plot = plots.reliability_plot(comparison)
-    curves = {(one['name'], one['line']['dash']): one for one in plot.data}
-    for folder in work_dirs:
-        for name, one in read_result(folder / f'results/{SUBSETS[0]}_test.json').operation.items():
-            curve = curves.pop((folder.name, 'solid' if name == 'object' else 'dash'))
-            assert curve['x'] == pytest.approx([each.score for each in one.reliability])
-            assert curve['y'] == pytest.approx([each.precision for each in one.reliability], rel=1e-4)
-            assert curve['text'][0] == f'{one.reliability[0].detections} detections'
-    assert curves == {}
+    curves = {(one['name'], one['line']['dash']): one for one in plots.reliability_plot(comparison).data}
+    assert {*curves} == {(name, dash) for name in ('first', 'second') for dash in ('solid', 'dash')}
+    bins = comparison.entries[1].result.operation['object'].reliability
+    curve = curves['second', 'solid']
+    assert curve['x'] == pytest.approx([each.score for each in bins], rel=1e-4)
+    assert curve['y'] == pytest.approx([each.precision for each in bins], rel=1e-4)
+    assert curve['text'][0] == f'{bins[0].detections} detections'
     old = dataclasses.replace(comparison.entries[0].evaluation, result=read_result(OLD))  # from before there were bins
-    entries = (dataclasses.replace(comparison.entries[0], evaluation=old),)
-    assert not plots.reliability_plot(dataclasses.replace(comparison, entries=entries))
+    assert not plots.reliability_plot(
+        dataclasses.replace(comparison, entries=[dataclasses.replace(comparison.entries[0], evaluation=old)])
+    )
 
 
 def test_corruptions_are_drawn_by_kind_and_severity(report: Report) -> None:
     (heat,) = plots.corruption_plot(report.runs[0]).data
     assert np.shape(heat['z']) == (len(heat['y']), len(heat['x'][0])) == (18, 2 * 6)
     cells = [*zip(*heat['x'], heat['z'][0], strict=True)]
-    assert cells[5:7] == [
-        (f'{SUBSETS[0]} test', 5, pytest.approx(0.2)),
-        (f'{SUBSETS[2]} test', 0, pytest.approx(0.7)),
-    ]
+    around = [(f'{SUBSETS[0]} test', 5, pytest.approx(0.2)), (f'{SUBSETS[2]} test', 0, pytest.approx(0.7))]
+    assert cells[5:7] == around
 
 
-def test_scores_are_drawn_over_the_number_of_training_images(work_dirs: list[Path], tmp_path: Path) -> None:
-    folders = [tmp_path / 'fractions' / name for name in ('baseline', 'tenth', 'tenth_again')]
-    for folder, images, source in zip(folders, (400, 40, [3, 5] * 20), (0, 0, 1), strict=True):
-        shutil.copytree(work_dirs[source], folder)
-        path = next(folder.glob('*/vis_data/config.py'))
-        config = Config.fromfile(path)
+def test_scores_are_drawn_over_the_number_of_training_images(report: Report) -> None:
+    runs = []
+    for run, images in zip((*report.runs, *report.runs), (400, 40, [3, 5] * 20, None), strict=True):
+        config = copy.deepcopy(run.config)
         config.train_dataloader.dataset.indices = images
-        config.dump(path)
-    runs, _ = collect_runs([*folders, *work_dirs])
-    plot = plots.label_fraction_plot(comparisons(runs)[0])
-    assert [trace['name'] for trace in plot.data] == [f'fractions, {subset}, test' for subset in SUBSETS]
-    scores = [read_result(one / f'results/{SUBSETS[0]}_test.json').segm.per_class['object'].mAP for one in work_dirs]
+        runs.append(dataclasses.replace(run, config=config))
+    compared, _ = comparisons(runs)
+    plot = plots.label_fraction_plot(compared)
+    folder = report.runs[0].work_dir.parent.name
+    assert [trace['name'] for trace in plot.data] == [f'{folder}, {subset}, test' for subset in SUBSETS]
+    first, second = (entry.result.segm.per_class['object'].mAP for entry in compared[0].entries[:2])
     assert plot.data[0]['x'] == [40, 400]
-    assert plot.data[0]['y'] == pytest.approx([np.mean(scores), scores[0]], rel=1e-4)
+    assert plot.data[0]['y'] == pytest.approx([np.mean([first, second]), first], rel=1e-4)
     plotly.graph_objects.Figure(plot.data, plot.layout)
-
-
-def test_accuracy_stands_against_time(report: Report, work_dirs: list[Path]) -> None:
-    for trace, folder in zip(plots.speed_plot(report.compared[0]).data, work_dirs, strict=True):
-        result = read_result(folder / f'results/{SUBSETS[0]}_test.json')
-        assert trace['x'] == [pytest.approx(result.speed.median_ms)]
-        assert trace['y'] == [pytest.approx(result.segm.per_class['object'].mAP, rel=1e-4)]
 
 
 @pytest.mark.parametrize('points', [1, MAX_POINTS, MAX_POINTS + 1, 10 * MAX_POINTS + 3])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from peer_results import predictions_near, read_truth, write_rows
 from small_models import write_weights
-from synthetic_runs import record
+from synthetic_runs import write_run_record
 
 import armbench_cli
 from armbench_mmdet.configs import load_config
@@ -100,7 +100,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('sweep', ['configs/nowhere.py'], 'config must be an existing file'),
         ('sweep', [SPACE, '--storage', 'postgresql://127.0.0.1:1/study'], "can be reached, got 'postgresql://127"),
         ('sweep', [f'{REPO}/configs/_base_/schedules/1x.py'], 'search space must have known keys and types'),
-        ('report', ['nowhere'], 'work dir must be an existing folder'),
+        ('report', ['nowhere'], 'work dir must be a folder with a run in it'),
         ('infer', [LEAF, '{weights}', 'nowhere.jpg'], 'nowhere.jpg: no such file or folder'),
         ('infer', [LEAF, '{weights}', 'notes.txt'], 'got none of 1 that is: notes.txt'),
         ('infer', [LEAF, '{weights}', str(REPO / 'docs'), '--device', 'cuda:99'], 'device must be'),
@@ -145,11 +145,10 @@ def test_infer_predicts_a_folder_and_names_a_broken_image(weights: Path, miniben
 
 @pytest.mark.slow
 def test_an_unfinished_run_is_reported_and_the_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / 'run').mkdir()
-    (tmp_path / 'run/record.json').write_text(json.dumps(record('configs/gone.py', 'running')))
+    write_run_record(tmp_path / 'run', 'configs/gone.py', 'running')
     done = start('report', tmp_path / 'run', tmp_path / 'nowhere', '--out', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
-    assert "note: work dir must be an existing folder, got '" in done.stdout
+    assert 'note: nowhere: work dir must be a folder with a run in it' in done.stdout
     assert "note: run: the run did not finish; its record says 'unfinished'" in done.stdout
     assert f'report: {tmp_path / "out" / "report.html"}' in done.stdout.splitlines()
     assert {path.name for path in (tmp_path / 'out').iterdir()} == {'report.html', 'results.md', 'results.csv'}
