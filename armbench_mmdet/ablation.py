@@ -51,21 +51,13 @@ class Ablation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     base: str
     ingredients: dict[str, Ingredient]
 
-    def source(self, cell: 'Cell') -> 'Cell':
-        """The cell whose weights a cell tests, mostly its own."""
-        return Cell(self.ingredients[cell.ingredient].weights_of or cell.ingredient, cell.seed)
-
 
 class Cell(NamedTuple):
-    """An ingredient and a seed."""
+    """An ingredient with a seed; ``source`` is the name of the cell whose weights it tests, mostly its own."""
 
-    ingredient: str
+    ingredient: Ingredient
     seed: int
-
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        return f'{self.ingredient}_seed{self.seed}'
+    source: str
 
 
 def load_ablation(path: Path) -> Ablation:
@@ -120,56 +112,55 @@ def run_ablation(
     ablation = load_ablation(path)
     if unknown := set(only) - set(ablation.ingredients):
         raise InputError(f'--only must be of {list(ablation.ingredients)}, got {sorted(unknown)} (in {path})')
-    every = [Cell(name, seed) for name, one in ablation.ingredients.items() for seed in one.seeds]
-    asked = [cell for cell in every if not only or cell.ingredient in only]
-    to_test = [cell for cell in asked if not list((results / cell.name).glob('*.npz'))]
-    sources = dict.fromkeys(map(ablation.source, to_test))
-    to_train = [cell for cell in sources if cell in to_test or latest_checkpoint(folder / cell.name) is None]
+    cells = {
+        f'{name}_seed{seed}': Cell(one, seed, f'{one.weights_of or name}_seed{seed}')
+        for name, one in ablation.ingredients.items()
+        for seed in one.seeds
+    }
+    asked = [cell for cell in cells if not only or cell.rpartition('_seed')[0] in only]
+    to_test = [cell for cell in asked if not list((results / cell).glob('*.npz'))]
+    sources = dict.fromkeys(cells[cell].source for cell in to_test)
+    to_train = [cell for cell in sources if cell in to_test or latest_checkpoint(folder / cell) is None]
     for cell in {*to_test, *to_train}:
-        _write_config(path, ablation, cell, folder)
+        _write_config((path.parent / ablation.base).resolve(), cells[cell], folder / cell)
     environment = training_environment(workers, None)
     failed: list[str] = []
 
-    def run(tool: str, cell: Cell, *options: object) -> bool:
-        own = folder / cell.name
-        command = [sys.executable, *map(str, (tools / tool, own / 'config.py', *options))]
-        with (own / 'output.txt').open('ab') as output:
+    def run(tool: str, cell: str, *options: object) -> bool:
+        command = [sys.executable, *map(str, (tools / tool, folder / cell / 'config.py', *options))]
+        with (folder / cell / 'output.txt').open('ab') as output:
             done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False)
         if done.returncode:
-            failed.append(cell.name)
-            tqdm.write(f'{cell.name} failed: see {own / "output.txt"}')
+            failed.append(cell)
+            tqdm.write(f'{cell} failed: see {folder / cell / "output.txt"}')
         return not done.returncode
 
-    def train(cell: Cell) -> None:
-        run('train.py', cell, '--work-dir', folder / cell.name, '--resume', 'auto')
+    def train(cell: str) -> None:
+        run('train.py', cell, '--work-dir', folder / cell, '--resume', 'auto')
 
-    def test(cell: Cell) -> None:
-        source, found = ablation.source(cell).name, folder / cell.name / RESULTS / (test_root.name if test_root else '')
-        root = ['--data-root', test_root] if test_root else []
-        options = ablation.ingredients[cell.ingredient].test_options
-        if source in failed or not run(
-            'test.py', cell, folder / source, '--subset', 'all', '--out', found, *root, *options
-        ):
-            return
-        (results / cell.name).mkdir(parents=True, exist_ok=True)
-        for file in found.glob(TABLE.format(subset='*')):
-            shutil.copy(file, results / cell.name)
+    def test(cell: str) -> None:
+        ingredient, _, source = cells[cell]
+        found = folder / cell / RESULTS / (test_root.name if test_root else '')
+        options = ['--subset', 'all', '--out', found, *(['--data-root', test_root] if test_root else [])]
+        if source not in failed and run('test.py', cell, folder / source, *options, *ingredient.test_options):
+            (results / cell).mkdir(parents=True, exist_ok=True)
+            for file in found.glob(TABLE.format(subset='*')):
+                shutil.copy(file, results / cell)
 
     with tqdm(total=len(to_train) + len(to_test), unit='run') as bar, ThreadPoolExecutor(workers) as pool:
-        for step, cells in ((train, to_train), (test, to_test)):
-            for _ in pool.map(step, cells):
+        for step, left in ((train, to_train), (test, to_test)):
+            for _ in pool.map(step, left):
                 bar.update()
     return failed
 
 
-def _write_config(path: Path, ablation: Ablation, cell: Cell, folder: Path) -> None:
+def _write_config(base: Path, cell: Cell, folder: Path) -> None:
     """Write a cell's config: the base, and what differs."""
-    own = folder / cell.name
-    own.mkdir(parents=True, exist_ok=True)
-    base = os.path.relpath((path.parent / ablation.base).resolve(), own.resolve())
-    changes = {**ablation.ingredients[cell.ingredient].overrides, 'randomness': {'seed': cell.seed}}
-    write_atomically(own / 'config.py', f'_base_ = {base!r}\n{config_source(changes)}')
-    load_config(own / 'config.py')  # a mistake is said before anything runs
+    folder.mkdir(parents=True, exist_ok=True)
+    changes = {**cell.ingredient.overrides, 'randomness': {'seed': cell.seed}}
+    text = f'_base_ = {os.path.relpath(base, folder.resolve())!r}\n{config_source(changes)}'
+    write_atomically(folder / 'config.py', text)
+    load_config(folder / 'config.py')  # a mistake is said before anything runs
 
 
 def read_tables(results: Path) -> dict[str, dict[str, list[MatchTable]]]:

@@ -1,6 +1,7 @@
 """Ablations: what is run, what is skipped, and what the table says."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ REPO = Path(__file__).resolve().parents[1]
 STUDIES = sorted((REPO / 'configs/shift').glob('*.py'))
 FAKE_TOOL = """
 import sys
-import shutil
 from pathlib import Path
 name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
 with open({log!r}, 'a') as log:
@@ -40,8 +40,8 @@ def table(found: np.ndarray) -> MatchTable:
     return MatchTable(np.arange(len(found)), {'tote': nothing, 'object': matches})
 
 
-def ablation_of_fakes(folder: Path, ingredients: str) -> tuple[Path, Path]:
-    """An ablation file beside tools that only note how they are called, and the log in which they do."""
+def fakes(folder: Path, ingredients: str) -> Callable[..., tuple[list[str], list[str]]]:
+    """An ablation whose tools only note how they are called: run it for what fails and what is called."""
     source, log, study = folder / 'table.npz', folder / 'log.txt', folder / 'study.py'
     table(np.ones(40, bool)).save(source)
     for tool in ('train.py', 'test.py'):
@@ -49,7 +49,13 @@ def ablation_of_fakes(folder: Path, ingredients: str) -> tuple[Path, Path]:
         (folder / tool).write_text(text)
     base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
     study.write_text(f'base = {str(base)!r}\ningredients = {ingredients}\n')
-    return study, log
+
+    def run(**options: object) -> tuple[list[str], list[str]]:
+        log.write_text('')
+        failed = run_ablation(study, folder / 'runs', folder / 'results', 2, folder, **options)
+        return failed, log.read_text().splitlines()
+
+    return run
 
 
 @pytest.mark.parametrize('path', STUDIES, ids=[path.stem for path in STUDIES])
@@ -100,45 +106,37 @@ def test_gain_over_the_baseline_with_its_interval() -> None:
 
 
 def test_cells_are_run_once_and_failures_are_named(tmp_path: Path) -> None:
-    study, log = ablation_of_fakes(
+    run = fakes(
         tmp_path,
         'dict(baseline=dict(seeds=[0, 1]), broken=dict(overrides=dict(seed_of=1)), '
         "more=dict(weights_of='baseline', test_options=['--tta', '1']), lost=dict(weights_of='broken'))",
     )
-
-    def called(failed: list[str], **options: list[str]) -> list[str]:
-        """Which tools are called, and of which cells."""
-        log.write_text('')
-        assert run_ablation(study, tmp_path / 'runs', tmp_path / 'results', 2, tmp_path, **options) == failed
-        return [' '.join(line.split()[:2]) for line in log.read_text().splitlines()]
-
-    lines = called(['broken_seed0'])
-    assert sorted(lines[:3]) == ['train.py baseline_seed0', 'train.py baseline_seed1', 'train.py broken_seed0']
-    assert sorted(lines[3:]) == ['test.py baseline_seed0', 'test.py baseline_seed1', 'test.py more_seed0']
-    assert 'test.py more_seed0 --tta 1' in log.read_text()
-    config = load_config(tmp_path / 'runs/baseline_seed1/config.py')
-    assert config.randomness.seed == 1
-    assert called(['broken_seed0']) == ['train.py broken_seed0']
-    assert '--resume auto' in log.read_text()
+    failed, lines = run()
+    assert failed == ['broken_seed0']
+    cells = [f'{cell} --resume auto' for cell in ('baseline_seed0', 'baseline_seed1', 'broken_seed0')]
+    assert sorted(lines[:3]) == [f'train.py {cell}' for cell in cells]
+    assert sorted(line.split()[1] for line in lines[3:]) == ['baseline_seed0', 'baseline_seed1', 'more_seed0']
+    assert 'test.py more_seed0 --tta 1' in lines
+    assert load_config(tmp_path / 'runs/baseline_seed1/config.py').randomness.seed == 1
+    assert run() == (['broken_seed0'], ['train.py broken_seed0 --resume auto'])
     shutil.rmtree(tmp_path / 'results/more_seed0')
-    assert called([], only=['more']) == ['train.py baseline_seed0', 'test.py more_seed0'], 'whose weights are gone'
+    lines = ['train.py baseline_seed0 --resume auto', 'test.py more_seed0 --tta 1']
+    assert run(only=['more']) == ([], lines), 'whose weights are gone'
     tables = read_tables(tmp_path / 'results')[SUBSETS[0]]
     assert {ingredient: len(own) for ingredient, own in tables.items()} == {BASELINE: 2, 'more': 1}
 
 
 def test_choosing_tests_the_trained_runs_on_other_data(tmp_path: Path) -> None:
-    study, log = ablation_of_fakes(tmp_path, 'dict(baseline={}, other={})')
-    chosen = tmp_path / 'choose'
-    arguments = study, tmp_path / 'runs', tmp_path / 'chosen', 1, tmp_path, chosen
-    assert not run_ablation(*arguments, only=['baseline'])
-    assert 'other' not in log.read_text()
+    run = fakes(tmp_path, 'dict(baseline={}, other={})')
     with pytest.raises(InputError, match=r"--only must be of .*got \['others'\]"):
-        run_ablation(*arguments, only=['others'])
-    assert log.read_text().splitlines()[-1].endswith(f'--data-root {chosen}')
-    assert (tmp_path / 'runs/baseline_seed0/results/choose' / TABLE.format(subset=SUBSETS[0])).is_file()
-    assert list(read_tables(tmp_path / 'chosen')) == [SUBSETS[0]]
+        run(only=['others'])
     with pytest.raises(InputError, match='none has finished yet'):
         read_tables(tmp_path / 'results')
+    _, (trained, tested) = run(only=['baseline'], test_root=tmp_path / 'choose')
+    assert trained.startswith('train.py baseline_seed0')
+    assert tested == f'test.py baseline_seed0 --data-root {tmp_path}/choose'
+    assert (tmp_path / 'runs/baseline_seed0/results/choose' / TABLE.format(subset=SUBSETS[0])).is_file()
+    assert list(read_tables(tmp_path / 'results')) == [SUBSETS[0]]
 
 
 @pytest.mark.parametrize(

@@ -26,19 +26,17 @@ from armbench_mmdet.sweep.workers import Sweep
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name('stand_in.py')))
 BASE = "model = dict(behaviour='good', x=0.5, steps=3, step_s=0.0)\ntrain_cfg = dict(max_iters=3)\n"
-SPACE = """
-base = 'base_config.py'
-n_trials = {n_trials}
-heartbeat_s = {heartbeat_s}
-sampler = dict(type={sampler})
-pruner = dict(type={pruner})
-fixed = {fixed!r}
-{more}
-parameters = {{
-    'model.x': dict(type='float', low=0.0, high=1.0),
-    'train_cfg.max_iters': dict(type='int', low=1, high=9),
-}}
-"""
+SPACE = {
+    'base': 'base_config.py',
+    'objective': 'score',
+    'n_trials': 6,
+    'heartbeat_s': 10,
+    'sampler': {'type': 'RandomSampler'},
+    'parameters': {
+        'model.x': {'type': 'float', 'low': 0.0, 'high': 1.0},
+        'train_cfg.max_iters': {'type': 'int', 'low': 1, 'high': 9},
+    },
+}
 
 
 class Postgres:
@@ -87,19 +85,11 @@ class SweepUnderTest:
         (folder / 'base_config.py').write_text(BASE)
         self.configure()
 
-    def configure(
-        self,
-        n_trials: int = 6,
-        heartbeat_s: int = 10,
-        sampler: str = "'RandomSampler'",
-        pruner: str = "'NopPruner'",
-        more: str = "objective = 'score'",
-        **model: object,
-    ) -> None:
-        """Write the search space; ``model`` is what every trial sets."""
-        fixed = {f'model.{key}': value for key, value in model.items()}
-        named = {'n_trials': n_trials, 'heartbeat_s': heartbeat_s, 'sampler': sampler, 'pruner': pruner}
-        (self.folder / 'space.py').write_text(SPACE.format(**named, more=more, fixed=fixed))
+    def configure(self, behaviour: str = 'good', steps: int = 3, step_s: float = 0.0, **more: object) -> None:
+        """Write the search space, and what every trial does in it."""
+        fixed = {'model.behaviour': behaviour, 'model.steps': steps, 'model.step_s': step_s}
+        space = {**SPACE, 'fixed': fixed, **more}
+        (self.folder / 'space.py').write_text(''.join(f'{key} = {value!r}\n' for key, value in space.items()))
 
     def make(self, workers: int = 2, n_trials: int | None = None) -> Sweep:
         space = load_space(self.folder / 'space.py')

@@ -12,27 +12,25 @@ import pytest
 from armbench_mmdet.run_folder import read_record
 
 REPO = Path(__file__).resolve().parents[2]
-SPACE = """
-base = {base!r}
-n_trials = 2
-pruner = dict(type='SuccessiveHalvingPruner', min_resource=1, reduction_factor=2)
-_loaders = ('train_dataloader', 'val_dataloader')
-fixed = {{
-    **{{f'{{name}}.dataset.data_root': {root!r} for name in _loaders}},
-    **{{f'{{name}}.num_workers': 0 for name in _loaders}},
-    **{{f'{{name}}.persistent_workers': False for name in _loaders}},
-    'train_cfg.max_iters': 24,
-    'train_cfg.val_interval': 8,
+BASE = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
+LOADERS = ('train_dataloader', 'val_dataloader')
+SPACE = {
+    'base': str(BASE),
+    'n_trials': 2,
+    'pruner': {'type': 'SuccessiveHalvingPruner', 'min_resource': 1, 'reduction_factor': 2},
+    'parameters': {
+        'optim_wrapper.optimizer.lr': {'type': 'float', 'low': 1e-3, 'high': 1e-2, 'log': True},
+        'model.backbone.frozen_stages': {'type': 'categorical', 'choices': [-1, 1]},
+    },
+}
+FIXED = {
+    **{f'{name}.num_workers': 0 for name in LOADERS},
+    **{f'{name}.persistent_workers': False for name in LOADERS},
+    'train_cfg': {'max_iters': 24, 'val_interval': 8},
     'param_scheduler.LinearLR.end': 4,
-    'param_scheduler.CosineAnnealingLR': dict(begin=4, end=24),
-    'default_hooks.checkpoint.interval': 24,
-    'default_hooks.logger.interval': 4,
-}}
-parameters = {{
-    'optim_wrapper.optimizer.lr': dict(type='float', low=1e-3, high=1e-2, log=True),
-    'model.backbone.frozen_stages': dict(type='categorical', choices=[-1, 1]),
-}}
-"""
+    'param_scheduler.CosineAnnealingLR': {'begin': 4, 'end': 24},
+    'default_hooks': {'checkpoint': {'interval': 24}, 'logger': {'interval': 4}},
+}
 
 
 def run(*arguments: str | Path) -> str:
@@ -56,10 +54,10 @@ def test_interrupted_trial_goes_on_and_the_best_one_can_be_trained_again(
 ) -> None:
     for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS'):
         monkeypatch.setenv(name, '1')  # another number of threads adds in another order
-    base = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
-    (tmp_path / 'space.py').write_text(SPACE.format(base=str(base), root=str(minibench_root)))
-    study = tmp_path / 'study'
-    command = ['tools/sweep.py', tmp_path / 'space.py', '--work-dir', study]
+    fixed = {**FIXED, **{f'{name}.dataset.data_root': str(minibench_root) for name in LOADERS}}
+    space, study = tmp_path / 'space.py', tmp_path / 'study'
+    space.write_text(''.join(f'{key} = {value!r}\n' for key, value in {**SPACE, 'fixed': fixed}.items()))
+    command = ['tools/sweep.py', space, '--work-dir', study]
     interrupted = subprocess.Popen([sys.executable, *command], cwd=REPO)
     while not (study / 'trial_0000/reports.jsonl').exists():
         assert interrupted.poll() is None

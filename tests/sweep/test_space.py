@@ -86,26 +86,23 @@ def test_setting_is_refused(key: str, value: object, message: str) -> None:
 
 
 BASE = """
-optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1), 'backbone.norm': dict(lr_mult=0.1)}))
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05))
 model = dict(depth=18, losses=dict(cls=2.0), cost=dict(cls=2.0))
 train_dataloader = dict(pipeline=[dict(type='Load'), dict(type='Flip', prob=0.5)])
 """
-LR = "'optim_wrapper.optimizer.lr': dict(type='float', low=1e-4, high=1e-2, log=True)"
+LR, RATE = 'optim_wrapper.optimizer.lr', {'type': 'float', 'low': 1e-4, 'high': 1e-2, 'log': True}
 
 
-def write(folder: Path, parameters: str, **values: object) -> Path:
+def write(folder: Path, **values: Any) -> Path:
     (folder / 'base_config.py').write_text(BASE)
-    values = {'base': 'base_config.py', **values}
-    text = ''.join(f'{key} = {value!r}\n' for key, value in values.items() if value is not None)
+    values = {'base': 'base_config.py', 'parameters': {LR: RATE}, **values}
     path = folder / 'space.py'
-    path.write_text(f'{text}parameters = {{{parameters}}}\n')
+    path.write_text(''.join(f'{key} = {value!r}\n' for key, value in values.items()))
     return path
 
 
 @pytest.mark.parametrize('path', SPACES, ids=lambda path: path.stem)
-def test_ready_space(path: Path, tmp_path: Path) -> None:
+def test_ready_space(path: Path) -> None:
     space = load_space(path)
     study = optuna.create_study(sampler=space.sampler(0), pruner=space.pruner())
     trials = [study.ask() for _ in range(5)]
@@ -113,99 +110,78 @@ def test_ready_space(path: Path, tmp_path: Path) -> None:
     assert all(config != space.base_config for config in configs)
     unfixed = [space.config(trial, with_fixed=False) for trial in trials]
     assert all(map(operator.ne, configs, unfixed)) is bool(space.given.fixed)
-    assert len(path.read_text().splitlines()) <= 40
     wanted = {'mask-rcnn': 'frozen_stages', 'mask2former': 'queries'}[path.stem.partition('_')[0]]
     assert any(wanted in name for name in space.given.parameters)
 
 
-GROUPS = """
-    'optimizer': dict(type='choice', choices=dict(
-        adamw=dict(parameters={'optim_wrapper.optimizer.lr': dict(type='float', low=1e-4, high=1e-3, log=True)}),
-        sgd=dict(
-            overrides={'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9)},
-            parameters={'optim_wrapper.optimizer.lr': dict(type='float', low=1e-2, high=1.0, log=True)}))),
-    'augmentation': dict(type='choice', choices=dict(
-        none={}, strong=dict(overrides={'train_dataloader.pipeline': [dict(type='Strong')]}))),
-    'weight': dict(type='float', low=1, high=4, paths=['model.losses.cls', 'model.cost.cls']),
-    'backbone': dict(type='float', low=0.01, high=1.0,
-        paths=['optim_wrapper.paramwise_cfg.custom_keys.backbone.norm.lr_mult']),
-"""
-
-
 def test_groups_and_conditions(tmp_path: Path) -> None:
-    space = load_space(write(tmp_path, GROUPS, fixed={'model.depth': 50}))
-    common, lr = {'weight': 3.0, 'backbone': 0.5}, 'optim_wrapper.optimizer.lr'
-    sgd = space.config(FixedTrial({**common, 'optimizer': 'sgd', f'optimizer.sgd.{lr}': 0.2, 'augmentation': 'none'}))
-    assert sgd['optim_wrapper']['optimizer'] == {'type': 'SGD', 'lr': 0.2, 'momentum': 0.9}
+    replaced = {'optim_wrapper.optimizer': {'_delete_': True, 'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}}
+    optimizers = {'adamw': {'parameters': {LR: RATE}}, 'sgd': {'overrides': replaced, 'parameters': {LR: RATE}}}
+    strong = {'overrides': {'train_dataloader.pipeline': [{'type': 'Strong'}]}}
+    parameters = {
+        'optimizer': {'type': 'choice', 'choices': optimizers},
+        'augmentation': {'type': 'choice', 'choices': {'none': {}, 'strong': strong}},
+        'weight': {'type': 'float', 'low': 1, 'high': 4, 'paths': ['model.losses.cls', 'model.cost.cls']},
+    }
+    space = load_space(write(tmp_path, parameters=parameters, fixed={'model.depth': 50}))
+    chosen = {'optimizer': 'sgd', f'optimizer.sgd.{LR}': 2e-3, 'augmentation': 'none', 'weight': 3.0}
+    sgd = space.config(FixedTrial(chosen))
+    assert sgd['optim_wrapper']['optimizer'] == {'type': 'SGD', 'lr': 2e-3, 'momentum': 0.9}
     assert sgd['model'] == {'depth': 50, 'losses': {'cls': 3.0}, 'cost': {'cls': 3.0}}
-    rates = {'backbone': {'lr_mult': 0.1}, 'backbone.norm': {'lr_mult': 0.5}}
-    assert sgd['optim_wrapper']['paramwise_cfg']['custom_keys'] == rates
-    chosen = {**common, 'optimizer': 'adamw', f'optimizer.adamw.{lr}': 5e-4, 'augmentation': 'strong'}
+    chosen = {'optimizer': 'adamw', f'optimizer.adamw.{LR}': 5e-4, 'augmentation': 'strong', 'weight': 3.0}
     adamw = space.config(FixedTrial(chosen))
     assert adamw['optim_wrapper']['optimizer'] == {'type': 'AdamW', 'lr': 5e-4, 'weight_decay': 0.05}
     assert adamw['train_dataloader']['pipeline'] == [{'type': 'Strong'}]
 
 
 def test_draws_depend_on_the_seed_and_the_number_only(tmp_path: Path) -> None:
-    space = load_space(write(tmp_path, LR, seed=1))
-    other = load_space(write(tmp_path, LR, seed=2))
+    def draw(seed: int, number: int) -> dict[str, Any]:
+        space = load_space(write(tmp_path, seed=seed))
+        return space.config(optuna.create_study(sampler=space.sampler(number)).ask())
 
-    def draw(which: int, space=space) -> dict:
-        study = optuna.create_study(sampler=space.sampler(which))
-        return space.config(study.ask())
-
-    assert draw(3) == draw(3)
-    assert draw(3) != draw(4)
-    assert draw(3) != draw(3, other)
+    assert draw(1, 3) == draw(1, 3)
+    assert draw(1, 3) != draw(1, 4)
+    assert draw(1, 3) != draw(2, 3)
 
 
-def one(spec: str, name: str = 'optim_wrapper.optimizer.lr') -> str:
-    return f'{name!r}: {spec}'
-
-
-MALFORMED = {
-    'unknown key': (one("dict(type='float', low=0, high=1)", 'optim_wrapper.optimizer.lrr'), {}, 'did you mean'),
-    'wrong type': (one("dict(type='float', low=1.0, high=9.0)", 'model.depth'), {}, 'int 18, got 1.0'),
-    'empty range': (one("dict(type='float', low=2.0, high=1.0)"), {}, 'low <= high. must hold'),
-    'no high': (one("dict(type='float', low=0.0)"), {}, "missing 1 required positional argument: 'high'"),
-    'rich choice': (one("dict(type='categorical', choices=[(1,), (2,)])"), {}, 'should be a tuple of None, bool'),
-    'unknown type': (one("dict(type='normal', low=0, high=1)"), {}, "float, int, .* or choice, got 'normal'"),
-    'unknown field': (one("dict(type='float', low=0.1, high=1.0, base=2)"), {}, "unexpected keyword argument 'base'"),
-    'no choices': (one("dict(type='choice', choices={})"), {}, 'must contain one or more'),
-    'bad bundle': (one("dict(type='choice', choices=dict(b=dict(model=1)))"), {}, 'unknown field `model`'),
-    'directions': (LR, {'objective': ['a', 'b']}, r"direction must be one for each objective, \['a', 'b'\], got"),
-    'enqueued name': (LR, {'enqueue': [{'optim_wrapper.optimizer.l': 0.1}]}, 'did you mean optim_wrapper.optimizer.lr'),
-    'enqueued value': (LR, {'enqueue': [{'optim_wrapper.optimizer.lr': 5.0}]}, r'enqueue\[0\].*5.0.* out of the range'),
-    'sampler': (LR, {'sampler': {'type': 'Guess'}}, "sampler .*has no attribute 'Guess'"),
-    'sampler seed': (LR, {'sampler': {'type': 'TPESampler', 'seed': 1}}, "multiple values for keyword argument 'seed'"),
-    'pruner option': (LR, {'pruner': {'type': 'HyperbandPruner', 'colour': 0}}, "unexpected keyword argument 'colour'"),
-}
-
-
-@pytest.mark.parametrize(('parameters', 'values', 'message'), MALFORMED.values(), ids=MALFORMED)
-def test_malformed_space_is_one_clear_error(parameters: str, values: dict, message: str, tmp_path: Path) -> None:
-    path = write(tmp_path, parameters, **values)
+@pytest.mark.parametrize(
+    ('key', 'spec', 'message'),
+    [
+        ('model.dept', {'type': 'int', 'low': 0, 'high': 1}, 'did you mean model.depth'),
+        ('model.depth', {'type': 'float', 'low': 1.0, 'high': 9.0}, 'int 18, got 1.0'),
+        (LR, {'type': 'float', 'low': 2.0, 'high': 1.0}, 'low <= high. must hold'),
+        (LR, {'type': 'float', 'low': 0.0}, "missing 1 required positional argument: 'high'"),
+        (LR, {'type': 'categorical', 'choices': [(1,), (2,)]}, 'should be a tuple of None, bool'),
+        (LR, {'type': 'normal', 'low': 0, 'high': 1}, "float, int, .* or choice, got 'normal'"),
+        (LR, {**RATE, 'base': 2}, "unexpected keyword argument 'base'"),
+        (LR, {'type': 'choice', 'choices': {}}, 'must contain one or more'),
+        (LR, {'type': 'choice', 'choices': {'b': {'model': 1}}}, 'unknown field `model`'),
+    ],
+)
+def test_malformed_parameter_is_one_clear_error(key: str, spec: dict, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path, parameters={key: spec})
     with pytest.raises(InputError, match=message) as caught:
         load_space(path)
-    assert f'got 1 problem (in {path})' in str(caught.value)
-
-
-def test_all_problems_come_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path, one("dict(type='float', low=2, high=1)"), sampler={}, fixed={'model.dept': 1})
-    with pytest.raises(InputError, match='got 3 problems'):
-        load_space(path)
+    assert f"got 1 problem (in {path}):\n  parameters['{key}']" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
+        ({'objective': ['a', 'b']}, r"direction must be one for each objective, \['a', 'b'\], got"),
+        ({'enqueue': [{'optim_wrapper.optimizer.l': 0.1}]}, 'did you mean optim_wrapper.optimizer.lr'),
+        ({'enqueue': [{LR: 5.0}]}, r'enqueue\[0\].*5.0.* out of the range'),
+        ({'sampler': {'type': 'Guess'}}, "sampler .*has no attribute 'Guess'"),
+        ({'sampler': {'type': 'TPESampler', 'seed': 1}}, "multiple values for keyword argument 'seed'"),
+        ({'pruner': {'type': 'HyperbandPruner', 'colour': 0}}, "unexpected keyword argument 'colour'"),
+        ({'parameters': {LR: {**RATE, 'low': 1}}, 'sampler': {}, 'fixed': {'model.dept': 1}}, 'got 3 problems'),
         ({'trials': 5}, r'unknown field `trials` \(in .*space.py\); keys: base, parameters'),
-        ({'base': None}, 'missing required field `base`'),
+        ({'base': None}, r'Expected `str`, got `null` - at `\$.base`'),
         ({'n_trials': 0}, r'`int` >= 1 - at `\$.n_trials`'),
         ({'direction': 'up'}, "Invalid enum value 'up'"),
         ({'base': 'nowhere.py'}, 'config must be .*nowhere.py'),
     ],
 )
-def test_space_of_another_shape_is_refused(values: dict, message: str, tmp_path: Path) -> None:
+def test_malformed_space_is_one_clear_error(values: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        load_space(write(tmp_path, LR, **values))
+        load_space(write(tmp_path, **values))

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mmengine.registry import HOOKS, init_default_scope
 
 from armbench_mmdet.engine.checkpoints import write_checkpoint
 from armbench_mmdet.errors import InputError
@@ -15,30 +14,25 @@ from armbench_mmdet.sweep.workers import training_environment
 from armbench_mmdet.system import usable_cores
 
 
-def give(monkeypatch: pytest.MonkeyPatch, folder: Path, pid: int) -> None:
-    monkeypatch.setenv(VARIABLE, json.dumps({'folder': str(folder), 'metrics': ['score'], 'worker_pid': pid}))
+def test_hook_reports_to_its_worker_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def hook(**given: object) -> SweepReportHook:
+        monkeypatch.setenv(VARIABLE, json.dumps(given))
+        return SweepReportHook()
 
-
-def test_without_a_sweep_the_hook_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    hook = SweepReportHook()
-    hook.after_train_iter(SimpleNamespace(), 0)
-    hook.after_val_epoch(SimpleNamespace(), {})
-
-
-def test_unknown_metric_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    give(monkeypatch, tmp_path, os.getpid())
-    runner = SimpleNamespace(val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])))
+    runner = SimpleNamespace(iter=3, val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])))
+    alone = hook()  # of a dumped config, trained without a sweep
+    alone.after_train_iter(runner, 0)
+    alone.after_val_epoch(runner, {})
+    watched = hook(folder=str(tmp_path), metrics=['score'], worker_pid=os.getpid())
+    watched.after_train_iter(runner, 0)
+    watched.after_val_epoch(runner, {'score': None, 'other': 1.0})
+    assert (tmp_path / 'reports.jsonl').read_text() == '{"iteration": 3, "values": {"score": NaN}}\n'
     with pytest.raises(InputError, match=r"objective and constraints must be among .*, coco/bbox_mAP; got \['score'\]"):
-        SweepReportHook().after_val_epoch(runner, {'coco/bbox_mAP': 0.5})
-
-
-def test_training_ends_when_its_worker_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    give(monkeypatch, tmp_path, 2**22 + 1)
-    hook = SweepReportHook()
-    for step in (hook.after_train_iter, hook.after_val_iter):
+        watched.after_val_epoch(runner, {'coco/bbox_mAP': 0.5})
+    orphan = hook(folder=str(tmp_path), metrics=['score'], worker_pid=2**22 + 1)
+    for step in (orphan.after_train_iter, orphan.after_val_iter):
         with pytest.raises(ProcessLookupError):
-            step(SimpleNamespace(), 0)
+            step(runner, 0)
 
 
 def test_attempt_goes_on_from_the_checkpoint_of_the_one_before(tmp_path: Path) -> None:
@@ -54,9 +48,6 @@ def test_attempt_goes_on_from_the_checkpoint_of_the_one_before(tmp_path: Path) -
         words = (folder / 'train.log').read_text()
         assert (f'--resume {before}/run/interrupted.pth' in words) is bool(checkpoint)
         assert training.reports() == [{'score': 0.5}] * bool(checkpoint), 'a validation done twice counts once'
-    init_default_scope('mmdet')
-    hook = words.split()[1]
-    assert type(HOOKS.build({'type': hook.partition('=')[2]})) is SweepReportHook
 
 
 @pytest.mark.parametrize('devices', [None, '0,1'])
