@@ -1,7 +1,9 @@
 """What the tests share: a tiny minibench, and a console that is not cluttered."""
 
 import os
-from collections.abc import Iterator
+import runpy
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -37,3 +39,16 @@ def minibench_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     make_minibench(root, counts=counts, width_px=160, height_px=128, workers=1)
     return root
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line of ``tools/`` in this process; returns its exit status, output and error output."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(REPO / 'tools' / name), run_name='__main__')
+        return caught.value.code, *capsys.readouterr()
+
+    return run

@@ -2,9 +2,7 @@
 
 import json
 import re
-import runpy
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from PIL import ExifTags, Image
 from armbench_mmdet.audit import audit_data_set, format_audit
 from armbench_mmdet.datasets import SUBSETS
 
-REPO = Path(__file__).resolve().parents[1]
 MIX, ZOOMED, SAME = SUBSETS
 
 
@@ -164,21 +161,8 @@ def test_everything_is_collected_and_only_the_first_are_shown(root):
     assert len(audit.splits) == 8
 
 
-@pytest.fixture
-def check_data(monkeypatch, capsys):
-    """Run ``tools/check_data.py`` with arguments; returns its exit status, output and error output."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', ['check_data.py', *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(REPO / 'tools' / 'check_data.py'), run_name='__main__')
-        return caught.value.code, *capsys.readouterr()
-
-    return run
-
-
-def test_the_tool_prints_and_writes_and_exits_with_what_it_found(root, tmp_path, check_data):
-    status, out, err = check_data(root, '--strict', '--json', tmp_path / 'a.json', '--workers', 1)
+def test_the_tool_prints_and_writes_and_exits_with_what_it_found(root, tmp_path, tool):
+    status, out, err = tool('check_data.py', root, '--strict', '--json', tmp_path / 'a.json', '--workers', 1)
     assert status == 0
     assert '0 errors, 0 warnings' in out
     assert 'images: 100%' in err
@@ -186,24 +170,24 @@ def test_the_tool_prints_and_writes_and_exits_with_what_it_found(root, tmp_path,
     assert written['errors'] == 0
     assert written['splits'][0] == {'place': f'{MIX}/train', 'images': 2, 'instances': {'tote': 1, 'object': 2}}
     (root / MIX / 'val.json').unlink()
-    assert check_data(root, '--workers', 1)[0] == 0
-    assert check_data(root, '--workers', 1, '--strict')[0] == 1
+    assert tool('check_data.py', root, '--workers', 1)[0] == 0
+    assert tool('check_data.py', root, '--workers', 1, '--strict')[0] == 1
     (root / MIX / 'images' / 'train-A.jpg').unlink()
-    status, out, _ = check_data(root, '--workers', 1, '--subset', MIX)
+    status, out, _ = tool('check_data.py', root, '--workers', 1, '--subset', MIX)
     assert status == 2
     assert 'image-missing' in out
     assert 'zoomed-out' not in out
 
 
-def test_the_tool_checks_files_of_ones_own(root, tmp_path, check_data):
+def test_the_tool_checks_files_of_ones_own(root, tmp_path, tool):
     document = split_document('train-')
     document['categories'][1]['name'] = 'parcel'
     file = coco_files.write_json(tmp_path / 'mine.json', document)
     arguments = ('--ann-file', file, '--images', root / MIX / 'images', '--workers', 1)
-    status, out, _ = check_data(*arguments)
+    status, out, _ = tool('check_data.py', *arguments)
     assert status == 2
     (offered,) = re.findall(r'category_map=(\{.*?\})', out)
-    status, out, _ = check_data(*arguments, '--category-map', offered)
+    status, out, _ = tool('check_data.py', *arguments, '--category-map', offered)
     assert status == 0
     assert re.search(rf'{file} +2 +1 tote \+ 2 object', out)
 
@@ -221,9 +205,9 @@ def test_the_tool_checks_files_of_ones_own(root, tmp_path, check_data):
         (['.', '--json', 'nowhere/a.json'], '--json must be'),
     ],
 )
-def test_wrong_usage_of_the_tool_is_one_message(check_data, tmp_path, monkeypatch, arguments, message):
+def test_wrong_usage_of_the_tool_is_one_message(tool, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    status, out, err = check_data(*arguments)
+    status, out, err = tool('check_data.py', *arguments)
     assert (status, out) == (2, '')
     assert err.startswith('error: ')
     assert message in err

@@ -1,7 +1,5 @@
 """Overlays, comparisons and contact sheets: which pixels get which colour, at any size."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -133,16 +131,12 @@ def test_sheet_holds_pictures_of_any_size() -> None:
     ],
 )
 def test_the_tool_draws_samples_and_augmentations(
-    arguments, name: str, columns: int, rows: int, minibench_root: Path, tmp_path: Path, monkeypatch, capsys
+    tool, arguments, name: str, columns: int, rows: int, minibench_root: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / name
     config = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
-    options = ('--data-root', minibench_root, '--cell-px', 100, '--out', out, *arguments)
-    monkeypatch.setattr(sys, 'argv', [str(one) for one in ('browse_data.py', config, *options)])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(REPO / 'tools/browse_data.py'), run_name='__main__')
-    assert caught.value.code == (0 if rows else 2)
-    assert rows or 'must end in .png' in capsys.readouterr().err
+    options = ('--data-root', minibench_root, '--cell-px', 100, '--out', tmp_path / name, *arguments)
+    status, _, err = tool('browse_data.py', config, *options)
+    assert (status, 'must end in .png' in err) == ((0, False) if rows else (2, True))
     if rows:
-        height, width, _ = cv2.imread(str(out)).shape
+        height, width, _ = cv2.imread(str(tmp_path / name)).shape
         assert (height // 100, width) == (rows, columns * 106 + 6)

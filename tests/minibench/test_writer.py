@@ -3,9 +3,7 @@
 import hashlib
 import json
 import re
-import runpy
 import signal
-import sys
 from pathlib import Path
 
 import cv2
@@ -125,12 +123,9 @@ def test_ensure_makes_it_once_and_refuses_an_older_version(tmp_path: Path, monke
     assert is_complete(root)
 
 
-def test_the_tool_makes_a_data_set_and_refuses_to_replace_it(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_tool_makes_a_data_set_and_refuses_to_replace_it(tmp_path: Path, tool) -> None:
     tiny = ('--train', 1, '--val', 1, '--test', 1, '--width', 64, '--height', 64, '--workers', 1)
-    for more, status in (((), 0), ((), 2), (('--overwrite',), 0)):
-        monkeypatch.setattr(sys, 'argv', [str(one) for one in ('make_minibench.py', tmp_path / 'out', *tiny, *more)])
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(Path(__file__).parents[2] / 'tools/make_minibench.py'), run_name='__main__')
-        assert caught.value.code == status
-        assert ('--overwrite' in capsys.readouterr().err) == (status == 2)
+    for more, expected in (((), 0), ((), 2), (('--overwrite',), 0)):
+        status, _, err = tool('make_minibench.py', tmp_path / 'out', *tiny, *more)
+        assert (status, '--overwrite' in err) == (expected, expected == 2)
         assert is_complete(tmp_path / 'out')
