@@ -41,25 +41,21 @@ class MaskTTAModel(BaseTTAModel):
 
     def _merged(self, views: tuple[DetDataSample, ...]) -> DetDataSample:
         height, width = views[0].ori_shape[:2]
-        found = [_unflipped(view, height, width) for view in views]
-        boxes, scores, labels = (
-            np.concatenate([getattr(one, name).cpu().numpy() for one in found])
-            for name in ('bboxes', 'scores', 'labels')
-        )
-        view_of = np.repeat(np.arange(len(views)), [len(one) for one in found])
-        codes = [rle for one in found for rle in one.masks.rles]
-        masks = runs_of(codes, [(height, width)] * len(codes))
+        seen = [view for view in views if len(view.pred_instances)] or views[:1]  # of nothing, masks are a tensor
+        found = InstanceData.cat([_unflipped(view, height, width) for view in seen])
+        boxes, scores, labels = (found[name].cpu().numpy() for name in ('bboxes', 'scores', 'labels'))
+        view_of = np.repeat(np.arange(len(views)), [len(view.pred_instances) for view in views])
+        masks = runs_of(list(found.masks), [(height, width)] * len(found))
         groups = _groups(masks, scores, labels, view_of, self.iou_threshold)
         merged_scores = np.array([scores[group].sum() / len(views) for group in groups])
         best = np.argsort(-merged_scores, kind='stable')[: self.max_per_img]
         groups = [groups[i] for i in best]
         switches = [_agreed([_switches(masks, i) for i in group], scores[group]) for group in groups]
         mean_boxes = [np.average(boxes[group], axis=0, weights=np.maximum(scores[group], 1e-9)) for group in groups]
-        like = views[0].pred_instances
         views[0].pred_instances = InstanceData(
-            bboxes=like.bboxes.new_tensor(np.array(mean_boxes).reshape(-1, 4)),
-            scores=like.scores.new_tensor(merged_scores[best]),
-            labels=like.labels.new_tensor([labels[group[0]] for group in groups]),
+            bboxes=found.bboxes.new_tensor(np.array(mean_boxes).reshape(-1, 4)),
+            scores=found.scores.new_tensor(merged_scores[best]),
+            labels=found.labels.new_tensor([labels[group[0]] for group in groups]),
             masks=RleMasks([encode_switches(one, (height, width)) for one in switches], height, width),
         )
         return views[0]
@@ -70,7 +66,7 @@ def _unflipped(view: DetDataSample, height: int, width: int) -> InstanceData:
     found, direction = view.pred_instances, view.get('flip_direction') if view.get('flip') else None
     if direction is None:
         return found
-    sides, codes = found.bboxes.clone(), found.masks.rles
+    sides, codes = found.bboxes.clone(), list(found.masks)
     if direction in ('horizontal', 'diagonal'):
         sides[:, [0, 2]] = width - found.bboxes[:, [2, 0]]
     if direction in ('vertical', 'diagonal'):

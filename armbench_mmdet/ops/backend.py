@@ -5,6 +5,7 @@ import importlib
 import os
 
 import torch
+from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 
@@ -62,3 +63,8 @@ def choose_backend(operator: str, device: torch.device) -> str:
     if has_it and requested in (None, 'torchvision') and torchvision_problem() is None:
         return 'torchvision'
     return 'numba' if is_cpu and requested != 'torch' else 'torch'
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return a tensor without its gradient and in at least single precision, as all operators compute."""
+    return (tensor if tensor.dtype == torch.float64 else tensor.float()).detach()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from armbench_mmdet.jit import compiled, map_threads
-from armbench_mmdet.ops.backend import choose_backend
+from armbench_mmdet.ops.backend import choose_backend, wide
 
 Array = NDArray[Any]
 
@@ -139,13 +139,8 @@ def _head_gradients(
                         target[i] += share * own[i]
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """Return a tensor in at least single precision: positions within a map need more bits than half has."""
-    return (tensor if tensor.dtype == torch.float64 else tensor.float()).detach()
-
-
 def _sampled(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Sampled:
-    return Sampled(_wide(value), shapes.cpu(), starts.cpu(), _wide(locations), _wide(weights))
+    return Sampled(wide(value), shapes.cpu(), starts.cpu(), wide(locations), wide(weights))
 
 
 def _on_threads(kernel: Any, sampled: Sampled, *others: Any) -> None:
@@ -203,7 +198,7 @@ def ms_deform_attn_backward(
     Arguments are those of the forward pass, the gradient at the output, and one tensor to overwrite for each gradient.
     """
     sampled = _sampled(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
-    inputs, gradient = (sampled.value, sampled.locations, sampled.weights), _wide(grad_output).contiguous()
+    inputs, gradient = (sampled.value, sampled.locations, sampled.weights), wide(grad_output).contiguous()
     if choose_backend('ms_deform_attn', value.device) == 'numba':
         gradients = tuple(torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs)
         heads = gradient.view(*sampling_locations.shape[:3], value.shape[3])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import compiled
-from armbench_mmdet.ops.backend import choose_backend
+from armbench_mmdet.ops.backend import choose_backend, wide
 
 BLOCK = 1024
 """Boxes compared with all others at once by the torch backend."""
@@ -73,13 +73,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         InputError: There is a NaN, or the offset is not 0.
     """
     _check(boxes, scores, offset, 'nms')
-    if boxes.dtype not in (torch.float32, torch.float64):
-        boxes = boxes.float()
-    boxes = boxes.detach()
-    threshold = float(np.float32(iou_threshold)) if boxes.dtype == torch.float32 else float(iou_threshold)
     order = scores.detach().sort(descending=True).indices
+    ordered = wide(boxes)[order]
+    threshold = torch.tensor(iou_threshold, dtype=ordered.dtype).item()
     backend = choose_backend('nms', boxes.device)
-    ordered = boxes[order]
     if backend == 'torchvision':
         # It sorts too, and differently among equal scores; ranks have none.
         ranks = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)

@@ -1,6 +1,5 @@
 """RoIAlign of bin means: the weights of cells, the dispatch to a backend, and the backends in torch and in numba."""
 
-from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import compiled, map_threads
-from armbench_mmdet.ops.backend import choose_backend
+from armbench_mmdet.ops.backend import choose_backend, wide
 
 AVERAGE = 1
 """The extension's number for pooling means; maxima, 0, are not provided."""
@@ -105,7 +104,7 @@ def _pool(maps: Tensor, pooled: Tensor, rois: Tensor, bins: Bins, backward: bool
     if pooled.numel() == 0:
         return
     target = maps if backward else pooled
-    maps, pooled = (one.detach() if one.dtype == torch.float64 else one.detach().float() for one in (maps, pooled))
+    maps, pooled = wide(maps), wide(pooled)
     boxes = rois.detach().to(maps.dtype)
     backend = choose_backend('roi_align', maps.device)
     if backend == 'torchvision':
@@ -126,24 +125,17 @@ def _pool(maps: Tensor, pooled: Tensor, rois: Tensor, bins: Bins, backward: bool
         target.copy_(written)
 
 
-def _chunks(image_of: Tensor, images: int, row_elements: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield an image and the indices of some of its RoIs, few enough for an intermediate result of rows."""
-    for image in range(images):
-        members = (image_of == image).nonzero()[:, 0]
-        for chunk in members.split(max(1, CHUNK_ELEMENTS // max(row_elements, 1))):
-            if len(chunk):
-                yield image, chunk
-
-
 def _pool_torch(maps: Tensor, pooled: Tensor, image_of: Tensor, axes: tuple[Axis, Axis], backward: bool) -> None:
     """Do what :func:`_pool` does, of the images ``(N,)`` that RoIs lie in and of their axes."""
-    images, channels, height, width = maps.shape
     rows_of, columns_of = (torch.from_numpy(weights).to(maps.device) for weights, _ in axes)
-    for image, chunk in _chunks(image_of, images, pooled.shape[2] * channels * max(height, width)):
-        if backward:
-            maps[image] += torch.einsum('npy,ncpq,nqx->cyx', rows_of[chunk], pooled[chunk], columns_of[chunk])
-        else:
-            pooled[chunk] = torch.einsum('npy,cyx,nqx->ncpq', rows_of[chunk], maps[image], columns_of[chunk])
+    size = max(1, CHUNK_ELEMENTS // (pooled.shape[2] * maps.shape[1] * max(maps.shape[2:])))
+    for image in range(len(maps)):
+        for chunk in (image_of == image).nonzero().squeeze(1).split(size):
+            rows, columns = rows_of[chunk], columns_of[chunk]
+            if backward:
+                maps[image] += torch.einsum('npy,ncpq,nqx->cyx', rows, pooled[chunk], columns)
+            else:
+                pooled[chunk] = torch.einsum('npy,cyx,nqx->ncpq', rows, maps[image], columns)
 
 
 def _axis(low: Tensor, high: Tensor, pooled: int, extent: int, bins: Bins) -> Axis:

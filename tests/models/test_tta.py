@@ -94,6 +94,10 @@ def test_other_classes_and_distant_masks_stay_apart_at_a_lower_score() -> None:
     assert found.scores.tolist() == pytest.approx([0.8 / 3, 0.6 / 3, 0.4 / 3])
     assert found.labels.tolist() == [0, 1, 0]
     assert len(merged(view(masks, [0.5, 0.4], [1, 1]), max_per_img=1)) == 1
-    assert len(merged(view(masks[:0], [], []), view(masks[:0], [], []))) == 0
+    nothing = view(masks[:0], [], [])
+    assert len(merged(nothing, nothing)) == 0
+    nothing.pred_instances.masks = torch.zeros(0, *SIZE, dtype=torch.bool)  # as mmdet's empty answers have it
+    assert len(merged(nothing, nothing)) == 0
+    assert merged(nothing, view(masks, [0.5, 0.4], [1, 1])).scores.tolist() == pytest.approx([0.25, 0.2])
     with pytest.raises(InputError, match='iou_threshold'):
         MaskTTAModel(module=Answers(), iou_threshold=0)
