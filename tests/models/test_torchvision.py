@@ -16,8 +16,6 @@ from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torchvision_peer import FAMILY, FIXTURE, SMALL, our_model, ours, peer_model, theirs, write_image
 
-from armbench_mmdet.masks.encode import RleMasks
-from armbench_mmdet.masks.upsample import encode_boxed_masks, resized_axis
 from armbench_mmdet.models import BestMatchAssigner, TorchvisionBBoxHead
 
 SIZES = {'portrait': (1000, 640), 'landscape': (480, 640), 'ARMBench': (2048, 2448)}
@@ -118,21 +116,6 @@ def test_losses_of_training_steps_with_the_same_proposals() -> None:
             sum(losses.values()).backward()
             optimizer.step()
     assert totals[-1] < 0.95 * totals[0]
-
-
-@pytest.mark.peers
-def test_masks_are_pasted_as_there() -> None:
-    from torchvision.models.detection.roi_heads import paste_masks_in_image
-
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.rand(60, 28, 28, generator=generator)
-    corners = torch.rand(60, 2, 2, generator=generator).mul(1.2).sub(0.1).clamp(0, 1).sort(1).values
-    boxes = (corners * torch.tensor([131.0, 97.0])).flatten(1)  # some at the borders, some thin
-    expected = paste_masks_in_image(masks[:, None], boxes, (97, 131))[:, 0]
-    found = encode_boxed_masks(masks, boxes, 97, 131, axis=resized_axis)
-    differ = RleMasks(found, 97, 131).numpy() != (expected >= 0.5).numpy()
-    assert (np.abs(expected.numpy()[differ] - 0.5) < 1e-4).all()
-    assert differ.sum() < 10
 
 
 def test_an_anchor_that_is_the_best_of_two_objects_belongs_to_the_nearer_one() -> None:
