@@ -67,17 +67,14 @@ def measured(device: str, work: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 def suppressed(device: str) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    corners = torch.rand(3000, 2, generator=generator) * 400
-    boxes = torch.cat([corners, corners + 5 + 60 * torch.rand(3000, 2, generator=generator)], 1)
-    scores = torch.randperm(3000, generator=generator) / 3000
-    return [nms(boxes.to(device), scores.to(device), 0.5)[1]]
+    corners = torch.rand(3000, 2) * 400
+    boxes = torch.cat([corners, corners + 5 + 60 * torch.rand(3000, 2)], 1)
+    return [nms(boxes.to(device), (torch.randperm(3000) / 3000).to(device), 0.5)[1]]
 
 
 def pooled(device: str) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    maps = torch.randn(2, 64, 50, 68, generator=generator).to(device).requires_grad_()
-    corners = torch.rand(200, 2, generator=generator) * 200
+    maps = torch.randn(2, 64, 50, 68).to(device).requires_grad_()
+    corners = torch.rand(200, 2) * 200
     rois = torch.cat([torch.arange(200)[:, None] % 2, corners, corners + 4 + corners.flip(0) / 2], 1).to(device)
     output = roi_align(maps, rois, 7, 0.25, 0, 'avg', True)
     output.backward(torch.linspace(-1, 1, output.numel(), device=device).view_as(output))
@@ -85,33 +82,32 @@ def pooled(device: str) -> list[Tensor]:
 
 
 def attended(device: str) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
     shapes = torch.tensor([[32, 40], [16, 20], [8, 10]])
     keys = shapes.prod(1)
-    value = torch.randn(2, int(keys.sum()), 8, 32, generator=generator)
-    locations = torch.rand(2, 300, 8, 3, 4, 2, generator=generator) * 1.2 - 0.1
-    weights = torch.rand(2, 300, 8, 3, 4, generator=generator)
     # In double precision: where a sample meets a cell's edge, its gradient jumps, and roundings differ.
-    inputs = [tensor.double().to(device).requires_grad_() for tensor in (value, locations, weights)]
-    shapes, starts = shapes.to(device), torch.cat([keys.new_zeros(1), keys.cumsum(0)[:-1]]).to(device)
-    output = MultiScaleDeformableAttnFunction.apply(inputs[0], shapes, starts, *inputs[1:], 64)
+    value = torch.randn(2, int(keys.sum()), 8, 32).double()
+    locations = torch.rand(2, 300, 8, 3, 4, 2).double() * 1.2 - 0.1
+    weights = torch.rand(2, 300, 8, 3, 4).double()
+    value, locations, weights = inputs = [one.to(device).requires_grad_() for one in (value, locations, weights)]
+    starts = torch.cat([keys.new_zeros(1), keys.cumsum(0)[:-1]])
+    output = MultiScaleDeformableAttnFunction.apply(value, shapes.to(device), starts.to(device), locations, weights, 64)
     output.backward(torch.linspace(-1, 1, output.numel(), device=device).double().view_as(output))
     return [output, *(one.grad for one in inputs)]
 
 
-OPERATORS: dict[str, Callable[[str], list[Tensor]]] = {
-    'nms': suppressed,
-    'roi_align': pooled,
-    'ms_deform_attn': attended,
-}
+OPERATORS = {'nms': suppressed, 'roi_align': pooled, 'ms_deform_attn': attended}
 """Operators, forwards and backwards where they have a gradient."""
 
 
 @pytest.mark.parametrize('operator', OPERATORS)
 @pytest.mark.parametrize('device', DEVICES)
 def test_operators_agree_with_the_cpus(device: str, operator: str, table: list) -> None:
-    results, milliseconds, megabytes = measured(device, lambda: OPERATORS[operator](device))
-    for found, expected in zip(results, OPERATORS[operator]('cpu'), strict=True):
+    def work(place: str) -> list[Tensor]:
+        torch.manual_seed(0)
+        return OPERATORS[operator](place)
+
+    results, milliseconds, megabytes = measured(device, lambda: work(device))
+    for found, expected in zip(results, work('cpu'), strict=True):
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
     table.append((f'{operator} on {device}', active_backend(device)[operator], milliseconds, megabytes))
 

@@ -130,11 +130,11 @@ _SAFE_TYPES = [
 """All that may be built from a checkpoint besides tensors and plain containers: what mmengine's checkpoints hold."""
 
 
-def read_checkpoint(path: Path, map_location: Any = 'cpu', trusted: bool = False) -> Any:
+def read_checkpoint(path: Path, trusted: bool = False) -> Any:
     """Read a file of ``torch.save`` or safetensors without running code; a ``trusted`` one can run any.
 
     Returns:
-        What was saved; of a safetensors file, ``{'state_dict': tensors by name}``, on the CPU.
+        What was saved, on the CPU; of a safetensors file, ``{'state_dict': tensors by name}``.
 
     Raises:
         InputError: The file is missing or damaged, or holds more than plain data.
@@ -149,7 +149,7 @@ def read_checkpoint(path: Path, map_location: Any = 'cpu', trusted: bool = False
         if path.suffix == '.safetensors':
             return {'state_dict': load_file(path)}
         with torch.serialization.safe_globals(_SAFE_TYPES):
-            return torch.load(path, map_location, weights_only=not trusted)
+            return torch.load(path, 'cpu', weights_only=not trusted)
     except Exception as error:  # a file that is cut off or made to do harm raises any of a dozen types
         unsafe = re.search(r'(?:Unsupported \w+: \w+|GLOBAL) (\S+)|(getattr)\(', str(error))
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -171,7 +171,7 @@ def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
     Raises:
         InputError: See :func:`read_checkpoint`; or there are no tensors, or something else is among them.
     """
-    weights = read_checkpoint(path, trusted=trusted)
+    weights = read_checkpoint(path, trusted)
     for key in _WRAPPERS:
         if isinstance(weights, Mapping) and isinstance(weights.get(key), Mapping):
             weights = weights[key]
@@ -204,8 +204,8 @@ def export_weights(checkpoint: Path, out: Path, trusted: bool = False) -> int:
 def safe_loaders(trusted: bool = False) -> Iterator[None]:
     """Let everything that loads a checkpoint through mmengine read it with :func:`read_checkpoint` meanwhile."""
     before = CheckpointLoader._schemes  # there is no public way to put loaders back
-    CheckpointLoader._schemes = {  # the empty prefix is every name's
-        '': lambda filename, map_location=None: read_checkpoint(local_file(filename), map_location, trusted)
+    CheckpointLoader._schemes = {  # the empty prefix is every name's; tensors go to their device when they are copied
+        '': lambda filename, map_location=None: read_checkpoint(local_file(filename), trusted)
     }
     try:
         yield
@@ -259,13 +259,12 @@ def compare_weights(checkpoint: Mapping[str, Tensor], model: Mapping[str, Tensor
     }
 
 
-def described(differences: Mapping[str, str], limit: int = 5) -> str:
-    """Some differences in words: the first of each kind by name, and how many more there are."""
+def described(differences: Mapping[str, str]) -> str:
+    """Some differences in words: the first five of each kind by name, and how many more there are."""
     kinds = []
     for _, some in itertools.groupby(differences.items(), lambda difference: '≠' in difference[1] or difference[1]):
         lines = [f'{name} {what}' for name, what in some]
-        more = f', … (+{len(lines) - limit} more)' if len(lines) > limit else ''
-        kinds.append(', '.join(lines[:limit]) + more)
+        kinds.append(', '.join(lines[:5]) + (f', … (+{len(lines) - 5} more)' if len(lines) > 5 else ''))
     return '; '.join(kinds)
 
 

@@ -30,10 +30,10 @@ def image_lines(batch: Any) -> list[str]:
 
 
 class RunError(InputError):
-    """A run failed for a reason that its record names."""
+    """A run failed for a reason that its record names; the message has a line for what happened, and indented ones."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, reason: Reason, *lines: str) -> None:
+        super().__init__('\n  '.join(lines))
         self.reason: Reason = reason
 
 
@@ -98,26 +98,25 @@ def explained_config() -> Iterator[None]:
     """
     try:
         yield
+    except InputError:
+        raise
     except (AssertionError, ImportError, KeyError, TypeError, ValueError) as error:
-        explained = None if isinstance(error, InputError) else explain_config(error)
-        if explained is None:
-            raise
-        raise explained from error
+        if explained := explain_config(error):
+            raise explained from error
+        raise
 
 
 def unknown_type(name: str, kind: str) -> str:
     """What is wrong with a type that no registry of a kind (``transform``, ``optimizer``, …) has."""
     registries = [one for one in vars(mmdet.registry).values() if isinstance(one, Registry) and one.name == kind]
-    return f'type must be a known {kind}, got {name!r}' + nearest(
-        name, {n for one in registries for n in one.module_dict}
-    )
+    hint = nearest(name, {known for registry in registries for known in registry.module_dict})
+    return f'type must be a known {kind}, got {name!r}{hint}'
 
 
 def explain_config(error: Exception) -> InputError | None:
     """The error of building what a config describes in a user's terms, None if it is another one."""
     message = str(error.args[0] if error.args else error)  # a KeyError would put quotes around it
-    classes = _CLASS_COUNT.search(message)
-    if classes:
+    if classes := _CLASS_COUNT.search(message):
         return InputError(
             f'num_classes must be {classes[3]}, the number of classes of the data, got {classes[1]} in the '
             f"model's {classes[2]}; set it there, or leave it to the base config"
@@ -169,18 +168,17 @@ def _out_of_memory(message: str, runner: Runner) -> RunError:
     phase, batch = getattr(runner, 'batch_in_work', None) or ('train', None)
     where = f'iteration {runner.iter + 1}' if phase == 'train' else f'a batch of {phase}'
     accumulation = ' (optim_wrapper.accumulative_counts keeps the effective size)' if phase == 'train' else ''
-    lines = [
+    return RunError(
+        'out of memory',
         f'Out of memory at {where}: {(message.strip() or "no memory is left").splitlines()[0]}',
-        *(f'  {line}' for line in image_lines(batch)),
-        f'  Lower {phase}_dataloader.batch_size{accumulation} or the image size; on a GPU, train with --amp.',
-    ]
-    return RunError('out of memory', '\n'.join(lines))
+        *image_lines(batch),
+        f'Lower {phase}_dataloader.batch_size{accumulation} or the image size; on a GPU, train with --amp.',
+    )
 
 
 def _dead_worker(dead: re.Match[str]) -> RunError:
-    lines = [f'A data-loading process died: it {dead[2].strip(" .")}.']
+    lines = []
     for pid in map(int, dead[1].split(',')):
-        image = image_in_work(pid)
-        at = f'image {image[1]} (index {image[0]})' if image else 'an image that is not known'
-        lines.append(f'  Process {pid}, at {at}.')
-    return RunError('lost process', '\n'.join([*lines, f'  {_WORKER_REMEDY}']))
+        index, path = image_in_work(pid) or ('?', 'that is not known')
+        lines.append(f'Process {pid}, at image {path} (index {index}).')
+    return RunError('lost process', f'A data-loading process died: it {dead[2].strip(" .")}.', *lines, _WORKER_REMEDY)

@@ -1,7 +1,5 @@
 """What the processes of a run agree on, and that together they train what one process does."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +8,9 @@ import torch
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from processes import in_processes
-from toy_run import AtIteration, Points, guarded_runner, weights
+from toy_run import Points, guarded_runner, weights
 
 from armbench_mmdet.engine import ArmbenchRunner
-from armbench_mmdet.engine.checkpoints import read_checkpoint
 from armbench_mmdet.engine.distributed import gathered, joined_processes, largest, total
 from armbench_mmdet.engine.failure import explained_failures
 from armbench_mmdet.errors import InputError
@@ -52,14 +49,6 @@ def everything(count: int, folder: Path) -> None:
         with pytest.raises(InputError) as failed, explained_failures(runner):
             runner.train()
         (folder / f'message_{runner.rank}').write_text(str(failed.value))
-
-        signal_last = AtIteration(2, lambda: runner.rank == count - 1 and os.kill(os.getpid(), signal.SIGTERM))
-        runner = share(count, folder / 'signal', hooks=[signal_last], **wrapper)
-        with pytest.raises(SystemExit) as stopped:
-            runner.train()
-        assert stopped.value.code == 143
-        torch.distributed.barrier()
-        assert read_checkpoint(folder / 'signal/interrupted.pth')['meta']['iter'] == 2
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from PIL import Image
 from small_models import LEAVES
 from varied_weights import SIZE, Exported, write_varied_weights
 
@@ -31,10 +33,20 @@ def detectors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Detec
 
 
 @pytest.fixture(scope='session')
-def mask_rcnn(detectors: Callable[[str], Detector], tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A Mask R-CNN, and its file for images of one size."""
-    from armbench_mmdet.export.onnx import write_onnx
+def photos(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images, two of :data:`SIZE`, an upright and a wide one."""
+    folder = tmp_path_factory.mktemp('photos')
+    paths = sorted((minibench_root / 'mix-object-tote/images').glob('*.jpg'))
+    for number, (height, width) in enumerate((SIZE, SIZE, SIZE[::-1], (72, 160))):
+        Image.open(paths[number]).resize((width, height)).save(folder / f'{number}.jpg')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def mask_rcnn(detectors: Callable[[str], Detector], photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A Mask R-CNN, and its file for images of one size, which says what the model says."""
+    from armbench_mmdet.export.onnx import export
 
     exported = Exported(detectors('mask_rcnn'), tmp_path_factory.mktemp('exported') / 'mask_rcnn.onnx')
-    write_onnx(exported.detector, exported.file, SIZE)
+    export(exported.detector, exported.file, SIZE, [str(photos)])
     return exported

@@ -22,11 +22,8 @@ def detector(mask_rcnn: Exported) -> Detector:
 
 
 @pytest.fixture(scope='module')
-def image(minibench_root: Path) -> Path:
-    """A test image of the size that the file takes."""
-    subset = minibench_root / 'mix-object-tote'
-    listed = json.loads((subset / 'test.json').read_text())['images']
-    return next(subset / 'images' / one['file_name'] for one in listed if (one['height'], one['width']) == SIZE)
+def image(photos: Path) -> Path:
+    return photos / '0.jpg'
 
 
 def test_the_file_says_what_it_is(detector: Detector, mask_rcnn: Exported) -> None:
@@ -76,8 +73,8 @@ def test_the_tools_take_it(mask_rcnn: Exported, image: Path, minibench_root: Pat
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     truth = json.loads((minibench_root / 'mix-object-tote/test.json').read_text())
-    truth['images'] = [one for one in truth['images'] if one['file_name'] == image.name]
-    truth['annotations'] = [one for one in truth['annotations'] if one['image_id'] == truth['images'][0]['id']]
+    truth['images'] = [{'id': 1, 'file_name': image.name, 'height': SIZE[0], 'width': SIZE[1]}]
+    truth['annotations'] = [{**one, 'image_id': 1} for one in truth['annotations'] if one['image_id'] == 1]
     (tmp_path / 'one.json').write_text(json.dumps(truth))
     options = ('--ground-truth', tmp_path / 'one.json', '--images', image.parent, '--out', tmp_path / 'run/results')
     done = start('evaluate', '--model', mask_rcnn.file, *options)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from varied_weights import SIZE, Exported
 
-from armbench_mmdet.datasets.images import find_images
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.export.mask_rcnn import OPERATORS, TRANSLATIONS
 from armbench_mmdet.export.onnx import compare, export
@@ -21,11 +20,6 @@ SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
 FULL = ('mask-rcnn_r50_fpn_1x_armbench-mix', 'mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_armbench-mix')
 
 
-@pytest.fixture(scope='module')
-def truth(minibench_root: Path) -> str:
-    return str(minibench_root / 'mix-object-tote/test.json')
-
-
 @pytest.mark.parametrize(
     ('name', 'size'),
     [
@@ -35,17 +29,17 @@ def truth(minibench_root: Path) -> str:
     ],
 )
 def test_the_file_says_what_the_model_says(
-    name: str, size: Any, detectors: Callable[[str], Detector], truth: str, tmp_path: Path, monkeypatch
+    name: str, size: Any, detectors: Callable[[str], Detector], photos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr('armbench_mmdet.export.onnx.CHECK_IMAGES', 2)
-    parity = export(detectors(name), tmp_path / 'model.onnx', size, [truth] if size == SIZE else None)
+    parity = export(detectors(name), tmp_path / 'model.onnx', size, None if size == (256, 320) else [str(photos)])
     assert parity.faults == []
     assert parity.instances >= 100
     assert list(tmp_path.iterdir()) == [tmp_path / 'model.onnx']
 
 
-def test_every_difference_is_seen(mask_rcnn: Exported, truth: str) -> None:
-    (one,) = ExportedDetector.from_onnx(mask_rcnn.file).predict(find_images(truth).paths[0])
+def test_every_difference_is_seen(mask_rcnn: Exported, photos: Path) -> None:
+    (one,) = ExportedDetector.from_onnx(mask_rcnn.file).predict(photos / '0.jpg')
     assert compare([one], [one]).faults == []
     assert compare([one], [one]).line.startswith(f'{len(one)} instances of 1 images compared: scores within 0')
     without_best = replace(one, **{key: getattr(one, key)[1:] for key in ('boxes', 'scores', 'labels', 'masks')})
@@ -60,13 +54,13 @@ def test_every_difference_is_seen(mask_rcnn: Exported, truth: str) -> None:
 
 @pytest.mark.slow
 def test_a_file_that_differs_is_not_written_unless_it_must(
-    mask_rcnn: Exported, truth: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mask_rcnn: Exported, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_suppression(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
         return TRANSLATIONS[NMS](boxes, scores, 1.0, limit)
 
     monkeypatch.setattr('armbench_mmdet.export.onnx.TRANSLATIONS', {**TRANSLATIONS, NMS: without_suppression})
-    out, check = tmp_path / 'a/model.onnx', [truth]
+    out, check = tmp_path / 'a/model.onnx', [str(photos)]
     with pytest.raises(InputError, match=r'model says, got: .* \(worst on .*\.jpg\); nothing is written.*force'):
         export(mask_rcnn.detector, out, SIZE, check=check)
     assert list(out.parent.iterdir()) == []
