@@ -322,7 +322,7 @@ def _check_masks_and_boxes(index: ColumnIndex) -> Iterator[Found]:
 def _check_areas(index: ColumnIndex) -> Iterator[Found]:
     """Compare with the area inside the polygon first, and count pixels only where that disagrees."""
     measured_px2 = np.full(index.num_annotations, np.nan)
-    for row in np.flatnonzero(np.diff(index.ring_ranges)[:, 0]).tolist():
+    for row in np.flatnonzero(np.diff(index.polygon_starts)).tolist():
         measured_px2[row] = sum(cv2.contourArea(points.astype(np.float32)) for points in index.polygons(row))
     x1, y1, x2, y2 = index.extents.T
     slack_px2 = (x2 - x1) + (y2 - y1) + _AREA_PX2

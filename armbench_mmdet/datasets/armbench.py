@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import mmap
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +28,11 @@ KEPT_IN_PART = 'annotations that lost a degenerate polygon and keep others'
 _SHOWN_IDS = 3
 _SAMPLED, _HEADER_BYTES = 16, 2**17
 
-
-@dataclass(frozen=True)
-class LeftOut:
-    """How many records were left out for one reason, and the ids of the first."""
-
-    count: int
-    first_ids: tuple[int, ...]
+Reasons = dict[str, NDArray[np.bool_]]
+"""Which records are left out, by reason."""
 
 
-Skipped = dict[str, LeftOut]
-"""What was left out, by reason."""
-
-
-def skip(skipped: Skipped, reason: str, ids: NDArray[np.int64]) -> None:
-    """Note that the records with these ids are left out, if there are any."""
-    if len(ids):
-        skipped[reason] = LeftOut(len(ids), tuple(ids[:_SHOWN_IDS].tolist()))
-
-
-def skipped_rows(skipped: Skipped) -> list[str]:
-    """Table rows: count, reason, first ids."""
-    return [
-        f'  {one.count:>9,}  {reason} (ids {", ".join(map(str, one.first_ids))}'
-        + (', …)' if one.count > len(one.first_ids) else ')')
-        for reason, one in skipped.items()
-    ]
-
-
-def select_annotations(
-    index: ColumnIndex, labels: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
+def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Reasons]:
     """Choose the annotations that become instances, by their ``(A,) int64`` labels, negative for other categories.
 
     Returns:
@@ -70,7 +42,7 @@ def select_annotations(
     x, y, w, h = index.boxes.T
     image_w, image_h = index.widths[index.image_rows], index.heights[index.image_rows]
     inside = (np.minimum(x + w, image_w) > np.maximum(x, 0)) & (np.minimum(y + h, image_h) > np.maximum(y, 0))
-    reasons = {
+    reasons: Reasons = {
         'annotations of an ignored category': labels < 0,
         'annotations flagged "ignore"': index.ignores,
         'annotations without a mask': kinds == SegmentationKind.MISSING,
@@ -85,74 +57,6 @@ def select_annotations(
         reasons[reason] = kept & holds
         kept &= ~holds
     return kept, {**reasons, KEPT_IN_PART: kept & (index.dropped_rings > 0)}
-
-
-class AnnotatedImages:
-    """Images with their instances, as stock ``CocoDataset.parse_data_info`` writes them.
-
-    Attributes:
-        columns: The annotation file.
-        rows: ``(N,) int64``, the rows there of this list's images.
-    """
-
-    def __init__(
-        self, index: ColumnIndex, labels: NDArray[np.int64], kept: NDArray[np.bool_], image_folder: str
-    ) -> None:
-        self.columns = index
-        self.rows: NDArray[np.int64] = np.arange(index.num_images)
-        self._image_folder = image_folder
-        self._annotations = np.flatnonzero(kept)
-        self._labels = labels[self._annotations]
-        self._starts = np.concatenate([[0], np.cumsum(kept)])[index.annotation_starts]
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        """The record of an image, made afresh."""
-        image = int(self.rows[position])
-        index = self.columns
-        return {
-            'img_path': osp.join(self._image_folder, index.file_name(image)),
-            'img_id': int(index.image_ids[image]),
-            'seg_map_path': None,
-            'height': int(index.heights[image]),
-            'width': int(index.widths[image]),
-            'instances': self._instances(image),
-        }
-
-    def take(self, positions: Sequence[int] | NDArray[np.int64]) -> AnnotatedImages:
-        """The records at these positions, as the same kind of list."""
-        taken = copy.copy(self)
-        taken.rows = self.rows[np.asarray(positions, np.int64)]
-        return taken
-
-    def labels(self, position: int) -> list[int]:
-        """Labels of an image's instances."""
-        image = int(self.rows[position])
-        return self._labels[self._starts[image] : self._starts[image + 1]].tolist()
-
-    def label_counts(self, num_classes: int) -> tuple[list[int], list[int]]:
-        """Instances of each label in the images of this list, and crowd regions, which are not used."""
-        counted = np.isin(self.columns.image_rows[self._annotations], self.rows)
-        labels, crowds = self._labels[counted], self.columns.crowds[self._annotations][counted]
-        used, crowd = (np.bincount(labels[crowds == flag], minlength=num_classes).tolist() for flag in (False, True))
-        return used, crowd
-
-    def _instances(self, image: int) -> list[dict[str, Any]]:
-        index = self.columns
-        part = slice(*self._starts[image : image + 2].tolist())
-        rows = self._annotations[part]
-        boxes = index.boxes[rows]
-        boxes[:, 2:] += boxes[:, :2]
-        columns = zip(
-            rows.tolist(), index.crowds[rows].tolist(), boxes.tolist(), self._labels[part].tolist(), strict=True
-        )
-        return [
-            {'ignore_flag': int(crowd), 'bbox': box, 'bbox_label': label, 'mask': index.segmentation(row)}
-            for row, crowd, box, label in columns
-        ]
 
 
 CORRUPT_IMAGES = ('error', 'skip')
@@ -184,6 +88,7 @@ class ArmbenchDataset(CocoDataset):
         **kwargs: As for ``CocoDataset``: ``pipeline``, ``filter_cfg``, ``test_mode``, ``indices``, ``lazy_init``, …
 
     Attributes:
+        columns: The annotation file; ``data_list`` has the rows there of the images.
         ground_truth: Where the metric finds what it compares with.
 
     Raises:
@@ -211,22 +116,19 @@ class ArmbenchDataset(CocoDataset):
             raise InputError(f"category_map must be a dict such as {{'parcel': 'object'}}, got {category_map!r}")
         if data_prefix is not None and list(data_prefix) != ['img']:
             raise InputError(f"data_prefix must be dict(img='folder'), got {data_prefix!r}")
-        kwargs.pop('serialize_data', None)
         root = release.resolve_data_root(data_root)
-        ann_file = str(ann_file or f'{subset}/{split}.json')
-        folder = Path(ann_file).parent
-        beside = folder_of_images(root / ann_file) == root / folder
-        prefix = dict(data_prefix or {'img': str(folder if beside else folder / release.IMAGE_FOLDER)})
-        lazy_init = kwargs.pop('lazy_init', False)
-        super().__init__(
-            ann_file=ann_file, data_root=str(root), data_prefix=prefix, serialize_data=False, lazy_init=True, **kwargs
-        )
+        file = root / (ann_file or f'{subset}/{split}.json')
+        images = root / data_prefix['img'] if data_prefix else folder_of_images(file)
         self.ground_truth = GroundTruthSource(
-            self.ann_file,
-            self.data_prefix['img'],
+            str(file),
+            str(images),
             None if category_map is None else dict(category_map),
             None if cache_dir is None else str(cache_dir),
         )
+        lazy_init = kwargs.pop('lazy_init', False)
+        fixed = {'data_prefix': {'img': str(images)}, 'serialize_data': False, 'lazy_init': True}
+        super().__init__(ann_file=str(file), **kwargs | fixed)
+        self.data_root = str(root)
         self._metainfo.update(self.ground_truth.as_metainfo())
         if not lazy_init:
             self.full_init()
@@ -236,32 +138,44 @@ class ArmbenchDataset(CocoDataset):
         if self._fully_initialized:
             return
         super().full_init()
-        # Flags of the file's images, in memory that forked processes share.
-        self._unreadable = np.frombuffer(mmap.mmap(-1, max(self.data_list.columns.num_images, 1)), np.uint8)
         self._log_table()
 
-    def load_data_list(self) -> AnnotatedImages:
-        """Open the column index and choose the annotations that become instances."""
-        image_folder = self.data_prefix['img']
+    def load_data_list(self) -> NDArray[np.int64]:
+        """Open the column index and choose the annotations that become instances; returns the rows of its images."""
         ann_file = release.require_existing(Path(self.ann_file), 'annotation file')
-        release.require_existing(Path(image_folder), 'image folder')
+        release.require_existing(Path(self.data_prefix['img']), 'image folder')
         index = open_index(ann_file, self.ground_truth.cache_dir)
         assignment = release.assign_categories(index, self.ground_truth.category_map)
         self._notes = [*(note.detail for note in index.notes), *assignment.notes]
         labels = self._labels_in_classes(assignment)
         kept, left_out = select_annotations(index, labels)
-        self._skipped: Skipped = {}
-        for reason, rows in left_out.items():
-            skip(self._skipped, reason, index.annotation_ids[rows])
+        self._skipped: dict[str, NDArray[np.int64]] = {}
+        self._skip(left_out, index.annotation_ids)
         if not kept.any():
             remedy = f'  `tools/infer.py CONFIG CHECKPOINT {ann_file}` predicts its images'
-            about = [*self._notes, *skipped_rows(self._skipped)] if index.num_annotations else [remedy]
-            raise InputError(
-                f'annotation file must have usable annotations of {" or ".join(self._metainfo["classes"])}, '
-                f'got none of {index.num_annotations} (in {ann_file})' + ''.join('\n' + line for line in about)
-            )
+            about = [*self._notes, *self._skipped_rows()] if index.num_annotations else [remedy]
+            classes = ' or '.join(self._metainfo['classes'])
+            found = f'got none of {index.num_annotations} (in {ann_file})'
+            raise InputError('\n'.join([f'annotation file must have usable annotations of {classes}, {found}', *about]))
+        self.columns = index
         self._in_classes = labels != IGNORED
-        return AnnotatedImages(index, labels, kept, image_folder)
+        self._annotations = np.flatnonzero(kept)
+        self._labels = labels[kept]
+        self._starts = np.concatenate([[0], np.cumsum(kept)])[index.annotation_starts]
+        # Flags of the images, in memory that forked processes share.
+        self._unreadable = np.frombuffer(mmap.mmap(-1, index.num_images), np.uint8)
+        return np.arange(index.num_images)
+
+    def _skip(self, left_out: Reasons, ids: NDArray[np.int64]) -> None:
+        self._skipped |= {reason: ids[rows] for reason, rows in left_out.items() if rows.any()}
+
+    def _skipped_rows(self) -> list[str]:
+        """Table rows: count, reason, first ids."""
+        rows = []
+        for reason, ids in self._skipped.items():
+            shown = ', '.join(map(str, ids[:_SHOWN_IDS].tolist()))
+            rows.append(f'  {len(ids):>9,}  {reason} (ids {shown}{", …" if len(ids) > _SHOWN_IDS else ""})')
+        return rows
 
     def _labels_in_classes(self, assignment: CategoryAssignment) -> NDArray[np.int64]:
         """``(A,) int64`` labels as indices into ``metainfo['classes']``; sets ``cat_ids`` and ``cat2label``."""
@@ -273,26 +187,51 @@ class ArmbenchDataset(CocoDataset):
         self.cat_ids = list(self.cat2label)
         return to_label[assignment.rows]
 
-    def filter_data(self) -> AnnotatedImages:
+    def filter_data(self) -> NDArray[np.int64]:
         """Leave out images as stock ``CocoDataset`` does: empty ones and small ones, in training only."""
-        images: AnnotatedImages = self.data_list
         if self.test_mode or self.filter_cfg is None:
-            return images
-        index = images.columns
-        kept: NDArray[np.bool_] = np.ones(index.num_images, np.bool_)
+            return self.data_list
+        index = self.columns
+        annotated: NDArray[np.bool_] = np.ones(index.num_images, np.bool_)
         if self.filter_cfg.get('filter_empty_gt', False):
-            kept = np.bincount(index.image_rows[self._in_classes], minlength=index.num_images) > 0
-            skip(self._skipped, 'images without annotations', index.image_ids[~kept])
+            annotated = np.bincount(index.image_rows[self._in_classes], minlength=index.num_images) > 0
         large = np.minimum(index.widths, index.heights) >= self.filter_cfg.get('min_size', 0)
-        skip(self._skipped, 'images under min_size', index.image_ids[kept & ~large])
-        if not (kept & large).any():
+        left_out = {'images without annotations': ~annotated, 'images under min_size': annotated & ~large}
+        self._skip(left_out, index.image_ids)
+        if not (annotated & large).any():
             raise InputError(f'filter_cfg must leave some images, got none with {self.filter_cfg} (in {self.ann_file})')
-        return images.take(np.flatnonzero(kept & large))
+        return np.flatnonzero(annotated & large)
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """The record of an image, made afresh: change it as you like."""
-        return {**self.data_list[idx], 'sample_idx': idx if idx >= 0 else len(self) + idx}
+        """The record of an image as stock ``CocoDataset.parse_data_info`` writes it, made afresh: change it freely."""
+        index, image, part = self.columns, int(self.data_list[idx]), self._part(idx)
+        rows = self._annotations[part]
+        boxes = index.boxes[rows]
+        boxes[:, 2:] += boxes[:, :2]
+        columns = rows.tolist(), index.crowds[rows].tolist(), boxes.tolist(), self._labels[part].tolist()
+        return {
+            'img_path': osp.join(self.data_prefix['img'], index.file_name(image)),
+            'img_id': int(index.image_ids[image]),
+            'seg_map_path': None,
+            'height': int(index.heights[image]),
+            'width': int(index.widths[image]),
+            'instances': [
+                {'ignore_flag': int(crowd), 'bbox': box, 'bbox_label': label, 'mask': index.segmentation(row)}
+                for row, crowd, box, label in zip(*columns, strict=True)
+            ],
+            'sample_idx': idx if idx >= 0 else len(self) + idx,
+        }
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of an image's instances, as ``ClassBalancedDataset`` wants them."""
+        return self._labels[self._part(idx)].tolist()
+
+    def _part(self, idx: int) -> slice:
+        """Where the annotations of an image are in the list of those that are kept."""
+        image = self.data_list[idx]
+        return slice(*self._starts[image : image + 2].tolist())
 
     def prepare_data(self, idx: int) -> Any:
         """Send an image through the pipeline; see ``corrupt_images`` for one that cannot be read."""
@@ -307,7 +246,7 @@ class ArmbenchDataset(CocoDataset):
                     raise UnreadableImageError(
                         f'{error}; index {index} in the data set; tools/check_data.py --json lists all such files'
                     ) from error
-                row = self.data_list.rows[index]
+                row = self.data_list[index]
                 if not self._unreadable[row]:
                     self._unreadable[row] = 1
                     log_once(f'skipped (index {index}): {error}')
@@ -326,50 +265,42 @@ class ArmbenchDataset(CocoDataset):
 
     def unreadable_images(self) -> list[str]:
         """Paths of the images that ``corrupt_images='skip'`` has met so far, in all processes."""
-        images: AnnotatedImages = self.data_list
-        return [images[i]['img_path'] for i in np.flatnonzero(self._unreadable[images.rows]).tolist()]
-
-    @force_full_init
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Labels of an image's instances, as ``ClassBalancedDataset`` wants them."""
-        return self.data_list.labels(idx)
-
-    def _get_unserialized_subset(self, indices: int | Sequence[int]) -> AnnotatedImages:
-        if isinstance(indices, int):
-            indices = range(len(self.data_list))[slice(indices) if indices >= 0 else slice(indices, None)]
-        return self.data_list.take(indices)
+        return [self.get_data_info(i)['img_path'] for i in np.flatnonzero(self._unreadable[self.data_list]).tolist()]
 
     @property
-    def skipped(self) -> Skipped:
-        """What was left out: reason to count and first ids."""
+    def skipped(self) -> dict[str, NDArray[np.int64]]:
+        """The ids of annotations and images that were left out, by reason."""
         self.full_init()
-        return dict(self._skipped)
+        return self._skipped
 
     def _log_table(self) -> None:
         classes = self._metainfo['classes']
-        used, crowds = self.data_list.label_counts(len(classes))
-        heading = f'{self.ann_file}: {len(self):,} images, '
-        heading += ', '.join(f'{n:,} {name}s' for n, name in zip(used, classes, strict=True))
-        heading += f' and {sum(crowds):,} crowd regions, which are not used' if any(crowds) else ''
-        rows = skipped_rows(self._skipped)
-        log_once('\n'.join([heading + ('; left out:' if rows else '; nothing left out'), *rows]), logging.INFO)
+        counted = np.isin(self.columns.image_rows[self._annotations], self.data_list)
+        labels, is_crowd = self._labels[counted], self.columns.crowds[self._annotations][counted]
+        used, crowds = (
+            np.bincount(labels[is_crowd == flag], minlength=len(classes)).tolist() for flag in (False, True)
+        )
         remedy = '; set "iscrowd" to 0 if each is one instance (CVAT writes masks of its brush with 1)'
         if not any(used) and self._indices is None:
             found = f'{sum(crowds)} crowd regions{remedy}' if any(crowds) else 'none'
             raise InputError(f'annotation file must have instances to use, got {found} (in {self.ann_file})')
+        instances = ', '.join(f'{n:,} {name}s' for n, name in zip(used, classes, strict=True))
+        also = f' and {sum(crowds):,} crowd regions, which are not used' if any(crowds) else ''
+        end = 'left out:' if self._skipped else 'nothing left out'
+        heading = f'{self.ann_file}: {len(self):,} images, {instances}{also}; {end}'
+        log_once('\n'.join([heading, *self._skipped_rows()]), logging.INFO)
         effect = 'it has no score here' if self.test_mode else 'the model cannot learn it'
         for name, n, crowd in zip(classes, used, crowds, strict=True):
             if not n:
-                self._notes.append(
-                    f'no {name} to use: {effect}' + (f'; all {crowd} are crowds{remedy}' if crowd else '')
-                )
+                why = f'; all {crowd} are crowds{remedy}' if crowd else ''
+                self._notes.append(f'no {name} to use: {effect}{why}')
         for note in [*self._notes, *self._exif_notes()]:
             log_once(f'{self.ann_file}: {note}')
 
     def _exif_notes(self) -> list[str]:
         """A note if some of a few images would be turned by 180° or mirrored, which no size tells."""
         for index in range(0, len(self), max(len(self) // _SAMPLED, 1)):
-            path = Path(self.data_list[index]['img_path'])
+            path = Path(self.get_data_info(index)['img_path'])
             with suppress(OSError), path.open('rb') as file:
                 if 1 < (orientation := exif_orientation(file.read(_HEADER_BYTES))) < 5:
                     return [f'{path} {EXIF_IS_OBEYED.format(orientation)}']
@@ -391,7 +322,7 @@ class MinibenchDataset(ArmbenchDataset):
         self.train_images = train_images
         super().__init__(data_root=data_root or MINIBENCH_ROOT, **kwargs)
 
-    def load_data_list(self) -> AnnotatedImages:
+    def load_data_list(self) -> NDArray[np.int64]:
         """Make the data if need be, then load them."""
         from armbench_mmdet.minibench import ensure_minibench
 

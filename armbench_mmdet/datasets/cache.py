@@ -48,8 +48,7 @@ def open_cached(
     stamp = _stamp(source)
     key = hashlib.sha256(repr((str(source.resolve()), stamp)).encode()).hexdigest()[:40]
     folder = resolve_cache_dir(cache_dir) / schema / key
-    content = _read(folder)
-    if content is not None:
+    if content := _read(folder):
         return folder, content
     with ExitStack() as stack:
         # Where there are no locks, builders only repeat each other's work.
@@ -60,32 +59,24 @@ def open_cached(
         content = _read(folder)
         if content is None:
             built = build()
-            content = _stored(folder, *built)
+            _store(folder, *built)
+            content = _read(folder)  # without locks, another builder may have been first
     if _stamp(source) != stamp:
         raise InputError(f'annotation file must not change while it is read, got a change (in {source}); try again')
-    return (None, built) if content is None else (folder, content)
-
-
-def read_columns(folder: Path) -> Content:
-    """Map columns into memory, read-only; nothing is read until it is touched.
-
-    Raises:
-        OSError, ValueError: A file is missing, damaged or cut short.
-    """
-    meta = json.loads((folder / _META).read_bytes())
-    columns = {name: np.asarray(np.load(folder / f'{name}.npy', mmap_mode='r')) for name in meta.pop('columns')}
-    return columns, meta
+    return (folder, content) if content else (None, built)
 
 
 def _read(folder: Path) -> Content | None:
+    """Map columns into memory, read-only; nothing is read until it is touched. None if a file is missing or damaged."""
     try:
-        return read_columns(folder)
+        meta = json.loads((folder / _META).read_bytes())
+        return {name: np.asarray(np.load(folder / f'{name}.npy', mmap_mode='r')) for name in meta.pop('columns')}, meta
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _stored(folder: Path, columns: Columns, meta: dict[str, Any]) -> Content | None:
-    """The columns, mapped from the folder they are written to; None if they cannot be."""
+def _store(folder: Path, columns: Columns, meta: dict[str, Any]) -> None:
+    """Write columns to a folder; log why if they cannot be."""
     try:
         shutil.rmtree(folder, ignore_errors=True)  # damaged
         with draft_of(folder) as draft:
@@ -100,7 +91,6 @@ def _stored(folder: Path, columns: Columns, meta: dict[str, Any]) -> Content | N
             'current',
             logging.WARNING,
         )
-    return _read(folder)  # without locks, another builder may have been first
 
 
 def _stamp(source: Path) -> list[int]:

@@ -4,13 +4,15 @@ import codecs
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple
 
 import msgspec
+import numpy as np
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.jit import compiled
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _SizePx = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
@@ -78,16 +80,12 @@ class CocoRle(msgspec.Struct, gc=False):
     counts: list[int] | str
 
 
-class _Document(msgspec.Struct):
+class CocoFile(msgspec.Struct):
+    """An annotation file; ``categories`` is None when it has no such key."""
+
     images: list[CocoImage]
     annotations: list[CocoAnnotation]
     categories: list[CocoCategory] | None = None
-
-
-class _RawDocument(msgspec.Struct):
-    images: list[msgspec.Raw]
-    annotations: list[msgspec.Raw]
-    categories: list[msgspec.Raw] | None = None
 
 
 class Problem(NamedTuple):
@@ -97,35 +95,30 @@ class Problem(NamedTuple):
     detail: str
 
 
-Parsed = tuple[list[CocoImage], Iterator[CocoAnnotation], list[CocoCategory] | None]
-
-
-def parse_coco(data: bytes, found: list[Problem]) -> Parsed:
-    """Parse a COCO file, leaving broken records out: UTF-8, or UTF-16 with its mark, perhaps compressed by gzip.
-
-    What is wrong or odd is added to ``found``; for annotations while they are read.
+def parse_coco(data: bytes) -> tuple[CocoFile, list[Problem]]:
+    """Parse a COCO file: UTF-8, or UTF-16 with its mark, perhaps compressed by gzip. Masks are not looked at.
 
     Returns:
-        The sound images, annotations and categories (None without that key) in file order. Masks are not looked at.
+        The file, without anything where its structure is broken; and what is wrong with it or odd.
     """
-    document: _Document | _RawDocument = _Document([], [])
+    found: list[Problem] = []
     text = data
     try:
         text = _as_utf8(data)
         document = _decode(text, found)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError, EOFError, zlib.error) as error:
         if what := _format_of(text):
-            found.append(Problem(FOREIGN, f'the file is {what}'))
+            problem = Problem(FOREIGN, f'the file is {what}')
         elif isinstance(error, msgspec.ValidationError | UnicodeDecodeError):
-            found.append(Problem(STRUCTURE, f'the file as a whole: {error}'))
+            problem = Problem(STRUCTURE, str(error))
         else:
-            found.append(Problem(MALFORMED, _describe_malformed(text, error)))
-    categories = document.categories
-    return (
-        list(_sound(document.images, CocoImage, 'images', found)),
-        _sound(document.annotations, CocoAnnotation, 'annotations', found),
-        None if categories is None else list(_sound(categories, CocoCategory, 'categories', found)),
-    )
+            problem = Problem(MALFORMED, _describe_malformed(text, error))
+        return CocoFile([], []), [problem]
+    for key, kind in _DUPLICATES.items():
+        numbers = Counter(record.id for record in getattr(document, key) or ())
+        if len(numbers) < numbers.total():
+            found += [Problem(kind, f'{key}: {n} have id {number}') for number, n in numbers.items() if n > 1]
+    return document, found
 
 
 def _as_utf8(data: bytes) -> bytes:
@@ -136,13 +129,14 @@ def _as_utf8(data: bytes) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-def _decode(text: bytes, found: list[Problem]) -> _Document | _RawDocument:
+def _decode(text: bytes, found: list[Problem]) -> CocoFile:
     try:
-        return msgspec.json.decode(text, type=_Document)  # in half the time of record by record
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    try:
-        return msgspec.json.decode(text, type=_RawDocument)
+        return msgspec.json.decode(text, type=CocoFile)
+    except msgspec.ValidationError as error:
+        document = msgspec.json.decode(text, type=CocoFile, strict=False)
+        odd = f'numbers are written as text, or ids as fractions, and read as numbers (first: {error})'
+        found.append(Problem(TEXT, odd))
+        return document
     except msgspec.DecodeError:
         cleaned, number = _NOT_A_NUMBER.subn(b'null', text)
         if not number:
@@ -175,39 +169,6 @@ def _describe_malformed(text: bytes, error: Exception) -> str:
     return f'line {line}, column {column}: {message}'
 
 
-_Record = TypeVar('_Record', CocoImage, CocoAnnotation, CocoCategory)
-
-
-def _sound(
-    records: Sequence[msgspec.Raw | _Record], kind: type[_Record], key: str, found: list[Problem]
-) -> Iterator[_Record]:
-    """Decode what is not decoded; what is wrong with a record, and how many have numbers as text, goes to ``found``."""
-    decode = msgspec.json.Decoder(kind).decode
-    ids: set[int] = set()
-    as_text = []
-    for row, raw in enumerate(records):
-        if not isinstance(raw, msgspec.Raw):
-            record = raw
-        else:
-            try:
-                record = decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                try:
-                    record = msgspec.json.decode(raw, type=kind, strict=False)
-                    as_text.append(row)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    found.append(Problem(STRUCTURE, f'{key}[{row}]: {error}'))
-                    continue
-        if record.id in ids:
-            found.append(Problem(_DUPLICATES[key], f'{key}[{row}]: id {record.id} is taken already'))
-        else:
-            ids.add(record.id)
-            yield record
-    if as_text:
-        about = f'{len(as_text)} {key} (first {key}[{as_text[0]}]) have numbers written as text, or ids as fractions'
-        found.append(Problem(TEXT, f'{about}: read as numbers'))
-
-
 def raise_problems(problems: list[Problem], ann_file: Path) -> None:
     """Raise one error that shows the first problems of a file.
 
@@ -224,3 +185,72 @@ def raise_problems(problems: list[Problem], ann_file: Path) -> None:
         check = f'`python tools/check_data.py --ann-file {ann_file}`'
         lines.append(f'correct or remove these records; {check} checks the whole file')
     raise InputError('\n  '.join(lines))
+
+
+_OPEN, _CLOSE, _COMMA, _MINUS, _POINT, _ZERO, _SPACE = b'[],-.0 '
+_MOST_DIGITS, _MOST_EXACT = 18, 2**53
+_POWERS = np.array([10**power for power in range(_MOST_DIGITS + 1)], np.float64)
+
+
+@compiled
+def scan_polygons(
+    text: np.ndarray, position: int, counts: np.ndarray, lengths: np.ndarray, numbers: np.ndarray
+) -> tuple[int, int, int, int]:
+    """Read masks that are lists of polygons, up to one that is not or whose numbers take more than one division.
+
+    Args:
+        text: ``(T,) uint8``, masks as valid JSON, with a NUL after each.
+        position: Where the first mask begins.
+        counts: Room for the number of polygons of each mask, int64.
+        lengths: Room for the number of coordinates of each polygon, int64.
+        numbers: Room for the coordinates, float64; they are what any parser makes of the text.
+
+    Returns:
+        How many masks, polygons and coordinates were read, and where the next mask begins.
+    """
+    masks, polygons, coordinates = 0, 0, 0
+    while position < text.size:
+        at, depth, polygon, coordinate, first = position, 0, polygons, coordinates, coordinates
+        while text[at]:
+            if depth < 2 and text[at] == _OPEN:
+                depth, first = depth + 1, coordinate
+            elif text[at] == _CLOSE:
+                if depth == 2:
+                    lengths[polygon] = coordinate - first
+                    polygon += 1
+                depth -= 1
+            elif text[at] > _SPACE and text[at] != _COMMA:
+                end = at
+                if depth == 2:
+                    numbers[coordinate], end = _read_decimal(text, at)
+                if end == at:
+                    return masks, polygons, coordinates, position
+                coordinate += 1
+                at = end - 1
+            at += 1
+        counts[masks] = polygon - polygons
+        masks, polygons, coordinates, position = masks + 1, polygon, coordinate, at + 1
+    return masks, polygons, coordinates, position
+
+
+@compiled
+def _read_decimal(text: np.ndarray, start: int) -> tuple[float, int]:
+    """A number and its end, which is its start if it is not one of few digits without an exponent."""
+    first = start + 1 if text[start] == _MINUS else start
+    at, mantissa, decimals = first, 0, 0
+    while _ZERO <= text[at] <= _ZERO + 9:
+        mantissa = 10 * mantissa + (text[at] - _ZERO)
+        at += 1
+    digits = at - first
+    if text[at] == _POINT:
+        at += 1
+        while _ZERO <= text[at] <= _ZERO + 9:
+            mantissa = 10 * mantissa + (text[at] - _ZERO)
+            at += 1
+            decimals += 1
+    is_whole = text[at] <= _SPACE or text[at] == _COMMA or text[at] == _CLOSE
+    if digits == 0 or digits + decimals > _MOST_DIGITS or mantissa > _MOST_EXACT or not is_whole:
+        return 0.0, start
+    # Both are exact, so that the quotient is rounded once.
+    value = mantissa / _POWERS[decimals]
+    return (-value if text[start] == _MINUS else value), at

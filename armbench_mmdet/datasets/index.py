@@ -10,8 +10,8 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from armbench_mmdet.datasets import coco
-from armbench_mmdet.datasets.cache import Columns, Content, open_cached, read_columns
+from armbench_mmdet.datasets.cache import Columns, Content, open_cached
 from armbench_mmdet.datasets.coco import CocoAnnotation, CocoCategory, CocoImage, CocoRle, Problem
 from armbench_mmdet.masks import encode
 from armbench_mmdet.masks.runs import run_lengths
@@ -31,16 +31,15 @@ from armbench_mmdet.masks.runs import run_lengths
 FARTHEST_POLYGON = 10
 """Polygons that reach farther than this many image sizes are broken; rasterising one can take all memory."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Part of the cache key: raise it whenever a column changes."""
 
 _NO_BOX = (np.nan,) * 4
 _NOTED_MB = 20
-_NOT_COLUMNS = 4
 
 
 class SegmentationKind(enum.IntEnum):
-    """How an annotation's mask is given; only those up to ``COMPRESSED_RLE`` can be used.
+    """How an annotation's mask is given; only polygons and run lengths can be used.
 
     ``DEGENERATE``: polygons, none of which has three points and an even number of coordinates. ``BROKEN``: run lengths
     that do not fit the image, or a polygon far outside it.
@@ -48,10 +47,9 @@ class SegmentationKind(enum.IntEnum):
 
     POLYGON = 0
     RLE = 1
-    COMPRESSED_RLE = 2
-    MISSING = 3
-    DEGENERATE = 4
-    BROKEN = 5
+    MISSING = 2
+    DEGENERATE = 3
+    BROKEN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +81,15 @@ class ColumnIndex:
     segmentation_kinds: NDArray[np.uint8]  # (A,), see SegmentationKind
     extents: NDArray[np.float64]  # (A, 4), the box x1, y1, x2, y2 around the mask; NaN without a mask
     dropped_rings: NDArray[np.int32]  # (A,), polygons left out for having under three points or half a point
-    ring_ranges: NDArray[np.int64]  # (A, 2), first and last + 1 of each annotation's polygons in ring_starts
+    polygon_starts: NDArray[np.int64]  # (A + 1,), offsets of each annotation's polygons in ring_starts
     ring_starts: NDArray[np.int64]  # (R + 1,), offsets of the polygons in coordinates
     coordinates: NDArray[np.float64]  # (C,), x, y, x, y, … of all polygons
-    rle_ranges: NDArray[np.int64]  # (A, 2), first and last + 1 of each annotation's run lengths in rle_bytes
+    rle_starts: NDArray[np.int64]  # (A + 1,), offsets of each annotation's compressed run lengths in rle_bytes
     rle_bytes: NDArray[np.uint8]
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Pickle as a path: the receiving process maps the same files."""
-        return (_reopen, (self.ann_file, self.path)) if self.path else super().__reduce__()
+        return (open_index, (self.ann_file, self.path.parents[1])) if self.path else super().__reduce__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ColumnIndex:
         """Nothing here can change, so a copy is the index itself."""
@@ -110,7 +108,7 @@ class ColumnIndex:
     @property
     def usable_masks(self) -> NDArray[np.bool_]:
         """``(A,) bool``: the annotation has a mask that can be rasterised."""
-        return self.segmentation_kinds <= SegmentationKind.COMPRESSED_RLE
+        return self.segmentation_kinds <= SegmentationKind.RLE
 
     def file_name(self, row: int) -> str:
         """The ``file_name`` of an image."""
@@ -122,31 +120,29 @@ class ColumnIndex:
 
     def polygons(self, row: int) -> list[NDArray[np.float64]]:
         """The polygons of an annotation, ``(P, 2) float64`` each, in px; none for run lengths."""
-        first, last = self.ring_ranges[row].tolist()
+        first, last = self.polygon_starts[row : row + 2].tolist()
         starts = self.ring_starts[first : last + 1].tolist()
         return [self.coordinates[a:b].reshape(-1, 2) for a, b in pairwise(starts)]
 
     def segmentation(self, row: int) -> list[list[float]] | dict[str, Any] | None:
-        """An annotation's mask as the file has it, without polygons that cannot be used; None without a mask."""
+        """An annotation's mask: the polygons that can be used, or compressed run lengths; None without a mask."""
         kind = self.segmentation_kinds[row]
         if kind == SegmentationKind.POLYGON:
             return [polygon.ravel().tolist() for polygon in self.polygons(row)]
-        if kind not in (SegmentationKind.RLE, SegmentationKind.COMPRESSED_RLE):
+        if kind != SegmentationKind.RLE:
             return None
-        start, end = self.rle_ranges[row].tolist()
-        image = self.image_rows[row]
-        size = [int(self.heights[image]), int(self.widths[image])]
-        content = self.rle_bytes[start:end].tobytes()
-        if kind == SegmentationKind.COMPRESSED_RLE:
-            return {'size': size, 'counts': content.decode('ascii')}
-        return {'size': size, 'counts': np.frombuffer(content, '<i8').tolist()}
+        start, end = self.rle_starts[row : row + 2].tolist()
+        return {'size': list(self._size(row)), 'counts': self.rle_bytes[start:end].tobytes().decode('ascii')}
 
     def mask_area(self, row: int) -> float:
         """The pixels of an annotation's mask, as pycocotools counts them; 0 without a mask."""
-        mask, image = self.segmentation(row), self.image_rows[row]
-        if mask is None:
-            return 0.0
-        return float(coco_mask.area(run_lengths(mask, int(self.heights[image]), int(self.widths[image]))))
+        mask = self.segmentation(row)
+        return 0.0 if mask is None else float(coco_mask.area(run_lengths(mask, *self._size(row))))
+
+    def _size(self, row: int) -> tuple[int, int]:
+        """Height and width of an annotation's image."""
+        image = self.image_rows[row]
+        return int(self.heights[image]), int(self.widths[image])
 
 
 def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> ColumnIndex:
@@ -166,21 +162,12 @@ def open_index(ann_file: Path | str, cache_dir: Path | str | None = None) -> Col
             print_log(f'{ann_file}: indexing {size_mb:,.0f} MB, once', 'current', logging.INFO)
         index, problems = read_sound_records(ann_file)
         coco.raise_problems(problems, ann_file)
-        columns = {field.name: getattr(index, field.name) for field in fields(index)[_NOT_COLUMNS:]}
+        columns = {name: value for name, value in vars(index).items() if isinstance(value, np.ndarray)}
         return columns, {'categories': msgspec.to_builtins(index.categories), 'notes': index.notes}
 
-    path, content = open_cached(ann_file, cache_dir, f'index-v{SCHEMA_VERSION}', build)
-    return _index(ann_file, path, content)
-
-
-def _index(ann_file: Path, path: Path | None, content: Content) -> ColumnIndex:
-    columns, meta = content
+    path, (columns, meta) = open_cached(ann_file, cache_dir, f'index-v{SCHEMA_VERSION}', build)
     categories = msgspec.convert(meta['categories'], list[CocoCategory] | None)
     return ColumnIndex(ann_file, path, categories, [Problem(*note) for note in meta['notes']], **columns)
-
-
-def _reopen(ann_file: Path, path: Path) -> ColumnIndex:
-    return _index(ann_file, path, read_columns(path))
 
 
 def read_sound_records(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
@@ -193,23 +180,19 @@ def read_sound_records(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
 
 
 def _parse(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
-    found: list[Problem] = []
-    images, records, categories = coco.parse_coco(ann_file.read_bytes(), found)
+    document, found = coco.parse_coco(ann_file.read_bytes())
+    images = document.images
     row_of = {image.id: row for row, image in enumerate(images)}
-    annotations, rows = [], array('i')
-    for annotation in records:
-        row = row_of.get(annotation.image_id)
-        if row is None:
+    annotations = []
+    for annotation in document.annotations:
+        if annotation.image_id not in row_of:
             found.append(Problem(coco.ORPHAN, f'annotation {annotation.id}: no image has id {annotation.image_id}'))
         elif annotation.bbox and len(annotation.bbox) != 4:
             found.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: bbox must have 4 numbers or none'))
         else:
             annotations.append(annotation)
-            rows.append(row)
-    image_rows = np.asarray(rows, np.int32)
-    order = np.argsort(image_rows, kind='stable')
-    annotations = [annotations[row] for row in order.tolist()]
-    image_rows = image_rows[order]
+    annotations.sort(key=lambda annotation: row_of[annotation.image_id])
+    image_rows = np.array([row_of[annotation.image_id] for annotation in annotations], np.int32)
     columns: Columns = {
         'image_ids': np.array([image.id for image in images], np.int64),
         'widths': np.array([image.width for image in images], np.int32),
@@ -220,7 +203,7 @@ def _parse(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
         **_record_columns(annotations),
         **_mask_columns(annotations, [images[row] for row in image_rows.tolist()], found),
     }
-    index = ColumnIndex(ann_file, None, categories, [], **columns)
+    index = ColumnIndex(ann_file, None, document.categories, [], **columns)
     _fill_from_masks(index)
     found += find_patterns(index)
     index.notes.extend(problem for problem in found if problem.kind in coco.NOTES)
@@ -229,9 +212,10 @@ def _parse(ann_file: Path) -> tuple[ColumnIndex, list[Problem]]:
 
 def _record_columns(annotations: Sequence[CocoAnnotation]) -> Columns:
     """What annotations say apart from their masks; NaN where they do not, and for areas of which none is positive."""
-    boxes = np.fromiter((a.bbox or _NO_BOX for a in annotations), (np.float64, 4), len(annotations))
+    corners = chain.from_iterable(a.bbox or _NO_BOX for a in annotations)
+    boxes = np.fromiter(corners, np.float64, 4 * len(annotations)).reshape(-1, 4)
     boxes[~np.isfinite(boxes).all(1)] = np.nan
-    areas = np.array([np.nan if a.area is None else a.area for a in annotations], np.float64)
+    areas = np.array([a.area for a in annotations], np.float64)  # None becomes NaN
     areas[~np.isfinite(areas) | (areas.max(initial=0) <= 0)] = np.nan
     return {
         'annotation_ids': np.array([a.id for a in annotations], np.int64),
@@ -245,48 +229,62 @@ def _record_columns(annotations: Sequence[CocoAnnotation]) -> Columns:
     }
 
 
+_AT_ONCE = 512
+
+
 def _mask_columns(annotations: Sequence[CocoAnnotation], images: Sequence[CocoImage], found: list[Problem]) -> Columns:
-    """Decode the mask of each annotation, one by one: as Python objects, all of them would fill the memory."""
+    """Decode the masks, plain polygons by a kernel and others one by one: as objects, all would fill the memory."""
     parse = msgspec.json.Decoder(list[list[float]] | CocoRle | None).decode
     flat: list[int] = []
-    counts, lengths, numbers = array('i'), array('q'), array('d')
     runs: dict[int, tuple[SegmentationKind, bytes, tuple[float, float, float, float]]] = {}
-    for row, annotation in enumerate(annotations):
+
+    def read_one(row: int) -> list[list[float]]:
+        """The polygons of a mask; run lengths are put aside."""
+        annotation = annotations[row]
         try:
-            value: Any = parse(annotation.segmentation)
+            mask: Any = parse(annotation.segmentation)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
-            value = _read_oddly(annotation.segmentation)
-            if value is None:
+            mask = _read_oddly(annotation.segmentation)
+            if mask is None:
                 found.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
             else:
                 flat.append(annotation.id)
-        if type(value) is CocoRle:
-            runs[row] = _read_runs(value, images[row])
-            value = None
-        counts.append(len(value or ()))
-        for ring in value or ():
-            lengths.append(len(ring))
-            numbers.fromlist(ring)
+        if isinstance(mask, CocoRle):
+            runs[row] = _read_runs(mask, images[row])
+            return []
+        return mask or []
+
+    texts = [annotation.segmentation for annotation in annotations]
+    # A number takes two bytes or more; pages that stay untouched take no memory.
+    numbers, used = np.empty(sum(memoryview(text).nbytes for text in texts) // 2), 0
+    counts, lengths = array('q'), array('q')
+    for start in range(0, len(texts), _AT_ONCE):
+        text = np.frombuffer(b'\0'.join([*texts[start : start + _AT_ONCE], b'']), np.uint8)
+        rooms = np.empty(_AT_ONCE, np.int64), np.empty(len(text), np.int64)
+        position = 0
+        while position < len(text):
+            *read, added, position = coco.scan_polygons(text, position, *rooms, numbers[used:])
+            for column, room, number in zip((counts, lengths), rooms, read, strict=True):
+                column.frombytes(room[:number].tobytes())
+            used += added
+            if position < len(text):
+                row = len(counts)
+                position += memoryview(texts[row]).nbytes + 1
+                polygons = read_one(row)
+                counts.append(len(polygons))
+                for polygon in polygons:
+                    lengths.append(len(polygon))
+                    numbers[used : used + len(polygon)] = polygon
+                    used += len(polygon)
     if flat:
         about = f'{len(flat)} masks (first of annotation {flat[0]})'
         found.append(Problem(coco.FLAT, f'{about} have numbers as text, or a polygon not in a list: read as polygons'))
-    given, ring_lengths, coordinates = np.asarray(counts), np.asarray(lengths, np.int64), np.asarray(numbers)
-    is_usable = (ring_lengths >= 6) & (ring_lengths % 2 == 0)
-    usable = np.bincount(np.repeat(np.arange(len(given)), given)[is_usable], minlength=len(given))
-    polygons = [SegmentationKind.MISSING, SegmentationKind.DEGENERATE, SegmentationKind.POLYGON]
-    columns: Columns = {
-        'segmentation_kinds': np.array(polygons, np.uint8)[np.sign(given) + np.sign(usable)],
-        'dropped_rings': (given - usable).astype(np.int32),
-        'ring_ranges': _ranges(usable),
-        'ring_starts': _starts(ring_lengths[is_usable]),
-        'coordinates': coordinates if is_usable.all() else coordinates[np.repeat(is_usable, ring_lengths)],
-    }
-    columns['extents'] = _extents(columns)
-    code_lengths = np.zeros(len(given), np.int64)
+    columns = _polygon_columns(np.asarray(counts), np.asarray(lengths), numbers[:used])
+    code_lengths = np.zeros(len(annotations), np.int64)
     for row, (kind, code, box) in runs.items():
         columns['segmentation_kinds'][row], columns['extents'][row], code_lengths[row] = kind, box, len(code)
     codes = b''.join(code for _, code, _ in runs.values())
-    return {**columns, 'rle_ranges': _ranges(code_lengths), 'rle_bytes': np.frombuffer(codes, np.uint8)}
+    return {**columns, 'rle_starts': _starts(code_lengths), 'rle_bytes': np.frombuffer(codes, np.uint8)}
 
 
 def _read_oddly(mask: msgspec.Raw) -> Any:
@@ -299,29 +297,37 @@ def _read_oddly(mask: msgspec.Raw) -> Any:
 
 
 def _read_runs(rle: CocoRle, image: CocoImage) -> tuple[SegmentationKind, bytes, tuple[float, float, float, float]]:
-    """Kind, bytes as kept in the index, and the box x1, y1, x2, y2 of run lengths."""
+    """Kind, compressed run lengths, and the box x1, y1, x2, y2 around them."""
     counts = encode.decode_counts(rle.counts) if isinstance(rle.counts, str) else rle.counts
     if not encode.fits_image(counts, rle.size, image.height, image.width):
         return SegmentationKind.BROKEN, b'', _NO_BOX
-    x, y, w, h = coco_mask.toBbox(run_lengths({'size': rle.size, 'counts': counts}, *rle.size)).tolist()
-    box = (x, y, x + w, y + h)
-    if isinstance(rle.counts, str):
-        return SegmentationKind.COMPRESSED_RLE, rle.counts.encode('ascii'), box
-    return SegmentationKind.RLE, np.asarray(counts, '<i8').tobytes(), box
+    compressed = coco_mask.frPyObjects({'size': rle.size, 'counts': counts}, *rle.size)
+    x, y, w, h = coco_mask.toBbox(compressed).tolist()
+    return SegmentationKind.RLE, compressed['counts'], (x, y, x + w, y + h)
 
 
-def _extents(columns: Columns) -> NDArray[np.float64]:
-    """``(A, 4) float64`` boxes x1, y1, x2, y2 around polygons; NaN where there are none."""
-    first, last = columns['ring_ranges'].T
-    rows = np.flatnonzero(last > first)
-    extents = np.full((len(first), 4), np.nan)
-    if len(rows):
-        first_points = columns['ring_starts'][first[rows]] // 2
-        for axis in (0, 1):
-            values = columns['coordinates'][axis::2]
+def _polygon_columns(given: NDArray[np.int64], lengths: NDArray[np.int64], numbers: NDArray[np.float64]) -> Columns:
+    """The columns of polygons that can be used, given the number each mask has, their lengths and coordinates."""
+    is_usable = (lengths >= 6) & (lengths % 2 == 0)
+    usable = np.bincount(np.repeat(np.arange(len(given)), given)[is_usable], minlength=len(given))
+    kinds = [SegmentationKind.MISSING, SegmentationKind.DEGENERATE, SegmentationKind.POLYGON]
+    coordinates = numbers if is_usable.all() else numbers[np.repeat(is_usable, lengths)]
+    polygon_starts, ring_starts = _starts(usable), _starts(lengths[is_usable])
+    extents = np.full((len(given), 4), np.nan)
+    if len(coordinates):
+        rows = np.flatnonzero(usable)
+        first_points = ring_starts[polygon_starts[rows]] // 2
+        for axis, values in enumerate((coordinates[::2], coordinates[1::2])):
             extents[rows, axis] = np.minimum.reduceat(values, first_points)
             extents[rows, axis + 2] = np.maximum.reduceat(values, first_points)
-    return extents
+    return {
+        'segmentation_kinds': np.array(kinds, np.uint8)[np.sign(given) + np.sign(usable)],
+        'extents': extents,
+        'dropped_rings': (given - usable).astype(np.int32),
+        'polygon_starts': polygon_starts,
+        'ring_starts': ring_starts,
+        'coordinates': coordinates,
+    }
 
 
 def _fill_from_masks(index: ColumnIndex) -> None:
@@ -338,12 +344,6 @@ def _fill_from_masks(index: ColumnIndex) -> None:
 def _starts(lengths: NDArray[Any]) -> NDArray[np.int64]:
     """``(N,)`` lengths to ``(N + 1,)`` offsets."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def _ranges(lengths: NDArray[Any]) -> NDArray[np.int64]:
-    """``(N,)`` lengths to ``(N, 2)`` starts and ends."""
-    starts = _starts(lengths)
-    return np.stack([starts[:-1], starts[1:]], 1)
 
 
 _NEAR_PX, _NEAR_FRAC = 2.0, 0.02
@@ -411,7 +411,7 @@ def _mistaken_areas(index: ColumnIndex) -> str:
 
 def _nested_polygons(index: ColumnIndex) -> str:
     """Whether annotations have a polygon within another one."""
-    several = np.flatnonzero(np.diff(index.ring_ranges)[:, 0] > 1).tolist()
+    several = np.flatnonzero(np.diff(index.polygon_starts) > 1).tolist()
     found = [row for row in several if _is_nested([ring.astype(np.float32) for ring in index.polygons(row)])]
     if not found:
         return ''

@@ -136,7 +136,7 @@ SAID = [
     (lambda d: d['annotations'][1].update(iscrowd=1), {}, '1 totes, 1 objects and 1 crowd regions, which are not used'),
     (lambda d: d['annotations'][0].update(iscrowd=1), {}, 'no tote to use: the model cannot learn it; all 1 are'),
     (lambda d: d['annotations'].pop(0), {'test_mode': True}, 'no tote to use: it has no score here'),
-    (lambda d: d['annotations'][1].update(area='200'), {}, '1 annotations (first annotations[1]) have numbers written'),
+    (lambda d: d['annotations'][1].update(area='200'), {}, 'numbers are written as text'),
     (lambda d: [a.update(area=3072) for a in d['annotations']], {}, '3 of 3 areas are those of the images'),
     (lambda d: [a.update(area=0) for a in d['annotations']], {}, 'no annotation has an area: those of the masks'),
     (lambda d: d['images'][1].update(file_name='./A.jpg'), {}, 'A.jpg: 2 times): each entry lacks the instances of'),

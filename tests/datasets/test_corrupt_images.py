@@ -41,7 +41,8 @@ def dataset(root: Path, split: str, **options) -> ArmbenchDataset:
 
 
 def image_paths(root: Path, split: str) -> list[Path]:
-    return [Path(record['img_path']) for record in dataset(root, split).data_list]
+    data = dataset(root, split)
+    return [Path(data.get_data_info(i)['img_path']) for i in range(len(data))]
 
 
 @pytest.mark.parametrize(('index', 'found'), [(1, 'must be readable'), (2, 'existing file')])

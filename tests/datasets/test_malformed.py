@@ -4,9 +4,8 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import coco_files
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from armbench_mmdet.audit import audit_data_set
 from armbench_mmdet.datasets import ArmbenchDataset, images
-from armbench_mmdet.datasets.armbench import KEPT_IN_PART, LeftOut
+from armbench_mmdet.datasets.armbench import KEPT_IN_PART
 from armbench_mmdet.errors import InputError
 
 AREA = coco_files.WIDTH * coco_files.HEIGHT
@@ -24,8 +23,7 @@ Change = Callable[[dict[str, Any]], Any]
 """Changes a document in place, or returns what stands in the file instead."""
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """A change to a sound file, and what has to come of it.
 
     ``error`` is what the data set raises; without one it loads, and ``left_out`` is the reason it gives for one record.
@@ -43,12 +41,23 @@ def text(edit: Callable[[str], str | bytes]) -> Change:
     return lambda document: getattr(edited := edit(json.dumps(document)), 'encode', lambda: edited)()
 
 
+def top(**values: Any) -> Change:
+    """Set keys of the file; None removes a key."""
+    return lambda document: _set(document, values)
+
+
 def second(key: str) -> Callable[..., Change]:
-    """Set keys of the second record of a list; None removes a key."""
+    """Set keys of the second record of a list."""
     return lambda **values: lambda document: _set(document[key][1], values)
 
 
 image, annotation, category = map(second, ('images', 'annotations', 'categories'))
+
+
+def _set(record: dict[str, Any], values: dict[str, Any]) -> None:
+    record |= values
+    for key in [key for key, value in values.items() if value is None]:
+        del record[key]
 
 
 def categories(*names: str, first: int = 1) -> Change:
@@ -58,7 +67,7 @@ def categories(*names: str, first: int = 1) -> Change:
 
 def each(change: Callable[[dict[str, Any]], dict[str, Any]] = dict, **values: Any) -> Change:
     """Change every annotation."""
-    return lambda document: [one.update(change(one) | values) for one in document['annotations']] and None
+    return lambda document: [_set(one, change(one) | values) for one in document['annotations']] and None
 
 
 def repeated(times: int) -> Change:
@@ -79,20 +88,6 @@ def boxes(write: Callable[..., list[float]]) -> Change:
     return each(boxed)
 
 
-def top(**values: Any) -> Change:
-    return lambda document: _set(document, values)
-
-
-def without(key: str) -> Change:
-    return lambda document: [one.pop(key) for one in document['annotations']] and None
-
-
-def _set(record: dict[str, Any], values: dict[str, Any]) -> None:
-    record |= values
-    for key in [key for key, value in values.items() if value is None]:
-        del record[key]
-
-
 def rle(counts: Any, height: int = coco_files.HEIGHT, width: int = coco_files.WIDTH) -> dict[str, Any]:
     return {'size': [height, width], 'counts': counts}
 
@@ -103,11 +98,9 @@ CASES = [
     # The text as such.
     Case('empty', text(lambda t: ''), FOREIGN, 'the file is empty'),
     Case('cut short', text(lambda t: t[:300]), MALFORMED, 'line 1, column 301: .*truncated'),
-    Case('trailing comma', text(lambda t: t[:-1] + ',}'), MALFORMED, 'line 1, column .*trailing comma'),
-    Case('text after the end', text(lambda t: t + '\nx'), MALFORMED, 'line 2, column .*trailing'),
+    Case('trailing comma', text(lambda t: '\n' + t[:-1] + ',}'), MALFORMED, 'line 2, column .*trailing comma'),
     Case('single quotes', text(lambda t: t.replace('"', "'")), MALFORMED, 'line 1, column 2'),
-    Case('NaN', text(lambda t: t.replace('2091', 'NaN')), 'numbers-missing'),
-    Case('minus infinity', text(lambda t: t.replace('121', '-Infinity')), 'numbers-missing'),
+    Case('NaN', text(lambda t: t.replace('2091', 'NaN').replace('121', '-Infinity')), 'numbers-missing'),
     Case('nested without end', text(lambda t: t[:-1] + ',"x":' + '[' * 100_000), MALFORMED, 'nested too deeply'),
     Case('binary', text(lambda t: bytes(range(256))), MALFORMED, 'invalid character'),
     Case('gzip, cut short', text(lambda t: gzip.compress(t.encode())[:100]), MALFORMED, 'ended before'),
@@ -125,33 +118,34 @@ CASES = [
     Case('no images', top(images=None), STRUCTURE, 'missing required field `images`'),
     Case('no annotations', top(annotations=None), FOREIGN, 'images without annotations: `tools/infer.py'),
     Case('images as object', top(images={}), STRUCTURE, r'Expected `array`, got `object` - at `\$.images`'),
-    Case('a null annotation', lambda d: d['annotations'].append(None), STRUCTURE, r'annotations\[3\]: Expected'),
-    Case('category without name', top(categories=[{'id': 1}]), STRUCTURE, r'categories\[0\]: .*field `name`'),
+    Case(
+        'a null annotation',
+        lambda d: d['annotations'].append(None),
+        STRUCTURE,
+        r'Expected `object`, got `null` - at `\$.annotations\[3\]`',
+    ),
+    Case('category without name', top(categories=[{'id': 1}]), STRUCTURE, r'field `name` - at `\$.categories\[0\]`'),
     # Images.
-    Case('image without id', image(id=None), STRUCTURE, r'images\[1\]: .*missing required field `id`'),
+    Case('image without id', image(id=None), STRUCTURE, r'missing required field `id` - at `\$.images\[1\]`'),
     Case('image id as text', image(id='2'), TEXT),
-    Case('image id as a name', image(id='B'), STRUCTURE, r'images\[1\]: Expected `int`, got `str`'),
-    Case('no file name', image(file_name=None), STRUCTURE, r'images\[1\]: .*field `file_name`'),
-    Case('empty file name', image(file_name=''), STRUCTURE, r'images\[1\]: Expected `str` of length >= 1'),
-    Case('NUL in file name', image(file_name='a\0b'), STRUCTURE, r'images\[1\]: Expected `str` matching'),
-    Case('no width', image(width=None), STRUCTURE, r'images\[1\]: .*field `width`'),
-    Case('zero width', image(width=0), STRUCTURE, r'images\[1\]: Expected `int` >= 1'),
-    Case('fraction of a height', image(height=47.5), STRUCTURE, r'images\[1\]: Expected `int`, got `float`'),
+    Case('image id as a name', image(id='B'), STRUCTURE, r'Expected `int`, got `str` - at `\$.images\[1\].id`'),
+    Case('empty file name', image(file_name=''), STRUCTURE, r'Expected `str` of length >= 1 - at `\$.images\[1\].f'),
+    Case('NUL in file name', image(file_name='a\0b'), STRUCTURE, r'Expected `str` matching.* - at `\$.images\[1\].f'),
+    Case('zero width', image(width=0), STRUCTURE, r'Expected `int` >= 1 - at `\$.images\[1\].width`'),
+    Case('fraction of a height', image(height=47.5), STRUCTURE, r'got `float` - at `\$.images\[1\].height`'),
     # Annotations.
-    Case('annotation without id', annotation(id=None), STRUCTURE, r'annotations\[1\]: .*missing required field `id`'),
-    Case('no image id', annotation(image_id=None), STRUCTURE, r'annotations\[1\]: .*field `image_id`'),
-    Case('no category id', annotation(category_id=None), STRUCTURE, r'annotations\[1\]: .*field `category_id`'),
+    Case('annotation without id', annotation(id=None), STRUCTURE, r'field `id` - at `\$.annotations\[1\]`'),
     Case('three box numbers', annotation(bbox=[1, 2, 3]), STRUCTURE, r'annotation 2: bbox must have 4 numbers'),
     Case('box of text', annotation(bbox=['10.5', 10, '20', '10.0']), TEXT),
-    Case('infinite area', text(lambda t: t.replace('2091', '1e999')), STRUCTURE, r'annotations\[0\]: Number out of'),
+    Case('infinite area', text(lambda t: t.replace('2091', '1e999')), STRUCTURE, 'Number out of range'),
     Case('mask as text', annotation(segmentation='x'), STRUCTURE, 'annotation 2: segmentation: Expected'),
     Case('polygon not nested', annotation(segmentation=BOX), FLAT),
     Case('polygon of points', annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), STRUCTURE, 'annotation 2: segment'),
     Case('runs without size', annotation(segmentation={'counts': [1]}), STRUCTURE, 'annotation 2: .*`size`'),
     # Ids.
-    Case('image id twice', image(id=1), 'duplicate-image-id', r'images\[1\]: id 1 is taken already'),
-    Case('annotation id twice', annotation(id=1), 'duplicate-annotation-id', r'ons\[1\]: id 1 is taken already'),
-    Case('category id twice', category(id=1), 'duplicate-category-id', r'categories\[1\]: id 1 is taken already'),
+    Case('image id twice', image(id=1), 'duplicate-image-id', 'images: 2 have id 1'),
+    Case('annotation id twice', annotation(id=1), 'duplicate-annotation-id', 'annotations: 2 have id 1'),
+    Case('category id twice', category(id=1), 'duplicate-category-id', 'categories: 2 have id 1'),
     Case('orphan', annotation(image_id=5), 'orphan-annotation', 'annotation 2: no image has id 5'),
     # Categories.
     Case('unknown name', categories('tote', 'item'), 'category-unknown', r"'item' \(id 2, 2 .*_map={'item': 'object'}"),
@@ -160,7 +154,7 @@ CASES = [
     Case('a category nothing has', categories('tote', 'object', 'background'), 'category-assumed'),
     # Nothing to use.
     Case('empty annotations', top(annotations=[]), 'no-annotations', r'got none of 0(.|\n)*infer\.py CONFIG'),
-    Case('no usable mask', without('segmentation'), 'no-annotations', r'none of 3(.|\n)*3  annotations without a mask'),
+    Case('no usable mask', each(segmentation=None), 'no-annotations', r'none of 3(.|\n)*3  annotations without a mask'),
     # Masks.
     Case('no mask', annotation(segmentation=None), 'mask-missing', left_out='without a mask'),
     Case('two points', annotation(segmentation=[[1, 2, 3, 4]]), 'mask-degenerate', left_out='degenerate'),
@@ -228,17 +222,17 @@ def test_the_data_set_and_the_audit_say_what_is_wrong(tmp_path, case):
         return
     data_set = ArmbenchDataset(data_root=tmp_path)
     assert len(data_set.skipped) == bool(case.left_out), data_set.skipped
-    for reason, left_out in data_set.skipped.items():
+    for reason, ids in data_set.skipped.items():
         assert case.left_out in reason
-        assert left_out == LeftOut(1, (2,))
+        assert ids.tolist() == [2]
     assert_nothing_vanished(data_set, document)
 
 
 REMEDIES = [
-    ('corners', "remove the key 'bbox' from all annotations", without('bbox')),
-    ('centres', "remove the key 'bbox' from all annotations", without('bbox')),
-    ('areas of boxes', "remove the key 'area' from all annotations", without('area')),
-    ('areas of images', "remove the key 'area' from all annotations", without('area')),
+    ('corners', "remove the key 'bbox' from all annotations", each(bbox=None)),
+    ('centres', "remove the key 'bbox' from all annotations", each(bbox=None)),
+    ('areas of boxes', "remove the key 'area' from all annotations", each(area=None)),
+    ('areas of images', "remove the key 'area' from all annotations", each(area=None)),
     ('crowds only', 'set "iscrowd" to 0', each(iscrowd=0)),
 ]
 
@@ -273,7 +267,7 @@ def test_a_sound_file_has_nothing_to_say(tmp_path):
 
 def assert_nothing_vanished(data_set: ArmbenchDataset, document: dict[str, Any]) -> None:
     """Every annotation is an instance or was counted as left out."""
-    left_out = sum(one.count for reason, one in data_set.skipped.items() if reason != KEPT_IN_PART)
+    left_out = sum(len(ids) for reason, ids in data_set.skipped.items() if reason != KEPT_IN_PART)
     instances = sum(len(data_set.get_data_info(i)['instances']) for i in range(len(data_set)))
     assert instances + left_out == len(document['annotations'])
     assert len(data_set) == len(document['images'])

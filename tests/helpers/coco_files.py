@@ -7,42 +7,22 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 WIDTH, HEIGHT = 64, 48
 
+_TOTE = {'category_id': 1, 'bbox': [4, 4, 50, 40], 'segmentation': [[4, 4, 54, 4, 54, 44, 4, 44]]}
+_BOX = {'category_id': 2, 'bbox': [10.5, 10, 20, 10], 'segmentation': [[10.5, 10, 30.5, 10, 30.5, 20, 10.5, 20]]}
+_BAG = {'category_id': 2, 'bbox': [5, 5, 10, 10], 'segmentation': [[5, 5, 15, 5, 15, 15, 5, 15]]}
 _DOCUMENT = {
     'images': [
         {'id': 1, 'file_name': 'A.jpg', 'width': WIDTH, 'height': HEIGHT},
         {'id': 2, 'file_name': 'B.jpg', 'width': WIDTH, 'height': HEIGHT},
     ],
     'annotations': [
-        {
-            'id': 1,
-            'image_id': 1,
-            'category_id': 1,
-            'bbox': [4, 4, 50, 40],
-            'area': 2091,
-            'iscrowd': 0,
-            'segmentation': [[4, 4, 54, 4, 54, 44, 4, 44]],
-        },
-        {
-            'id': 2,
-            'image_id': 1,
-            'category_id': 2,
-            'bbox': [10.5, 10, 20, 10],
-            'area': 200,
-            'iscrowd': 0,
-            'segmentation': [[10.5, 10, 30.5, 10, 30.5, 20, 10.5, 20]],
-        },
-        {
-            'id': 3,
-            'image_id': 2,
-            'category_id': 2,
-            'bbox': [5, 5, 10, 10],
-            'area': 121,
-            'iscrowd': 0,
-            'segmentation': [[5, 5, 15, 5, 15, 15, 5, 15]],
-        },
+        {'id': 1, 'image_id': 1, 'area': 2091, 'iscrowd': 0, **_TOTE},
+        {'id': 2, 'image_id': 1, 'area': 200, 'iscrowd': 0, **_BOX},
+        {'id': 3, 'image_id': 2, 'area': 121, 'iscrowd': 0, **_BAG},
     ],
     'categories': [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}],
 }
@@ -102,7 +82,8 @@ def _random_annotation(
         for _ in range(rng.integers(1, 3))
     ]
     runs = [int(rng.integers(0, 500)), 77, 100]
-    rle = {'size': [height, width], 'counts': [*runs, height * width - sum(runs)]}
+    size = [height, width]
+    rle = coco_mask.frPyObjects({'size': size, 'counts': [*runs, height * width - sum(runs)]}, *size)
     crowd = bool(rng.random() < 0.2)
     return {
         'id': int(ann_id),
@@ -112,5 +93,5 @@ def _random_annotation(
         'area': float(rng.choice([0.0, 5.5, w * h])),
         'iscrowd': int(crowd),
         'ignore': int(rng.random() < 0.1),
-        'segmentation': rle if crowd else rings,
+        'segmentation': {'size': size, 'counts': rle['counts'].decode()} if crowd else rings,
     }
