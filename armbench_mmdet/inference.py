@@ -9,8 +9,6 @@
   ``categories``; ``info`` with config, checkpoint and threshold; ``left_out`` with ``file_name`` and ``reason``.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

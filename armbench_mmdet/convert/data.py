@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,13 +27,8 @@ Instance = tuple[str, list[list[float]] | dict[str, Any]]
 """A class, and a mask as COCO polygons in px or a run-length code."""
 
 
-class Photo(NamedTuple):
-    """One image, its size in px, and its instances."""
-
-    path: Path
-    height: int
-    width: int
-    instances: Iterable[Instance]
+Photo = tuple[Path, int, int, Iterable[Instance]]
+"""An image file, its height and width in px, and its instances."""
 
 
 @dataclass
@@ -142,7 +137,7 @@ def labelme(source: Path, images: Path | None, notes: Counter[str], tote: int | 
             instances.setdefault(key, (shape.label, []))[1].append(np.ravel(points).tolist())
         name = Path(content.image_path.replace('\\', '/')).name
         folders = [images] if images else [path.parent, path.parent.parent / IMAGE_FOLDER]
-        yield Photo(*_image_of(path, name, *folders), instances.values())
+        yield *_image_of(path, name, *folders), instances.values()
 
 
 def label_images(source: Path, images: Path | None, notes: Counter[str], tote: int | None) -> Iterator[Photo]:
@@ -164,7 +159,7 @@ def label_images(source: Path, images: Path | None, notes: Counter[str], tote: i
             raise InputError(f'label image must be {width}x{height} as its photo, got {found} (in {path})')
         values = np.unique(pixels[pixels > 0]).tolist()
         masks = (('tote' if v == tote else 'object', encode_masks((pixels == v)[None])[0]) for v in values)
-        yield Photo(photo, height, width, masks)
+        yield photo, height, width, masks
 
 
 def yolo(source: Path, images: Path | None, notes: Counter[str], tote: int | None) -> Iterator[Photo]:
@@ -178,15 +173,13 @@ def yolo(source: Path, images: Path | None, notes: Counter[str], tote: int | Non
             try:
                 label, *values = map(float, row.split())
             except ValueError as error:
-                raise InputError(
-                    f'rows must be a class and numbers, got {row[:60]!r} (in {path}, row {number})'
-                ) from error
+                raise InputError(f'rows must be numbers, got {row[:60]!r} (in {path}, row {number})') from error
             if len(values) < 6 or len(values) % 2:
                 notes['rows that are no polygon are left out (a box has no mask)'] += 1
                 continue
             points = np.reshape(values, (-1, 2)) * (width, height)
             instances.append((names.get(int(label), str(int(label))), [points.ravel().tolist()]))
-        yield Photo(photo, height, width, instances)
+        yield photo, height, width, instances
 
 
 def _yolo_names(source: Path) -> dict[int, str]:
@@ -214,10 +207,8 @@ def _image_of(annotations: Path, name: str, *folders: Path) -> tuple[Path, int, 
             path = folder / f'{name}{suffix}'
             if path.is_file():
                 return path, *image_size(read_bytes(path), path)
-    raise InputError(
-        f'image {name!r} must lie in {" or ".join(map(str, folders))}, got no such file (for {annotations}); '
-        f'name the folder with --images'
-    )
+    places = ' or '.join(map(str, folders))
+    raise InputError(f'image {name!r} must lie in {places} (for {annotations}), or name its folder with --images')
 
 
 def cut(source: Path, out: Path, *, names: Sequence[str] | None = None, fraction: float = 1.0, seed: int = 0) -> Report:

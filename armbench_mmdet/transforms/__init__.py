@@ -8,8 +8,15 @@ from armbench_mmdet.transforms.augmentations import (
     ZoomOutTote,
 )
 from armbench_mmdet.transforms.corruption import CorruptImage
-from armbench_mmdet.transforms.geometry import FloorResize, LazyRandomCrop, LazyRandomFlip, LazyResize
-from armbench_mmdet.transforms.loading import LoadPolygons, RenderFloatImage, RenderImage
+from armbench_mmdet.transforms.loading import (
+    FloorResize,
+    LazyRandomCrop,
+    LazyRandomFlip,
+    LazyResize,
+    LoadPolygons,
+    RenderFloatImage,
+    RenderImage,
+)
 from armbench_mmdet.transforms.polygons import Polygons
 
 __all__ = [

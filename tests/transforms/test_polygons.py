@@ -98,15 +98,6 @@ def test_what_was_never_moved_is_what_the_evaluation_draws() -> None:
         np.testing.assert_array_equal(ours.get_bboxes('hbox').tensor, stock.get_bboxes('hbox').tensor)
 
 
-def test_what_was_cropped_away_stays_away() -> None:
-    masks = Polygons(nested(3, 100, 80), 80, 100).crop(np.array([30, 20, 70, 60]))
-    before = masks.to_ndarray()
-    after = masks.expand(90, 120, 10, 15).to_ndarray()
-    np.testing.assert_array_equal(after[:, 10:50, 15:55], before)
-    assert after.sum() == before.sum()
-    assert masks.pad((80, 100)).areas.tolist() == masks.areas.tolist()
-
-
 @pytest.mark.parametrize(
     'index', [np.array([2, 0]), np.array([True, False, True, False, False, True]), [1], 3, slice(1, 4)]
 )
