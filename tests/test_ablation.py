@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmdet.registry import DATASETS
-from mmengine.registry import init_default_scope
 
 from armbench_mmdet.ablation import BASELINE, TABLE, comparison, load_ablation, read_tables, run_ablation
-from armbench_mmdet.configs import load_config, set_data_root
+from armbench_mmdet.configs import load_config
 from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import FOUND, ClassMatches, MatchTable
@@ -67,23 +65,14 @@ def test_ablations_of_the_project_are_whole(path: Path) -> None:
 
 
 @pytest.mark.parametrize('model', ['mask-rcnn', 'mask2former'])
-def test_label_fractions_are_nested_and_train_equally_long(model: str, minibench_root: Path) -> None:
+def test_label_fractions_are_nested_and_train_equally_long(model: str) -> None:
     path = REPO / f'configs/shift/{model}_minibench-fractions.py'
-    ablation = load_ablation(path)
-    parts, iterations, counts = [], set(), []
+    ablation, configs = load_ablation(path), []
     for one in ablation.ingredients.values():
-        config = load_config(path.parent / ablation.base)
-        config.merge_from_dict(one.overrides)
-        set_data_root(config, minibench_root)
-        iterations.add(config.train_cfg.max_iters)
-        counts.append(config.train_dataloader.dataset.indices)
-        init_default_scope(config.default_scope)
-        dataset = DATASETS.build(config.train_dataloader.dataset)
-        parts.append({dataset.get_data_info(i)['img_id'] for i in range(len(dataset))})
-    assert counts == [400, 40, 20, 4]
-    assert parts[0] >= parts[1] >= parts[2] > parts[3]
-    assert len(parts[3]) == 4
-    assert len(iterations) == 1
+        configs.append(load_config(path.parent / ablation.base))
+        configs[-1].merge_from_dict(one.overrides)
+    assert [config.train_dataloader.dataset.indices for config in configs] == [400, 40, 20, 4]  # of the same beginning
+    assert len({config.train_cfg.max_iters for config in configs}) == 1
 
 
 def test_gain_over_the_baseline_with_its_interval() -> None:

@@ -182,9 +182,11 @@ def _checked(
     bundle: _Bundle, config: dict[str, Any], prefix: str, where: str, problems: list[str]
 ) -> dict[str, Mapping[str, Any]]:
     """Note what is wrong with settings and with the ends of ranges, and return all ranges by Optuna's names."""
+    changes: list[Assignment] = []
     for key, value in bundle.overrides.items():
         with _noting(problems, where):
-            config = applied(config, assignments(config, {key: value}))
+            changes += assignments(config, {key: value})
+    config = applied(config, changes)
     known: dict[str, Mapping[str, Any]] = {}
     for name, spec in bundle.parameters.items():
         own = prefix + name

@@ -50,29 +50,24 @@ on_postgres = pytest.mark.parametrize('sweep', ['postgres'], indirect=True)
 
 
 @pytest.mark.parametrize(
-    ('behaviour', 'reason', 'error'),
+    ('behaviour', 'reason', 'error', 'attempts'),
     [
-        ('nan', 'nan', 'It was nan.'),
-        ('out of memory', 'out of memory', 'It was out of memory.'),
-        ('metric', 'nan', 'score was nan'),
-        ('crash', 'crash', 'ValueError: the stand-in crashes'),
-        ('silent', 'no validation', ''),
+        ('nan', 'nan', 'It was nan.', 1),
+        ('out of memory', 'out of memory', 'It was out of memory.', 1),
+        ('lost process', 'lost process', 'It was lost process.', 3),  # tried again, but not for ever
+        ('metric', 'nan', 'score was nan', 1),
+        ('crash', 'crash', 'ValueError: the stand-in crashes', 1),
+        ('silent', 'no validation', '', 1),
     ],
 )
 def test_failed_trial_is_recorded_with_its_reason(
-    behaviour: str, reason: str, error: str, sweep: SweepUnderTest
+    behaviour: str, reason: str, error: str, attempts: int, sweep: SweepUnderTest
 ) -> None:
     sweep.configure(n_trials=1, behaviour=behaviour)
     assert sweep.run()
-    sweep.check(fail=1)
-    assert [(row['reason'], row['error']) for row in sweep.rows()] == [(reason, error)]
-
-
-def test_lost_process_is_tried_again_but_not_for_ever(sweep: SweepUnderTest) -> None:
-    sweep.configure(n_trials=1, behaviour='lost process')
-    assert sweep.run(workers=1)
-    sweep.check(fail=3)
-    assert sweep.retried() == [0, 1]
+    sweep.check(fail=attempts)
+    assert [(row['reason'], row['error']) for row in sweep.rows()] == [(reason, error)] * attempts
+    assert sweep.retried() == list(range(attempts - 1))
 
 
 @on_any_storage
