@@ -137,19 +137,14 @@ class AtIteration(Hook):
 
 def toy_config(work_dir: Path, **changes: Any) -> Config:
     """Twelve iterations, or four epochs of three: a checkpoint every second iteration or every epoch."""
-    loader = dict(
-        batch_size=3,
-        num_workers=0,
-        dataset=dict(type='Points', noisy=True),
-        sampler=dict(type='InfiniteSampler', shuffle=True),
-    )
+    loader = dict(batch_size=3, num_workers=0, dataset=dict(type='Points', noisy=True))
     checkpoint = dict(interval=2, by_epoch=False, max_keep_ckpts=2, save_best='toy/score', rule='greater')
     config = Config(
         dict(
             default_scope='mmdet',
             work_dir=str(work_dir),
             model=dict(type='ToyModel'),
-            train_dataloader=loader,
+            train_dataloader={**loader, 'sampler': dict(type='InfiniteSampler', shuffle=True)},
             val_dataloader={**loader, 'sampler': dict(type='DefaultSampler', shuffle=False)},
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=12, val_interval=3),
             val_cfg=dict(),
@@ -224,18 +219,13 @@ def weights(runner: ArmbenchRunner) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def history_of(log_scalars: dict[str, Any]) -> dict[str, list[float]]:
-    """Every value that a message hub has logged, but for times."""
-    return {name: buffer.data[0].tolist() for name, buffer in log_scalars.items() if 'time' not in name}
-
-
 def state_of(runner: ArmbenchRunner) -> dict[str, Any]:
     """All that must be equal in two runs that are the same."""
     return {
         'weights': weights(runner),
         'optimizer': runner.optim_wrapper.state_dict(),
         'schedulers': [scheduler.state_dict() for scheduler in runner.param_schedulers],
-        'history': history_of(runner.message_hub.log_scalars),
+        'rows': logged(Path(runner.work_dir)),
         'best': runner.message_hub.get_info('best_score', None),
     }
 

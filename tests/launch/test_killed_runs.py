@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from processes import in_processes
 from small_models import tiny_config
-from toy_run import assert_equal, history_of, logged
+from toy_run import assert_equal, logged
 
 from armbench_mmdet.engine import ArmbenchRunner
 from armbench_mmdet.engine.checkpoints import latest_checkpoint, read_checkpoint
@@ -94,7 +94,6 @@ def outcome(work_dir: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(work_dir / f'iter_{ITERATIONS}.pth')
     return {
         **{key: checkpoint[key] for key in ('state_dict', 'optimizer', 'param_schedulers')},
-        'history': history_of(checkpoint['message_hub']['log_scalars']),
         'rows': logged(work_dir),
         'best': {path.name: read_checkpoint(path)['state_dict'] for path in work_dir.glob('best_*.pth')},
         'files': sorted(path.name for path in work_dir.iterdir() if path.name.endswith(('.pth', '.draft'))),
