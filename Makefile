@@ -73,7 +73,7 @@ test-peers:      ## the same models elsewhere, in .venv-peers (6 GB): equal outp
 	$(PEERS)/bin/python -m pip install -q --no-deps -r constraints-peers.txt
 	$(MAKE) --no-print-directory setup VENV=$(PEERS)
 	$(PEERS)/bin/python -m pytest -m 'not slow and not gpu' tests/ops tests/models tests/convert/test_converted_weights.py \
-		tests/launch/test_tiny_runs.py
+		tests/launch/test_launch.py
 
 test-gpu: setup  ## what to run first on a machine with a GPU: one table of what works, how fast, in how much memory
 	$(PY) -m pytest -q -s -m gpu tests

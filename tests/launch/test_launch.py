@@ -1,0 +1,209 @@
+"""Training, evaluation and harder tests through the real path, on a handful of tiny totes."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from small_models import tiny_config
+from toy_run import assert_equal
+from varied_weights import write_varied_weights
+
+from armbench_mmdet import launch
+from armbench_mmdet.datasets import SUBSETS
+from armbench_mmdet.engine.checkpoints import find_checkpoint, load_weights
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.evaluation.result import read_result
+from armbench_mmdet.launch import (
+    corruption_table,
+    evaluate,
+    evaluate_corrupted,
+    on_data,
+    selftest,
+    set_resume,
+    set_tta,
+    train,
+)
+from armbench_mmdet.run_folder import read_corruptions, read_record
+
+
+@pytest.fixture(scope='module')
+def run(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    work_dir = tmp_path_factory.mktemp('run')
+    config = tiny_config(minibench_root, work_dir)
+    train(config)
+    return config, work_dir
+
+
+def test_same_seed_gives_the_same_weights(run, minibench_root: Path, tmp_path: Path, capfd) -> None:
+    train(tiny_config(minibench_root, tmp_path))
+    printed = ''.join(capfd.readouterr())
+    for noise in ('mmengine - INFO', 'Hooks will be executed', 'paramwise_options', 'OneDL', 'Warning', 'warning:'):
+        assert noise not in printed
+    assert 'Hooks will be executed' in next(tmp_path.glob('*/*.log')).read_text()
+    assert_equal(*(load_weights(find_checkpoint(folder)) for folder in (run[1], tmp_path)))
+
+
+def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path) -> None:
+    config, work_dir = copy.deepcopy(run[0]), run[1]
+    logs = len(list(work_dir.glob('2*')))
+    config.default_hooks.visualization.update(draw=True, test_out_dir=str(tmp_path / 'shown'))
+    config.default_hooks.speed.warmup = 0
+    results = evaluate(config, find_checkpoint(work_dir), SUBSETS, 'test', tmp_path)
+    assert len(list(work_dir.glob('2*'))) == logs + 1, 'one runner, so one log for all subsets'
+    assert list(results) == list(SUBSETS)
+    for subset in SUBSETS:
+        assert (results[subset].identity.subset, results[subset].identity.split) == (subset, 'test')
+        assert read_result(tmp_path / f'{subset}_test.json') == results[subset]
+        speed = results[subset].speed
+        assert min(speed.parameters, speed.gflops, *(one.median_ms for one in speed.stages.values())) > 0
+        assert selftest(config, subset, 'test').startswith(f'{subset} test: the ground truth of ')
+        assert len(list((tmp_path / 'shown' / subset).iterdir())) == results[subset].images.ground_truth
+
+
+OWN_FILES = [
+    ({'ann_file': f'{SUBSETS[1]}/test.json'}, None, None, ''),
+    ({'subset': SUBSETS[2]}, None, 'test', ''),
+    ({'ann_file': f'{SUBSETS[1]}/val.json'}, SUBSETS[0], None, 'its own ann_file'),
+    ({'type': 'RepeatDataset', 'dataset': {'type': 'ArmbenchDataset'}}, SUBSETS[0], None, 'its own dataset'),
+    ({'type': 'ConcatDataset', 'datasets': [{}]}, None, 'val', 'its own datasets'),
+]
+
+
+@pytest.mark.parametrize(('settings', 'subset', 'split', 'message'), OWN_FILES)
+def test_a_config_with_files_of_its_own_is_tested_on_these(run, tmp_path, settings, subset, split, message) -> None:
+    config = copy.deepcopy(run[0])
+    dataset = config.test_dataloader.dataset
+    dataset.update(settings)
+    if message:
+        for check in (on_data, selftest):
+            with pytest.raises(InputError, match=message):
+                check(config, subset, split)
+        return
+    name = Path(settings.get('ann_file', f'{settings.get("subset")}/test.json'))
+    assert selftest(config, subset, split).startswith(f'{name.parent} {name.stem}: ')
+    results = evaluate(config, find_checkpoint(run[1]), (subset,), split, tmp_path)
+    assert read_result(tmp_path / f'{name.parent}_{name.stem}.json') == results[str(name.parent)]
+
+
+def test_missing_subset_is_reported_and_left_out(run, minibench_root: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / SUBSETS[0]).symlink_to(minibench_root / SUBSETS[0])
+    config = tiny_config(tmp_path, run[1])
+    config.test_dataloader.dataset.type = 'ArmbenchDataset'
+    checkpoint = find_checkpoint(run[1])
+    assert list(evaluate(config, checkpoint, SUBSETS[:2], 'test', tmp_path)) == [SUBSETS[0]]
+    assert f'{SUBSETS[1]} is left out' in capsys.readouterr().out
+    for missing in (SUBSETS[1:2], SUBSETS[1:]):
+        with pytest.raises(InputError, match=missing[-1]):
+            evaluate(config, checkpoint, missing, 'test', tmp_path)
+
+
+def test_a_model_of_other_classes_is_neither_tested_nor_trained(run, minibench_root: Path, tmp_path: Path) -> None:
+    state = load_weights(find_checkpoint(run[1]))
+    state['roi_head.bbox_head.fc_cls.weight'] = torch.zeros(81, 256)
+    torch.save({'state_dict': state}, tmp_path / 'coco.pth')
+    with pytest.raises(InputError, match=r'coco\.pth.*fc_cls\.weight \(81, 256\) ≠ \(3, 256\)'):
+        evaluate(run[0], tmp_path / 'coco.pth', SUBSETS[:1], 'test', tmp_path)
+    config = tiny_config(minibench_root, tmp_path)
+    config.model.roi_head.bbox_head.num_classes = 80
+    with pytest.raises(InputError, match='num_classes must be 2'):
+        train(config)
+
+
+@pytest.fixture
+def weights(minibench_root: Path, tmp_path: Path) -> Path:
+    return write_varied_weights(tiny_config(minibench_root, tmp_path), tmp_path / 'varied.pth')
+
+
+def test_views_are_merged_and_evaluated_or_refused(minibench_root: Path, tmp_path: Path, weights: Path) -> None:
+    config = tiny_config(minibench_root, tmp_path)
+    with pytest.raises(InputError, match='--tta must have scales above 0'):
+        set_tta(config, [0.0])
+    set_tta(config, [1.0, 1.5])
+    result = evaluate(config, weights, SUBSETS[:1], 'test', tmp_path)[SUBSETS[0]]
+    assert result.detections > 50
+    assert result.scores['segm'].mAP is not None
+    with pytest.raises(InputError, match='resizing step'):
+        set_tta(config, [1.0])  # it is within the views now
+
+
+def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, weights: Path, monkeypatch) -> None:
+    def measured():
+        return evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
+
+    monkeypatch.setattr(launch, 'CORRUPTIONS', ('contrast', 'lens_smear'))
+    monkeypatch.setattr(launch, 'SEVERITIES', (1, 5))
+    config = tiny_config(minibench_root, tmp_path)
+    clean = evaluate(config, weights, SUBSETS[:1], 'test', tmp_path)[SUBSETS[0]].scores['segm']
+    found = measured()
+    assert found.clean == {'mean': clean.mAP, **{name: one.mAP for name, one in clean.per_class.items()}}
+    path = tmp_path / 'c' / f'{SUBSETS[0]}_test.json'
+    assert read_corruptions(path) == found
+    assert {name: len(scores) for name, scores in found.corrupted.items()} == {'contrast': 2, 'lens_smear': 2}
+    scores = [score['object'] for severities in found.corrupted.values() for score in severities]
+    assert found.performance('object')[0] == pytest.approx(sum(scores) / 4)
+    assert 'lens_smear' in corruption_table(found)
+
+    monkeypatch.setattr(launch, 'SEVERITIES', ())  # nothing is measured anew
+    monkeypatch.setattr(launch, 'CORRUPTIONS', ('contrast', 'lens_smear', 'fog'))
+    assert measured().corrupted == {**found.corrupted, 'fog': []}
+    torch.save({**torch.load(weights), 'other': 1}, weights)
+    assert measured().corrupted['contrast'] == []
+    path.write_text('{}')
+    with pytest.raises(InputError, match='corruptions must be'):
+        read_corruptions(path)
+
+
+BITMAPS = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='Resize', scale=(160, 128), keep_ratio=False),
+]
+
+
+def concatenated(data: dict[str, Any]) -> dict[str, Any]:
+    return dict(type='ConcatDataset', datasets=[data, {**data, 'split': 'val'}], ignore_keys='subset')
+
+
+def mixed(data: dict[str, Any]) -> dict[str, Any]:
+    own = [dict(type='CopyPaste', max_num_pasted=3), dict(type='PackDetInputs')]
+    return dict(type='MultiImageMixDataset', dataset={**data, 'pipeline': BITMAPS}, pipeline=own)
+
+
+def concatenated_and_repeated(data: dict[str, Any]) -> dict[str, Any]:
+    repeated = dict(type='RepeatDataset', times=2, dataset=data)
+    return dict(type='ConcatDataset', datasets=[repeated, {**data, 'split': 'test'}])
+
+
+@pytest.mark.parametrize(
+    ('wrap', 'files'),
+    [
+        (concatenated, {'train.json', 'val.json'}),
+        (mixed, {'train.json'}),
+        (concatenated_and_repeated, {'train.json', 'test.json'}),
+    ],
+)
+def test_wrapped_data_is_trained_recorded_and_resumed(wrap, files, minibench_root, tmp_path: Path, capsys) -> None:
+    for iterations in (1, 2):
+        config = tiny_config(minibench_root, tmp_path, iterations)
+        config.val_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=config.val_dataloader.dataset)
+        config.train_dataloader.dataset = wrap(config.train_dataloader.dataset.to_dict())
+        set_resume(config, 'auto')
+        train(config)
+    assert 'metric self-test: ground truth of' in capsys.readouterr().out
+    assert find_checkpoint(tmp_path).name == 'iter_2.pth'
+    record = read_record(tmp_path)
+    assert record is not None
+    assert {Path(file).name for file in record.data} == files | {'val.json'}
+    assert [attempt.start_iter for attempt in record.attempts] == [0, 1]
+
+
+def test_joined_data_sets_must_have_the_same_classes(minibench_root: Path, tmp_path: Path) -> None:
+    config = tiny_config(minibench_root, tmp_path, 1)
+    joined = concatenated(config.train_dataloader.dataset.to_dict())
+    joined['datasets'][1]['metainfo'] = dict(classes=('object',))
+    config.train_dataloader.dataset = joined
+    with pytest.raises(InputError, match=r"must have the same metainfo, got classes .*\('object',\)"):
+        train(config)
