@@ -95,8 +95,7 @@ def command_line() -> list[str]:
 def resume_command(runner: Runner) -> str:
     """The command that continues a run from its latest checkpoint."""
     words = command_line()
-    is_training = sys.argv[0] == 'armbench train' or any(word.endswith('train.py') for word in words)
-    if not is_training:  # started from Python, by whatever command
+    if sys.argv[0] != 'armbench train' and not any(word.endswith('train.py') for word in words):  # from Python
         words = ['armbench', 'train', str(runner.cfg.filename), '--work-dir', runner.work_dir]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument('--resume', nargs='?')

@@ -16,8 +16,6 @@ from armbench_mmdet.report.collect import Comparison, Entry
 from armbench_mmdet.report.plots import Plot, plot_layout, trace
 from armbench_mmdet.report.tables import OBJECT, Row, Table, ends, together
 
-_OFFSET = 0.16
-
 
 def contenders(comparison: Comparison) -> dict[str, list[Entry]]:
     """Those with comparable masks, by their names: a run, or the first of those that differ by their seed alone."""
@@ -89,20 +87,17 @@ def headline(found: Sequence[Answer]) -> str:
 
 def answer_plot(found: Sequence[Answer]) -> Plot:
     """Mask mAP of every contender with its interval, on each subset."""
-    scored = [dict(answer.scored) for answer in found]
-    names = list(dict.fromkeys(name for own in scored for name in own))
+    scored = {a.title.replace('-transfer-set', '').replace(', ', '<br>'): dict(a.scored) for a in found}
     traces = []
-    for number, name in enumerate(names):
-        rows = np.array([row for row, own in enumerate(scored) if name in own])
-        values, low, high = np.array([scored[row][name] for row in rows], float).T
-        shifted = rows + _OFFSET * (number - (len(names) - 1) / 2)
+    for number, name in enumerate(dict.fromkeys(name for own in scored.values() for name in own)):
+        titles = [title for title, own in scored.items() if name in own]
+        values, low, high = np.array([scored[title][name] for title in titles], float).T
         sides = {'array': (high - values).tolist(), 'arrayminus': (values - low).tolist()}
         error = {'type': 'data', 'symmetric': False, **sides, 'thickness': 2, 'width': 0}
-        own = trace(values.tolist(), shifted.tolist(), name, number, mode='markers', marker={'size': 11})
-        traces.append({**own, 'error_x': error})
-    layout = plot_layout(f'{OBJECT} mask AP, with 95 % interval', '', 150 + 70 * len(found))
-    titles = [answer.title.replace('-transfer-set', '').replace(', ', '<br>') for answer in found]
-    layout['yaxis'] |= {'tickvals': [*range(len(found))], 'ticktext': titles, 'range': [len(found) - 0.5, -0.5]}
+        own = trace(values.tolist(), values.tolist(), name, number, mode='markers', marker={'size': 11})
+        traces.append({**own, 'y': titles, 'orientation': 'h', 'error_x': error})
+    layout = plot_layout(f'{OBJECT} mask AP, with 95 % interval', '', 150 + 70 * len(found), scattermode='group')
+    layout['yaxis']['autorange'] = 'reversed'
     return Plot('Which run finds objects better', traces, layout)
 
 

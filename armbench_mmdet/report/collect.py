@@ -63,8 +63,7 @@ def read_curves(work_dir: Path) -> tuple[Curves, list[str]]:
 class Evaluation:
     """A result file, and the match tables beside it by IoU type.
 
-    Attributes:
-        is_of_run: Whether it was measured on a checkpoint that the run's folder has, as far as one can tell.
+    It ``is_of_run`` if it was measured on a checkpoint that the run's folder has, as far as one can tell.
     """
 
     path: Path

@@ -26,11 +26,8 @@ PER_KIND, MOST_RESULTS = 3, 12
 """Pictures of a kind, of up to so many results; of more, one of each kind: a page must stay small."""
 MOST_SUSPECTED = 12
 MATCH_IOU = 0.5
-OF_OUTCOME = {
-    matches.MISSED: instances.FALSE_POSITIVE,
-    matches.FOUND: instances.CORRECT,
-    matches.IGNORED: instances.NOT_COUNTED,
-}
+OF_OUTCOME = (instances.FALSE_POSITIVE, instances.CORRECT, instances.NOT_COUNTED)
+"""The verdicts on predictions that are MISSED, FOUND and IGNORED in a match table."""
 PANEL_PX, CLOSE_PX = 480, 320
 JPEG_QUALITY = 60
 

@@ -13,7 +13,7 @@ from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.report import page
 from armbench_mmdet.report.collect import collect_runs
-from armbench_mmdet.report.page import Report, gather, rendered
+from armbench_mmdet.report.page import gather, rendered
 
 MIX = f'{SUBSETS[0]}_test'
 NO_RUN = 'work dir must be a folder with a run in it (record.json, logs or results), got '
@@ -30,25 +30,17 @@ def run(work_dirs: list[Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(work_dirs[0], tmp_path / 'run'))
 
 
-def change(path: Path, part: str = '', **keys: object) -> None:
-    """Set keys of a JSON file, or of a part of it."""
-    content = json.loads(path.read_text())
-    (content[part] if part else content).update(keys)
-    path.write_text(json.dumps(content))
+def change(path: Path, **keys: object) -> None:
+    """Set keys of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
 
-def truncate_log(run: Path) -> None:
-    path = next(run.glob('*/vis_data/scalars.json'))
-    path.write_text(path.read_text()[:-20])
-
-
-def break_config(run: Path) -> None:
-    for path in (*run.glob('*.py'), *run.glob('*/vis_data/config.py')):
-        path.write_text('model = dict(')
-
-
+STARTED = '20261124_010203/vis_data'
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
-    (truncate_log, 'log lines must be JSON with a step'),
+    (
+        lambda run: (run / f'{STARTED}/scalars.json').open('a').write('{"loss": 1, "st'),
+        'log lines must be JSON with a step',
+    ),
     (lambda run: change(run / f'results/{MIX}.json', schema_version=99), 'Invalid enum value 99 - at `$.schema'),
     (lambda run: (run / f'results/{MIX}.json').write_text('{"schema'), 'must be readable JSON'),
     (lambda run: (run / f'results/{MIX}.segm.matches.npz').unlink(), 'match table must be a readable file'),
@@ -60,7 +52,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     ),
     (lambda run: (run / f'corruptions/{MIX}.json').write_text('{'), 'corruptions must be JSON as tools/test.py'),
     (lambda run: change(run / f'corruptions/{MIX}.json', corrupted={}), 'corruptions must all be measured'),
-    (break_config, 'config must load'),
+    (lambda run: [path.write_text('model = dict(') for path in run.rglob('*.py')], 'config must load'),
 ]
 
 
@@ -112,51 +104,41 @@ def test_a_result_alone_is_enough_on_data_of_ones_own_too(minibench_root: Path, 
     assert 'No run has a log with curves.' in text
 
 
-def marks(report: Report) -> dict[str, bool]:
-    """Which run's mean mask mAP on mix is marked as the best."""
-    table = report.parts['results'][1]
-    return {row[1]: (i, 2) in table.best for i, row in enumerate(table.rows) if row[0] == 'mean'}
-
-
-@pytest.mark.parametrize('fingerprint', [None, 'sha256:0123'])
-def test_a_result_on_other_data_is_shown_and_not_compared(
-    work_dirs: list[Path], run: Path, fingerprint: str | None
-) -> None:
-    change(run / f'results/{MIX}.json', 'identity', data_fingerprint=fingerprint)
-    report = gather([*work_dirs, run])
-    (warning,) = (line for line in report.problems if 'must be on the same data' in line)
-    about = f'run: result on {SUBSETS[0]} test must be on the same data as the others, got '
-    assert warning.startswith(about + (fingerprint or 'no data fingerprint'))
-    assert marks(report) == {'first': True, 'second': False, 'run †': False}
-    assert {name for name, _ in report.answers[0].scored} == {'first', 'second'}
-    pair = gather([work_dirs[0], run])
-    assert len(pair.answers[0].scored) == 1
-    assert not any(marks(pair).values())
-
-
-CREDITS = {
-    'its own': (True, 'new', True),
-    'of before a retraining, or of another run': (True, 'old', False),
-    'checkpoints are gone': (False, 'old', True),
-    'of a file without a digest': (True, None, True),
+NEW, OLD = (hashlib.sha256(text).hexdigest() for text in (b'new', b'old'))
+IDENTITIES = {
+    # What is changed of a result, whether the run has a checkpoint, what is said if it is not to be compared.
+    'other data': ({'data_fingerprint': 'sha256:01'}, {}, False, 'on the same data as the others, got sha256:01'),
+    'unknown data': ({'data_fingerprint': None}, {}, False, 'on the same data as the others, got no data fingerprint'),
+    'its own': ({}, {'checkpoint_sha256': NEW}, True, ''),
+    'of before a retraining, or of another run': (
+        {},
+        {'checkpoint_sha256': OLD},
+        True,
+        "of one of the run's checkpoints",
+    ),
+    'checkpoints are gone': ({}, {'checkpoint_sha256': OLD}, False, ''),
+    'of a file without a digest': ({}, {}, True, ''),
 }
 
 
-@pytest.mark.parametrize(('is_there', 'measured_on', 'is_credited'), CREDITS.values(), ids=CREDITS)
-def test_a_result_is_credited_to_the_checkpoint_it_was_measured_on(
-    work_dirs: list[Path], run: Path, is_there: bool, measured_on: str | None, is_credited: bool
+@pytest.mark.parametrize(('identity', 'extra', 'has_checkpoint', 'fault'), IDENTITIES.values(), ids=IDENTITIES)
+def test_a_result_of_another_checkpoint_or_on_other_data_is_shown_and_not_compared(
+    work_dirs: list[Path], run: Path, identity: dict, extra: dict, has_checkpoint: bool, fault: str
 ) -> None:
-    for path in (run / 'results').glob('*_test.json'):
-        extra = json.loads(path.read_text())['identity']['extra']
-        digest = {'checkpoint_sha256': hashlib.sha256(measured_on.encode()).hexdigest()} if measured_on else {}
-        change(path, 'identity', extra=extra | digest)
-    if is_there:
+    result_file = run / f'results/{MIX}.json'
+    known = json.loads(result_file.read_text())['identity']
+    change(result_file, identity={**known, **identity, 'extra': {**known['extra'], **extra}})
+    if has_checkpoint:
         (run / 'iter_600.pth').write_text('new')
-    report = gather([run, work_dirs[1]])
-    lines = [line for line in report.problems if "result must be of one of the run's checkpoints" in line]
-    assert len(lines) == (0 if is_credited else 3)
-    assert len(report.runs[0].corruptions) == (0 if is_there else 2)
-    assert marks(report) == {'run' if is_credited else 'run †': is_credited, 'second': False}
+    report = gather([*work_dirs, run])
+    said = [line for line in report.problems if line.startswith('run: result')]
+    assert [fault in line for line in said] == [True] * bool(fault)
+    (table,) = (one for one in report.parts['results'] if one.caption == f'{SUBSETS[0]}, test: masks')
+    marks = {row[1]: (i, 2) in table.best for i, row in enumerate(table.rows) if row[0] == 'mean'}
+    assert marks == {'first': True, 'second': False, 'run †' if fault else 'run': not fault}
+    contenders = {'second', 'first' if fault else 'first (2 seeds)'}  # the copy differs in nothing
+    assert {name for name, _ in report.answers[0].scored} == contenders
+    assert len(report.runs[2].corruptions) == (0 if has_checkpoint else 2)
     assert f'{SUBSETS[0]} test (iter_600.pth)' in report.parts['runs'][0].rows[0][-1]
 
 

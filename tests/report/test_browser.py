@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 REQUIRE = 'ARMBENCH_REQUIRE_BROWSER'
 pytestmark = pytest.mark.slow
@@ -23,8 +25,6 @@ def browser() -> Iterator[Any]:
         if os.environ.get(REQUIRE):
             pytest.fail(f'{missing}, and {REQUIRE} is set')
         pytest.skip(f'{missing}; Debian has them as chromium and chromium-driver')
-    from selenium import webdriver
-
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for argument in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--window-size=1280,1000'):
@@ -51,8 +51,6 @@ def opened(browser: Any, page: Path) -> Iterator[Any]:
 
 def waiting(browser: Any, condition: Callable[[Any], object]) -> None:
     """Wait until a condition is true."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
     WebDriverWait(browser, 120).until(condition)
 
 
