@@ -14,8 +14,8 @@ from mmengine.registry import DefaultScope
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as mask_api
 
-from armbench_mmdet import transforms
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.transforms import augmentations, loading
 
 Colour = tuple[int, int, int]
 Label = tuple[str, Colour, tuple[int, int, int, int], bool]
@@ -40,11 +40,11 @@ _LEGEND_TEXT_PX, _LEGEND_ROW_PX = 15, 21
 _GAP_PX = 6
 
 AUGMENTATIONS = (
-    transforms.ToteCropJitter,
-    transforms.ZoomOutTote,
-    transforms.ToteCopyPaste,
-    transforms.ReplaceBackground,
-    transforms.WarehouseLighting,
+    augmentations.ToteCropJitter,
+    augmentations.ZoomOutTote,
+    augmentations.ToteCopyPaste,
+    augmentations.ReplaceBackground,
+    augmentations.WarehouseLighting,
 )
 _TITLE_PX = 22
 _AUGMENTED_SIZE = (512, 512)
@@ -209,12 +209,12 @@ def augmentation_sheet(config: Config, columns: int, cell_px: int, seed: int) ->
     cells, titles = [], []
     for augmentation in (None, *AUGMENTATIONS):
         step: list[Any] = [] if augmentation is None else [augmentation(prob=1.0)]
-        render = [transforms.LazyResize(scale=_AUGMENTED_SIZE, keep_ratio=True), transforms.RenderImage()]
+        render = [loading.LazyResize(scale=_AUGMENTED_SIZE, keep_ratio=True), loading.RenderImage()]
         # The crop comes first, where it gains resolution; the others work on the final image.
-        steps = [*step, *render] if augmentation is transforms.ToteCropJitter else [*render, *step]
+        steps = [*step, *render] if augmentation is augmentations.ToteCropJitter else [*render, *step]
         for index in chosen:
             results = data_set.get_data_info(index)
-            for transform in (transforms.LoadPolygons(), *steps):
+            for transform in (loading.LoadPolygons(), *steps):
                 results = transform(results)
             truth = results['gt_masks'], results['gt_bboxes'], results['gt_bboxes_labels']
             cells.append(draw_sample(results['img'], *truth, data_set.metainfo['classes']))

@@ -1,37 +1,5 @@
 """Polygon-first loading and the custom augmentations; importing it registers them with mmdet."""
 
-from armbench_mmdet.transforms.augmentations import (
-    ReplaceBackground,
-    ToteCopyPaste,
-    ToteCropJitter,
-    WarehouseLighting,
-    ZoomOutTote,
-)
-from armbench_mmdet.transforms.corruption import CorruptImage
-from armbench_mmdet.transforms.loading import (
-    FloorResize,
-    LazyRandomCrop,
-    LazyRandomFlip,
-    LazyResize,
-    LoadPolygons,
-    RenderFloatImage,
-    RenderImage,
-)
-from armbench_mmdet.transforms.polygons import Polygons
+from armbench_mmdet.transforms import augmentations, corruption, loading
 
-__all__ = [
-    'CorruptImage',
-    'FloorResize',
-    'LazyRandomCrop',
-    'LazyRandomFlip',
-    'LazyResize',
-    'LoadPolygons',
-    'Polygons',
-    'RenderFloatImage',
-    'RenderImage',
-    'ReplaceBackground',
-    'ToteCopyPaste',
-    'ToteCropJitter',
-    'WarehouseLighting',
-    'ZoomOutTote',
-]
+__all__ = ['augmentations', 'corruption', 'loading']

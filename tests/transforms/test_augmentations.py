@@ -14,17 +14,15 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from transform_samples import BACKGROUND, PALETTE, iou, painted_info
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.transforms import (
-    LazyRandomFlip,
-    LoadPolygons,
-    Polygons,
-    RenderImage,
+from armbench_mmdet.transforms.augmentations import (
     ReplaceBackground,
     ToteCopyPaste,
     ToteCropJitter,
     WarehouseLighting,
     ZoomOutTote,
 )
+from armbench_mmdet.transforms.loading import LazyRandomFlip, LoadPolygons, RenderImage
+from armbench_mmdet.transforms.polygons import Polygons
 
 ALL = [ToteCropJitter, ZoomOutTote, ToteCopyPaste, ReplaceBackground, WarehouseLighting]
 PER_INSTANCE = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')

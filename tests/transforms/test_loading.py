@@ -14,8 +14,8 @@ from transform_samples import disc, instance
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import decode_counts
-from armbench_mmdet.transforms import FloorResize, LazyResize, LoadPolygons, Polygons, RenderFloatImage, RenderImage
-from armbench_mmdet.transforms.loading import warp
+from armbench_mmdet.transforms.loading import FloorResize, LazyResize, LoadPolygons, RenderFloatImage, RenderImage, warp
+from armbench_mmdet.transforms.polygons import Polygons
 
 WIDTH, HEIGHT = 60, 50
 SQUARE = [5.0, 5.0, 20.0, 5.0, 20.0, 20.0, 5.0, 20.0]

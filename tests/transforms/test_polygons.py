@@ -7,7 +7,7 @@ import torch
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from transform_samples import covered, disc, iou, random_info, star
 
-from armbench_mmdet.transforms import Polygons
+from armbench_mmdet.transforms.polygons import Polygons
 
 
 def nested(seed: int, width: int, height: int) -> list[list[np.ndarray]]:
