@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from PIL import Image
 from pycocotools.coco import COCO
 from small_models import untrained
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.inference import Detector, infer, overlay, overlay_path
+from armbench_mmdet.inference import Detector, infer, overlay_path
 from armbench_mmdet.launch import evaluate
 
 SUBSET = 'mix-object-tote'
@@ -70,18 +69,6 @@ def test_batches_and_workers_give_the_same(detector: Detector, images: Path, mon
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
     monkeypatch.setitem(detector.config.test_dataloader, 'num_workers', 2)
     assert [one.masks for one in detector.predict(files, batch_size=1)] == [one.masks for one in one_by_one]
-
-
-def test_an_image_is_turned_as_its_orientation_says(detector: Detector, images: Path, tmp_path: Path) -> None:
-    upright = Image.open(next(images.glob('*.jpg')))
-    upright.save(tmp_path / 'upright.png')
-    exif = Image.Exif()
-    exif[0x112] = 6  # shown turned by 90° clockwise
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'turned.png', exif=exif)
-    turned, straight = detector.predict([tmp_path / 'turned.png', tmp_path / 'upright.png'])
-    assert (turned.height, turned.width) == (straight.height, straight.width) == upright.size[::-1]
-    assert turned.masks == straight.masks
-    np.testing.assert_array_equal(overlay(turned), overlay(straight))
 
 
 def test_any_size_is_predicted_or_reported(detector: Detector, tmp_path: Path) -> None:

@@ -65,13 +65,11 @@ def painted_info(path: Path, width: int = 320, height: int = 256) -> dict[str, A
 
 def covered(points: np.ndarray, height: int, width: int, fine: int = 8) -> np.ndarray:
     """(H, W) bool, the pixels of which a polygon (V, 2) covers at least half, even-odd, from ``fine``² points."""
-    y = (np.arange(height * fine) + 0.5) / fine
-    crossings = [[] for _ in y]
+    y, x = ((np.arange(size * fine) + 0.5) / fine for size in (height, width))
+    inside = np.zeros((len(y), len(x)), bool)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        for row in np.flatnonzero((y >= min(y0, y1)) & (y < max(y0, y1))):
-            crossings[row].append(x0 + (y[row] - y0) * (x1 - x0) / (y1 - y0))
-    x = (np.arange(width * fine) + 0.5) / fine
-    inside = np.array([np.searchsorted(np.sort(row), x) % 2 for row in crossings])
+        crossed = (y >= min(y0, y1)) & (y < max(y0, y1))
+        inside[crossed] ^= (x0 + (y[crossed] - y0) * (x1 - x0) / (y1 - y0))[:, None] < x
     return inside.reshape(height, fine, width, fine).mean((1, 3)) >= 0.5
 
 
