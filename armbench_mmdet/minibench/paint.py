@@ -13,6 +13,13 @@ from armbench_mmdet.minibench.camera import WORLD, Camera, Light, Points, Pose
 
 Colour = tuple[int, ...]
 """Blue, green, red, each 0…255."""
+Pixels = MatLike
+"""Eight-bit images: ``(h, w, 3)`` BGR colours or ``(h, w)`` masks and opacities."""
+Field = MatLike
+"""``(h, w) float32`` brightness factors, or glare in 0…1."""
+Size = tuple[float, float, float]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom as fractions of a texture's width and height."""
 
 WHITE: Colour = (238, 240, 240)
 BLACK: Colour = (26, 24, 24)
@@ -26,6 +33,10 @@ _TOTES += [(8, 0.40, 0.45, 0.36), (7, 0.01, 0.55, 0.46), (10, 0.08, 0.36, 0.62)]
 _INKS = ((6, 0.0), (3, 0.05), (4, 0.13), (2, 0.24), (4, 0.36), (3, 0.48), (7, 0.58), (4, 0.63), (2, 0.76), (3, 0.93))
 # Share up to here, saturation and by how much it varies, value likewise: strong, white, black, pastel or cardboard.
 _PRINTS = ((0.46, 0.55, 0.4, 0.4, 0.5), (0.7, 0, 0.1, 0.78, 0.2), (0.84, 0, 0.4, 0.08, 0.14), (1, 0.2, 0.25, 0.6, 0.3))
+
+_SUBPIXEL_BITS = 4
+_SYLLABLES = 'NO VA KI RO LU MEN TA SOL PRO DEX ZEN OR BI CO FLEX MAX A'.split(' ')  # noqa: SIM905 - a line, not a page
+_FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX)
 
 
 def weighted(rng: np.random.Generator, weights: Sequence[int]) -> int:
@@ -88,14 +99,6 @@ def accent_colour(rng: np.random.Generator, base: Colour) -> Colour:
     """A print colour that stands out from ``base``."""
     colours = [print_colour(rng) for _ in range(3)] + [WHITE, BLACK]
     return next((colour for colour in colours if contrast(colour, base) > 80), WHITE)
-
-
-Pixels = MatLike
-"""Eight-bit images: ``(h, w, 3)`` BGR colours or ``(h, w)`` masks and opacities."""
-
-Size = tuple[float, float, float]
-
-_SUBPIXEL_BITS = 4
 
 
 def fixed(points_px: Points) -> NDArray[np.int32]:
@@ -223,10 +226,6 @@ class Brush(Canvas):
         return add_glare(multiply(image, shade), shine, glare)
 
 
-Field = MatLike
-"""``(h, w) float32`` brightness factors, or glare in 0…1."""
-
-
 def smooth_noise(rng: np.random.Generator, width_px: int, height_px: int, cells: int) -> Field:
     """``(height, width) float32`` noise in about 0…1 with about ``cells`` bumps along the longer side."""
     longer = max(width_px, height_px)
@@ -253,13 +252,6 @@ def add_highlight(image: Pixels, x_frac: float, y_frac: float, radius_frac: floa
     y = (np.arange(height_px, dtype=np.float32) / height_px - np.float32(y_frac)) / np.float32(radius_frac)
     fall_x, fall_y = 1 / (1 + x * x) ** 2, 1 / (1 + y * y) ** 2
     return add_glare(image, fall_y[:, None] * fall_x[None, :], strength)
-
-
-_SYLLABLES = 'NO VA KI RO LU MEN TA SOL PRO DEX ZEN OR BI CO FLEX MAX A'.split(' ')  # noqa: SIM905 - a line, not a page
-_FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX)
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as fractions of a texture's width and height."""
 
 
 def word(rng: np.random.Generator) -> str:
@@ -300,7 +292,7 @@ def small_print(texture: Pixels, box: Box, colour: Colour, rng: np.random.Genera
         texture[y : y + thick, x : x + max(1, width // 40)] = texture[max(0, y - 1), x]
 
 
-def sticker(texture: Pixels, rng: np.random.Generator, share: float = 0.34) -> None:
+def sticker(texture: Pixels, rng: np.random.Generator, share: float) -> None:
     """A barcode label somewhere on a texture, along its longer side or across."""
     rows, columns = texture.shape[:2]
     longer = max(rows, columns)

@@ -16,9 +16,14 @@ _CORNER_STEPS = 5
 _ARCS = np.array([cos_sin(math.pi / 2 * (q + i / _CORNER_STEPS)) for q in range(4) for i in range(_CORNER_STEPS + 1)])
 _CORNERS = np.repeat(np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)]), _CORNER_STEPS + 1, axis=0)
 
-
-# Least and range of a tote's measures, in the order of its fields.
-_MEASURES = ((0.31, 0.035), (0.24, 0.09), (0.026, 0.014), (0.022, 0.03), (0.012, 0.016), (0.13, 0.05))
+# Least and range of a tote's measures.
+_MEASURES = {'half_y': (0.31, 0.035), 'rim': (0.24, 0.09), 'lip': (0.026, 0.014), 'slope': (0.022, 0.03)}
+_MEASURES |= {'notch': (0.012, 0.016), 'notch_half': (0.13, 0.05)}
+# Of the walls from rim to floor: how far towards the floor's edge, the height as a share of the rim's, the brightness.
+_LEVELS = [(0.0, 1.0, 0.95), (0.02, 0.97, 0.7), (0.22, 0.80, 0.92), (0.30, 0.78, 0.98)]
+_LEVELS += [(0.48, 0.55, 0.86), (0.7, 0.3, 0.78), (0.88, 0.12, 0.70), (1.0, 0.0, 0.62)]
+# Steel, dark steel, safety yellow, machine blue and green, in the hall's dim light.
+_PAINTS: tuple[Colour, ...] = ((82, 84, 86), (60, 61, 62), (48, 48, 50), (30, 110, 130), (110, 72, 40), (62, 84, 52))
 
 
 def rounded(half_x: float, half_y: float, radius: float, z: float) -> Points:
@@ -47,11 +52,11 @@ class Tote:
     def sample(cls, rng: np.random.Generator) -> Tote:
         """A random one."""
         *shares, _, wear = rng.random(8).tolist()
-        half_y, rim, lip, slope, notch, notch_half = (
-            least + span * share for (least, span), share in zip(_MEASURES, shares, strict=True)
-        )
-        notch = notch if rng.random() < 0.8 else 0.0
-        return cls(half_y, rim, lip, slope, notch, notch_half, paint.tote_colour(rng), wear)
+        ranges = zip(_MEASURES.items(), shares, strict=True)
+        measures = {name: least + span * share for (name, (least, span)), share in ranges}
+        if rng.random() >= 0.8:
+            measures['notch'] = 0.0
+        return cls(**measures, colour=paint.tote_colour(rng), wear=wear)
 
     @property
     def floor_half(self) -> tuple[float, float]:
@@ -109,11 +114,6 @@ def paint_tote(canvas: Canvas, tote: Tote, rng: np.random.Generator) -> None:
             canvas.line(ends, (40, 40, 40), round(0.003 * unit_px))
 
 
-# Of the walls from rim to floor: how far towards the floor's edge, the height as a share of the rim's, the brightness.
-_LEVELS = [(0.0, 1.0, 0.95), (0.02, 0.97, 0.7), (0.22, 0.80, 0.92), (0.30, 0.78, 0.98)]
-_LEVELS += [(0.48, 0.55, 0.86), (0.7, 0.3, 0.78), (0.88, 0.12, 0.70), (1.0, 0.0, 0.62)]
-
-
 def _paint_walls(canvas: Canvas, tote: Tote) -> None:
     rings = [tote.inner(share, height) for share, height, _ in _LEVELS]
     pixels = [paint.fixed(canvas.project(ring)) for ring in rings]
@@ -139,10 +139,6 @@ def _paint_ribs(canvas: Canvas, tote: Tote, count: int) -> None:
                 b = a + wide
                 rib = np.array([(a, upper, top), (b, upper, top), (b, lower, low), (a, lower, low)])
                 canvas.fill(rib, paint.lit(tote.colour, factor * shade))
-
-
-# Steel, dark steel, safety yellow, machine blue and green, in the hall's dim light.
-_PAINTS: tuple[Colour, ...] = ((82, 84, 86), (60, 61, 62), (48, 48, 50), (30, 110, 130), (110, 72, 40), (62, 84, 52))
 
 
 def _clutter(canvas: Pixels, rng: np.random.Generator, unit_px: float) -> None:
