@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -251,7 +252,7 @@ def _scanned(logits: np.ndarray, size: tuple[int, int]) -> UpsampledMask:
     _refuse_not_finite(bool(np.isfinite(row_maxima).all() and np.isfinite(logits.min())))
     across, columns = _window(column_maxima, size[1])
     down, rows = _window(row_maxima, size[0])
-    window = np.ascontiguousarray(logits[down, across].T)
+    window = cv2.transpose(logits[down, across])
     switches, score_sum = scan_mask(window, columns, rows, size[0], np.float32(0), True)
     return _measured(switches, score_sum, size)
 
@@ -278,5 +279,5 @@ def _window(maxima: np.ndarray, pixels: int) -> tuple[slice, Axis]:
     _, low, weights = bilinear_axis(len(maxima), pixels)
     wanted = np.flatnonzero(maxima > 0)
     first, end = np.searchsorted(low, [wanted[0] - 1, wanted[-1] + 1]).tolist() if len(wanted) else (0, 0)
-    cells = slice(int(low[first]), int(low[end - 1]) + 2) if first < end else slice(0, 0)
+    cells = slice(int(low[first]), int(low[end - 1]) + 2) if first < end else slice(0, 1)
     return cells, Axis(first, low[first:end] - cells.start, weights[first:end])
