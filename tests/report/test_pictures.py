@@ -102,8 +102,7 @@ def test_pictures_are_of_each_kind_wherever_the_data_lie(result: Path, tmp_path:
     (data / 'images').rename(tmp_path / 'photos')
     elsewhere = {'image_folder': str(tmp_path / 'photos'), 'category_map': {'bin': 'tote', 'item': 'object'}}
     edit(result, lambda content: content['identity']['extra'].update(elsewhere))
-    now = file_fingerprint(data / 'test.json')
-    edit(result, lambda content: content['identity'].update(data_fingerprint=now))
+    edit(result, lambda content: content['identity'].update(data_fingerprint=file_fingerprint(data / 'test.json')))
     assert drawn_from(result) == drawn
 
 
