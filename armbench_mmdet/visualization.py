@@ -8,14 +8,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.transforms import augmentations, loading
+from armbench_mmdet.transforms import loading
 
 Colour = tuple[int, int, int]
 Label = tuple[str, Colour, tuple[int, int, int, int], bool]
@@ -39,13 +39,7 @@ _NARROWEST_PANEL_PX = 300
 _LEGEND_TEXT_PX, _LEGEND_ROW_PX = 15, 21
 _GAP_PX = 6
 
-AUGMENTATIONS = (
-    augmentations.ToteCropJitter,
-    augmentations.ZoomOutTote,
-    augmentations.ToteCopyPaste,
-    augmentations.ReplaceBackground,
-    augmentations.WarehouseLighting,
-)
+AUGMENTATIONS = ('ToteCropJitter', 'ZoomOutTote', 'ToteCopyPaste', 'ReplaceBackground', 'WarehouseLighting')
 _TITLE_PX = 22
 _AUGMENTED_SIZE = (512, 512)
 
@@ -86,10 +80,8 @@ def draw_comparison(
     Each panel is ``panel_px`` on its longer side; ``title`` is put over the predictions.
     """
     panels = []
-    for heading, instances, verdicts in (
-        ('ground truth', truth, (FOUND, MISSED)),
-        (title, predictions, (CORRECT, FALSE_POSITIVE)),
-    ):
+    sides = ('ground truth', truth, (FOUND, MISSED)), (title, predictions, (CORRECT, FALSE_POSITIVE))
+    for heading, instances, verdicts in sides:
         colours = [_COLOURS[one.verdict] for one in instances]
         texts = ['' if one.score is None else f'{one.score:.2f}' for one in instances]
         drawn = _draw(resized(image, panel_px), instances, colours, texts)
@@ -207,18 +199,18 @@ def augmentation_sheet(config: Config, columns: int, cell_px: int, seed: int) ->
     data_set, chosen = _chosen_samples(config, columns, seed)
     np.random.seed(seed)  # noqa: NPY002 - the transforms draw from the global state
     cells, titles = [], []
-    for augmentation in (None, *AUGMENTATIONS):
-        step: list[Any] = [] if augmentation is None else [augmentation(prob=1.0)]
+    for name in ('unchanged', *AUGMENTATIONS):
+        step = [TRANSFORMS.build({'type': name, 'prob': 1.0})] if name in AUGMENTATIONS else []
         render = [loading.LazyResize(scale=_AUGMENTED_SIZE, keep_ratio=True), loading.RenderImage()]
         # The crop comes first, where it gains resolution; the others work on the final image.
-        steps = [*step, *render] if augmentation is augmentations.ToteCropJitter else [*render, *step]
+        steps = [*step, *render] if name == 'ToteCropJitter' else [*render, *step]
         for index in chosen:
             results = data_set.get_data_info(index)
             for transform in (loading.LoadPolygons(), *steps):
                 results = transform(results)
             truth = results['gt_masks'], results['gt_bboxes'], results['gt_bboxes_labels']
             cells.append(draw_sample(results['img'], *truth, data_set.metainfo['classes']))
-            titles.append('unchanged' if augmentation is None else augmentation.__name__)
+            titles.append(name)
     return make_sheet(cells, titles, len(chosen), cell_px)
 
 

@@ -182,12 +182,6 @@ def _expose(image: Pixels, rng: np.random.Generator) -> Pixels:
     return cv2.addWeighted(image, 1.0, cv2.merge([grain] * 3), 1.0, -128)
 
 
-def categories(subset: str) -> list[dict[str, Any]]:
-    """The release's categories: same-object has one, whose id is the tote's in the others."""
-    names = ('Object',) if subset == SAME_OBJECT else ('Tote', 'Object')
-    return [{'id': number, 'name': name, 'supercategory': ''} for number, name in enumerate(names, 1)]
-
-
 def _without_holes(part: NDArray[np.uint8]) -> list[tuple[int, NDArray[np.uint8]]]:
     """Cut a part through its holes, as COCO polygons have none; pieces with the column where they begin."""
     pieces, todo = [], [(0, part)]

@@ -134,6 +134,8 @@ def make_minibench(
 
 def _coco(jobs: list[_Job], rows: list[list[dict[str, Any]]], subset: str, split: str) -> dict[str, Any]:
     owned = [{'image_id': number, **row} for number, found in enumerate(rows, 1) for row in found]
+    # As in the release: same-object has one category, whose id is the tote's in the others.
+    names = ('Object',) if subset == SAME_OBJECT else ('Tote', 'Object')
     return {
         'info': {'description': f'minibench {subset} {split}: procedural totes', 'version': str(VERSION)},
         'licenses': [],
@@ -142,7 +144,7 @@ def _coco(jobs: list[_Job], rows: list[list[dict[str, Any]]], subset: str, split
             for number, job in enumerate(jobs, 1)
         ],
         'annotations': [{'id': number, **row} for number, row in enumerate(owned, 1)],
-        'categories': scene.categories(subset),
+        'categories': [{'id': number, 'name': name, 'supercategory': ''} for number, name in enumerate(names, 1)],
     }
 
 
