@@ -3,7 +3,6 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,7 +13,6 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from torch import nn
 
 from armbench_mmdet.engine.distributed import total
 from armbench_mmdet.engine.failure import RunError, image_lines
@@ -144,13 +142,22 @@ class ValidationLossHook(Hook):
 
     @torch.no_grad()
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Add the losses of a chosen batch."""
+        """Add the losses of a chosen batch, as ``train_step`` computes them but for batch augmentations."""
         if batch_idx not in self._chosen:
             return
-        losses = batch_losses(runner.model, data_batch, runner.optim_wrapper)
+        model: Any = getattr(runner.model, 'module', runner.model)
+        wrapper: Any = runner.optim_wrapper
+        precision = wrapper.optim_context(model) if isinstance(wrapper, OptimWrapper) else nullcontext()
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        with precision, torch.random.fork_rng(devices):
+            torch.manual_seed(0)
+            data = model.data_preprocessor(data_batch, False)
+            if model.data_preprocessor.pad_mask:
+                model.data_preprocessor.pad_gt_masks(data['data_samples'])
+            _, losses = model.parse_losses(model(**data, mode='loss'))
         images = sum(len(sample.gt_instances) > 0 for sample in data_batch['data_samples'])
         if images:
-            self._sums.update({name: images * value for name, value in losses.items()})
+            self._sums.update({name: images * float(value) for name, value in losses.items() if 'loss' in name})
         self._images += images
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -173,21 +180,3 @@ class ValidationLossHook(Hook):
         # the losses of earlier decoder layers (d0.loss_cls, …) are in the total and the log only
         parts = [f'{name.removeprefix("loss_")} {value:.3f}' for name, value in means.items() if '.' not in name]
         print_log(f'validation {parts[0]} on {images} images: {", ".join(parts[1:])}', 'current')
-
-
-def batch_losses(model: nn.Module, data_batch: Mapping[str, Any], optim_wrapper: Any = None) -> dict[str, float]:
-    """The losses of a batch, as ``train_step`` computes them but for batch augmentations, at fixed random numbers.
-
-    Returns:
-        The weighted total as ``loss``, then its components.
-    """
-    detector: Any = getattr(model, 'module', model)
-    precision = optim_wrapper.optim_context(detector) if isinstance(optim_wrapper, OptimWrapper) else nullcontext()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with precision, torch.random.fork_rng(devices):
-        torch.manual_seed(0)
-        data = detector.data_preprocessor(data_batch, False)
-        if detector.data_preprocessor.pad_mask:
-            detector.data_preprocessor.pad_gt_masks(data['data_samples'])
-        _, values = detector.parse_losses(detector(**data, mode='loss'))
-    return {name: float(value) for name, value in values.items() if 'loss' in name}
