@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from small_models import LEAVES
-from varied_weights import SIZE, Exported, write_varied_weights
+from varied_weights import SIZE, write_varied_weights
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.inference import Detector
@@ -43,10 +43,10 @@ def photos(minibench_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope='session')
-def mask_rcnn(detectors: Callable[[str], Detector], photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A Mask R-CNN, and its file for images of one size, which says what the model says."""
+def mask_rcnn(detectors: Callable[[str], Detector], photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Mask R-CNN's file for images of one size, which says what the model says."""
     from armbench_mmdet.export.onnx import export
 
-    exported = Exported(detectors('mask_rcnn'), tmp_path_factory.mktemp('exported') / 'mask_rcnn.onnx')
-    export(exported.detector, exported.file, SIZE, [str(photos)])
-    return exported
+    file = tmp_path_factory.mktemp('exported') / 'mask_rcnn.onnx'
+    export(detectors('mask_rcnn'), file, SIZE, [str(photos)])
+    return file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from varied_weights import SIZE, Exported
+from varied_weights import SIZE
 
 from armbench_mmdet.inference import infer
 from armbench_runtime import Detector, InputError, Prediction
@@ -17,8 +17,8 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
-def detector(mask_rcnn: Exported) -> Detector:
-    return Detector.from_onnx(mask_rcnn.file)
+def detector(mask_rcnn: Path) -> Detector:
+    return Detector.from_onnx(mask_rcnn)
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +26,7 @@ def image(photos: Path) -> Path:
     return photos / '0.jpg'
 
 
-def test_the_file_says_what_it_is(detector: Detector, mask_rcnn: Exported) -> None:
+def test_the_file_says_what_it_is(detector: Detector, mask_rcnn: Path) -> None:
     assert detector.classes == ('tote', 'object')
     assert detector.metadata['checkpoint']['name'] == 'mask_rcnn.pth'
     assert len(detector.metadata['config']['sha256']) == 64
@@ -67,7 +67,7 @@ def test_infer_takes_it(detector: Detector, image: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_tools_take_it(mask_rcnn: Exported, image: Path, minibench_root: Path, tmp_path: Path) -> None:
+def test_the_tools_take_it(mask_rcnn: Path, image: Path, minibench_root: Path, tmp_path: Path) -> None:
     def start(tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, REPO / f'tools/{tool}.py', *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -77,8 +77,8 @@ def test_the_tools_take_it(mask_rcnn: Exported, image: Path, minibench_root: Pat
     truth['annotations'] = [{**one, 'image_id': 1} for one in truth['annotations'] if one['image_id'] == 1]
     (tmp_path / 'one.json').write_text(json.dumps(truth))
     options = ('--ground-truth', tmp_path / 'one.json', '--images', image.parent, '--out', tmp_path / 'run/results')
-    done = start('evaluate', '--model', mask_rcnn.file, *options)
+    done = start('evaluate', '--model', mask_rcnn, *options)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / 'run/results').glob('*.json'))) >= 1
-    wrong = start('infer', mask_rcnn.file, image, '--out', tmp_path, '--device', 'cpu')
+    wrong = start('infer', mask_rcnn, image, '--out', tmp_path, '--device', 'cpu')
     assert (wrong.returncode, '--device is not for an exported model' in wrong.stderr) == (2, True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from varied_weights import SIZE, Exported
+from varied_weights import SIZE
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.export.mask_rcnn import OPERATORS, TRANSLATIONS
@@ -38,8 +38,8 @@ def test_the_file_says_what_the_model_says(
     assert list(tmp_path.iterdir()) == [tmp_path / 'model.onnx']
 
 
-def test_every_difference_is_seen(mask_rcnn: Exported, photos: Path) -> None:
-    (one,) = ExportedDetector.from_onnx(mask_rcnn.file).predict(photos / '0.jpg')
+def test_every_difference_is_seen(mask_rcnn: Path, photos: Path) -> None:
+    (one,) = ExportedDetector.from_onnx(mask_rcnn).predict(photos / '0.jpg')
     assert compare([one], [one]).faults == []
     assert compare([one], [one]).line.startswith(f'{len(one)} instances of 1 images compared: scores within 0')
     without_best = replace(one, **{key: getattr(one, key)[1:] for key in ('boxes', 'scores', 'labels', 'masks')})
@@ -54,15 +54,15 @@ def test_every_difference_is_seen(mask_rcnn: Exported, photos: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_that_differs_is_not_written_unless_it_must(
-    mask_rcnn: Exported, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    detectors: Callable[[str], Detector], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_suppression(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
         return TRANSLATIONS[NMS](boxes, scores, 1.0, limit)
 
     monkeypatch.setattr('armbench_mmdet.export.onnx.TRANSLATIONS', {**TRANSLATIONS, NMS: without_suppression})
-    out, check = tmp_path / 'a/model.onnx', [str(photos)]
+    detector, out, check = detectors('mask_rcnn'), tmp_path / 'a/model.onnx', [str(photos)]
     with pytest.raises(InputError, match=r'model says, got: .* \(worst on .*\.jpg\); nothing is written.*force'):
-        export(mask_rcnn.detector, out, SIZE, check=check)
+        export(detector, out, SIZE, check=check)
     assert list(out.parent.iterdir()) == []
-    assert export(mask_rcnn.detector, out, SIZE, check=check, force=True).faults
+    assert export(detector, out, SIZE, check=check, force=True).faults
     assert out.is_file()

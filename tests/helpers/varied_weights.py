@@ -1,6 +1,5 @@
 """Random weights, scaled so that what they see is varied: scores from 0 to 1, boxes and masks of many shapes."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,18 +7,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from armbench_mmdet.inference import Detector
-
 SIZE = (128, 160)
 """Height and width of most images of the tests' minibench."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A detector and its file."""
-
-    detector: Detector
-    file: Path
 
 
 def write_varied_weights(config: Config, path: Path) -> Path:
