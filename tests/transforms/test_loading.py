@@ -70,27 +70,6 @@ def described(path: Path, height: int = 64, width: int = 80, **more: object) -> 
     return {'img_path': str(path), 'ori_shape': (height, width), 'img_shape': (height, width), **more}
 
 
-@pytest.mark.parametrize(
-    ('scale', 'left', 'top', 'shape', 'ways'),
-    [
-        (1, 0, 0, (64, 80), (1, 1)),
-        (0.5, 0, 0, (32, 40), (1, 1)),
-        (1.5, 30, 20, (60, 70), (1, 1)),
-        (1, 0, 0, (64, 80), (-1, 1)),
-        (1, 0, 0, (64, 80), (-1, -1)),
-        (3, 90, 60, (24, 30), (1, 1)),
-    ],
-    ids=['nothing', 'half', 'larger, cropped', 'mirrored', 'turned around', 'a small window of a large image'],
-)
-def test_warp_equals_resize_crop_and_flip(scale: float, left: int, top: int, shape: tuple, ways: tuple) -> None:
-    image, (height, width), (x, y) = picture(), shape, ways
-    moves = [[x * scale, 0, width * (x < 0) - x * left], [0, y * scale, height * (y < 0) - y * top], [0, 0, 1]]
-    expected = cv2.resize(image, None, fx=scale, fy=scale)[top : top + height, left : left + width][::y, ::x]
-    out = warp(image, np.array(moves, float), shape)
-    assert out.shape == (*shape, 3)
-    assert np.abs(out.astype(int) - expected).max() <= 2
-
-
 def test_warp_repeats_the_border_outside() -> None:
     out = warp(np.full((4, 4, 3), 9, np.uint8), np.array([[1, 0, 3], [0, 1, 3], [0, 0, 1.0]]), (10, 10))
     assert (out == 9).all()
