@@ -10,7 +10,7 @@ from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttention, Mult
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
 from mmdet.registry import MODELS
-from mmdet.structures import SampleList
+from mmdet.structures import DetDataSample, SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -55,17 +55,15 @@ class BoundedMaskFormerFusionHead(MaskFormerFusionHead):
         """
         if self.test_cfg.get('panoptic_on', True) or not self.test_cfg.get('instance_on', False):
             return super().predict(mask_cls_results, mask_pred_results, batch_data_samples, rescale=rescale)
-        results = []
-        for class_logits, mask_logits, sample in zip(
-            mask_cls_results, mask_pred_results, batch_data_samples, strict=True
-        ):
-            height, width = sample.metainfo['img_shape'][:2]
-            size = tuple(sample.metainfo['ori_shape'][:2]) if rescale else (height, width)
-            results.append({'ins_results': self._instances(class_logits, mask_logits[:, :height, :width], size)})
-        return results
+        images = zip(mask_cls_results, mask_pred_results, batch_data_samples, strict=True)
+        return [{'ins_results': self._instances(*image, rescale)} for image in images]
 
-    def _instances(self, class_logits: Tensor, mask_logits: Tensor, size: tuple[int, ...]) -> InstanceData:
-        """The best (query, class) pairs of one image, (Q, classes + 1) and (Q, h, w), at ``size``."""
+    def _instances(
+        self, class_logits: Tensor, mask_logits: Tensor, sample: DetDataSample, rescale: bool
+    ) -> InstanceData:
+        """The best (query, class) pairs of one image, (Q, classes + 1) and (Q, h, w)."""
+        height, width = sample.metainfo['img_shape'][:2]
+        size = sample.metainfo['ori_shape' if rescale else 'img_shape'][:2]
         limit = self.test_cfg.get('max_per_image', 100)
         scores = F.softmax(class_logits, dim=-1)[:, :-1]
         if limit > scores.numel():
@@ -79,14 +77,14 @@ class BoundedMaskFormerFusionHead(MaskFormerFusionHead):
         is_thing = labels < self.num_things_classes
         top_scores, labels, queries = top_scores[is_thing], labels[is_thing], queries[is_thing]
         kept, place = queries.unique(return_inverse=True)
-        masks = upsample_masks([mask_logits[query] for query in kept.tolist()], (int(size[0]), int(size[1])))
+        masks = upsample_masks([mask_logits[query, :height, :width] for query in kept.tolist()], size)
         mask_scores = top_scores.new_tensor([mask.score for mask in masks])
         boxes = torch.tensor([mask.box for mask in masks], dtype=torch.float32, device=labels.device).reshape(-1, 4)
         return InstanceData(
             bboxes=boxes[place],
             labels=labels,
             scores=top_scores * mask_scores[place],
-            masks=RleMasks([masks[index].rle for index in place.tolist()], size[0], size[1]),
+            masks=RleMasks([masks[index].rle for index in place.tolist()], *size),
         )
 
 
