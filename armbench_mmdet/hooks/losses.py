@@ -74,25 +74,20 @@ class LossGuardHook(Hook):
             return
         self._is_bad = False
         self.skipped += 1
-        problem = _described(outputs or {}, runner.iter + 1, data_batch)
+        losses = {name: float(torch.as_tensor(value).detach()) for name, value in (outputs or {}).items()}
+        where = ' in another process' if all(map(math.isfinite, losses.values())) else ''
+        got = ', '.join(f'{name} {value:.4g}' for name, value in losses.items())
+        lines = [f'The loss is not finite at iteration {runner.iter + 1}{where}: {got}', *image_lines(data_batch)]
         if self.skipped > self.max_skipped:
             after = f' after {self.max_skipped} steps were left out' if self.max_skipped else ''
-            raise RunError('nan', f'{problem}\n  Stopped{after}{_REMEDY}')
-        left_out = f'{problem}\n  This step is left out, {self.skipped} of at most {self.max_skipped}.'
-        print_log(left_out, 'current', logging.WARNING)
+            raise RunError('nan', *lines, f'Stopped{after}{_REMEDY}')
+        lines.append(f'This step is left out, {self.skipped} of at most {self.max_skipped}.')
+        print_log('\n  '.join(lines), 'current', logging.WARNING)
         log = runner.message_hub.log_scalars
-        for name in [f'train/{name}' for name in outputs or {} if f'train/{name}' in log]:
+        for name in [f'train/{name}' for name in losses if f'train/{name}' in log]:
             values, counts = log.pop(name).data
             if len(values) > 1:
                 log[name] = HistoryBuffer(values[:-1], counts[:-1])
-
-
-def _described(losses: dict[str, Any], iteration: int, batch: Any) -> str:
-    """What is wrong with an iteration's losses, and the images it happened on."""
-    values = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items()}
-    where = ' in another process' if all(map(math.isfinite, values.values())) else ''
-    got = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
-    return '\n  '.join([f'The loss is not finite at iteration {iteration}{where}: {got}', *image_lines(batch)])
 
 
 @HOOKS.register_module()

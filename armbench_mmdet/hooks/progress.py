@@ -45,22 +45,14 @@ class ProgressHook(Hook):
         self._bars: dict[str, tqdm] = {}
 
     def _open(self, phase: str, total: int, initial: int = 0) -> None:
-        is_terminal = sys.stderr.isatty()
-        self._bars[phase] = tqdm(
-            total=total,
-            initial=initial,
-            desc=phase,
-            unit='it' if phase == 'train' else 'batch',
-            disable=not is_main_process(),
-            leave=phase == 'train',
-            position=0,
-            smoothing=0,
-            file=sys.stderr if is_terminal else _Lines(sys.stderr),
-            bar_format=('{l_bar}{bar}| ' if is_terminal else '{desc}: {percentage:3.0f}% ') + _COUNT,
-            dynamic_ncols=is_terminal,
-            mininterval=0.2 if is_terminal else self.line_interval_s,
-            delay=0 if is_terminal else self.line_interval_s,
-        )
+        every_s = self.line_interval_s
+        looks: dict[str, Any] = {'mininterval': every_s, 'delay': every_s, 'file': _Lines(sys.stderr)}
+        start = '{desc}: {percentage:3.0f}% '
+        if sys.stderr.isatty():
+            looks, start = {'mininterval': 0.2, 'dynamic_ncols': True}, '{l_bar}{bar}| '
+        looks |= {'bar_format': start + _COUNT, 'position': 0, 'smoothing': 0, 'disable': not is_main_process()}
+        unit = 'it' if phase == 'train' else 'batch'
+        self._bars[phase] = tqdm(desc=phase, total=total, initial=initial, unit=unit, leave=phase == 'train', **looks)
 
     def before_train(self, runner: Runner) -> None:
         """Open the training bar at the iteration training starts from."""
