@@ -34,9 +34,7 @@ def _mask_tables(entries: Sequence[Entry]) -> list[MatchTable]:
 class Answer:
     """What a comparison says of the object class, or of the mean where objects are not annotated.
 
-    Attributes:
-        scored: The contenders and their mask mAP, the best first.
-        winner: The one that is better than the next with certainty, None where that cannot be told.
+    ``scored`` has the contenders' mask mAP, the best first; the ``winner`` is better than the next with certainty.
     """
 
     title: str

@@ -46,12 +46,9 @@ PARTS: dict[str, Sequence[Callable[[Comparison], Plot | Table]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What there is to report.
+    """What there is to report: ``parts`` has the plots and tables of each part of the page that are not empty.
 
-    Attributes:
-        problems: What is missing, broken or unfinished.
-        compared: The results by subset and split, as are ``answers``.
-        parts: The plots and tables of each part of the page, those with something in them.
+    ``problems`` says what is missing, broken or unfinished; ``compared`` and ``answers`` are by subset and split.
     """
 
     runs: list[Run]
@@ -89,7 +86,10 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
         problems=problems + unlike + missing,
         compared=compared,
         answers=found,
-        parts={name: [one for one in own if one] for name, own in parts.items()},
+        parts={
+            name: [one for one in own if (one.rows if isinstance(one, Table) else one.data)]
+            for name, own in parts.items()
+        },
         pictures=pictures,
     )
 

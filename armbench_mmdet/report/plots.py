@@ -30,10 +30,6 @@ class Plot:
     data: list[Trace]
     layout: dict[str, Any]
 
-    def __bool__(self) -> bool:
-        """Whether there is anything to show."""
-        return bool(self.data)
-
 
 def loss_plot(run: Run) -> Plot:
     """Every loss component in training, and on the validation data where the run logged it.

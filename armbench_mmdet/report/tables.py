@@ -56,10 +56,6 @@ class Table:
         cells = [[str(one) if isinstance(one, str | int) else shown(one) for one in row] for row in values]
         return cls(caption, header, cells, text_columns)
 
-    def __bool__(self) -> bool:
-        """Whether there is anything to show."""
-        return bool(self.rows)
-
     def markdown(self) -> str:
         """Caption and table as Markdown."""
         rows = [

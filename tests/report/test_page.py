@@ -66,17 +66,11 @@ def test_runs_that_differ_by_their_seed_are_one_row(
     assert row[1:3] == ['first (2 seeds)', f'{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}']
 
 
-NAMES = [
-    ('mask-rcnn_r18_minibench mask2former_r18_q30_minibench', 'mask-rcnn mask2former_q30'),
-    ('a_b a', 'a_b a'),  # nothing would be left
-    ('a_b b_a', 'a_b b_a'),
-    ('a_b', 'a_b'),
-]
-
-
-@pytest.mark.parametrize(('names', 'short'), NAMES)
-def test_names_lose_what_all_of_them_have(names: str, short: str) -> None:
-    assert shortened(names.split()) == short.split()
+def test_names_lose_what_all_of_them_have() -> None:
+    both = ['mask-rcnn_r18_minibench', 'mask2former_r18_q30_minibench']
+    assert shortened(both) == ['mask-rcnn', 'mask2former_q30']
+    for names in (['a_b', 'a'], ['a_b', 'b_a'], ['a_b']):  # nothing would be left, or one name be another's
+        assert shortened(names) == names
 
 
 def test_scores_are_the_result_files_and_the_best_of_each_column_is_marked(

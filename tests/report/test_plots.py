@@ -88,9 +88,8 @@ def test_reliability_is_the_result_files_and_old_files_have_none(report: Report)
     assert curve['y'] == pytest.approx([each.precision for each in bins], rel=1e-4)
     assert curve['text'][0] == f'{bins[0].detections} detections'
     old = dataclasses.replace(comparison.entries[0].evaluation, result=read_result(OLD))  # from before there were bins
-    assert not plots.reliability_plot(
-        dataclasses.replace(comparison, entries=[dataclasses.replace(comparison.entries[0], evaluation=old)])
-    )
+    entries = [dataclasses.replace(comparison.entries[0], evaluation=old)]
+    assert plots.reliability_plot(dataclasses.replace(comparison, entries=entries)).data == []
 
 
 def test_corruptions_are_drawn_by_kind_and_severity(report: Report) -> None:
