@@ -1,13 +1,13 @@
 """Checks before a training: the weights it starts from fit the model, and ground truth scores 1.0."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import HOOKS, TRANSFORMS
+from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -22,6 +22,7 @@ from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.protocol import MAX_DETS
 from armbench_mmdet.masks.encode import encode_masks
 from armbench_mmdet.masks.runs import run_lengths
+from armbench_mmdet.transforms.loading import LoadPolygons
 
 
 @HOOKS.register_module()
@@ -85,7 +86,6 @@ def _has_class_rows(model: nn.Module, name: str, theirs: torch.Size, ours: torch
     return ours[0] in (classes, classes + 1, 4 * classes, 4 * classes + 1) and theirs[1:] == ours[1:]
 
 
-LOAD_ANNOTATIONS = {'type': 'LoadPolygons'}
 CANDIDATES, CHOSEN = 200, 4
 """Images looked at and images scored, at most."""
 SURE_IOU = 1 - 1e-4  # boxes pass through float32
@@ -109,18 +109,12 @@ class MetricSelfTestHook(Hook):
                 print_log(f'metric self-test: {done}', 'current')
 
 
-def run_selftest(
-    dataset: Any,
-    ground_truth: GroundTruth,
-    iou_types: Sequence[str] = ('bbox', 'segm'),
-    load_annotations: Mapping[str, Any] = LOAD_ANNOTATIONS,
-) -> str:
+def run_selftest(dataset: Any, ground_truth: GroundTruth, iou_types: Sequence[str] = ('bbox', 'segm')) -> str:
     """Score the ground truth of a few images as predictions; says that it scored 1.0.
 
     Raises:
         InputError: It scores less; the message names the step that lost it.
     """
-    loader = TRANSFORMS.build(dict(load_annotations))
     truth = ground_truth.take(~ground_truth.crowds)
     rows = list(islice(_comparable_rows(dataset, truth), CHOSEN))
     if not rows:
@@ -129,7 +123,7 @@ def run_selftest(
             f'{MAX_DETS[-1]} of a class, for one of its first {CANDIDATES} images, got none such among its '
             f'{len(dataset)}; check its ann_file and classes'
         )
-    samples = [_as_prediction(dataset, row, loader) for row in rows]
+    samples = [_as_prediction(dataset, row) for row in rows]
     for sample in samples:
         _check_steps(sample, truth.of_images([sample['img_id']]))
     chosen = {sample['img_id'] for sample in samples}
@@ -156,9 +150,9 @@ def _comparable_rows(dataset: Any, truth: GroundTruth) -> Iterator[int]:
             yield row
 
 
-def _as_prediction(dataset: Any, row: int, loader: Any) -> dict[str, Any]:
-    """An image's ground truth, as the data set and the loader tell it, in the form of a prediction."""
-    record = loader(dataset.get_data_info(row))
+def _as_prediction(dataset: Any, row: int) -> dict[str, Any]:
+    """An image's ground truth, as the data set and the loader of annotations tell it, in the form of a prediction."""
+    record: Any = LoadPolygons()(dataset.get_data_info(row))
     kept = np.flatnonzero(~record['gt_ignore_flags'])
     instances = {
         'bboxes': record['gt_bboxes'].numpy()[kept].astype(np.float64),

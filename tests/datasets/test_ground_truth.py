@@ -48,7 +48,7 @@ def test_the_cache_folder_of_the_data_set_is_everyones(minibench_root, tmp_path,
     stem = str(tmp_path / 'results' / 'mix-object-tote_test')
     metric = ArmbenchMetric(result_file=f'{stem}.json')
     metric.dataset_meta = data_set.metainfo
-    assert run_selftest(data_set, metric.ground_truth, load_annotations={'type': 'mmdet.LoadPolygons'})
+    assert run_selftest(data_set, metric.ground_truth)
     metric.process({}, [exact_prediction(data_set.get_data_info(i)) for i in range(len(data_set))])
     assert metric.evaluate(len(data_set))['coco/segm_mAP'] == pytest.approx(1)
     (evaluation,), _ = read_evaluations(tmp_path / 'results')
