@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ from armbench_mmdet.datasets.armbench import KEPT_IN_PART
 from armbench_mmdet.errors import InputError
 
 AREA = coco_files.WIDTH * coco_files.HEIGHT
-BOX = coco_files.document()['annotations'][1]['segmentation'][0]
+TOTE, BOX = (one['segmentation'][0] for one in coco_files.document()['annotations'][:2])
+HOLE = [20, 20, 30, 20, 30, 30]
 Change = Callable[[dict[str, Any]], Any]
 """Changes a document in place, or returns what stands in the file instead."""
 
@@ -26,7 +28,8 @@ Change = Callable[[dict[str, Any]], Any]
 class Case(NamedTuple):
     """A change to a sound file, and what has to come of it.
 
-    ``error`` is what the data set raises; without one it loads, and ``left_out`` is the reason it gives for one record.
+    ``error`` is what the data set raises; without one it loads, ``left_out`` is the reason it gives for one record, and
+    ``says`` is in a line that it logs.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Case(NamedTuple):
     audit: str
     error: str = ''
     left_out: str = ''
+    says: str = ''
 
 
 def text(edit: Callable[[str], str | bytes]) -> Change:
@@ -46,12 +50,13 @@ def top(**values: Any) -> Change:
     return lambda document: _set(document, values)
 
 
-def second(key: str) -> Callable[..., Change]:
-    """Set keys of the second record of a list."""
-    return lambda **values: lambda document: _set(document[key][1], values)
+def setter(key: str, row: int) -> Callable[..., Change]:
+    """Set keys of a record of a list."""
+    return lambda **values: lambda document: _set(document[key][row], values)
 
 
-image, annotation, category = map(second, ('images', 'annotations', 'categories'))
+image, annotation, category = (setter(key, 1) for key in ('images', 'annotations', 'categories'))
+first = setter('annotations', 0)
 
 
 def _set(record: dict[str, Any], values: dict[str, Any]) -> None:
@@ -127,7 +132,7 @@ CASES = [
     Case('category without name', top(categories=[{'id': 1}]), STRUCTURE, r'field `name` - at `\$.categories\[0\]`'),
     # Images.
     Case('image without id', image(id=None), STRUCTURE, r'missing required field `id` - at `\$.images\[1\]`'),
-    Case('image id as text', image(id='2'), TEXT),
+    Case('image id as text', image(id='2'), TEXT, says=r'numbers are written as text.*`\$.images\[1\].id`'),
     Case('image id as a name', image(id='B'), STRUCTURE, r'Expected `int`, got `str` - at `\$.images\[1\].id`'),
     Case('empty file name', image(file_name=''), STRUCTURE, r'Expected `str` of length >= 1 - at `\$.images\[1\].f'),
     Case('NUL in file name', image(file_name='a\0b'), STRUCTURE, r'Expected `str` matching.* - at `\$.images\[1\].f'),
@@ -139,7 +144,7 @@ CASES = [
     Case('box of text', annotation(bbox=['10.5', 10, '20', '10.0']), TEXT),
     Case('infinite area', text(lambda t: t.replace('2091', '1e999')), STRUCTURE, 'Number out of range'),
     Case('mask as text', annotation(segmentation='x'), STRUCTURE, 'annotation 2: segmentation: Expected'),
-    Case('polygon not nested', annotation(segmentation=BOX), FLAT),
+    Case('polygon not nested', annotation(segmentation=BOX), FLAT, says='a polygon not in a list'),
     Case('polygon of points', annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), STRUCTURE, 'annotation 2: segment'),
     Case('runs without size', annotation(segmentation={'counts': [1]}), STRUCTURE, 'annotation 2: .*`size`'),
     # Ids.
@@ -182,20 +187,20 @@ CASES = [
     Case('negative area', annotation(area=-5), 'area-not-positive', left_out='no area'),
     Case('area of something else', annotation(area=2000), 'area-disagrees'),
     Case('flagged', annotation(ignore=1), 'annotation-ignored', left_out='flagged'),
-    Case('crowd', annotation(iscrowd=1), 'crowd'),
+    Case('crowd', annotation(iscrowd=1), 'crowd', says='1 totes, 1 objects and 1 crowd regions, which are not used'),
     Case('crowds only', each(iscrowd=1), 'no-annotations', r'got 3 crowd regions; set "iscrowd" to 0'),
-    Case('a class of crowds', lambda d: _set(d['annotations'][0], {'iscrowd': 1}), 'class-unusable'),
+    Case('a class of crowds', first(iscrowd=1), 'class-unusable', says='no tote to use: the model cannot .* all 1 are'),
     # Patterns of the whole file.
-    Case('no area', each(area=0), 'areas-zero'),
+    Case('no area', each(area=0), 'areas-zero', says='no annotation has an area: those of the masks'),
     Case('areas of boxes', each(lambda a: triangle(a) | {'area': a['bbox'][2] * a['bbox'][3]}), 'areas-mistaken'),
-    Case('areas of images', each(area=AREA), 'areas-mistaken'),
+    Case('areas of images', each(area=AREA), 'areas-mistaken', says='3 of 3 areas are those of the images'),
     Case('corners', boxes(lambda x, y, w, h: [x, y, x + w, y + h]), 'boxes-mistaken', 'x1, y1, x2'),
     Case('centres', boxes(lambda x, y, w, h: [x + w / 2, y + h / 2, w, h]), 'boxes-mistaken', 'centre x'),
     Case('rows first', boxes(lambda x, y, w, h: [y, x, h, w]), 'boxes-mistaken', 'y, x, height'),
-    Case('a hole', lambda d: d['annotations'][0]['segmentation'].append([20, 20, 30, 20, 30, 30]), 'polygons-nested'),
+    Case('a hole', first(segmentation=[TOTE, HOLE]), 'polygons-nested', says='COCO knows no holes'),
     Case('annotation twice', repeated(1), 'annotation-repeated'),
     Case('bare image', lambda d: d['annotations'].pop() and None, 'image-without-annotation'),
-    Case('image twice', image(file_name='A.jpg'), 'image-listed-twice'),
+    Case('image twice', image(file_name='./A.jpg'), 'image-listed-twice', says='A.jpg: 2 times.*merge them'),
     Case('one class', categories('Object', first=2), 'category-unknown', 'id 1 .1 annotations'),
     Case('only one class', lambda d: [d[k].pop(0) for k in ('annotations', 'categories')] and None, 'class-absent'),
 ]
@@ -207,8 +212,16 @@ def audited(root: Path) -> tuple[dict[str, int], int]:
     return {finding.kind: finding.count for finding in audit.findings}, audit.exit_status(strict=False)
 
 
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What data sets log."""
+    lines: list[str] = []
+    monkeypatch.setattr(images, 'print_log', lambda message, *_: lines.append(message))
+    return lines
+
+
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
-def test_the_data_set_and_the_audit_say_what_is_wrong(tmp_path, case):
+def test_the_data_set_and_the_audit_say_what_is_wrong(tmp_path, said, case):
     document = coco_files.document()
     changed = case.change(document)
     coco_files.write_split(tmp_path, document if changed is None else changed)
@@ -221,6 +234,7 @@ def test_the_data_set_and_the_audit_say_what_is_wrong(tmp_path, case):
         assert status == 2
         return
     data_set = ArmbenchDataset(data_root=tmp_path)
+    assert re.search(case.says, '\n'.join(said))
     assert len(data_set.skipped) == bool(case.left_out), data_set.skipped
     for reason, ids in data_set.skipped.items():
         assert case.left_out in reason
@@ -238,12 +252,10 @@ REMEDIES = [
 
 
 @pytest.mark.parametrize(('name', 'remedy', 'follow'), REMEDIES, ids=[name for name, *_ in REMEDIES])
-def test_a_remedy_followed_to_the_letter_works(tmp_path, monkeypatch, name, remedy, follow):
+def test_a_remedy_followed_to_the_letter_works(tmp_path, said, name, remedy, follow):
     document = coco_files.document()
     next(case for case in CASES if case.name == name).change(document)
     coco_files.write_split(tmp_path, document)
-    said: list[str] = []
-    monkeypatch.setattr(images, 'print_log', lambda message, *_: said.append(message))
     try:
         ArmbenchDataset(data_root=tmp_path)
     except InputError as error:
@@ -253,13 +265,15 @@ def test_a_remedy_followed_to_the_letter_works(tmp_path, monkeypatch, name, reme
     coco_files.write_split(tmp_path, document)
     data_set = ArmbenchDataset(data_root=tmp_path)
     assert sum(len(data_set.get_cat_ids(i)) for i in range(2)) == 3
-    kinds, _ = audited(tmp_path)
-    assert kinds.keys() <= {'split-missing', 'subset-missing', 'box-missing', 'area-missing', 'areas-zero'}
+    assert audited(tmp_path)[0].keys() <= {*NOTHING, 'box-missing', 'area-missing', 'areas-zero'}
+
+
+NOTHING = {'split-missing', 'subset-missing'}
 
 
 def test_a_sound_file_has_nothing_to_say(tmp_path):
     coco_files.write_split(tmp_path, coco_files.document())
-    assert audited(tmp_path)[0].keys() == {'split-missing', 'subset-missing'}
+    assert audited(tmp_path)[0].keys() == NOTHING
     data_set = ArmbenchDataset(data_root=tmp_path)
     assert data_set.skipped == {}
     assert_nothing_vanished(data_set, coco_files.document())
@@ -286,21 +300,18 @@ def documents(draw: st.DrawFn) -> Any:
     """A sound file in which some values, keys or records were changed."""
     document = coco_files.document()
     for _ in range(draw(st.integers(1, 4))):
-        key = draw(st.sampled_from(['images', 'annotations', 'annotations', 'annotations', 'categories']))
-        if draw(st.integers(0, 30)) == 0:
-            document[key] = draw(JSON)
-        records = document[key]
-        if not isinstance(records, list) or not records:
-            continue
-        row = draw(st.integers(0, len(records) - 1))
-        if draw(st.integers(0, 15)) == 0 or not isinstance(records[row], dict):
-            records[row] = draw(JSON)
-            continue
-        name = draw(st.sampled_from([*sorted(records[row]), 'segmentation']))
-        if draw(st.integers(0, 8)) == 0:
-            records[row].pop(name, None)
-        else:
-            records[row][name] = draw(MASKS if name == 'segmentation' else JSON | SCALARS)
+        records = document[draw(st.sampled_from(['images', 'annotations', 'annotations', 'annotations', 'categories']))]
+        record = draw(st.sampled_from(records))
+        name = draw(st.sampled_from([*sorted(record), 'segmentation']))
+        match draw(st.integers(0, 9)):
+            case 0:
+                record.pop(name, None)
+            case 1:
+                record[name] = draw(JSON)
+            case _:
+                record[name] = draw(MASKS if name == 'segmentation' else SCALARS)
+    if draw(st.integers(0, 15)) == 0:
+        document[draw(st.sampled_from(sorted(document)))] = draw(JSON | st.lists(JSON, max_size=4))
     return document
 
 
