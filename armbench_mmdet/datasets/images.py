@@ -35,12 +35,7 @@ EXIF_IS_OBEYED = (
     'if it was annotated as stored, remove that tag from the files'
 )
 _DARK = 64
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
+_REDUCED = {1: cv2.IMREAD_COLOR} | {factor: getattr(cv2, f'IMREAD_REDUCED_COLOR_{factor}') for factor in (2, 4, 8)}
 # What Pillow raises on hostile, damaged or very large files.
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
                   MemoryError, Image.DecompressionBombError)  # fmt: skip
@@ -220,14 +215,11 @@ def exif_orientation(content: bytes) -> int:
 
 def size_differs(content: bytes, path: Path, width: int, height: int) -> str:
     """What to say of an image whose decoded size is not the annotated one."""
-    found = '{1}x{0}'.format(*image_size(content, path))
-    orientation = exif_orientation(content)
-    turned = (
+    found, orientation = '{1}x{0}'.format(*image_size(content, path)), exif_orientation(content)
+    remedy = (
         f': its EXIF orientation ({orientation}) turns it; annotate photos as viewers show them, or remove that tag'
-        if orientation > 1
-        else ''
     )
-    return f'image must be {width}x{height} as annotated, got {found}{turned} (in {path})'
+    return f'image must be {width}x{height} as annotated, got {found}{remedy if orientation > 1 else ""} (in {path})'
 
 
 def note_image(index: int, path: str) -> None:

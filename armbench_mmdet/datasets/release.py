@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,14 +163,13 @@ def _refused(
     )
 
 
-def _normalise(name: str) -> str:
-    return name.strip().casefold()
+def _normalise(name: Any) -> Any:
+    return name.strip().casefold() if isinstance(name, str) else name
 
 
 def _normalise_map(category_map: CategoryMap | None) -> dict[str | int, str | None]:
-    wanted: dict[str | int, str | None] = {}
-    for key, target in (category_map or {}).items():
-        if target is not None and (not isinstance(target, str) or _normalise(target) not in CLASSES):
+    wanted = {_normalise(key): _normalise(target) for key, target in (category_map or {}).items()}
+    for key, target in wanted.items():
+        if target not in (*CLASSES, None):
             raise InputError(f'category_map values must be one of {CLASSES} or None, got {target!r} for {key!r}')
-        wanted[_normalise(key) if isinstance(key, str) else key] = None if target is None else _normalise(target)
     return wanted

@@ -75,21 +75,14 @@ def test_the_reason_why_an_image_is_broken(name: str, tmp_path: Path) -> None:
         read_image(tmp_path / name)
 
 
-NEARBY = [
-    ('images/images\\a.jpg', 'images/a.jpg'),
-    ('images/..\\..\\upload\\a.jpg', 'images/a.jpg'),
-    ('images/images/a.jpg', 'images/a.jpg'),
-    ('photos/a.jpg', 'a.jpg'),
-]
-
-
-@pytest.mark.parametrize(('written', 'there'), NEARBY)
-def test_a_missing_image_that_lies_nearby_is_named(tmp_path: Path, written: str, there: str) -> None:
-    (tmp_path / there).parent.mkdir(exist_ok=True)
-    (tmp_path / there).write_bytes(SOUND['plain.jpg'][0])
+@pytest.mark.parametrize('written', ['images\\a.jpg', '..\\..\\upload\\a.jpg', 'images/a.jpg', '../photos/a.jpg'])
+def test_a_missing_image_that_lies_nearby_is_named(tmp_path: Path, written: str) -> None:
+    there = tmp_path / 'images/a.jpg' if 'photos' not in written else tmp_path / 'a.jpg'
+    there.parent.mkdir(exist_ok=True)
+    there.write_bytes(SOUND['plain.jpg'][0])
     with pytest.raises(InputError, match='correct file_name') as caught:
-        read_image(tmp_path / written)
-    assert f'{tmp_path / there} is there' in str(caught.value)
+        read_image(tmp_path / 'images' / written)
+    assert f'{there} is there' in str(caught.value)
 
 
 def test_an_image_larger_than_pillow_allows_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,10 +141,9 @@ def test_a_coco_file_stands_for_its_images(tree: Path, layout: str) -> None:
 def test_inputs_without_images_are_named_with_the_reason(tree: Path) -> None:
     found = find_images([tree / 'a.png', tree / 'empty', tree / 'nowhere.jpg', f'{tree}/*.gif'])
     assert found.paths == [tree / 'a.png']
-    reasons = {Path(name).name: reason for name, reason in found.left_out.items()}
-    assert reasons['nowhere.jpg'] == 'no such file or folder'
-    assert reasons['*.gif'] == 'no such file or folder'
-    assert '.jpg' in reasons['empty']
+    reasons = [found.left_out[str(tree / name)] for name in ('nowhere.jpg', '*.gif', 'empty')]
+    assert reasons[:2] == ['no such file or folder'] * 2
+    assert '.jpg' in reasons[2]
     with pytest.raises(InputError, match=r'nowhere\.jpg: no such file.*empty: no \.avif'):
         find_images([tree / 'nowhere.jpg', tree / 'empty'])
     with pytest.raises(InputError, match='got none'):
