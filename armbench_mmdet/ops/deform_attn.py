@@ -75,30 +75,6 @@ def _corners(location: Array, height: int, width: int, cells: Array, factors: Ar
     return True
 
 
-@compiled
-def _attend_head(sampled: Sampled, output: Array, image: int, head: int) -> None:
-    """Do what :func:`_attend` does, for one head in one image; ``output`` is ``(B, Q, M, D)``."""
-    value, shapes, starts, locations, weights = sampled
-    queries, _, levels, points = weights.shape[1:]
-    cells, factors = np.zeros(4, np.int64), np.zeros((3, 4), value.dtype)
-    for query in range(queries):
-        total = output[image, query, head]
-        total[:] = 0
-        for level in range(levels):
-            start = starts[level]
-            for point in range(points):
-                location = locations[image, query, head, level, point]
-                if not _corners(location, shapes[level, 0], shapes[level, 1], cells, factors):
-                    continue
-                weight = weights[image, query, head, level, point]
-                a, b = weight * factors[0, 0], weight * factors[0, 1]
-                c, d = weight * factors[0, 2], weight * factors[0, 3]
-                first, second = value[image, start + cells[0], head], value[image, start + cells[1], head]
-                third, fourth = value[image, start + cells[2], head], value[image, start + cells[3], head]
-                for i in range(total.size):
-                    total[i] += a * first[i] + b * second[i] + c * third[i] + d * fourth[i]
-
-
 @partial(compiled, fastmath={'reassoc', 'contract'})
 def _dot(a: Array, b: Array) -> Any:
     total = a[0] * b[0]
@@ -108,46 +84,51 @@ def _dot(a: Array, b: Array) -> Any:
 
 
 @compiled
-def _head_gradients(
-    sampled: Sampled, gradient: Array, targets: tuple[Array, Array, Array], image: int, head: int
+def _attend_head(
+    sampled: Sampled, output: Array, gradients: tuple[Array, Array, Array], backward: bool, image: int, head: int
 ) -> None:
-    """Add to what value, locations and weights get of ``gradient (B, Q, M, D)`` at :func:`_attend_head`'s output."""
+    """Do what :func:`_attend` does, for one head in one image: add to ``output (B, Q, M, D)``.
+
+    ``backward``, ``output`` is the gradient there, and what it makes of those of value, locations and weights is added.
+    """
     value, shapes, starts, locations, weights = sampled
-    grad_value, grad_locations, grad_weights = targets
+    grad_value, grad_locations, grad_weights = gradients
     queries, _, levels, points = weights.shape[1:]
     cells, factors = np.zeros(4, np.int64), np.zeros((3, 4), value.dtype)
     for query in range(queries):
-        own = gradient[image, query, head]
+        own = output[image, query, head]
         for level in range(levels):
             height, width, start = shapes[level, 0], shapes[level, 1], starts[level]
             for point in range(points):
-                if not _corners(locations[image, query, head, level, point], height, width, cells, factors):
+                place = image, query, head, level, point
+                if not _corners(locations[place], height, width, cells, factors):
                     continue
-                weight, slope = (
-                    weights[image, query, head, level, point],
-                    grad_locations[image, query, head, level, point],
-                )
+                weight = weights[place]
                 for corner in range(4):
-                    share = weight * factors[0, corner]
-                    cell = start + cells[corner]
-                    product = _dot(own, value[image, cell, head])
-                    grad_weights[image, query, head, level, point] += factors[0, corner] * product
-                    slope[0] += weight * factors[1, corner] * product * width
-                    slope[1] += weight * factors[2, corner] * product * height
-                    target = grad_value[image, cell, head]
+                    share, cell = weight * factors[0, corner], start + cells[corner]
+                    source, target = value[image, cell, head], own
+                    if backward:
+                        product, slope = _dot(own, source), grad_locations[place]
+                        slope[0] += weight * factors[1, corner] * product * width
+                        slope[1] += weight * factors[2, corner] * product * height
+                        grad_weights[place] += factors[0, corner] * product
+                        source, target = own, grad_value[image, cell, head]
                     for i in range(target.size):
-                        target[i] += share * own[i]
+                        target[i] += share * source[i]
 
 
 def _sampled(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Sampled:
     return Sampled(wide(value), shapes.cpu(), starts.cpu(), wide(locations), wide(weights))
 
 
-def _on_threads(kernel: Any, sampled: Sampled, *others: Any) -> None:
-    """Run a kernel, each head of each image on a thread: of these, no two write to the same place."""
+def _on_threads(sampled: Sampled, output: Tensor, gradients: tuple[Tensor, ...] | None) -> None:
+    """Attend, or with gradients add to them, each head of each image on a thread: no two write to the same place."""
     arrays = Sampled(*(tensor.contiguous().numpy() for tensor in sampled))
+    inputs = arrays.value, arrays.locations, arrays.weights
+    targets = inputs if gradients is None else tuple(tensor.numpy() for tensor in gradients)
+    arguments = arrays, output.numpy(), targets, gradients is not None
     heads = product(range(arrays.value.shape[0]), range(arrays.value.shape[2]))
-    map_threads(lambda head: kernel(arrays, *others, *head), heads)
+    map_threads(lambda head: _attend_head(*arguments, *head), heads)
 
 
 def ms_deform_attn_forward(
@@ -173,8 +154,8 @@ def ms_deform_attn_forward(
     """
     sampled = _sampled(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     if choose_backend('ms_deform_attn', value.device) == 'numba':
-        output = sampled.value.new_empty(*sampling_locations.shape[:3], value.shape[3])
-        _on_threads(_attend_head, sampled, output.numpy())
+        output = sampled.value.new_zeros(*sampling_locations.shape[:3], value.shape[3])
+        _on_threads(sampled, output, None)
         return output.flatten(2).to(value.dtype)
     with torch.no_grad(), torch.autocast(value.device.type, enabled=False):
         return _attend(sampled).to(value.dtype)
@@ -201,8 +182,7 @@ def ms_deform_attn_backward(
     inputs, gradient = (sampled.value, sampled.locations, sampled.weights), wide(grad_output).contiguous()
     if choose_backend('ms_deform_attn', value.device) == 'numba':
         gradients = tuple(torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs)
-        heads = gradient.view(*sampling_locations.shape[:3], value.shape[3])
-        _on_threads(_head_gradients, sampled, heads.numpy(), tuple(tensor.numpy() for tensor in gradients))
+        _on_threads(sampled, gradient.view(*sampling_locations.shape[:3], value.shape[3]), gradients)
     else:
         with torch.enable_grad(), torch.autocast(value.device.type, enabled=False):
             for tensor in inputs:
