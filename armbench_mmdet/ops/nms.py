@@ -79,7 +79,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     backend = choose_backend('nms', boxes.device)
     if backend == 'torchvision':
         # It sorts too, and differently among equal scores; ranks have none.
-        ranks = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)
+        ranks = torch.arange(len(order), 0, -1, dtype=ordered.dtype, device=boxes.device)
         return order[torch.ops.torchvision.nms(ordered, ranks, threshold)]
     if backend == 'numba':
         corners = ordered.T.contiguous().numpy()
