@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 from coco_random import encode, matching_of, random_dataset
-from coco_reference import twelve_numbers
+from coco_reference import our_numbers, twelve_numbers
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import protocol
@@ -16,13 +16,9 @@ FEW, ALL = (*range(30), NO_DETECTIONS), range(30, 250)
 SEEDS = [pytest.param(FEW, id='few'), pytest.param(ALL, id='all', marks=pytest.mark.slow)]
 
 
-def our_twelve(truth, detections, iou_type, relative: bool = False) -> np.ndarray:
+def our_twelve(truth, detections, iou_type, sizes='coco') -> np.ndarray:
     matching = matching_of(truth, detections, iou_type)
-    scores = scores_of_type(matching, match_table(matching))
-    sizes = scores.per_size['relative' if relative else 'coco'].values()
-    values = [scores.mAP, scores.mAP_50, scores.mAP_75, *(one.mAP for one in sizes)]
-    values += [scores.AR_1, scores.AR_10, scores.AR_100, *(one.AR_100 for one in sizes)]
-    return np.array([-1.0 if value is None else value for value in values])
+    return our_numbers(scores_of_type(matching, match_table(matching)), sizes)
 
 
 def assert_equal_numbers(truth, detections, iou_type) -> None:
@@ -75,7 +71,7 @@ def test_relative_bins_are_cocos_in_images_of_its_size() -> None:
         shape['bbox'] = [4 * side for side in shape['bbox']]
     for annotation in truth['annotations']:
         annotation['area'] *= 16
-    np.testing.assert_allclose(our_twelve(truth, detections, 'bbox', relative=True), reference, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(our_twelve(truth, detections, 'bbox', sizes='relative'), reference, rtol=0, atol=1e-9)
     assert not np.allclose(our_twelve(truth, detections, 'bbox'), reference)
 
 

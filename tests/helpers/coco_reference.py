@@ -10,6 +10,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from armbench_mmdet.evaluation.result import TypeScores
+
 
 def pycocotools_evaluate(
     truth: dict[str, Any],
@@ -17,6 +19,7 @@ def pycocotools_evaluate(
     iou_type: str,
     max_dets: Sequence[int] = (1, 10, 100),
     as_given: bool = False,
+    evaluation: type[COCOeval] = COCOeval,
 ) -> COCOeval:
     if not as_given:  # with a box beside the mask, its loader would take the box's area for the mask's
         drop = 'segmentation' if iou_type == 'bbox' else 'bbox'
@@ -25,13 +28,8 @@ def pycocotools_evaluate(
         truth_api = COCO()
         truth_api.dataset = copy.deepcopy({'info': {}, **truth})
         truth_api.createIndex()
-        if detections:
-            detection_api = truth_api.loadRes(copy.deepcopy(detections))
-        else:
-            detection_api = COCO()
-            detection_api.dataset = {**copy.deepcopy(truth), 'annotations': []}
-            detection_api.createIndex()
-        evaluator = COCOeval(truth_api, detection_api, iou_type)
+        detection_api = truth_api.loadRes(copy.deepcopy(detections)) if detections else COCO()
+        evaluator = evaluation(truth_api, detection_api, iou_type)
         evaluator.params.maxDets = list(max_dets)
         evaluator.evaluate()
         evaluator.accumulate()
@@ -42,3 +40,11 @@ def pycocotools_evaluate(
 def twelve_numbers(truth: dict[str, Any], detections: list[dict[str, Any]], iou_type: str) -> np.ndarray:
     """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; -1 where there is no ground truth."""
     return np.asarray(pycocotools_evaluate(truth, detections, iou_type).stats)
+
+
+def our_numbers(scores: TypeScores, sizes: str = 'coco') -> np.ndarray:
+    """The same of a result."""
+    by_size = [scores.per_size[sizes][size] for size in 'sml']
+    values = [scores.mAP, scores.mAP_50, scores.mAP_75, *(one.mAP for one in by_size)]
+    values += [scores.AR_1, scores.AR_10, scores.AR_100, *(one.AR_100 for one in by_size)]
+    return np.array([-1 if value is None else value for value in values])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coco_reference import twelve_numbers
+from coco_reference import our_numbers, twelve_numbers
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.evaluation.result import Result
@@ -40,10 +40,7 @@ def write_rows(folder: Path, rows: Any, name: str = 'predictions.json') -> Path:
 
 
 def numbers_of(result: Result, iou_type: str) -> np.ndarray:
-    """In pycocotools' order, -1 where there is no ground truth."""
-    scores = result.scores[iou_type]
-    by_size = [scores.per_size['coco'][size].AR_100 for size in 'sml']
-    return np.array([-1 if value is None else value for value in (*scores.numbers().values(), *by_size)])
+    return our_numbers(result.scores[iou_type])
 
 
 def reference(truth: Row, rows: list[Row], iou_type: str) -> np.ndarray:
