@@ -1,4 +1,4 @@
-"""Where objects lie: in a tote at random, stacked, in contact, at walls; or copies of one."""
+"""Layouts of objects: in a tote at random, stacked, in contact, at walls; or copies of one."""
 
 import math
 from dataclasses import dataclass
