@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
-import numpy as np
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.jit import compiled
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _SizePx = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
@@ -185,72 +183,3 @@ def raise_problems(problems: list[Problem], ann_file: Path) -> None:
         check = f'`python tools/check_data.py --ann-file {ann_file}`'
         lines.append(f'correct or remove these records; {check} checks the whole file')
     raise InputError('\n  '.join(lines))
-
-
-_OPEN, _CLOSE, _COMMA, _MINUS, _POINT, _ZERO, _SPACE = b'[],-.0 '
-_MOST_DIGITS, _MOST_EXACT = 18, 2**53
-_POWERS = np.array([10**power for power in range(_MOST_DIGITS + 1)], np.float64)
-
-
-@compiled
-def scan_polygons(
-    text: np.ndarray, position: int, counts: np.ndarray, lengths: np.ndarray, numbers: np.ndarray
-) -> tuple[int, int, int, int]:
-    """Read masks that are lists of polygons, up to one that is not or whose numbers take more than one division.
-
-    Args:
-        text: ``(T,) uint8``, masks as valid JSON, with a NUL after each.
-        position: Where the first mask begins.
-        counts: Room for the number of polygons of each mask, int64.
-        lengths: Room for the number of coordinates of each polygon, int64.
-        numbers: Room for the coordinates, float64; they are what any parser makes of the text.
-
-    Returns:
-        How many masks, polygons and coordinates were read, and where the next mask begins.
-    """
-    masks, polygons, coordinates = 0, 0, 0
-    while position < text.size:
-        at, depth, polygon, coordinate, first = position, 0, polygons, coordinates, coordinates
-        while text[at]:
-            if depth < 2 and text[at] == _OPEN:
-                depth, first = depth + 1, coordinate
-            elif text[at] == _CLOSE:
-                if depth == 2:
-                    lengths[polygon] = coordinate - first
-                    polygon += 1
-                depth -= 1
-            elif text[at] > _SPACE and text[at] != _COMMA:
-                end = at
-                if depth == 2:
-                    numbers[coordinate], end = _read_decimal(text, at)
-                if end == at:
-                    return masks, polygons, coordinates, position
-                coordinate += 1
-                at = end - 1
-            at += 1
-        counts[masks] = polygon - polygons
-        masks, polygons, coordinates, position = masks + 1, polygon, coordinate, at + 1
-    return masks, polygons, coordinates, position
-
-
-@compiled
-def _read_decimal(text: np.ndarray, start: int) -> tuple[float, int]:
-    """A number and its end, which is its start if it is not one of few digits without an exponent."""
-    first = start + 1 if text[start] == _MINUS else start
-    at, mantissa, decimals = first, 0, 0
-    while _ZERO <= text[at] <= _ZERO + 9:
-        mantissa = 10 * mantissa + (text[at] - _ZERO)
-        at += 1
-    digits = at - first
-    if text[at] == _POINT:
-        at += 1
-        while _ZERO <= text[at] <= _ZERO + 9:
-            mantissa = 10 * mantissa + (text[at] - _ZERO)
-            at += 1
-            decimals += 1
-    is_whole = text[at] <= _SPACE or text[at] == _COMMA or text[at] == _CLOSE
-    if digits == 0 or digits + decimals > _MOST_DIGITS or mantissa > _MOST_EXACT or not is_whole:
-        return 0.0, start
-    # Both are exact, so that the quotient is rounded once.
-    value = mantissa / _POWERS[decimals]
-    return (-value if text[start] == _MINUS else value), at

@@ -229,18 +229,13 @@ def _record_columns(annotations: Sequence[CocoAnnotation]) -> Columns:
     }
 
 
-_AT_ONCE = 512
-
-
 def _mask_columns(annotations: Sequence[CocoAnnotation], images: Sequence[CocoImage], found: list[Problem]) -> Columns:
-    """Decode the masks, plain polygons by a kernel and others one by one: as objects, all would fill the memory."""
+    """Decode the mask of each annotation, one by one: as Python objects, all of them would fill the memory."""
     parse = msgspec.json.Decoder(list[list[float]] | CocoRle | None).decode
     flat: list[int] = []
+    counts, lengths, numbers = array('q'), array('q'), array('d')
     runs: dict[int, tuple[SegmentationKind, bytes, tuple[float, float, float, float]]] = {}
-
-    def read_one(row: int) -> list[list[float]]:
-        """The polygons of a mask; run lengths are put aside."""
-        annotation = annotations[row]
+    for row, annotation in enumerate(annotations):
         try:
             mask: Any = parse(annotation.segmentation)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
@@ -249,37 +244,17 @@ def _mask_columns(annotations: Sequence[CocoAnnotation], images: Sequence[CocoIm
                 found.append(Problem(coco.STRUCTURE, f'annotation {annotation.id}: segmentation: {error}'))
             else:
                 flat.append(annotation.id)
-        if isinstance(mask, CocoRle):
+        if type(mask) is CocoRle:
             runs[row] = _read_runs(mask, images[row])
-            return []
-        return mask or []
-
-    texts = [annotation.segmentation for annotation in annotations]
-    # A number takes two bytes or more; pages that stay untouched take no memory.
-    numbers, used = np.empty(sum(memoryview(text).nbytes for text in texts) // 2), 0
-    counts, lengths = array('q'), array('q')
-    for start in range(0, len(texts), _AT_ONCE):
-        text = np.frombuffer(b'\0'.join([*texts[start : start + _AT_ONCE], b'']), np.uint8)
-        rooms = np.empty(_AT_ONCE, np.int64), np.empty(len(text), np.int64)
-        position = 0
-        while position < len(text):
-            *read, added, position = coco.scan_polygons(text, position, *rooms, numbers[used:])
-            for column, room, number in zip((counts, lengths), rooms, read, strict=True):
-                column.frombytes(room[:number].tobytes())
-            used += added
-            if position < len(text):
-                row = len(counts)
-                position += memoryview(texts[row]).nbytes + 1
-                polygons = read_one(row)
-                counts.append(len(polygons))
-                for polygon in polygons:
-                    lengths.append(len(polygon))
-                    numbers[used : used + len(polygon)] = polygon
-                    used += len(polygon)
+            mask = None
+        counts.append(len(mask or ()))
+        for polygon in mask or ():
+            lengths.append(len(polygon))
+            numbers.fromlist(polygon)
     if flat:
         about = f'{len(flat)} masks (first of annotation {flat[0]})'
         found.append(Problem(coco.FLAT, f'{about} have numbers as text, or a polygon not in a list: read as polygons'))
-    columns = _polygon_columns(np.asarray(counts), np.asarray(lengths), numbers[:used])
+    columns = _polygon_columns(np.asarray(counts), np.asarray(lengths), np.asarray(numbers))
     code_lengths = np.zeros(len(annotations), np.int64)
     for row, (kind, code, box) in runs.items():
         columns['segmentation_kinds'][row], columns['extents'][row], code_lengths[row] = kind, box, len(code)
