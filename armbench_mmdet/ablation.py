@@ -51,6 +51,15 @@ class Ablation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     base: str
     ingredients: dict[str, Ingredient]
 
+    @property
+    def cells(self) -> 'dict[str, Cell]':
+        """Every ingredient with each of its seeds, by the name of its folder."""
+        return {
+            f'{name}_seed{seed}': Cell(one, seed, f'{one.weights_of or name}_seed{seed}')
+            for name, one in self.ingredients.items()
+            for seed in one.seeds
+        }
+
 
 class Cell(NamedTuple):
     """An ingredient with a seed; ``source`` is the name of the cell whose weights it tests, mostly its own."""
@@ -110,30 +119,21 @@ def run_ablation(
         InputError: See :func:`load_ablation`; or there is no ingredient of a name in ``only``.
     """
     ablation = load_ablation(path)
+    cells = ablation.cells
     if unknown := set(only) - set(ablation.ingredients):
         raise InputError(f'--only must be of {list(ablation.ingredients)}, got {sorted(unknown)} (in {path})')
-    cells = {
-        f'{name}_seed{seed}': Cell(one, seed, f'{one.weights_of or name}_seed{seed}')
-        for name, one in ablation.ingredients.items()
-        for seed in one.seeds
-    }
     asked = [cell for cell in cells if not only or cell.rpartition('_seed')[0] in only]
     to_test = [cell for cell in asked if not list((results / cell).glob('*.npz'))]
     sources = dict.fromkeys(cells[cell].source for cell in to_test)
     to_train = [cell for cell in sources if cell in to_test or latest_checkpoint(folder / cell) is None]
     for cell in {*to_test, *to_train}:
         _write_config((path.parent / ablation.base).resolve(), cells[cell], folder / cell)
-    environment = training_environment(workers, None)
     failed: list[str] = []
 
     def run(tool: str, cell: str, *options: object) -> bool:
-        command = [sys.executable, *map(str, (tools / tool, folder / cell / 'config.py', *options))]
-        with (folder / cell / 'output.txt').open('ab') as output:
-            done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False)
-        if done.returncode:
+        if not _succeeds((tools / tool, folder / cell / 'config.py', *options), workers, folder / cell / 'output.txt'):
             failed.append(cell)
-            tqdm.write(f'{cell} failed: see {folder / cell / "output.txt"}')
-        return not done.returncode
+        return cell not in failed
 
     def train(cell: str) -> None:
         run('train.py', cell, '--work-dir', folder / cell, '--resume', 'auto')
@@ -152,6 +152,18 @@ def run_ablation(
             for _ in pool.map(step, left):
                 bar.update()
     return failed
+
+
+def _succeeds(command: Sequence[object], workers: int, output: Path) -> bool:
+    """Run a Python command as one of some workers, appending what it prints to a file; say where if it fails."""
+    environment = training_environment(workers, None)
+    with output.open('ab') as file:
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], env=environment, stdout=file, stderr=file, check=False
+        )
+    if done.returncode:
+        tqdm.write(f'{output.parent.name} failed: see {output}')
+    return not done.returncode
 
 
 def _write_config(base: Path, cell: Cell, folder: Path) -> None:

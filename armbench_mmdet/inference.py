@@ -192,55 +192,74 @@ def infer(
     """
     if not 0 <= score_threshold <= 1:
         raise InputError(f'score threshold must be from 0 to 1, got {score_threshold!r}')
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
     found = find_images(inputs, skip=out_dir / 'overlays')
     left_out = dict(found.left_out)
     images: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     common = os.path.commonpath([os.path.abspath(path.parent) for path in found.paths])
-    # In a log, a line every quarter of a minute.
-    bar = tqdm(total=len(found.paths), desc='infer', unit='img', mininterval=0.2 if sys.stderr.isatty() else 15.0)
-
-    def report(path: str, reason: str) -> None:
-        left_out[path] = reason
-        bar.update(path not in found.left_out)
-
-    if isinstance(detector, Detector):
-        model = {'config': str(detector.config.filename), 'checkpoint': str(detector.checkpoint)}
-        predictions = detector.predict(found, batch_size, report)
-    else:
-        model = {'model': str(detector.path)}
-        predictions = detector.predict(found.paths, score_threshold, found.ids, report)
-    with bar:
-        for prediction in predictions:
-            kept = prediction.above(score_threshold)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for kept in _predictions(detector, found, left_out, score_threshold, batch_size):
             rows.append(kept.for_evaluation())
             place = overlay_path(kept.path, common)
-            (out_dir / place).parent.mkdir(parents=True, exist_ok=True)
-            jpeg = cv2.imencode('.jpg', overlay(kept), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-            (out_dir / place).write_bytes(jpeg.tobytes())
+            _write_overlay(kept, out_dir / place)
             size = {'width': kept.width, 'height': kept.height}
             images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
-            bar.update()
-    if not images:
-        faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
-        raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
-    # As in the ground truth, else counted from 1.
-    known = CLASSES if set(detector.classes) <= set(CLASSES) else detector.classes
-    ids = {name: known.index(name) + 1 for name in detector.classes}
-    for kind in ('segm', 'bbox'):
-        write_coco_results(out_dir / f'results.{kind}.json', shapes_of(rows, list(ids.values())), kind)
-    index = {
-        'info': {**model, 'score_threshold': score_threshold},
-        'images': images,
-        'categories': [{'id': number, 'name': name} for name, number in ids.items()],
-        'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
-    }
-    write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
+        if not images:
+            faults = '; '.join(f'{name}: {reason}' for name, reason in list(left_out.items())[:5])
+            raise InputError(f'images must be readable, got none of {len(left_out)} that is: {faults}')
+        # As in the ground truth, else counted from 1.
+        known = CLASSES if set(detector.classes) <= set(CLASSES) else detector.classes
+        ids = {name: known.index(name) + 1 for name in detector.classes}
+        for kind in ('segm', 'bbox'):
+            write_coco_results(out_dir / f'results.{kind}.json', shapes_of(rows, list(ids.values())), kind)
+        index = {
+            'info': {**_origin(detector), 'score_threshold': score_threshold},
+            'images': images,
+            'categories': [{'id': number, 'name': name} for name, number in ids.items()],
+            'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
+        }
+        write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
+    except OSError as error:
+        raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
     return Inference(len(images), sum(len(row['scores']) for row in rows), left_out)
+
+
+def _predictions(
+    detector: Detector | ExportedDetector,
+    found: FoundImages,
+    left_out: dict[str, str],
+    score_threshold: float,
+    batch_size: int | None,
+) -> Iterator[Prediction]:
+    """What reaches the threshold in each image, under a bar; what cannot be read is added to ``left_out``."""
+    # In a log, a line every quarter of a minute.
+    often_s = 0.2 if sys.stderr.isatty() else 15.0
+    with tqdm(total=len(found.paths), desc='infer', unit='img', mininterval=often_s) as bar:
+
+        def report(path: str, reason: str) -> None:
+            left_out[path] = reason
+            bar.update(path not in found.left_out)
+
+        if isinstance(detector, Detector):
+            predictions = detector.predict(found, batch_size, report)
+        else:
+            predictions = detector.predict(found.paths, score_threshold, found.ids, report)
+        for prediction in predictions:
+            yield prediction.above(score_threshold)
+            bar.update()
+
+
+def _origin(detector: Detector | ExportedDetector) -> dict[str, str]:
+    """What a detector was made of, by what it is."""
+    if isinstance(detector, Detector):
+        return {'config': str(detector.config.filename), 'checkpoint': str(detector.checkpoint)}
+    return {'model': str(detector.path)}
+
+
+def _write_overlay(prediction: Prediction, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(cv2.imencode('.jpg', overlay(prediction), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
 
 
 def predict_file(model: Path, ann_file: Path, image_folder: Path, out: Path) -> None:
