@@ -33,7 +33,7 @@ PARTS: dict[str, Sequence[Callable[[Comparison], Plot | Table]]] = {
     'picks': [Breakdown('picks of objects', tables.pick_rows, 1)],
     'size': [Breakdown('masks by size', tables.size_rows)],
     'density': [Breakdown('masks by density', tables.density_rows)],
-    'speed': [Breakdown('ms per image, median / 95th percentile', tables.speed_rows)],
+    'speed': [plots.speed_plot, Breakdown('ms per image, median / 95th percentile', tables.speed_rows)],
     'errors': [Breakdown('shares of instances', tables.error_rows)],
     'anatomy': [
         Breakdown('AP at IoU 0.5 to be gained by correcting all errors of a kind', tables.cost_rows),

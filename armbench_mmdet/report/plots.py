@@ -72,6 +72,19 @@ def precision_recall_plot(comparison: Comparison) -> Plot:
     return Plot(f'Precision and recall of {OBJECT} masks: {comparison.title}', traces, layout)
 
 
+def speed_plot(comparison: Comparison) -> Plot:
+    """Mask mAP of objects against the time an image takes, where there are runs to compare."""
+    traces: list[Trace] = []
+    for entry in comparison.entries:
+        speed, score = entry.result.speed, main_scores(entry.result)[f'{OBJECT} mAP']
+        if speed and speed.median_ms is not None and score is not None:
+            point = _of(entry, [speed.median_ms], [score], mode='markers')
+            traces.append({**point, 'marker': {'size': 12, 'color': point['line']['color']}})
+    layout = plot_layout('ms per image, median', f'{OBJECT} mask mAP')
+    layout['xaxis']['rangemode'] = 'tozero'
+    return Plot(f'Accuracy against time: {comparison.title}', traces if len(traces) > 1 else [], layout)
+
+
 def operating_plot(comparison: Comparison) -> Plot:
     """Precision and recall of objects over the score threshold."""
     traces: list[Trace] = []

@@ -92,7 +92,7 @@ def test_every_plot_is_drawn_and_the_page_fits_its_window(opened: Any, width: in
         'const {scrollWidth, clientWidth} = document.documentElement; return [scrollWidth, clientWidth]'
     )
     opened.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
-    assert len(drawn) == 3 + 3 * 3 + 2  # two losses and the scores; three of each subset; corruptions of each run
+    assert len(drawn) == 3 + 3 * 4 + 2  # two losses and the scores; four of each subset; corruptions of each run
     assert all(0.6 * min(width, 1216) < plot['width'] <= width for plot in drawn)
     assert sides[0] == sides[1] <= width
 

@@ -60,9 +60,8 @@ def test_losses_have_every_component_in_training_and_validation(report: Report) 
 
 def test_plotly_takes_every_plot(report: Report) -> None:
     drawn = [one for part in report.parts.values() for one in part if isinstance(one, plots.Plot)]
-    assert (
-        len(drawn) == 1 + 2 + 1 + 3 * 3 + 2
-    )  # the answer, losses, scores; three of each subset; corruptions of each run
+    # The answer, losses, scores; four of each subset; corruptions of each run.
+    assert len(drawn) == 1 + 2 + 1 + 3 * 4 + 2
     for plot in drawn:
         plotly.graph_objects.Figure(plot.data, plot.layout)  # refuses what plotly does not know
         json.dumps([plot.data, plot.layout], allow_nan=False)
@@ -114,6 +113,13 @@ def test_scores_are_drawn_over_the_number_of_training_images(report: Report) -> 
     assert plot.data[0]['x'] == [40, 400]
     assert plot.data[0]['y'] == pytest.approx([np.mean([first, second]), first], rel=1e-4)
     plotly.graph_objects.Figure(plot.data, plot.layout)
+
+
+def test_accuracy_stands_against_time(report: Report, work_dirs: list[Path]) -> None:
+    for trace, folder in zip(plots.speed_plot(report.compared[0]).data, work_dirs, strict=True):
+        result = read_result(folder / f'results/{SUBSETS[0]}_test.json')
+        assert trace['x'] == [pytest.approx(result.speed.median_ms)]
+        assert trace['y'] == [pytest.approx(result.segm.per_class['object'].mAP, rel=1e-4)]
 
 
 @pytest.mark.parametrize('points', [1, MAX_POINTS, MAX_POINTS + 1, 10 * MAX_POINTS + 3])
