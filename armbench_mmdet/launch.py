@@ -63,6 +63,8 @@ def make_usable(config: Config) -> None:
         for key in _COUNTS
         if values.get(key, 'None') != 'None' and not (values[key].isdecimal() and int(values[key]))
     ]
+    if values.get('auto_scale_lr.enable') == 'True' and 'base_batch_size' not in config.auto_scale_lr:
+        problems.append('auto_scale_lr.base_batch_size must be set for --auto-scale-lr, got none')
     for loader in filter(None, map(config.get, LOADERS)):
         if loader.get('num_workers') == 0:
             loader['persistent_workers'] = False

@@ -36,7 +36,7 @@ def hardware() -> dict[str, Any]:
     return {
         'cpu': _cpu_name(),
         'cores': usable_cores(),
-        'memory_mb': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**20,
+        'memory_mb': _memory_mb(),
         'gpus': [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
@@ -57,27 +57,34 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _memory_mb() -> int | None:
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # not on every system
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**20
+    return None
+
+
 def git_state(folder: Path = _CODE) -> tuple[str | None, str]:
     """The revision of the code in a checkout, None outside one, and a patch of how the code differs from it.
 
     Python files that are not yet tracked are in the patch, too.
     """
     try:
-        revision = _git(folder, 'rev-parse', '--verify', 'HEAD').strip()
-        if not revision:
-            return None, ''
-        root = Path(_git(folder, 'rev-parse', '--show-toplevel').strip())
-        patch = _git(root, 'diff', '--binary', 'HEAD')
-        for name in _git(root, 'ls-files', '--others', '--exclude-standard', '-z', '*.py').split('\0'):
-            patch += _git(root, 'diff', '--no-index', '--', os.devnull, name) if name else ''
+        root = _git(folder, 'rev-parse', '--show-toplevel').strip()
+        revision = _git(folder, 'rev-parse', 'HEAD').strip()
+        patch = _git(Path(root), 'diff', '--binary', 'HEAD')
+        for name in _git(Path(root), 'ls-files', '--others', '--exclude-standard', '-z', '*.py').split('\0'):
+            patch += _git(Path(root), 'diff', '--no-index', '--', os.devnull, name, statuses=(0, 1)) if name else ''
     except (OSError, subprocess.SubprocessError):
         return None, ''
     return revision, patch
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _git(folder: Path, *arguments: str, statuses: tuple[int, ...] = (0,)) -> str:
     command = ['git', '-C', str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, timeout=_GIT_TIMEOUT_S).stdout.decode(errors='replace')
+    done = subprocess.run(command, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False)
+    if done.returncode not in statuses:
+        raise subprocess.CalledProcessError(done.returncode, command)
+    return done.stdout.decode(errors='replace')
 
 
 def command_line() -> list[str]:

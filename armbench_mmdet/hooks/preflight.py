@@ -52,7 +52,12 @@ class PretrainedReportHook(Hook):
         model: nn.Module = getattr(runner.model, 'module', runner.model)
         state, ours = checkpoint.get('state_dict', checkpoint), model.state_dict()
         state = {name.removeprefix('module.'): value for name, value in state.items()}
-        differences = compare_weights(state, ours)
+        differences = {
+            name: what
+            for name, what in compare_weights(state, ours).items()
+            # Checkpoints from before PyTorch 0.4.1 lack these, which do not change what a frozen model computes.
+            if name in state or not name.endswith('num_batches_tracked')
+        }
         source, rows, refused = runner._load_from or 'the latest checkpoint', [], {}
         for name, what in differences.items():
             if not runner._resume and '≠' in what and _has_class_rows(model, name, state[name].shape, ours[name].shape):

@@ -57,6 +57,10 @@ def _begun(runner: Runner) -> RunRecord:
     sources = map(GroundTruthSource.of, (one.metainfo for one in _datasets(runner)))
     files = dict.fromkeys(source.ann_file for source in sources if source)
     data = {file: f'sha256:{sha256_of(Path(file))}' for file in files}
+    changed = [file for file, digest in data.items() if earlier and digest not in earlier.data.values()]
+    if changed:
+        message = f'resumed on other annotations than before: {", ".join(changed)}; not the run it would have been'
+        print_log(message, 'current', logging.WARNING)
     revision, patch = git_state()
     diff = f'git-{len(attempts) + 1}.diff' if attempts else 'git.diff'
     if patch:

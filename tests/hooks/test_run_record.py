@@ -65,6 +65,17 @@ def test_resumed_run_adds_an_attempt(tmp_path: Path, error: type[BaseException],
     assert attempts == [(0, None), (2, str(tmp_path / 'iter_2.pth'))]
 
 
+@pytest.mark.parametrize(('name', 'content', 'is_said'), [('moved.json', '{}', False), ('train.json', '[]', True)])
+def test_a_run_resumed_on_other_annotations_says_so(tmp_path: Path, capsys, name, content, is_said) -> None:
+    for file, text, iterations in (('train.json', '{}', 1), (name, content, 2)):
+        (tmp_path / file).write_text(text)
+        data = Points()
+        data.metainfo = GroundTruthSource(str(tmp_path / file)).as_metainfo()
+        run(tmp_path / 'run', iterations, data=data)
+    warning = f'resumed on other annotations than before: {tmp_path / name}'
+    assert (warning in capsys.readouterr().out) is is_said
+
+
 def test_record_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys) -> None:
     (tmp_path / 'record.json').mkdir()
     guarded_runner(tmp_path, iterations=1).train()

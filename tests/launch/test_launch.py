@@ -216,6 +216,7 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a 
 STOPPING = dict(type='EarlyStoppingHook', monitor='toy/score')
 SLIPS = [
     ({'train_dataloader.batch_size': 0}, 'batch_size should be a positive integer value'),
+    ({'auto_scale_lr': dict(enable=True)}, r'auto_scale_lr\.base_batch_size must be set'),
     ({'train_cfg.val_interval': 0}, r'val_interval must be a whole number of at least 1, got 0'),
     ({'optim_wrapper.accumulative_counts': True}, r'accumulative_counts must be .* got True'),
     ({'model.type': 'ToyModle'}, r"a known model, got 'ToyModle'; did you mean ToyModel\?"),
