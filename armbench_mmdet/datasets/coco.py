@@ -5,6 +5,8 @@ import gzip
 import re
 import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -86,6 +88,12 @@ class CocoFile(msgspec.Struct):
     categories: list[CocoCategory] | None = None
 
 
+class _RawFile(msgspec.Struct):
+    images: list[msgspec.Raw]
+    annotations: list[msgspec.Raw]
+    categories: list[msgspec.Raw] | None = None
+
+
 class Problem(NamedTuple):
     """One thing wrong with a file, or odd: its kind (a constant of this module), and where and what it is."""
 
@@ -106,12 +114,10 @@ def parse_coco(data: bytes) -> tuple[CocoFile, list[Problem]]:
         document = _decode(text, found)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError, EOFError, zlib.error) as error:
         if what := _format_of(text):
-            problem = Problem(FOREIGN, f'the file is {what}')
-        elif isinstance(error, msgspec.ValidationError | UnicodeDecodeError):
-            problem = Problem(STRUCTURE, str(error))
-        else:
-            problem = Problem(MALFORMED, _describe_malformed(text, error))
-        return CocoFile([], []), [problem]
+            return CocoFile([], []), [Problem(FOREIGN, f'the file is {what}')]
+        if isinstance(error, msgspec.ValidationError | UnicodeDecodeError):
+            return CocoFile([], []), [*_broken_records(text)] or [Problem(STRUCTURE, str(error))]
+        return CocoFile([], []), [Problem(MALFORMED, _describe_malformed(text, error))]
     for key, kind in _DUPLICATES.items():
         numbers = Counter(record.id for record in getattr(document, key) or ())
         if len(numbers) < numbers.total():
@@ -141,6 +147,20 @@ def _decode(text: bytes, found: list[Problem]) -> CocoFile:
             raise
     found.append(Problem(NAN, 'NaN and Infinity, which JSON does not have, are read as missing numbers'))
     return _decode(cleaned, found)
+
+
+def _broken_records(text: bytes) -> Iterator[Problem]:
+    """Every record that is not as COCO's are, where the parser stops at the first; none if the lists are not there."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        document = msgspec.json.decode(text, type=_RawFile)
+        for key, kind in (('images', CocoImage), ('annotations', CocoAnnotation), ('categories', CocoCategory)):
+            decode = msgspec.json.Decoder(kind, strict=False).decode
+            for row, record in enumerate(getattr(document, key) or ()):
+                try:
+                    decode(record)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    message, _, path = str(error).partition(' - at `$')
+                    yield Problem(STRUCTURE, f'{message} - at `$.{key}[{row}]{path or "`"}')
 
 
 def _format_of(text: bytes) -> str | None:

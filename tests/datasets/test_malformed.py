@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from armbench_mmdet.audit import audit_data_set
-from armbench_mmdet.datasets import ArmbenchDataset, images
+from armbench_mmdet.datasets import ArmbenchDataset, coco, images
 from armbench_mmdet.datasets.armbench import KEPT_IN_PART
 from armbench_mmdet.errors import InputError
 
@@ -269,6 +269,16 @@ def test_a_remedy_followed_to_the_letter_works(tmp_path, said, name, remedy, fol
 
 
 NOTHING = {'split-missing', 'subset-missing'}
+
+
+def test_every_broken_record_is_told_at_once(tmp_path):
+    document = coco_files.document()
+    for change in (image(width=None), annotation(image_id=None), first(category_id='tote')):
+        change(document)
+    problems = coco.parse_coco(json.dumps(document).encode())[1]
+    places = [re.search(r'`\$\.(.*)`', problem.detail)[1] for problem in problems]
+    assert places == ['images[1]', 'annotations[0].category_id', 'annotations[1]']
+    assert {problem.kind for problem in problems} == {STRUCTURE}
 
 
 def test_a_sound_file_has_nothing_to_say(tmp_path):
