@@ -3,6 +3,7 @@
 from armbench_mmdet.models.mask2former import BoundedMaskFormerFusionHead, StableMask2FormerHead
 from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
 from armbench_mmdet.models.resnet import FoldedResNet
+from armbench_mmdet.models.rpn import SparseRPNHead
 from armbench_mmdet.models.rtmdet_ins import RleRTMDetInsSepBNHead
 from armbench_mmdet.models.swin import WindowedSwinTransformer
 from armbench_mmdet.models.torchvision import (
@@ -21,6 +22,7 @@ __all__ = [
     'MaskTTAModel',
     'RleFCNMaskHead',
     'RleRTMDetInsSepBNHead',
+    'SparseRPNHead',
     'StableMask2FormerHead',
     'TorchvisionAnchorGenerator',
     'TorchvisionBBoxHead',

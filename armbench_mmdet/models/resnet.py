@@ -16,7 +16,8 @@ class FoldedResNet(ResNet):
 
     A batch norm with fixed statistics, as detectors train and predict with it, is part of the convolution before it:
     the weights are folded, and gradients go through them to those of both (Tune-Mode ConvBN, arXiv 2305.11624).
-    Predictions on a CPU are made pixel by pixel, see :func:`pixel_by_pixel`, from here on to the last convolution.
+    Predictions on a CPU are made pixel by pixel, see :func:`pixel_by_pixel`, from here on to the last convolution, and
+    so are frozen stages in training.
 
     Args:
         **kwargs: As for the stock backbone, without ``plugins`` and ``deep_stem``.
@@ -24,19 +25,25 @@ class FoldedResNet(ResNet):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of the stages in ``out_indices``, see the stock."""
-        x = self.maxpool(self.relu(convolved(self.conv1, self.norm1, pixel_by_pixel(x))))
+        frozen = -1 if x.requires_grad else self.frozen_stages  # the last stage without gradients; 0 is the stem
+        is_training = torch.is_grad_enabled()
         found = []
-        for index, name in enumerate(self.res_layers):
-            for block in getattr(self, name):
-                is_checkpointed = block.with_cp and x.requires_grad
-                x = (
-                    checkpoint(block_output, block, x, use_reentrant=False)
-                    if is_checkpointed
-                    else block_output(block, x)
-                )
-            if index in self.out_indices:
+        for stage in range(1 + len(self.res_layers)):
+            with torch.set_grad_enabled(is_training and stage > frozen):
+                x = self._stage(stage, x)
+            if stage == frozen and is_training and x.device.type == 'cpu':
+                x = x.contiguous()  # for the gradients of what follows, see pixel_by_pixel
+            if stage - 1 in self.out_indices:
                 found.append(x)
         return tuple(found)
+
+    def _stage(self, stage: int, x: Tensor) -> Tensor:
+        if stage == 0:
+            return self.maxpool(self.relu(convolved(self.conv1, self.norm1, pixel_by_pixel(x))))
+        for block in getattr(self, self.res_layers[stage - 1]):
+            is_checkpointed = block.with_cp and x.requires_grad
+            x = checkpoint(block_output, block, x, use_reentrant=False) if is_checkpointed else block_output(block, x)
+        return x
 
 
 def block_output(block: Any, x: Tensor) -> Tensor:
@@ -63,7 +70,7 @@ def convolved(conv: Any, norm: Any, image: Tensor) -> Tensor:
 
 
 def pixel_by_pixel(image: Tensor) -> Tensor:
-    """An image or feature map ``(B, C, H, W)``, for a prediction on a CPU with the channels of a pixel side by side.
+    """An image or feature map ``(B, C, H, W)``, on a CPU and without gradients with a pixel's channels side by side.
 
     It saves convolutions two copies each; but oneDNN's gradients take twice as long for it.
     """

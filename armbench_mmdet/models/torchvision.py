@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from mmcv.ops import nms, roi_align
-from mmdet.models.dense_heads import RPNHead
 from mmdet.models.layers import multiclass_nms
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from armbench_mmdet.masks.upsample import resized_axis
 from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
+from armbench_mmdet.models.rpn import SparseRPNHead
 
 
 @TASK_UTILS.register_module()
@@ -69,8 +69,8 @@ class BestMatchAssigner(MaxIoUAssigner):
 
 
 @MODELS.register_module()
-class TorchvisionRPNHead(RPNHead):
-    """``RPNHead`` with NMS for each level by itself; to keep levels apart by an offset moves boxes by its rounding."""
+class TorchvisionRPNHead(SparseRPNHead):
+    """RPN head with NMS for each level by itself; to keep levels apart by an offset moves boxes by its rounding."""
 
     def _bbox_post_process(
         self, results: InstanceData, cfg: Any, rescale: bool = False, with_nms: bool = True, img_meta: Any = None

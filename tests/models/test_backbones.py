@@ -42,8 +42,9 @@ def pair(stock: str, options: dict[str, Any] | None = None) -> tuple[nn.Module, 
 
 
 def outputs_and_gradients(model: nn.Module, image: Tensor) -> list[Tensor | None]:
-    """The outputs, and the gradients of a loss that each counts in, at the image and all weights."""
-    image = image.clone().requires_grad_()
+    """The outputs, and the gradients of a loss that each counts in, at the image, if it has one, and all weights."""
+    model.zero_grad()
+    image.grad = None
     outputs = model(image)
     sum((out * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum() for out in outputs).backward()
     return [*outputs, image.grad, *(parameter.grad for parameter in model.parameters())]
@@ -60,14 +61,15 @@ def assert_same(found: list[Tensor | None], expected: list[Tensor | None]) -> No
 def test_outputs_and_gradients_are_the_stocks(stock: str, options: dict[str, Any]) -> None:
     models = [model.double() for model in pair(stock, options)]
     for size in SIZES if stock == 'SwinTransformer' else SIZES[:1]:
-        image = torch.randn(size[0], 3, *size[1:], dtype=torch.double)
-        expected, found = (outputs_and_gradients(model, image) for model in models)
-        assert_same(found, expected)
+        for has_gradient in (True, False):  # without one at the image, frozen stages have none to compute
+            image = torch.randn(size[0], 3, *size[1:], dtype=torch.double, requires_grad=has_gradient)
+            expected, found = (outputs_and_gradients(model, image) for model in models)
+            assert_same(found, expected)
     torch.testing.assert_close(models[1].state_dict(), models[0].state_dict())
 
 
 def test_what_was_cached_in_inference_serves_a_training() -> None:
-    ours, image = pair('SwinTransformer')[1], torch.randn(1, 3, 68, 52)
+    ours, image = pair('SwinTransformer')[1], torch.randn(1, 3, 68, 52, requires_grad=True)
     with torch.inference_mode():
         ours(image)
     assert all(found.isfinite().all() for found in outputs_and_gradients(ours, image))
@@ -76,9 +78,8 @@ def test_what_was_cached_in_inference_serves_a_training() -> None:
 @pytest.mark.parametrize('backend', ['eager', pytest.param('inductor', marks=pytest.mark.slow)])
 def test_swin_compiles_whole(backend: str) -> None:
     plain = pair('SwinTransformer', {'depths': [2], 'num_heads': [2], 'out_indices': (0,)})[1]
-    image = torch.randn(2, 3, 61, 75)
+    image = torch.randn(2, 3, 61, 75, requires_grad=True)
     expected = outputs_and_gradients(plain, image)
-    plain.zero_grad()
     plain.compile(backend=backend, fullgraph=True)
     assert_same(outputs_and_gradients(plain, image), expected)
 
