@@ -79,23 +79,3 @@ def test_seeds_are_drawn_as_clusters(runs):
 def test_runs_on_other_images_are_refused(runs):
     with pytest.raises(InputError, match='same images'):
         difference_intervals(runs[:1], [table_of(*random_dataset(2, images=40))])
-
-
-def test_a_class_without_ground_truth_has_no_interval():
-    truth, detections = random_dataset(1)
-    truth['annotations'] = [a for a in truth['annotations'] if a['category_id'] == 1]
-    intervals = group_intervals([table_of(truth, detections)], resamples=20)
-    assert intervals['object'] == (None, None, None)
-    assert intervals['mean'] == intervals['tote']
-
-
-def test_tables_are_stored_and_read(runs, tmp_path):
-    path = tmp_path / 'results' / 'mix_test.segm.matches.npz'
-    runs[0].save(path)
-    loaded = MatchTable.load(path)
-    assert group_intervals([loaded], resamples=20) == group_intervals(runs[:1], resamples=20)
-    broken = tmp_path / 'broken.npz'
-    broken.write_bytes(path.read_bytes()[:100])
-    for bad in (broken, tmp_path / 'nowhere.npz'):
-        with pytest.raises(InputError, match=bad.name):
-            MatchTable.load(bad)

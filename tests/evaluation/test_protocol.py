@@ -4,10 +4,9 @@ import copy
 
 import numpy as np
 import pytest
-from coco_random import encode, matching_of, random_dataset
+from coco_random import matching_of, random_dataset
 from coco_reference import our_numbers, twelve_numbers
 
-from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation import protocol
 from armbench_mmdet.evaluation.matches import match_table, scores_of_type
 
@@ -46,7 +45,6 @@ def test_more_than_a_hundred_detections_are_cut(iou_type):
 def test_equal_scores_crowds_empty_images_and_id_0(iou_type):
     """Everything at once: one score for all, half of the truth crowds, the first with id 0, images with nothing."""
     rng = np.random.default_rng(0)
-    lost = 0
     for seed in range(30):
         truth, detections = random_dataset(seed, images=6)
         truth['images'] += [{'id': 90 + i, 'height': 50, 'width': 60} for i in range(3)]
@@ -57,8 +55,6 @@ def test_equal_scores_crowds_empty_images_and_id_0(iou_type):
         from_zero = {**truth, 'annotations': [{**one, 'id': one['id'] - 1} for one in truth['annotations']]}
         ours = our_twelve(from_zero, detections, iou_type)
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-9, err_msg=f'seed {seed}')
-        lost += not np.allclose(twelve_numbers(from_zero, detections, iou_type), reference)
-    assert lost, 'pycocotools should lose the annotation with id 0 somewhere, or this test shows nothing'
 
 
 def test_relative_bins_are_cocos_in_images_of_its_size() -> None:
@@ -98,13 +94,6 @@ def test_a_density_bin_is_the_evaluation_of_its_images(iou_type):
             np.testing.assert_allclose(values, reference[[0, 1, 8]], rtol=0, atol=1e-9)
             checked += 1
     assert checked > 12
-
-
-def test_a_mask_of_another_size_than_its_image_is_refused():
-    truth, detections = random_dataset(1)
-    detections[0]['segmentation'] = encode(np.ones((7, 9), bool))
-    with pytest.raises(InputError, match=r'got \[7, 9\]'):
-        our_twelve(truth, detections, 'segm')
 
 
 def test_the_inputs_are_left_as_they_were_and_parts_and_other_classes_change_nothing(monkeypatch):

@@ -35,27 +35,21 @@ def test_a_result_comes_back_as_it_was_and_follows_its_json_schema(result, tmp_p
     assert not [p for p in path.parent.iterdir() if p != path], 'no draft left behind'
 
 
-def test_a_file_of_the_first_edition_is_read_and_has_the_keys_of_today(result, tmp_path):
-    old = json.loads(VERSION_1.read_text())
-    read = read_result(VERSION_1)
-    assert (read.identity.subset, read.segm.mAP) == (old['identity']['subset'], old['segm']['mAP'])
-    assert read.bbox.confidence['object'].low == old['bbox']['confidence']['object']['low']
-    write_result(tmp_path / 'again.json', read)
-    written = json.loads((tmp_path / 'again.json').read_text())
-    speed = {**old['speed'], 'stages': {}, 'parameters': None, 'gflops': None, 'threads': None}
-    added = {'operation': None, 'picks': None, 'anatomy': None, 'speed': speed}
-    assert written == {**old, **added}, 'what has been added since is empty'
-    jsonschema.validate(old, msgspec.json.schema(Result))
-
-
-def test_a_file_with_the_anatomy_of_errors_comes_back_as_it_is(tmp_path):
-    content = json.loads(WITH_ANATOMY.read_text())
-    for lrp in content['anatomy']['lrp'].values():  # what nothing read is no longer kept
+def with_keys_of_today(old: dict) -> dict:
+    """What has been added since is empty; what nothing read is no longer kept."""
+    for lrp in old.get('anatomy', {}).get('lrp', {}).values():
         for part in ('localisation', 'false_positives', 'false_negatives'):
             del lrp[part]
-    jsonschema.validate(content, msgspec.json.schema(Result))
-    write_result(tmp_path / 'again.json', read_result(WITH_ANATOMY))
-    assert json.loads((tmp_path / 'again.json').read_text()) == content
+    speed = old['speed'] and {'stages': {}, 'parameters': None, 'gflops': None, 'threads': None, **old['speed']}
+    return {'operation': None, 'picks': None, 'anatomy': None, **old, 'speed': speed}
+
+
+@pytest.mark.parametrize('file', [VERSION_1, WITH_ANATOMY], ids=lambda file: file.stem)
+def test_a_file_of_an_older_version_is_read_and_has_the_keys_of_today(file, tmp_path):
+    old = json.loads(file.read_text())
+    jsonschema.validate(old, msgspec.json.schema(Result))
+    write_result(tmp_path / 'again.json', read_result(file))
+    assert json.loads((tmp_path / 'again.json').read_text()) == with_keys_of_today(old)
 
 
 def test_what_does_not_exist_is_null_and_shown_as_a_dash(result, tmp_path):
@@ -74,14 +68,10 @@ def changed(change: Callable[[dict], object]) -> str:
 
 
 FAULTS = [
-    (changed(lambda r: r.pop('identity')), 'identity'),
     (changed(lambda r: r.update(schema_version=99)), r'99 - at `\$.schema_version`'),
     (changed(lambda r: r.pop('schema_version')), 'missing required field `schema_version`'),
     (changed(lambda r: r['segm'].update(mAP='0.5')), r'\$.segm.mAP'),
-    (changed(lambda r: r['bbox'].pop('AR_100')), 'AR_100'),
-    (changed(lambda r: r['segm']['per_class']['tote'].update(instances=1.5)), 'instances'),
     ('', 'JSON'),
-    ('{"a": ', 'JSON'),
     ('[]', 'got `array`'),
     (None, 'must be readable'),
 ]
@@ -95,10 +85,3 @@ def test_a_damaged_result_is_refused_by_name(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         read_result(path)
     assert 'damaged.json' in str(caught.value)
-
-
-def test_a_result_of_boxes_alone_has_no_masks(tmp_path):
-    (tmp_path / 'boxes.json').write_text(changed(lambda r: r.pop('segm')))
-    read = read_result(tmp_path / 'boxes.json')
-    assert read.segm is None
-    assert list(read.scores) == ['bbox']

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,21 +36,16 @@ def change(path: Path, **keys: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
 
-STARTED = '20261124_010203/vis_data'
+LOG, MATCHES = '20261124_010203/vis_data/scalars.json', f'results/{MIX}.segm.matches.npz'
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
-    (
-        lambda run: (run / f'{STARTED}/scalars.json').open('a').write('{"loss": 1, "st'),
-        'log lines must be JSON with a step',
-    ),
+    (lambda run: (run / LOG).open('a').write('{"loss": 1, "st'), 'log lines must be JSON with a step'),
     (lambda run: change(run / f'results/{MIX}.json', schema_version=99), 'Invalid enum value 99 - at `$.schema'),
     (lambda run: (run / f'results/{MIX}.json').write_text('{"schema'), 'must be readable JSON'),
-    (lambda run: (run / f'results/{MIX}.segm.matches.npz').unlink(), 'match table must be a readable file'),
+    (lambda run: (run / MATCHES).unlink(), 'match table must be a readable file'),
+    (lambda run: os.truncate(run / MATCHES, 100), 'by tools/test.py, got BadZipFile'),
     (lambda run: (run / 'record.json').write_text('{'), 'Input data was truncated'),
     (lambda run: change(run / 'record.json', schema_version=2), 'Invalid enum value 2 - at `$.schema'),
-    (
-        lambda run: change(run / 'record.json', attempts=None),
-        'record must be JSON as tools/train.py writes it: Expected',
-    ),
+    (lambda run: change(run / 'record.json', attempts=None), 'must be JSON as tools/train.py writes it: Expected'),
     (lambda run: (run / f'corruptions/{MIX}.json').write_text('{'), 'corruptions must be JSON as tools/test.py'),
     (lambda run: change(run / f'corruptions/{MIX}.json', corrupted={}), 'corruptions must all be measured'),
     (lambda run: [path.write_text('model = dict(') for path in run.rglob('*.py')], 'config must load'),
@@ -110,12 +106,7 @@ IDENTITIES = {
     'other data': ({'data_fingerprint': 'sha256:01'}, {}, False, 'on the same data as the others, got sha256:01'),
     'unknown data': ({'data_fingerprint': None}, {}, False, 'on the same data as the others, got no data fingerprint'),
     'its own': ({}, {'checkpoint_sha256': NEW}, True, ''),
-    'of before a retraining, or of another run': (
-        {},
-        {'checkpoint_sha256': OLD},
-        True,
-        "of one of the run's checkpoints",
-    ),
+    'of before a retraining': ({}, {'checkpoint_sha256': OLD}, True, "of one of the run's checkpoints"),
     'checkpoints are gone': ({}, {'checkpoint_sha256': OLD}, False, ''),
     'of a file without a digest': ({}, {}, True, ''),
 }

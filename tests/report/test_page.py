@@ -153,8 +153,8 @@ def test_facts_are_of_the_training_and_of_each_result(report: Report, work_dirs:
 
 def test_a_class_that_a_subset_does_not_annotate_is_said(report: Report) -> None:
     table = tables_of(report)[f'{SUBSETS[2]}, test: masks; no tote is annotated']
-    scores = {row[0]: row[2] for row in table.rows if row[1] == 'first'}
-    assert (scores['mean'], scores['tote']) == (scores['object'], '–')
+    scores = {row[0]: row[2:4] for row in table.rows if row[1] == 'first'}
+    assert (scores['mean'], scores['tote']) == (scores['object'], ['–', '–']), 'with their intervals'
 
 
 def test_results_of_one_class_are_shown_beside_those_of_two(
