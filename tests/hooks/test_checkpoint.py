@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from mmengine.config import Config
@@ -21,13 +22,11 @@ from armbench_mmdet.hooks.checkpoint import InterruptionHook
 from armbench_mmdet.run_folder import read_record
 from armbench_mmdet.system import resume_command
 
-LATE = {'train_cfg.val_interval': 12}  # no best checkpoint before the end
-
 
 @pytest.fixture(scope='module')
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What is left of a run that nothing has happened to."""
-    return state_of(run(toy_config(tmp_path_factory.mktemp('undisturbed'), **LATE)))
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What is left of runs that nothing has happened to: one counts iterations, one epochs."""
+    return [state_of(run(toy_config(tmp_path_factory.mktemp('whole'), **counted))) for counted in ({}, EPOCHS)]
 
 
 def names(folder: Path, pattern: str = '*.pth') -> list[str]:
@@ -44,22 +43,26 @@ def test_the_latest_the_one_before_and_the_best_are_kept(tmp_path: Path, counted
     assert not names(tmp_path, '*.draft')
 
 
-def full(*_: Any) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def run_on_a_disk_that_fills(config: Config, file: str) -> None:
     """Nothing can be written after the fifth iteration, and the run ends at a file."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.MonkeyPatch.context() as patch:
-        config.custom_hooks.append(AtIteration(5, lambda: patch.setattr(os, 'fsync', full)))
+        config.custom_hooks.append(AtIteration(5, lambda: patch.setattr(os, 'fsync', Mock(side_effect=full))))
         with pytest.raises(InputError, match=rf'No space left on device \(in .*{file}\.pth\)'):
             run(config)
 
 
-def test_a_full_disk_ends_the_run_and_leaves_what_was(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    run_on_a_disk_that_fills(toy_config(tmp_path, **LATE), 'iter_6')
+def test_a_full_disk_leaves_what_was_and_damage_costs_two_iterations(tmp_path: Path, whole: list, capsys) -> None:
+    run_on_a_disk_that_fills(toy_config(tmp_path), 'iter_6')
     assert names(tmp_path, 'iter_*.pth') == ['iter_2.pth', 'iter_4.pth']
-    assert_equal(state_of(run(toy_config(tmp_path, **LATE), 'auto')), undisturbed)
+    with (tmp_path / 'iter_4.pth').open('r+b') as file:
+        file.seek(-2000, 2)
+        file.write(b'?' * 100)
+    runner = run(toy_config(tmp_path), 'auto')
+    printed = ''.join(capsys.readouterr())
+    assert 'passed over' in printed
+    assert 'iter_2.pth at iteration 2 of 12' in printed
+    assert_equal(state_of(runner), whole[0])
 
 
 def test_the_best_until_now_stays_when_a_better_one_cannot_be_written(tmp_path: Path) -> None:
@@ -69,26 +72,8 @@ def test_the_best_until_now_stays_when_a_better_one_cannot_be_written(tmp_path: 
     assert 'best_toy_score_iter_3.pth' in names(tmp_path)
 
 
-def test_a_damaged_checkpoint_costs_two_iterations_and_nothing_else(tmp_path: Path, undisturbed: Any, capsys) -> None:
-    run(toy_config(tmp_path, **LATE), dies=dict(iteration=7))
-    with (tmp_path / 'iter_6.pth').open('r+b') as file:
-        file.seek(-2000, 2)
-        file.write(b'?' * 100)
-    runner = run(toy_config(tmp_path, **LATE), 'auto')
-    printed = ''.join(capsys.readouterr())
-    assert 'passed over' in printed
-    assert 'iter_4.pth at iteration 4 of 12' in printed
-    assert_equal(state_of(runner), undisturbed)
-
-
 def send(number: int) -> None:
     os.kill(os.getpid(), number)
-
-
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What is left of runs that nobody stops: one counts iterations, one epochs."""
-    return [state_of(run(toy_config(tmp_path_factory.mktemp('whole'), **counted))) for counted in ({}, EPOCHS)]
 
 
 @pytest.mark.parametrize('by_epoch', [False, True], ids=['iterations', 'epochs'])

@@ -28,13 +28,6 @@ NAN = (float('nan'), 0, 0)
 INFINITE = (1e30, 0, 0)  # its square is no float32
 
 
-def without(*left_out: int) -> Points:
-    """The points but for some."""
-    data = Points()
-    data.points = data.points[[index for index in range(len(data)) if index not in left_out]]
-    return data
-
-
 @pytest.mark.parametrize(('point', 'value'), [(NAN, 'nan'), (INFINITE, 'inf')])
 def test_bad_loss_stops_before_the_weights_change_and_names_what_it_came_from(tmp_path: Path, point, value) -> None:
     clean = guarded_runner(tmp_path / 'clean', iterations=2)
@@ -61,7 +54,9 @@ def test_a_step_left_out_is_as_if_its_images_were_not_there(
     options['loss_guard'] = {'on_bad_loss': 'skip'}
     runner = guarded_runner(tmp_path / 'skip', 8, data=Points(changed=dict.fromkeys(bad, NAN)), **options)
     runner.train()
-    clean = guarded_runner(tmp_path / 'clean', 8 - len(left_out), data=without(*left_out), **options)
+    others = Points()
+    others.points = others.points[[index for index in range(8) if index not in left_out]]
+    clean = guarded_runner(tmp_path / 'clean', len(others), data=others, **options)
     clean.train()
     assert_equal(weights(runner), weights(clean))
     printed = capsys.readouterr().out

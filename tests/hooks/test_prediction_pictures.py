@@ -15,8 +15,6 @@ from mmengine.structures import InstanceData
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.hooks.prediction_pictures import PicturesHook
 
-META = {'classes': ('tote', 'object')}
-
 
 def sample_of(path: Path, size: tuple[int, int], truth_size: tuple[int, int] | None = None) -> DetDataSample:
     """A photo on the disk, and a sample with a prediction on its left half; the truth at the network's size."""
@@ -34,7 +32,7 @@ def sample_of(path: Path, size: tuple[int, int], truth_size: tuple[int, int] | N
 
 def runner_of(folder: Path) -> Any:
     source = GroundTruthSource(str(folder / 'test.json'), str(folder / 'images'))
-    dataset = types.SimpleNamespace(metainfo={**META, **source.as_metainfo()})
+    dataset = types.SimpleNamespace(metainfo={'classes': ('tote', 'object'), **source.as_metainfo()})
     return types.SimpleNamespace(test_loop=types.SimpleNamespace(dataloader=types.SimpleNamespace(dataset=dataset)))
 
 

@@ -27,22 +27,18 @@ def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     return request.param, state_of(run(config))
 
 
-@pytest.mark.parametrize('deaths', [['4', '7', 'val 9'], ['val 6', '12', 'val 12']], ids=str)
-def test_a_resumed_run_is_the_uninterrupted_one(uninterrupted: Any, deaths: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('deaths', 'workers'),
+    [(['4', '7', 'val 9'], (0, 0)), (['val 6', '12', 'val 12'], (0, 0)), (['7'], (2, 1))],
+    ids=str,
+)
+def test_a_resumed_run_is_the_uninterrupted_one(uninterrupted: Any, deaths: list, workers: tuple, tmp_path) -> None:
     kind, state = uninterrupted
-    resume = None
+    before, after = ({**KINDS[kind], 'train_dataloader.num_workers': count} for count in workers)
     for death in deaths:
         dies = dict(iteration=int(death.split()[-1]), in_validation='val' in death)
-        run(toy_config(tmp_path, **KINDS[kind]), resume, dies)
-        resume = 'auto'
-    assert_equal(state_of(run(toy_config(tmp_path, **KINDS[kind]), resume)), state)
-
-
-def test_the_number_of_workers_changes_nothing(uninterrupted: Any, tmp_path: Path) -> None:
-    kind, state = uninterrupted
-    workers = [{**KINDS[kind], 'train_dataloader.num_workers': count} for count in (2, 1)]
-    run(toy_config(tmp_path, **workers[0]), dies=dict(iteration=7))
-    assert_equal(state_of(run(toy_config(tmp_path, **workers[1]), 'auto')), state)
+        run(toy_config(tmp_path, **before), 'auto', dies)
+    assert_equal(state_of(run(toy_config(tmp_path, **after), 'auto')), state)
 
 
 @pytest.mark.parametrize(('kind', 'left'), [('iterations', 3 + 3), ('finite sampler', 3 + 2), ('within epochs', 2)])
