@@ -57,9 +57,7 @@ def write_as(form: str, folder: Path, truth: COCO) -> None:
 
 
 @pytest.mark.parametrize('form', ['labelme', 'label-images', 'yolo'])
-def test_masks_survive_and_are_audited(
-    form: str, minibench: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_masks_survive_and_are_audited(form: str, minibench: Path, tmp_path: Path, capsys) -> None:
     truth, is_picture = COCO(str(minibench / 'test.json')), form == 'label-images'
     write_as(form, tmp_path / 'in', truth)
     source = tmp_path / 'in/labels' if is_picture else tmp_path / 'in'

@@ -1,18 +1,19 @@
-import copy
+"""The data set and its ground truth, beside stock ``CocoDataset``."""
+
+import json
 import logging
 import pickle
 import shutil
 from pathlib import Path
 
 import coco_files
-import mmdet.datasets
-import mmengine.dataset
+import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from PIL import ExifTags, Image
 
-from armbench_mmdet.datasets import SUBSETS, ArmbenchDataset, images, resolve_data_root
-from armbench_mmdet.datasets.ground_truth import GroundTruthSource
+from armbench_mmdet.datasets import ArmbenchDataset, images, resolve_data_root
+from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.errors import InputError
 
 
@@ -28,7 +29,7 @@ def logged(monkeypatch) -> list[tuple[str, int]]:
     [
         {},
         {'test_mode': True, 'filter_cfg': {'filter_empty_gt': True, 'min_size': 1000}},
-        {'filter_cfg': {'filter_empty_gt': True}},
+        {'metainfo': {'classes': ('object',)}, 'filter_cfg': {'filter_empty_gt': True}},
         {'filter_cfg': {'filter_empty_gt': True, 'min_size': coco_files.HEIGHT + 1}},
         {'filter_cfg': {'min_size': 10}, 'indices': 5},
         {'indices': -4},
@@ -42,10 +43,8 @@ def logged(monkeypatch) -> list[tuple[str, int]]:
 def test_the_records_are_those_of_stock_coco_dataset(tmp_path, options, seed):
     coco_files.write_split(tmp_path, coco_files.random_document(seed))
     common = {'ann_file': 'mix-object-tote/train.json', 'data_root': str(tmp_path), **options}
-    stock = CocoDataset(
-        data_prefix={'img': 'mix-object-tote/images'}, metainfo={'classes': ('tote', 'object')}, **common
-    )
-    ours = ArmbenchDataset(**common)
+    for_stock = {'data_prefix': {'img': 'mix-object-tote/images'}, 'metainfo': {'classes': ('tote', 'object')}}
+    stock, ours = CocoDataset(**for_stock | common), ArmbenchDataset(**common)
     assert len(ours) == len(stock)
     assert [ours.get_data_info(i) for i in range(len(ours))] == [stock.get_data_info(i) for i in range(len(stock))]
     assert [ours.get_cat_ids(i) for i in range(len(ours))] == [stock.get_cat_ids(i) for i in range(len(stock))]
@@ -63,23 +62,6 @@ def test_records_are_made_afresh_and_survive_pickling(tmp_path):
     record['instances'].clear()
     for one in (data_set, pickle.loads(pickle.dumps(data_set))):
         assert one.get_data_info(0)['instances'][0]['mask'][0][0] == 4
-    assert pickle.loads(pickle.dumps(data_set.metainfo)) == copy.deepcopy(data_set.metainfo) == data_set.metainfo
-
-
-@pytest.mark.parametrize('wrapper', [mmdet.datasets.ConcatDataset, mmengine.dataset.ConcatDataset])
-def test_subsets_and_splits_can_be_concatenated_for_training(tmp_path, wrapper):
-    parts = [(SUBSETS[0], 'train'), (SUBSETS[1], 'train'), (SUBSETS[0], 'val')]
-    for subset, split in parts:
-        coco_files.write_split(tmp_path, coco_files.document(), subset, split)
-    alone = [ArmbenchDataset(subset, split, data_root=tmp_path) for subset, split in parts]
-    joined = wrapper(alone, ignore_keys=['ground_truth'])
-    assert [joined[i] for i in range(len(joined))] == [one[i] for one in alone for i in range(2)]
-    folder = tmp_path / SUBSETS[1]
-    assert joined[2]['img_path'] == str(folder / 'images' / 'A.jpg')
-    assert alone[1].ground_truth == GroundTruthSource(str(folder / 'train.json'), str(folder / 'images'))
-    assert joined.metainfo['classes'] == ('tote', 'object')
-    balanced = mmengine.dataset.ClassBalancedDataset(alone[1], oversample_thr=0.9)
-    assert balanced.get_cat_ids(0) == [0, 1]
 
 
 def test_the_root_is_the_argument_then_the_variable_then_the_default(monkeypatch, tmp_path):
@@ -135,13 +117,6 @@ def test_photos_that_exif_mirrors_and_classes_without_a_score_are_said_at_the_st
     assert 'no tote to use: it has no score here' in lines
 
 
-def test_a_single_class_can_be_chosen(tmp_path):
-    coco_files.write_split(tmp_path, coco_files.document())
-    data_set = ArmbenchDataset(data_root=tmp_path, metainfo={'classes': ('object',)})
-    assert [data_set.get_cat_ids(i) for i in range(2)] == [[0], [0]]
-    assert (data_set.cat_ids, data_set.cat2label) == ([2], {2: 0})
-
-
 def test_what_is_left_out_is_logged_as_one_table_once(tmp_path, logged):
     document = coco_files.document()
     document['annotations'][0]['bbox'] = [100, 100, 5, 5]
@@ -164,17 +139,36 @@ def test_what_is_left_out_is_logged_as_one_table_once(tmp_path, logged):
 
 
 def test_own_files_may_be_given_as_in_mmdet(tmp_path):
-    coco_files.write_json(tmp_path / 'annotations' / 'mine.json', coco_files.document())
-    (tmp_path / 'pictures').mkdir()
-    data_set = ArmbenchDataset(
-        data_root=str(tmp_path), ann_file='annotations/mine.json', data_prefix={'img': 'pictures/'}
-    )
-    assert data_set.get_data_info(0)['img_path'] == str(tmp_path / 'pictures' / 'A.jpg')
-    absolute = ArmbenchDataset(
-        ann_file=str(tmp_path / 'annotations' / 'mine.json'), data_prefix={'img': str(tmp_path / 'pictures')}
-    )
-    assert absolute.get_data_info(1) == data_set.get_data_info(1)
-    coco_files.write_json(tmp_path / 'export' / '_annotations.coco.json', coco_files.document())
-    coco_files.write_image(tmp_path / 'export' / 'A.jpg')
-    exported = ArmbenchDataset(data_root=str(tmp_path), ann_file='export/_annotations.coco.json')
-    assert exported.get_data_info(0)['img_path'] == str(tmp_path / 'export' / 'A.jpg')
+    mine = coco_files.write_json(tmp_path / 'annotations/mine.json', coco_files.document())
+    coco_files.write_json(tmp_path / 'export/_annotations.coco.json', coco_files.document())
+    for picture in ('pictures/A.jpg', 'export/A.jpg'):
+        coco_files.write_image(tmp_path / picture)
+    for picture, options in (
+        ('pictures/A.jpg', {'ann_file': 'annotations/mine.json', 'data_prefix': {'img': 'pictures/'}}),
+        ('pictures/A.jpg', {'ann_file': str(mine), 'data_prefix': {'img': str(tmp_path / 'pictures')}}),
+        ('export/A.jpg', {'ann_file': 'export/_annotations.coco.json'}),
+    ):
+        data_set = ArmbenchDataset(data_root=str(tmp_path), **options)
+        assert data_set.get_data_info(0)['img_path'] == str(tmp_path / picture)
+
+
+def test_the_ground_truth_is_what_the_file_holds(tmp_path):
+    document = coco_files.random_document(0)
+    truth = GroundTruthSource(str(coco_files.write_json(tmp_path / 'a.json', document))).load()
+    given = GroundTruth.of(document)
+    assert (truth.images, truth.categories) == (given.images, given.categories)
+    rows = np.argsort(truth.image_ids, kind='stable'), np.argsort(given.image_ids, kind='stable')
+    (*ours, own), (*theirs, other) = truth.take(rows[0])[2:], given.take(rows[1])[2:]
+    assert [column.tolist() for column in ours] == [column.tolist() for column in theirs]
+    assert list(own) == list(other)
+
+
+def test_the_cache_folder_of_the_data_set_is_everyones(minibench_root, tmp_path, monkeypatch):
+    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'default'))
+    data_set = ArmbenchDataset(data_root=minibench_root, split='test', cache_dir=tmp_path / 'mine')
+    of_a_checkpoint = GroundTruthSource.of(json.loads(json.dumps(data_set.metainfo)))
+    of_a_result = GroundTruthSource.from_location(of_a_checkpoint.location())
+    assert of_a_checkpoint == data_set.ground_truth == of_a_result
+    assert of_a_result.load().ids.tolist() == data_set.columns.annotation_ids.tolist()
+    assert (tmp_path / 'mine').is_dir()
+    assert not (tmp_path / 'default').exists()

@@ -1,17 +1,26 @@
-"""The index of a COCO file: its columns, however the file is written."""
+"""The index of a COCO file: its columns, however the file is written, and their cache, whoever builds it."""
 
 import copy
 import dataclasses
 import gzip
 import json
+import multiprocessing
+import os
 import pickle
-import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
 
 import coco_files
+import filelock
 import numpy as np
 import pytest
 
+from armbench_mmdet.datasets import cache, index
+from armbench_mmdet.datasets.cache import resolve_cache_dir
 from armbench_mmdet.datasets.index import ColumnIndex, open_index
+from armbench_mmdet.errors import InputError
 
 WRITTEN = {
     'images last': lambda document: json.dumps(dict(reversed(document.items()))).encode(),
@@ -35,27 +44,13 @@ NUMBERS = ['7', '0', '-3', '-0.0', '12.50', '0.1', '9007199254740993e-15', '1.5e
 NUMBERS += ['63.99999999999999', '5.000000000000000000000000001', '9.007199254740993', ' 4', '8\n', '\t6 ']
 
 
-def test_polygons_are_what_a_json_parser_reads(tmp_path):
-    rng = random.Random(0)
+def test_numbers_are_what_a_json_parser_reads(tmp_path):
     document = coco_files.document()
-    rle = {'size': [coco_files.HEIGHT, coco_files.WIDTH], 'counts': [0, coco_files.HEIGHT * coco_files.WIDTH]}
-
-    def polygon() -> str:
-        return f'[{",".join(rng.choices(NUMBERS, k=2 * rng.randint(3, 9)))}]'
-
-    polygons = [f'[{" , ".join(polygon() for _ in range(rng.randint(1, 3)))}]' for _ in range(1500)]
-    masks = [rng.choice(['null', '[ ]', json.dumps(rle)]) if rng.random() < 0.05 else one for one in polygons]
-    tote = document['annotations'][0]
-    document['annotations'] = [{**tote, 'id': i, 'segmentation': f'@{i}@'} for i in range(len(masks))]
-    text = json.dumps(document)
-    for i, mask in enumerate(masks):
-        text = text.replace(f'"@{i}@"', mask)
+    document['annotations'][1]['segmentation'] = '@'
+    polygon = f'[{" , ".join(NUMBERS)}]'
+    text = json.dumps(document).replace('"@"', f'[{polygon},{polygon}]')
     index = open_index(coco_files.write_json(tmp_path / 'a.json', text.encode()), tmp_path / 'cache')
-    for row, mask in enumerate(json.loads(mask) for mask in masks):
-        found = index.segmentation(row)
-        assert (
-            (index.mask_area(row) == coco_files.HEIGHT * coco_files.WIDTH) if mask == rle else found == (mask or None)
-        )
+    assert index.segmentation(1) == [json.loads(polygon)] * 2
 
 
 def test_missing_boxes_and_areas_are_those_of_the_masks(tmp_path):
@@ -73,11 +68,150 @@ def test_missing_boxes_and_areas_are_those_of_the_masks(tmp_path):
     assert index.areas.tolist() == [2000, 20, 100]
 
 
-def test_pickles_and_copies_share_the_mapped_file(tmp_path):
-    index = open_index(coco_files.write_json(tmp_path / 'a.json', coco_files.document()), tmp_path / 'cache')
+def test_pickles_and_copies_share_the_mapped_file(tmp_path, ann_file):
+    index = open_index(ann_file, tmp_path / 'cache')
     pickled = pickle.dumps(index)
     assert len(pickled) < 1000
     assert pickle.loads(pickled).segmentation(1) == index.segmentation(1)
     assert copy.deepcopy(index) is index
     with pytest.raises(ValueError, match='read-only'):
         index.boxes[0] = 1
+
+
+PROCESSES = multiprocessing.get_context('fork')
+
+
+@pytest.fixture
+def ann_file(tmp_path: Path) -> Path:
+    return coco_files.write_json(tmp_path / 'train.json', coco_files.document())
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """The number of times that an annotation file was parsed, by whatever process."""
+    number, parse = PROCESSES.Value('i', 0), index.read_sound_records
+
+    def counted(path: Path) -> Any:
+        with number.get_lock():
+            number.value += 1
+        return parse(path)
+
+    monkeypatch.setattr(index, 'read_sound_records', counted)
+    return number
+
+
+def on_save(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
+    """Do something before the coordinates are written."""
+    save = np.save
+    monkeypatch.setattr(np, 'save', lambda path, *rest: (path.name == 'coordinates.npy' and act(), save(path, *rest)))
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob('*') if path.suffix in ('.npy', '.draft')]
+
+
+def test_a_file_is_parsed_once_until_it_changes(tmp_path, ann_file, builds):
+    for _ in range(3):
+        assert open_index(ann_file, tmp_path / 'cache').file_name(0) == 'A.jpg'
+    assert builds.value == 1
+    before = ann_file.stat()
+    ann_file.write_bytes(ann_file.read_bytes().replace(b'"A.jpg"', b'"Z.jpg"'))
+    os.utime(ann_file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert ann_file.stat().st_size == before.st_size
+    assert open_index(ann_file, tmp_path / 'cache').file_name(0) == 'Z.jpg'
+
+
+@pytest.mark.parametrize('name', ['meta.json', 'boxes.npy', 'rle_bytes.npy'])
+@pytest.mark.parametrize(
+    'damage',
+    [lambda c: c[:-1], lambda c: c[: len(c) // 2], lambda c: b'', lambda c: b'x' * len(c), None],
+    ids=['cut by a byte', 'half', 'empty', 'scribbled over', 'gone'],
+)
+def test_a_damaged_cache_is_built_again(tmp_path, ann_file, name, damage):
+    file = open_index(ann_file, tmp_path / 'cache').path / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage is not None:
+        file.write_bytes(damage(content))
+    assert open_index(ann_file, tmp_path / 'cache').segmentation(1) == [[10.5, 10, 30.5, 10, 30.5, 20, 10.5, 20]]
+    assert file.read_bytes() == content
+
+
+def test_the_cache_folder_is_the_argument_then_the_variable_then_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv('ARMBENCH_CACHE', str(tmp_path / 'named'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+    assert resolve_cache_dir(tmp_path / 'given') == tmp_path / 'given'
+    assert resolve_cache_dir() == tmp_path / 'named'
+    monkeypatch.delenv('ARMBENCH_CACHE')
+    assert resolve_cache_dir() == tmp_path / 'xdg' / 'armbench_mmdet'
+
+
+def raised(error: Exception) -> Any:
+    """A function that raises."""
+
+    def act(*_: Any, **__: Any) -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize('fault', ['no folder', 'full disk'])
+def test_without_a_usable_cache_the_index_lies_in_memory(tmp_path, ann_file, monkeypatch, fault):
+    said = []
+    monkeypatch.setattr(cache, 'print_log', lambda message, *_: said.append(message))
+    folder = tmp_path / 'cache'
+    if fault == 'no folder':
+        folder.touch()
+    else:
+        on_save(monkeypatch, raised(OSError(28, 'No space left on device')))
+    opened = open_index(ann_file, folder)
+    assert opened.path is None
+    assert 'ARMBENCH_CACHE' in said[0]
+    assert pickle.loads(pickle.dumps(opened)).segmentation(1) == opened.segmentation(1)
+    assert not leftovers(folder)
+
+
+@pytest.mark.parametrize('error', [OSError(37, 'No locks available'), NotImplementedError('no flock')])
+def test_where_there_are_no_locks_it_goes_on_without(tmp_path, ann_file, monkeypatch, error):
+    monkeypatch.setattr(filelock.FileLock, 'acquire', raised(error))
+    assert open_index(ann_file, tmp_path / 'cache').path is not None
+
+
+def test_missing_broken_and_changing_files_are_refused(tmp_path, ann_file, monkeypatch):
+    for path in (tmp_path / 'val.json', tmp_path):
+        with pytest.raises(InputError, match=rf'annotation file must be an existing file, got .*{path.name}'):
+            open_index(path, tmp_path / 'cache')
+    document = coco_files.document()
+    document['annotations'] = [{**document['annotations'][0], 'image_id': 99, 'id': i} for i in range(25)]
+    with pytest.raises(InputError, match=r'got 25 problem\(s\)(.|\n)*annotation 0: no image has id 99(.|\n)*15 more'):
+        open_index(coco_files.write_json(tmp_path / 'a.json', document), tmp_path / 'cache')
+    assert not leftovers(tmp_path / 'cache')
+    on_save(monkeypatch, lambda: os.truncate(ann_file, 10))
+    with pytest.raises(InputError, match='must not change'):
+        open_index(ann_file, tmp_path / 'cache')
+
+
+def test_eight_processes_and_one_that_dies_while_building(tmp_path, monkeypatch, builds):
+    ann_file = coco_files.write_json(tmp_path / 'train.json', coco_files.random_document(0, images=200))
+    expected = open_index(ann_file, tmp_path / 'other cache').coordinates.sum()
+    is_building, results = PROCESSES.Event(), PROCESSES.Queue()
+    with monkeypatch.context() as patched:
+        on_save(patched, lambda: (is_building.set(), time.sleep(60)))
+        victim = PROCESSES.Process(target=open_index, args=(ann_file, tmp_path / 'cache'))
+        victim.start()
+    assert is_building.wait(30)
+    others = [
+        PROCESSES.Process(target=lambda: results.put(open_index(ann_file, tmp_path / 'cache').coordinates.sum()))
+        for _ in range(8)
+    ]
+    for process in others:
+        process.start()
+    time.sleep(0.3)
+    assert builds.value == 2, 'somebody built without waiting'
+    os.kill(victim.pid, signal.SIGKILL)
+    found = [results.get(timeout=30) for _ in others]
+    for process in (victim, *others):
+        process.join()
+    assert found == [expected] * 8
+    assert builds.value == 3
+    assert not list((tmp_path / 'cache').rglob('*.draft'))

@@ -71,9 +71,7 @@ def test_labels(case: tuple, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('folder', 'categories', 'ids', 'said'), REFUSED)
-def test_refusals_offer_a_map_for_each_reading(
-    folder: str, categories: list | None, ids: list[int], said: str, tmp_path: Path
-) -> None:
+def test_refusals_offer_a_map_for_each_reading(folder: str, categories, ids, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said) as caught:
         opened(tmp_path, folder, categories, ids)
     texts = re.findall(r'category_map=(\{.*?\})', str(caught.value))

@@ -47,13 +47,8 @@ def random_info(seed: int, width: int, height: int, count: int = 6, path: Path |
 
 def painted_info(path: Path, width: int = 320, height: int = 256) -> dict[str, Any]:
     """A tote and four disjoint objects, saved without loss, each in its own flat colour."""
-    shapes = [
-        disc((160, 128), 120),
-        disc((110, 100), 26),
-        disc((200, 90), 22),
-        disc((130, 180), 24),
-        disc((215, 165), 30),
-    ]
+    discs = ((160, 128), 120), ((110, 100), 26), ((200, 90), 22), ((130, 180), 24), ((215, 165), 30)
+    shapes = [disc(centre, radius) for centre, radius in discs]
     bitmaps = PolygonMasks([[np.array(shape)] for shape in shapes], height, width).to_ndarray()
     image = np.full((height, width, 3), BACKGROUND, np.uint8)
     for bitmap, colour in zip(bitmaps, PALETTE, strict=False):

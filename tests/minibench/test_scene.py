@@ -6,23 +6,15 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from armbench_mmdet.minibench import SUBSETS
+from armbench_mmdet.minibench import scene as rendering
 from armbench_mmdet.minibench.camera import Camera, Light, Pose
 from armbench_mmdet.minibench.layout import Ground, copies
 from armbench_mmdet.minibench.objects import KINDS
 from armbench_mmdet.minibench.paint import Brush
-from armbench_mmdet.minibench.scene import (
-    MIN_VISIBLE_AREA_FRAC,
-    MIN_VISIBLE_FRAC,
-    MIX,
-    SAME_OBJECT,
-    SUBSETS,
-    ZOOMED_OUT,
-    Scene,
-    mask_polygons,
-    render_scene,
-    scene_annotations,
-)
+from armbench_mmdet.minibench.scene import Scene, mask_polygons, render_scene, scene_annotations
 
+MIX, ZOOMED_OUT, SAME_OBJECT = SUBSETS
 SIZES = ((320, 256), (64, 64), (64, 100), (150, 64), (321, 255), (900, 720))
 
 
@@ -47,20 +39,18 @@ def test_annotations_agree_with_the_picture_at_any_size(subset: str, size: tuple
         assert (scene.id_map.shape, scene.id_map.dtype) == ((size[1], size[0]), np.int32)
         numbers = range(1, len(scene.visible_fracs) + 1)
         assert set(np.unique(scene.id_map)) - {0} == set(numbers)
-        truths, ids = [scene.id_map == number for number in numbers], [2 for _ in numbers]
-        if subset == SAME_OBJECT:  # as in the release, no tote, and the object's id is 1
-            assert scene.tote_mask is None
-            ids = [1 for _ in numbers]
-        else:
-            truths, ids = [scene.tote_mask, *truths], [1, *ids]
+        totes = [] if scene.tote_mask is None else [scene.tote_mask]
+        assert len(totes) == (subset != SAME_OBJECT), 'as in the release, no tote, and the object has id 1'
+        truths = [*totes, *(scene.id_map == number for number in numbers)]
+        ids = [1] * len(totes) + [1 + len(totes)] * len(numbers)
         rows = scene_annotations(scene)
         assert [row['category_id'] for row in rows] == ids
         for row, truth in zip(rows, truths, strict=True):
             overlap, box = iou_and_box(row['segmentation'], truth)
             assert overlap >= 0.99 or truth.sum() < 30
             assert (row['bbox'], row['area'], row['iscrowd']) == (box, truth.sum(), 0)
-            assert MIN_VISIBLE_FRAC <= row['visible_frac'] <= 1
-            assert row['area'] >= MIN_VISIBLE_AREA_FRAC * truth.size
+            assert rendering.MIN_VISIBLE_FRAC <= row['visible_frac'] <= 1
+            assert row['area'] >= rendering.MIN_VISIBLE_AREA_FRAC * truth.size
 
 
 def masks() -> dict[str, np.ndarray]:
@@ -125,10 +115,8 @@ def test_same_object_scenes_hold_a_few_copies_some_of_them_touching() -> None:
         touching.append(any(((a != b) & (a > 0) & (b > 0)).any() for a, b in pairs))
     assert 0.2 < np.mean(touching) < 0.8
     for cells in (None, (3, 2)):
-        assert (
-            len({(item.kind, item.look_seed) for item in copies(np.random.default_rng(1), Ground(0.4, 0.3), cells)})
-            == 1
-        )
+        items = copies(np.random.default_rng(1), Ground(0.4, 0.3), cells)
+        assert len({(item.kind, item.look_seed) for item in items}) == 1
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.paint.__name__)

@@ -5,6 +5,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import pytest
@@ -86,17 +87,9 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']
 
 
-def test_an_interrupted_call_is_seen_and_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = cv2.imwrite, []
-
-    def failing(*arguments):
-        calls.append(arguments)
-        if len(calls) == 7:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(cv2, 'imwrite', failing)
-    with pytest.raises(KeyboardInterrupt):
+def test_an_interrupted_call_is_seen_and_made_anew(tmp_path: Path) -> None:
+    faults = mock.patch('cv2.imwrite', side_effect=[*[True] * 6, KeyboardInterrupt])
+    with faults, pytest.raises(KeyboardInterrupt):
         make(tmp_path)
     assert (tmp_path / MARKER).is_file()
     assert not is_complete(tmp_path)

@@ -1,6 +1,7 @@
 """The custom augmentations: image, boxes and masks move together, and nothing odd stops them."""
 
 import copy
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -26,8 +27,11 @@ ALL = [ToteCropJitter, ZoomOutTote, ToteCopyPaste, ReplaceBackground, WarehouseL
 PER_INSTANCE = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
 
 
-def seed_all(seed: int) -> None:
-    np.random.seed(seed)  # noqa: NPY002 - the transforms draw from the global state
+def seeded(seeds: Iterable[int]) -> Iterator[int]:
+    """Each seed once NumPy's global state, which the transforms draw from, has it."""
+    for seed in seeds:
+        np.random.seed(seed)  # noqa: NPY002
+        yield seed
 
 
 @pytest.fixture
@@ -84,10 +88,8 @@ def agreement(results: dict) -> list[float]:
 
 @pytest.mark.parametrize('augmentation', ALL)
 def test_the_seed_decides_and_the_probability(augmentation: type[BaseTransform], painted: dict) -> None:
-    transform, outputs = augmentation(prob=1.0), []
-    for seed in (1, 1, 2):
-        seed_all(seed)
-        outputs.append(transform(loaded(painted)))
+    transform = augmentation(prob=1.0)
+    outputs = [transform(loaded(painted)) for _ in seeded((1, 1, 2))]
     assert same(outputs[0], outputs[1])
     assert not same(outputs[0], outputs[2])
     with cache_random_params(transform):
@@ -99,8 +101,7 @@ def test_the_seed_decides_and_the_probability(augmentation: type[BaseTransform],
 @pytest.mark.parametrize('augmentation', [ToteCropJitter, ZoomOutTote, ToteCopyPaste])
 def test_image_boxes_and_masks_move_together(augmentation: type[BaseTransform], kind: str, painted: dict) -> None:
     seen = 0
-    for seed in range(6):
-        seed_all(seed)
+    for _ in seeded(range(6)):
         out = augmentation(prob=1.0)(loaded(painted, kind))
         shape, bitmaps = out['img'].shape[:2], np.asarray(out['gt_masks'].to_ndarray(), np.uint8)
         assert bitmaps.shape[1:] == shape
@@ -119,11 +120,10 @@ def test_image_boxes_and_masks_move_together(augmentation: type[BaseTransform], 
 
 
 def test_crop_jitter_before_and_after_the_image(painted: dict) -> None:
-    for seed in range(5):
-        seed_all(seed)
-        lazy = RenderImage()(ToteCropJitter(prob=1.0)(copy.deepcopy(painted)))
-        seed_all(seed)
-        eager = ToteCropJitter(prob=1.0)(loaded(painted))
+    crop, render = ToteCropJitter(prob=1.0), RenderImage()
+    before = [render(crop(copy.deepcopy(painted))) for _ in seeded(range(5))]
+    after = [crop(loaded(painted)) for _ in seeded(range(5))]
+    for lazy, eager in zip(before, after, strict=True):
         assert all(same(lazy[key], eager[key]) for key in ('img', 'img_shape', 'gt_masks', 'gt_bboxes'))
         assert lazy['img_shape'] == lazy['img'].shape[:2]
 
@@ -138,8 +138,7 @@ def test_zoom_out_hides_what_a_crop_removed(painted: dict) -> None:
 
 def test_copy_paste_shows_one_object_several_times(painted: dict) -> None:
     found = []
-    for seed in range(12):
-        seed_all(seed)
+    for _ in seeded(range(12)):
         out = ToteCopyPaste(prob=1.0, max_pastes=4, same_object_prob=1.0)(loaded(painted, 'bitmaps'))
         pasted = out['gt_masks'].to_ndarray()[5:]
         found.append({int(np.argmax([region[plane > 0].mean() for region in regions(out['img'])])) for plane in pasted})
@@ -155,8 +154,7 @@ def test_copy_paste_cuts_and_drops_what_is_covered(includes: bool) -> None:
     if not includes:
         bitmaps[0] &= 1 - bitmaps[1:].max(axis=0)
     dropped = cut = 0
-    for seed in range(25):
-        seed_all(seed)
+    for _ in seeded(range(25)):
         out = ToteCopyPaste(prob=1.0, scale_range=(1.5, 1.5), min_visible_frac=0.5)(sample(bitmaps, [0, 1, 1]))
         tote, *objects = out['gt_masks'].to_ndarray()
         assert out['gt_bboxes_labels'].tolist() == [0] + [1] * len(objects)
@@ -174,8 +172,7 @@ def test_copy_paste_takes_objects_from_another_image(painted: dict) -> None:
     alone = sample(np.ones((1, 64, 64), np.uint8), [0], BACKGROUND)
     assert len(ToteCopyPaste(prob=1.0)(copy.deepcopy(alone))['gt_masks']) == 1
     pasted = 0
-    for seed in range(5):
-        seed_all(seed)
+    for _ in seeded(range(5)):
         out = ToteCopyPaste(prob=1.0)({**copy.deepcopy(alone), 'mix_results': [loaded(painted)]})
         pasted += len(out['gt_masks']) - 1
     assert pasted
@@ -189,8 +186,7 @@ def test_replaced_background_keeps_objects_alone(kind: str, painted: dict) -> No
     objects = before['gt_masks'].to_ndarray()[is_object]
     far = cv2.dilate(objects.max(axis=0), np.ones((9, 9), np.uint8)) == 0
     assert before['img'][far].mean() < 150
-    for seed in range(5):
-        seed_all(seed)
+    for _ in seeded(range(5)):
         out = ReplaceBackground(prob=1.0, grey_range=(250, 250), shadow=0.0)(copy.deepcopy(before))
         assert out['gt_bboxes_labels'].tolist() == [1] * is_object.sum()
         np.testing.assert_array_equal(out['gt_masks'].to_ndarray(), objects)
@@ -201,8 +197,7 @@ def test_replaced_background_keeps_objects_alone(kind: str, painted: dict) -> No
 
 @pytest.mark.parametrize('kind', [np.uint8, np.float32])
 def test_lighting_moves_nothing_and_keeps_the_type(kind: type, painted: dict) -> None:
-    for seed in range(5):
-        seed_all(seed)
+    for _ in seeded(range(5)):
         results = loaded(painted)
         results['img'] = results['img'].astype(kind)
         out = WarehouseLighting(prob=1.0, glare_prob=0.5, blur_prob=0.5)(dict(results))
@@ -230,8 +225,7 @@ ODD = {
 @pytest.mark.parametrize('augmentation', ALL)
 def test_odd_samples_are_survived(augmentation: type[BaseTransform], odd: str, as_polygons: bool) -> None:
     bitmaps, labels = ODD[odd]
-    for seed in range(8):
-        seed_all(seed)
+    for _ in seeded(range(8)):
         results = sample(bitmaps, labels, grey=90)
         if as_polygons:
             results['gt_masks'] = Polygons.from_bitmaps(bitmaps)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from mmdet.datasets.transforms import LoadAnnotations
 from pycocotools import mask as coco_mask
-from transform_samples import disc, instance
+from transform_samples import disc, instance, random_info
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import decode_counts
@@ -39,7 +39,11 @@ def annotated(*masks: list | dict, width: int = WIDTH) -> dict:
     return {**size, 'instances': [instance(mask, label, [1, 2, 3, 4]) for label, mask in enumerate(masks)]}
 
 
-@pytest.mark.parametrize('masks', [*([mask, [SQUARE]] for mask in MASKS.values()), []], ids=[*MASKS, 'no instance'])
+SAMPLES = {name: [mask, [SQUARE]] for name, mask in MASKS.items()} | {'no instance': []}
+SAMPLES |= {seed: [one['mask'] for one in random_info(seed, WIDTH, HEIGHT)['instances']] for seed in range(10)}
+
+
+@pytest.mark.parametrize('masks', SAMPLES.values(), ids=map(str, SAMPLES))
 def test_annotations_are_those_of_stock(masks: list) -> None:
     info = annotated(*masks)
     stock = LoadAnnotations(with_bbox=True, with_mask=True).transform(copy.deepcopy(info))
@@ -47,7 +51,10 @@ def test_annotations_are_those_of_stock(masks: list) -> None:
     assert info['instances'] == annotated(*masks)['instances'], 'the entry of the data set must not change'
     assert isinstance(ours['gt_masks'], Polygons)
     np.testing.assert_array_equal(ours['gt_masks'].to_ndarray(), stock['gt_masks'].masks)
-    np.testing.assert_array_equal(ours['gt_bboxes'].tensor, stock['gt_bboxes'].tensor)
+    for get in (lambda r: r['gt_bboxes'], lambda r: r['gt_masks'].get_bboxes('hbox')):
+        np.testing.assert_array_equal(get(ours).tensor, get(stock).tensor)
+    padded, expected = (one['gt_masks'].pad((64, 72)).to_ndarray() for one in (ours, stock))
+    np.testing.assert_array_equal(padded, expected)
     for key in ('gt_bboxes_labels', 'gt_ignore_flags'):
         assert ours[key].dtype == stock[key].dtype
         np.testing.assert_array_equal(ours[key], stock[key])
@@ -77,9 +84,7 @@ def test_warp_repeats_the_border_outside() -> None:
 
 @pytest.mark.parametrize('size', [(150, 120), (151, 121), (157, 127)])
 @pytest.mark.parametrize('target', [75, 37, 18])
-def test_reduced_decoding_is_for_jpeg_and_keeps_the_picture_in_place(
-    tmp_path: Path, size: tuple[int, int], target: int
-) -> None:
+def test_reduced_decoding_is_for_jpeg_and_keeps_the_picture_in_place(tmp_path: Path, size, target) -> None:
     y, x = np.mgrid[: size[1], : size[0]]
     image = np.stack([x * 255 / size[0], y * 255 / size[1], (x + y) % 256], axis=2).astype(np.uint8)
     outputs = {}
