@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,21 +27,13 @@ _ENOUGH_IOU = 0.995
 Place = tote.Tote | tote.Bench
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One rendered picture with its truth.
+class Scene(NamedTuple):
+    """One rendered picture with its truth."""
 
-    Attributes:
-        image: ``(H, W, 3) uint8`` BGR.
-        id_map: ``(H, W) int32`` 0 where there is no object, else the object's id, from 1 on.
-        visible_fracs: The share of each object that nothing covers, in order of their ids.
-        tote_mask: ``(H, W) bool`` the tote's outer silhouette; objects inside are not cut out; or None.
-    """
-
-    image: Pixels
-    id_map: NDArray[np.int32]
-    visible_fracs: list[float]
-    tote_mask: NDArray[np.bool_] | None
+    image: Pixels  # (H, W, 3) uint8, BGR
+    id_map: NDArray[np.int32]  # (H, W), 0 where there is no object, else the object's id, from 1 on
+    visible_fracs: list[float]  # the share of each object that nothing covers, in order of their ids
+    tote_mask: NDArray[np.bool_] | None  # (H, W), the tote's outer silhouette; objects inside are not cut out
 
 
 def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px: int) -> Scene:
@@ -55,7 +46,9 @@ def render_scene(rng: np.random.Generator, subset: str, width_px: int, height_px
     shape, is_far = (height_px * factor, width_px * factor), subset == ZOOMED_OUT
     place: Place = tote.Bench.sample(rng) if subset == SAME_OBJECT else tote.Tote.sample(rng)
     camera = _sample_camera(rng, is_far, place, shape)
-    light = _sample_light(rng)
+    light_x, light_y = cos_sin(2 * math.pi * float(rng.random()))
+    tilt = float(rng.uniform(0.25, 0.6))
+    light = Light(tilt * light_x, tilt * light_y, math.sqrt(1 - tilt * tilt), float(rng.uniform(0.3, 0.5)))
     ground = Ground(*place.floor_half)
     canvas = Canvas(camera, light, shape)
     if isinstance(place, tote.Bench):
@@ -98,12 +91,6 @@ def _sample_camera(rng: np.random.Generator, is_far: bool, place: Place, shape: 
     return Camera(length_px * (height - place.rim), (foot_x, foot_y, height), centre_px, cos_sin(turn * jitter[2]))
 
 
-def _sample_light(rng: np.random.Generator) -> Light:
-    c, s = cos_sin(2 * math.pi * float(rng.random()))
-    tilt = float(rng.uniform(0.25, 0.6))
-    return Light(tilt * c, tilt * s, math.sqrt(1 - tilt * tilt), float(rng.uniform(0.3, 0.5)))
-
-
 def _uneven_light(rng: np.random.Generator, canvas: Canvas, place: Place) -> Field:
     """Coarse brightness: stains, and less light in the corners between floor and walls."""
     columns, rows = 96, 72
@@ -127,8 +114,7 @@ def drop_hidden(
 ) -> tuple[list[int], NDArray[np.int32], list[float]]:
     """Take out what shows too little, the least visible first, until everything left shows enough.
 
-    Returns:
-        Indices of the brushes kept, the id map, and the visible share of each.
+    What is left are the brushes, by their indices, with the id map, and the visible share of each.
     """
     kept = list(range(len(brushes)))
     least_px = max(4.0, MIN_VISIBLE_AREA_FRAC * shape[0] * shape[1])
@@ -220,14 +206,10 @@ def _polygon(boundary: NDArray[np.int32], tolerance_px: float) -> NDArray[np.flo
 
 
 def mask_polygons(mask: NDArray[np.bool_]) -> tuple[list[list[float]], list[int]]:
-    """Polygons that pycocotools rasterises to the mask (IoU at least 0.995 unless a pixel or two cannot be had).
+    """Polygons ``[x0, y0, x1, y1, …]`` of a mask ``(H, W) bool`` that is not empty, and its left, top, width, height.
 
-    Args:
-        mask: ``(H, W) bool`` with at least one pixel; may have several parts and holes.
-
-    Returns:
-        Polygons ``[x0, y0, x1, y1, …]`` in COCO coordinates (pixel (0, 0) covers 0…1), as few points as reach that IoU,
-        and the mask's box as left, top, width, height.
+    In COCO coordinates (pixel (0, 0) covers 0…1) they have as few points as let pycocotools rasterise them to the mask
+    with an IoU of 0.995, unless a pixel or two cannot be had.
     """
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
     crop = np.ascontiguousarray(mask[top : top + height, left : left + width]).view(np.uint8)

@@ -96,7 +96,7 @@ def make_minibench(
     Args:
         out: Folder to make; empty, absent, or an earlier minibench, which is replaced.
         counts: Pictures by (subset, split); a file is written for each key.
-        width_px: Width of the pictures, 64…2448, like the height; same-object's are less tall, some others narrower.
+        width_px: 64…2448, like the height; same-object's pictures are less tall, some others narrower.
         height_px: Height.
         seed: Seed, 0 or more.
         workers: Processes; None for one a CPU core. 0 or 1 makes them in this process.
