@@ -240,10 +240,10 @@ def _audit_file(audit: Audit, file: AnnotationFile, category_map: release.Catego
         index, problems = read_sound_records(file.path)
         for problem in problems:
             audit.add(problem.kind, place, [problem.detail])
-    if index.num_images == 0:
+    if len(index.image_ids) == 0:
         audit.add('no-annotations', place, [str(file.path)])
         return []
-    labels: NDArray[np.int64] = np.zeros(index.num_annotations, np.int64)
+    labels: NDArray[np.int64] = np.zeros(len(index.annotation_ids), np.int64)
     classes: tuple[str, ...] = ()
     try:
         assignment = release.assign_categories(index, category_map)
@@ -259,7 +259,7 @@ def _audit_file(audit: Audit, file: AnnotationFile, category_map: release.Catego
     _check_annotations(audit, place, index, labels, classes)
     usable = index.usable_masks & ~index.crowds
     counts = {name: int((usable & (labels == label)).sum()) for label, name in enumerate(classes)}
-    audit.splits.append({'place': place, 'images': index.num_images, 'instances': counts})
+    audit.splits.append({'place': place, 'images': len(index.image_ids), 'instances': counts})
     sizes = zip(index.file_names(), index.widths.tolist(), index.heights.tolist(), strict=True)
     return [ImageTask(Path(os.path.normpath(file.images / name)), width, height) for name, width, height in sizes]
 
@@ -276,7 +276,7 @@ def _check_annotations(
         number, crowds = (int(rows.sum()) for rows in (labels == label, (labels == label) & index.crowds))
         if number and not used[labels == label].any():
             audit.add('class-unusable', place, [f'{name}: {number} annotations, {crowds} of them crowd regions'])
-    crowded = np.bincount(index.image_rows[used] * 2 + labels[used], minlength=2 * index.num_images) > _LIMIT
+    crowded = np.bincount(index.image_rows[used] * 2 + labels[used], minlength=2 * len(index.image_ids)) > _LIMIT
     without = np.diff(index.annotation_starts) == 0
     for kind, found in (('image-without-annotation', without), ('image-crowded', crowded.reshape(-1, 2).any(axis=1))):
         rows = np.flatnonzero(found).tolist()
@@ -321,7 +321,7 @@ def _check_masks_and_boxes(index: ColumnIndex) -> Iterator[Found]:
 
 def _check_areas(index: ColumnIndex) -> Iterator[Found]:
     """Compare with the area inside the polygon first, and count pixels only where that disagrees."""
-    measured_px2 = np.full(index.num_annotations, np.nan)
+    measured_px2 = np.full(len(index.annotation_ids), np.nan)
     for row in np.flatnonzero(np.diff(index.polygon_starts)).tolist():
         measured_px2[row] = sum(cv2.contourArea(points.astype(np.float32)) for points in index.polygons(row))
     x1, y1, x2, y2 = index.extents.T
@@ -380,8 +380,7 @@ def _audit_images(audit: Audit, listed: dict[str, list[ImageTask]], workers: int
 def check_image(task: ImageTask) -> tuple[list[tuple[str, str]], str | None]:
     """Decode one image file as training does, a JPEG at an eighth of its size, and compare it with its task.
 
-    Returns:
-        Kinds found with details, and a digest of the content if it could be read.
+    What is found are kinds with details, and a digest of the content if it could be read.
     """
     path, width, height = task
     try:

@@ -35,8 +35,7 @@ Reasons = dict[str, NDArray[np.bool_]]
 def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Reasons]:
     """Choose the annotations that become instances, by their ``(A,) int64`` labels, negative for other categories.
 
-    Returns:
-        ``(A,) bool``, and for each reason ``(A,) bool``: what was left out, under the first reason that holds.
+    ``(A,) bool``, and for each reason ``(A,) bool``: what was left out, under the first reason that holds.
     """
     kinds = index.segmentation_kinds
     x, y, w, h = index.boxes.T
@@ -52,14 +51,13 @@ def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[N
         'annotations with a box under 1 px': (w < 1) | (h < 1),
         'annotations with no area': index.areas <= 0,
     }
-    kept = np.ones(index.num_annotations, np.bool_)
+    kept = np.ones(len(index.annotation_ids), np.bool_)
     for reason, holds in reasons.items():
         reasons[reason] = kept & holds
         kept &= ~holds
     return kept, {**reasons, KEPT_IN_PART: kept & (index.dropped_rings > 0)}
 
 
-CORRUPT_IMAGES = ('error', 'skip')
 _PLACEHOLDER_GREY = 114
 
 
@@ -109,7 +107,7 @@ class ArmbenchDataset(CocoDataset):
         corrupt_images: str = 'error',
         **kwargs: Any,
     ) -> None:
-        self.corrupt_images = release.check_choice('corrupt_images', corrupt_images, CORRUPT_IMAGES)
+        self.corrupt_images = release.check_choice('corrupt_images', corrupt_images, ('error', 'skip'))
         self.subset = release.check_choice('subset', subset, SUBSETS)
         self.split = release.check_choice('split', split, SPLITS)
         if not isinstance(category_map, Mapping | None):
@@ -119,12 +117,9 @@ class ArmbenchDataset(CocoDataset):
         root = release.resolve_data_root(data_root)
         file = root / (ann_file or f'{subset}/{split}.json')
         images = root / data_prefix['img'] if data_prefix else folder_of_images(file)
-        self.ground_truth = GroundTruthSource(
-            str(file),
-            str(images),
-            None if category_map is None else dict(category_map),
-            None if cache_dir is None else str(cache_dir),
-        )
+        known = None if category_map is None else dict(category_map)
+        cache = None if cache_dir is None else str(cache_dir)
+        self.ground_truth = GroundTruthSource(str(file), str(images), known, cache)
         lazy_init = kwargs.pop('lazy_init', False)
         fixed = {'data_prefix': {'img': str(images)}, 'serialize_data': False, 'lazy_init': True}
         super().__init__(ann_file=str(file), **kwargs | fixed)
@@ -135,10 +130,9 @@ class ArmbenchDataset(CocoDataset):
 
     def full_init(self) -> None:
         """Open the index, choose what is used, and log a table of what is not, once per process."""
-        if self._fully_initialized:
-            return
-        super().full_init()
-        self._log_table()
+        if not self._fully_initialized:
+            super().full_init()
+            self._log_table()
 
     def load_data_list(self) -> NDArray[np.int64]:
         """Open the column index and choose the annotations that become instances; returns the rows of its images."""
@@ -153,9 +147,9 @@ class ArmbenchDataset(CocoDataset):
         self._skip(left_out, index.annotation_ids)
         if not kept.any():
             remedy = f'  `tools/infer.py CONFIG CHECKPOINT {ann_file}` predicts its images'
-            about = [*self._notes, *self._skipped_rows()] if index.num_annotations else [remedy]
+            about = [*self._notes, *self._skipped_rows()] if len(index.annotation_ids) else [remedy]
             classes = ' or '.join(self._metainfo['classes'])
-            found = f'got none of {index.num_annotations} (in {ann_file})'
+            found = f'got none of {len(index.annotation_ids)} (in {ann_file})'
             raise InputError('\n'.join([f'annotation file must have usable annotations of {classes}, {found}', *about]))
         self.columns = index
         self._in_classes = labels != IGNORED
@@ -163,8 +157,8 @@ class ArmbenchDataset(CocoDataset):
         self._labels = labels[kept]
         self._starts = np.concatenate([[0], np.cumsum(kept)])[index.annotation_starts]
         # Flags of the images, in memory that forked processes share.
-        self._unreadable = np.frombuffer(mmap.mmap(-1, index.num_images), np.uint8)
-        return np.arange(index.num_images)
+        self._unreadable = np.frombuffer(mmap.mmap(-1, len(index.image_ids)), np.uint8)
+        return np.arange(len(index.image_ids))
 
     def _skip(self, left_out: Reasons, ids: NDArray[np.int64]) -> None:
         self._skipped |= {reason: ids[rows] for reason, rows in left_out.items() if rows.any()}
@@ -192,9 +186,9 @@ class ArmbenchDataset(CocoDataset):
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
         index = self.columns
-        annotated: NDArray[np.bool_] = np.ones(index.num_images, np.bool_)
+        annotated: NDArray[np.bool_] = np.ones(len(index.image_ids), np.bool_)
         if self.filter_cfg.get('filter_empty_gt', False):
-            annotated = np.bincount(index.image_rows[self._in_classes], minlength=index.num_images) > 0
+            annotated = np.bincount(index.image_rows[self._in_classes], minlength=len(index.image_ids)) > 0
         large = np.minimum(index.widths, index.heights) >= self.filter_cfg.get('min_size', 0)
         left_out = {'images without annotations': ~annotated, 'images under min_size': annotated & ~large}
         self._skip(left_out, index.image_ids)
@@ -277,9 +271,7 @@ class ArmbenchDataset(CocoDataset):
         classes = self._metainfo['classes']
         counted = np.isin(self.columns.image_rows[self._annotations], self.data_list)
         labels, is_crowd = self._labels[counted], self.columns.crowds[self._annotations][counted]
-        used, crowds = (
-            np.bincount(labels[is_crowd == flag], minlength=len(classes)).tolist() for flag in (False, True)
-        )
+        used, crowds = (np.bincount(labels[rows], minlength=len(classes)).tolist() for rows in (~is_crowd, is_crowd))
         remedy = '; set "iscrowd" to 0 if each is one instance (CVAT writes masks of its brush with 1)'
         if not any(used) and self._indices is None:
             found = f'{sum(crowds)} crowd regions{remedy}' if any(crowds) else 'none'

@@ -37,10 +37,8 @@ def open_cached(
     """Open the columns built from a source file, building them when there are none for its path, size and times.
 
     One process builds while others wait; if it dies, the next one builds. Columns that are damaged are built again.
-    ``schema`` names what is built, with its version.
-
-    Returns:
-        The folder of the columns, None where they could not be written and lie in memory; and what is in it.
+    ``schema`` names what is built, with its version. The folder of the columns is None where they could not be written
+    and lie in memory.
 
     Raises:
         InputError: The source is missing or changes while it is read.

@@ -64,7 +64,7 @@ class FoundImages:
 
 
 def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
-    """List the image files that files, folders and patterns stand for.
+    """List the image files that files, folders and patterns stand for, with ids from 1, or with those of a COCO file.
 
     Args:
         inputs: A file is taken as it is. A folder stands for its images by suffix, in its subfolders too, hidden ones
@@ -72,9 +72,6 @@ def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
             sorted; a file that occurs again is taken once. A single COCO file, with or without annotations, stands for
             its images, in ``images`` beside it or else beside it.
         skip: A folder whose files a pattern or a folder above it does not stand for: where pictures are written.
-
-    Returns:
-        The files in order with ids from 1, or with those of the COCO file; and the inputs without any.
 
     Raises:
         InputError: There is no file at all, or the COCO file lists no images.
@@ -152,10 +149,7 @@ def _nearby(path: Path) -> str:
 
 
 def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
-    """Decode an image as the model sees it, or a JPEG at 1/2, 1/4 or 1/8 of its size.
-
-    Returns:
-        ``(H, W, 3) uint8``, BGR, upright.
+    """Decode an image as the model sees it, or a JPEG at 1/2, 1/4 or 1/8 of its size: ``(H, W, 3) uint8``, BGR.
 
     Raises:
         UnreadableImageError: OpenCV cannot decode it; the message says why, in the words of a decoder that does.

@@ -96,16 +96,6 @@ class ColumnIndex:
         return self
 
     @property
-    def num_images(self) -> int:
-        """Number of images."""
-        return len(self.image_ids)
-
-    @property
-    def num_annotations(self) -> int:
-        """Number of annotations."""
-        return len(self.annotation_ids)
-
-    @property
     def usable_masks(self) -> NDArray[np.bool_]:
         """``(A,) bool``: the annotation has a mask that can be rasterised."""
         return self.segmentation_kinds <= SegmentationKind.RLE
@@ -116,7 +106,7 @@ class ColumnIndex:
 
     def file_names(self) -> Iterator[str]:
         """All file names, in the images' order."""
-        return map(self.file_name, range(self.num_images))
+        return map(bytes.decode, self.names.tolist())
 
     def polygons(self, row: int) -> list[NDArray[np.float64]]:
         """The polygons of an annotation, ``(P, 2) float64`` each, in px; none for run lengths."""

@@ -77,26 +77,23 @@ class CategoryAssignment:
 def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = None) -> CategoryAssignment:
     """Assign a file's categories to the classes by name, ignoring case and surrounding space.
 
-    Args:
-        index: The annotation file.
-        category_map: For other names: a category's name or id in the file, to ``'tote'``, ``'object'``, or None to
-            ignore its annotations. It comes before the names.
-
-    Returns:
-        The labels. A file without categories that lies in a subset's folder gets :data:`CATEGORIES`, with a note.
+    A ``category_map`` comes before the names: a category's name or id in the file, to ``'tote'``, ``'object'``, or None
+    to ignore its annotations. A file without categories in a subset's folder gets :data:`CATEGORIES`, with a note.
 
     Raises:
         InputError: ``category_map`` names no class of ours; annotations have a category that is neither ours nor in
             ``category_map``; or a file without categories lies elsewhere, or does not agree with its subset's table.
     """
-    wanted = _normalise_map(category_map)
+    wanted = {plain(key): plain(target) for key, target in (category_map or {}).items()}
+    if wrong := {key: target for key, target in wanted.items() if target not in (*CLASSES, None)}:
+        raise InputError(f'category_map values must be one of {CLASSES} or None, got {wrong}')
     names = {c.id: c.name for c in index.categories or ()}
     notes = []
     counts = dict(zip(*(a.tolist() for a in np.unique(index.category_ids, return_counts=True)), strict=True))
     if not names and not all(c in wanted or str(c) in wanted for c in counts):
         subset = Path(index.ann_file).absolute().parent.name
         twice = int((np.bincount(index.image_rows[index.category_ids == 1]) > 1).sum())
-        if problem := _disagreement(subset, counts, twice, index.num_images):
+        if problem := _disagreement(subset, counts, twice, len(index.image_ids)):
             readings: list[dict[int, str]] = [dict.fromkeys(counts, 'object')]
             if len(counts) == len(CLASSES):
                 readings.insert(0, dict(zip(counts, CLASSES, strict=True)))
@@ -108,7 +105,7 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
     labels: dict[int, int] = {}
     unknown: dict[int, int] = {}
     for category_id in [*names, *(c for c in counts if c not in names)]:
-        name = _normalise(names.get(category_id, ''))
+        name = plain(names.get(category_id, ''))
         target = wanted.get(category_id, wanted.get(name, wanted.get(str(category_id), name)))
         if target is None or target in CLASSES:
             labels[category_id] = IGNORED if target is None else CLASSES.index(target)
@@ -123,7 +120,7 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
         ids = [c for c, assigned in labels.items() if assigned == label]
         if len(ids) > 1:
             notes.append(f'{class_name}: category ids {ids} are all counted as it')
-    rows = np.full(index.num_annotations, IGNORED, np.int64)
+    rows = np.full(len(index.annotation_ids), IGNORED, np.int64)
     for category_id, label in labels.items():
         rows[index.category_ids == category_id] = label
     return CategoryAssignment(labels, rows, notes)
@@ -163,13 +160,6 @@ def _refused(
     )
 
 
-def _normalise(name: Any) -> Any:
+def plain(name: Any) -> Any:
+    """A name without its case and surrounding space; ids and None as they are."""
     return name.strip().casefold() if isinstance(name, str) else name
-
-
-def _normalise_map(category_map: CategoryMap | None) -> dict[str | int, str | None]:
-    wanted = {_normalise(key): _normalise(target) for key, target in (category_map or {}).items()}
-    for key, target in wanted.items():
-        if target not in (*CLASSES, None):
-            raise InputError(f'category_map values must be one of {CLASSES} or None, got {target!r} for {key!r}')
-    return wanted

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from armbench_mmdet.datasets.coco import CocoCategory, CocoImage, CocoRle
 from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
 from armbench_mmdet.datasets.index import open_index
-from armbench_mmdet.datasets.release import CLASSES, IGNORED, CategoryMap, assign_categories, require_existing
+from armbench_mmdet.datasets.release import CLASSES, IGNORED, CategoryMap, assign_categories, plain, require_existing
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.metric import ArmbenchMetric, shapes_of
@@ -98,9 +98,7 @@ def matched_results(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Find the image and the class of each prediction, and bring its mask into compressed run lengths.
 
-    Returns:
-        One prediction for each image that has some, as :func:`~.metric.checked_prediction` makes them; and what
-        was assumed or left out, a line each.
+    They are returned by image, as :func:`~.metric.checked_prediction` makes them, with a line for each assumption.
     """
     image_ids = _image_ids(results, ground_truth.images)
     labels = _labels(results, category_labels, category_map)
@@ -168,12 +166,12 @@ def _labels(results: CocoResults, category_labels: Mapping[int, int], category_m
     wrong = {key: target for key, target in category_map.items() if target not in label_of}
     if wrong:
         raise InputError(f'--category-map must name {" or ".join(CLASSES)}, or None to leave out, got {wrong}')
-    mapped = {_plain(key): label_of[target] for key, target in category_map.items()}
+    mapped = {plain(key): label_of[target] for key, target in category_map.items()}
     has_numbers = any(isinstance(key, int) for key in mapped)
     known = {**label_of, **({} if has_numbers else category_labels), **mapped}
     names: dict[Key, Key] = {category.id: category.name for category in results.categories}
     counts = Counter(row.category_id for row in results.annotations)
-    labels = {key: mapped.get(key, known.get(_plain(names.get(key, key)))) for key in counts}
+    labels = {key: mapped.get(key, known.get(plain(names.get(key, key)))) for key in counts}
     unknown = [key for key in counts if labels[key] is None]
     if unknown:
         offered = ', '.join(f'{key} = {CLASSES[label]}' for key, label in category_labels.items() if label != IGNORED)
@@ -184,10 +182,6 @@ def _labels(results: CocoResults, category_labels: Mapping[int, int], category_m
             'to leave one out'
         )
     return {key: label for key, label in labels.items() if label is not None}
-
-
-def _plain(name: Key) -> Key:
-    return name.strip().casefold() if isinstance(name, str) else name
 
 
 def _checked_mask(segmentation: Any, size: tuple[int, int], where: str) -> dict[str, Any]:
@@ -226,7 +220,7 @@ def evaluate_results(
     """Evaluate a file of predictions as :class:`~armbench_mmdet.evaluation.metric.ArmbenchMetric` does a model's.
 
     Args:
-        path: The file.
+        path: The predictions.
         source: The ground truth.
         out_dir: Where the result file, match tables and COCO results go; None writes nothing.
         category_map: What the predictions' categories are, by number or by name: ``tote``, ``object``, or None to leave
@@ -234,8 +228,7 @@ def evaluate_results(
         fingerprint: What the digest of the annotation file must be, with or without ``sha256:``.
         mask_nms_iou: See :func:`~armbench_mmdet.masks.runs.mask_nms`.
 
-    Returns:
-        The result; what may be honest but should be known stands in ``identity.extra['flags']``.
+    What may be honest but should be known stands in the result's ``identity.extra['flags']``.
 
     Raises:
         InputError: The predictions cannot be scored as they are, or are of other data.
