@@ -135,10 +135,8 @@ def match_table(
 ) -> MatchTable:
     """Match the detections of every image and class as ``COCOeval.evaluateImg`` does.
 
-    Args:
-        matching: Detections and ground truth.
-        areas: Ground truth outside is ignored, and so are detections outside that found nothing; px² of area.
-        is_relative: Whether ``areas`` are for images of COCO's size, and scale with the images.
+    Outside ``areas``, px², ground truth is ignored, and so are detections that found nothing; if they are
+    ``is_relative``, they are for images of COCO's size, and scale with the images.
     """
     pixels = np.array(matching.sizes, np.float64).reshape(-1, 2).prod(1)
     units = pixels / protocol.COCO_IMAGE_AREA_PX if is_relative else np.ones_like(pixels)
@@ -162,7 +160,7 @@ def matched(
     """Give each detection, best score first, the free instance it overlaps most, an ignored one only for want of one.
 
     Args:
-        common: What detections and instances have in common.
+        common: Of detections and instances.
         crowd: ``(G,) bool``, what any number of detections may be given.
         ignored: ``(G,) bool``, what does not count: crowds and more.
         thresholds: ``(T,) float64``, above 0.
@@ -197,8 +195,7 @@ def matched(
 def precision_at_recall(matches: ClassMatches) -> np.ndarray:
     """COCO's interpolated precision: the best at each recall point or above it, 0 beyond the last recall reached.
 
-    Returns:
-        ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
+    ``(T, 101) float64``, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
     """
     return matches.curves(np.ones((1, len(matches.instances)), np.int32))[0]
 
@@ -258,8 +255,8 @@ def _mean(parts: Sequence[np.ndarray]) -> float | None:
 
 def scores_of_type(matching: Matching, whole: MatchTable, confidence: dict[str, Interval] | None = None) -> TypeScores:
     """Everything the result file holds under one IoU type, with the match table of all sizes."""
-    by_size = sized_tables(matching)
-    units = {'coco': by_size, 'relative': sized_tables(matching, is_relative=True)}
+    units = {unit: sized_tables(matching, is_relative=unit == 'relative') for unit in ('coco', 'relative')}
+    by_size = units['coco']
     return TypeScores(
         **summary(whole, by_size),
         per_class={
@@ -312,11 +309,8 @@ class Estimate(NamedTuple):
 def group_intervals(tables: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
     """Intervals of the mAP of each class and, under ``mean``, of their mean.
 
-    Args:
-        tables: A run's table, or one for each of the runs that differ by their seed alone. Their mean counts, and in
-            each draw of images as many runs are drawn with replacement, as clusters.
-        resamples: How many draws.
-        seed: The draws are the same for every table of as many images.
+    Runs that differ by their seed alone have a table each: their mean counts, and in each draw of images as many runs
+    are drawn with replacement, as clusters. The draws of a ``seed`` are the same for all tables of as many images.
 
     Raises:
         InputError: The tables are not about the same images and classes.

@@ -127,11 +127,7 @@ class ArmbenchMetric(BaseMetric):
             self.results.append(prediction)
 
     def evaluate(self, size: int) -> dict[str, float | None]:
-        """Evaluate what all processes have processed of a data set of this length, whatever their shares.
-
-        Returns:
-            The same in every process, see :meth:`compute_metrics`, its keys with the prefix.
-        """
+        """Evaluate what all processes have processed of a data set of this length; the same in each, keys prefixed."""
         results = gathered(self.results, size)
         metrics: list[Any] = [None]
         if is_main_process():
@@ -150,7 +146,9 @@ class ArmbenchMetric(BaseMetric):
             raise InputError('predictions must be given for at least one image, got none; is the data loader empty?')
         predictions = list({one['img_id']: one for one in reversed(results)}.values())[::-1]
         detections = shapes_of(predictions, list(self.ground_truth.categories))
-        thresholds = self._val_thresholds()
+        digest, thresholds = self.identity.get('extra', {}).get('checkpoint_sha256'), dict[str, float]()
+        if self.result_file and digest and not self.result_file.name.endswith('_val.json'):
+            thresholds = result.val_thresholds(self.result_file.parent, digest)
         fields: dict[str, Any] = {}
         for iou_type in self.iou_types:
             is_across = iou_type == 'segm' and self.result_file is not None
@@ -213,13 +211,6 @@ class ArmbenchMetric(BaseMetric):
             print_log('\n  '.join([about, *unreadable]), logger='current', level=logging.WARNING)
         return result.Images(ground_truth=total, not_seen=not_seen, repeated=repeated, unreadable=unreadable)
 
-    def _val_thresholds(self) -> dict[str, float]:
-        """The best threshold of each class in the result on ``val`` that lies beside, if it is of this checkpoint."""
-        sha256 = self.identity.get('extra', {}).get('checkpoint_sha256')
-        if self.result_file and sha256 and not self.result_file.name.endswith('_val.json'):
-            return result.val_thresholds(self.result_file.parent, sha256)
-        return {}
-
     def _full_identity(self) -> result.Identity:
         source, known = GroundTruthSource.of(self.dataset_meta), dict(self.identity)
         if source:
@@ -237,10 +228,7 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
         sample: ``img_id``, ``ori_shape`` (H, W), and ``pred_instances`` with ``bboxes`` ``(N, 4)`` xyxy,
             ``scores`` ``(N,)``, ``labels`` ``(N,)`` and ``masks``: ``(N, H, W)`` bool or N RLE dicts.
         num_classes: Labels run from 0 to one less.
-        with_masks: Whether there must be masks.
-
-    Returns:
-        ``img_id``, ``bboxes``, ``scores``, ``labels`` as arrays and, if wanted, ``masks`` as a list of RLE dicts.
+        with_masks: Whether there must be masks, which become RLE dicts.
 
     Raises:
         InputError: Labels out of range, numbers that are not finite, arrays of different lengths, no masks where
@@ -250,7 +238,8 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
     where = f'in the predictions of image {image_id}'
     prediction: dict[str, Any] = {'img_id': image_id}
     for key in ('bboxes', 'scores', 'labels'):
-        prediction[key] = _array(instances[key])
+        value = getattr(instances[key], 'tensor', instances[key])  # of mmdet's box structures
+        prediction[key] = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
         if not np.isfinite(prediction[key]).all():
             raise InputError(f'{key} must be finite, got NaN or infinity ({where})')
     labels = prediction['labels']
@@ -277,11 +266,9 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
 
 
 def shapes_of(predictions: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]) -> Shapes:
-    """Predictions of several images, at least one, as columns.
+    """Predictions of several images, at least one, see :func:`checked_prediction`, as columns.
 
-    Args:
-        predictions: As :func:`checked_prediction` makes them.
-        category_ids: The category of each label; with names in their place they can only be written.
+    ``category_ids`` are those of the labels; with names in their place they can only be written.
     """
     labels, scores = (np.concatenate([one[key] for one in predictions]) for key in ('labels', 'scores'))
     image_ids = np.repeat([one['img_id'] for one in predictions], [len(one['labels']) for one in predictions])
@@ -338,12 +325,6 @@ def speed_summary(
         device=torch.cuda.get_device_name() if on_gpu else hardware()['cpu'],
         threads=torch.get_num_threads(),
     )
-
-
-def _array(value: Any) -> np.ndarray:
-    if hasattr(value, 'tensor'):  # mmdet's box structures
-        value = value.tensor
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
 def _run_lengths(masks: Any) -> list[dict[str, Any]]:

@@ -80,18 +80,10 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
     parts['published'] = [tables.published_table()]
     parts['training'] = [*map(plots.loss_plot, runs), plots.score_plot(runs)]
     parts['corruptions'] = [tables.corruption_table(runs), *map(plots.corruption_plot, runs)]
+    for own in parts.values():
+        own[:] = [one for one in own if (one.rows if isinstance(one, Table) else one.data)]
     pictures, missing = gallery(runs)
-    return Report(
-        runs=runs,
-        problems=problems + unlike + missing,
-        compared=compared,
-        answers=found,
-        parts={
-            name: [one for one in own if (one.rows if isinstance(one, Table) else one.data)]
-            for name, own in parts.items()
-        },
-        pictures=pictures,
-    )
+    return Report(runs, problems + unlike + missing, compared, found, parts, pictures)
 
 
 def write_report(report: Report, out: Path) -> Path:

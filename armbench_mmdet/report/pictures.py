@@ -56,8 +56,7 @@ class Picture:
 def gallery(runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
     """Draw the best, median and worst images of every result, and the worst of the labels that it makes suspected.
 
-    Returns:
-        The pictures in the order of the runs, and what is missing, a line each.
+    The pictures are in the order of the runs; with them comes what is missing, a line each.
     """
     results = [(run, evaluation) for run in runs for evaluation in run.evaluations]
     per_kind = PER_KIND if len(results) <= MOST_RESULTS else 1
@@ -92,8 +91,7 @@ def choose(table: matches.MatchTable, per_kind: int) -> list[Choice]:
 def image_scores(table: matches.MatchTable) -> np.ndarray:
     """The average precision of every image alone, over all IoU thresholds and the classes that the image has.
 
-    Returns:
-        ``(I,)`` float64 in the table's order, NaN where there is nothing to find.
+    ``(I,) float64`` in the table's order, NaN where there is nothing to find.
     """
     scores = np.full((len(table.classes), len(table.image_ids)), np.nan)
     for own, one in zip(scores, table.classes.values(), strict=True):
