@@ -122,8 +122,7 @@ class LazyResize(_WithoutImage, Resize):
         results['scale_factor'] = (size[0] / width, size[1] / height)
         results['keep_ratio'] = self.keep_ratio
 
-    def _rescaled(self, size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
-        return mmcv.rescale_size(size, scale)
+    _rescaled = staticmethod(mmcv.rescale_size)
 
 
 @TRANSFORMS.register_module()
@@ -133,13 +132,42 @@ class FloorResize(LazyResize):
     Keys as for ``LazyResize``.
     """
 
-    def _rescaled(self, size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+    @staticmethod
+    def _rescaled(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
         factor = min(min(scale) / min(size), max(scale) / max(size))
         return math.floor(size[0] * factor), math.floor(size[1] * factor)
 
 
 # Resizing a whole image costs a third of warping, for each output pixel.
 _RESIZE_GAIN = 3.0
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resample an image (h, w, 3) uint8 bilinearly into a canvas (H, W, 3); its outermost pixels repeat outside it.
+
+    The matrix (3, 3) is affine, from image to canvas coordinates, both in pixels from the outer corner.
+    """
+    height, width = shape
+    mirror_x, mirror_y = matrix[0, 0] < 0, matrix[1, 1] < 0
+    if mirror_x or mirror_y:
+        mirror = np.diag([-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0, 1.0])
+        mirror[0, 2], mirror[1, 2] = width * mirror_x, height * mirror_y
+        upright = warp(image, mirror @ matrix, shape)
+        return cv2.flip(upright, -1 if mirror_x and mirror_y else int(mirror_x))
+    box = np.array([-matrix[0, 2], -matrix[1, 2], matrix[0, 0] * image.shape[1], matrix[1, 1] * image.shape[0]])
+    x, y, full_width, full_height = (int(value) for value in np.round(box))
+    aligned = np.abs(box - (x, y, full_width, full_height)).max() < 0.01 and not matrix[0, 1] and not matrix[1, 0]
+    inside = x >= 0 and y >= 0 and x + width <= full_width and y + height <= full_height
+    if aligned and inside and full_width * full_height <= _RESIZE_GAIN * width * height:
+        full = image
+        if (full_height, full_width) != image.shape[:2]:
+            full = cv2.resize(image, (full_width, full_height), interpolation=cv2.INTER_LINEAR)
+        return full[y : y + height, x : x + width]
+    # OpenCV counts from the centre of the first pixel, boxes and polygons from its outer corner.
+    centred = matrix.copy()
+    centred[:2, 2] += 0.5 * (matrix[:2, 0] + matrix[:2, 1]) - 0.5
+    size = (width, height)
+    return cv2.warpAffine(image, centred[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 @TRANSFORMS.register_module()
@@ -180,8 +208,7 @@ class RenderImage(BaseTransform):
         results['img'] = np.stack(cv2.split(warped)).transpose(1, 2, 0)
         return results
 
-    def _warp(self, image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        return warp(image, matrix, shape)
+    _warp = staticmethod(warp)
 
 
 @TRANSFORMS.register_module()
@@ -197,7 +224,8 @@ class RenderFloatImage(RenderImage):
 
     reduced_decoding: bool = False
 
-    def _warp(self, image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    @staticmethod
+    def _warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         corners = matrix @ [[0, image.shape[1]], [0, image.shape[0]], [1, 1]]
         ends = np.sort(corners[:2], axis=1)
         if np.abs(ends - [[0, shape[1]], [0, shape[0]]]).max() > 0.01 or matrix[0, 1] or matrix[1, 0]:
@@ -205,34 +233,3 @@ class RenderFloatImage(RenderImage):
         planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
         resized = F.interpolate(planes, shape, mode='bilinear', align_corners=False)[0].permute(1, 2, 0).numpy()
         return resized[:: -1 if matrix[1, 1] < 0 else 1, :: -1 if matrix[0, 0] < 0 else 1]
-
-
-def warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resample an image (h, w, 3) uint8 bilinearly into a canvas (H, W, 3); its outermost pixels repeat outside it.
-
-    Args:
-        image: The image.
-        matrix: (3, 3), affine, from image to canvas coordinates, both in pixels from the outer corner.
-        shape: Canvas size (H, W).
-    """
-    height, width = shape
-    mirror_x, mirror_y = matrix[0, 0] < 0, matrix[1, 1] < 0
-    if mirror_x or mirror_y:
-        mirror = np.diag([-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0, 1.0])
-        mirror[0, 2], mirror[1, 2] = width * mirror_x, height * mirror_y
-        upright = warp(image, mirror @ matrix, shape)
-        return cv2.flip(upright, -1 if mirror_x and mirror_y else int(mirror_x))
-    box = np.array([-matrix[0, 2], -matrix[1, 2], matrix[0, 0] * image.shape[1], matrix[1, 1] * image.shape[0]])
-    x, y, full_width, full_height = (int(value) for value in np.round(box))
-    aligned = np.abs(box - (x, y, full_width, full_height)).max() < 0.01 and not matrix[0, 1] and not matrix[1, 0]
-    inside = x >= 0 and y >= 0 and x + width <= full_width and y + height <= full_height
-    if aligned and inside and full_width * full_height <= _RESIZE_GAIN * width * height:
-        full = image
-        if (full_height, full_width) != image.shape[:2]:
-            full = cv2.resize(image, (full_width, full_height), interpolation=cv2.INTER_LINEAR)
-        return full[y : y + height, x : x + width]
-    # OpenCV counts from the centre of the first pixel, boxes and polygons from its outer corner.
-    centred = matrix.copy()
-    centred[:2, 2] += 0.5 * (matrix[:2, 0] + matrix[:2, 1]) - 0.5
-    size = (width, height)
-    return cv2.warpAffine(image, centred[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

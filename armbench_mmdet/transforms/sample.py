@@ -21,10 +21,7 @@ TOTE = 0
 def replace_masks(results: dict, masks: BitmapMasks | Polygons, matrix: np.ndarray | None = None) -> dict:
     """Give a sample the masks of its instances after a change, and tight boxes; drop those with no pixel left.
 
-    Args:
-        results: The sample, changed in place and returned.
-        masks: One mask for each instance it has.
-        matrix: ``(3, 3)``, how the pixels moved.
+    It is changed in place and returned; the matrix ``(3, 3)`` says how the pixels moved.
     """
     visible = masks.areas > 0
     results['gt_masks'] = masks[visible]

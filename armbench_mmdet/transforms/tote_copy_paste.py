@@ -124,8 +124,7 @@ class ToteCopyPaste(SeededTransform):
 def _place(mask: np.ndarray, region: np.ndarray, rng: np.random.Generator) -> tuple[Window, Window, np.ndarray] | None:
     """Where most of an object lies in the region, None when no try finds such a place.
 
-    Returns:
-        The window of the image, that of the object, and its uint8 mask there, cut to the region.
+    It is the window of the image, that of the object, and its uint8 mask there, cut to the region.
     """
     left, top, width, height = cv2.boundingRect(region)
     tall, wide = mask.shape
