@@ -30,19 +30,12 @@ TABLE = '{subset}_test.segm.matches.npz'
 
 
 class Ingredient(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One row of an ablation.
+    """One row of an ablation."""
 
-    Attributes:
-        overrides: What differs from the base config, in mmengine's form: dicts are merged, lists replaced.
-        seeds: Seeds to train with.
-        weights_of: Another ingredient whose trained weights are tested instead of training.
-        test_options: Further options of ``tools/test.py``.
-    """
-
-    overrides: dict[str, Any] = {}
-    seeds: tuple[int, ...] = (0,)
-    weights_of: str | None = None
-    test_options: list[str] = []
+    overrides: dict[str, Any] = {}  # what differs from the base config, as mmengine merges it
+    seeds: tuple[int, ...] = (0,)  # to train with
+    weights_of: str | None = None  # another ingredient whose trained weights are tested instead of training
+    test_options: list[str] = []  # further options of tools/test.py
 
 
 class Ablation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -101,19 +94,16 @@ def run_ablation(
     test_root: Path | None = None,
     only: Sequence[str] = (),
 ) -> list[str]:
-    """Train and then test every cell whose tables are not in ``results`` yet.
+    """Train and then test every cell whose tables are not in ``results`` yet; return the names of those that failed.
 
     Args:
         path: The ablation file.
         folder: Where the runs go; those that were begun are resumed.
-        results: Where the small files go that :func:`comparison` reads; a finished cell is not run again.
+        results: Where the match tables go, which :func:`read_tables` reads.
         workers: Trainings or tests at a time; they share the cores.
         tools: Folder of ``train.py`` and ``test.py``.
         test_root: Data root to test on; the trainings' own by default.
         only: Names of the ingredients to run; all by default.
-
-    Returns:
-        The names of the cells that failed; those that borrow the weights of one are not tested.
 
     Raises:
         InputError: See :func:`load_ablation`; or there is no ingredient of a name in ``only``.
@@ -131,7 +121,12 @@ def run_ablation(
     failed: list[str] = []
 
     def run(tool: str, cell: str, *options: object) -> bool:
-        if not _succeeds((tools / tool, folder / cell / 'config.py', *options), workers, folder / cell / 'output.txt'):
+        command = [sys.executable, str(tools / tool), str(folder / cell / 'config.py'), *map(str, options)]
+        with (output := folder / cell / 'output.txt').open('ab') as file:
+            environment = training_environment(workers, None)
+            done = subprocess.run(command, env=environment, stdout=file, stderr=file, check=False)
+        if done.returncode:
+            tqdm.write(f'{cell} failed: see {output}')
             failed.append(cell)
         return cell not in failed
 
@@ -152,18 +147,6 @@ def run_ablation(
             for _ in pool.map(step, left):
                 bar.update()
     return failed
-
-
-def _succeeds(command: Sequence[object], workers: int, output: Path) -> bool:
-    """Run a Python command as one of some workers, appending what it prints to a file; say where if it fails."""
-    environment = training_environment(workers, None)
-    with output.open('ab') as file:
-        done = subprocess.run(
-            [sys.executable, *map(str, command)], env=environment, stdout=file, stderr=file, check=False
-        )
-    if done.returncode:
-        tqdm.write(f'{output.parent.name} failed: see {output}')
-    return not done.returncode
 
 
 def _write_config(base: Path, cell: Cell, folder: Path) -> None:
@@ -192,15 +175,10 @@ def read_tables(results: Path) -> dict[str, dict[str, list[MatchTable]]]:
 
 
 def comparison(tables: Mapping[str, Sequence[MatchTable]], order: Sequence[str]) -> str:
-    """One subset's table: mask mAP of every ingredient and what it gains over the baseline.
+    """One subset's table as Markdown: mask mAP of every ingredient and what it gains over the baseline, in percent.
 
-    Args:
-        tables: By ingredient, a match table for each seed.
-        order: The ingredients in the order of the rows; those without tables are left out.
-
-    Returns:
-        Markdown. Scores are in percent, mean ± standard deviation over seeds; gains have the 95 % interval over images,
-        seeds resampled as clusters, and a star where it excludes 0.
+    Scores are mean ± standard deviation over seeds; gains have the 95 % interval over images, seeds resampled as
+    clusters, and a star where it excludes 0. Ingredients without tables are left out.
     """
     rows = []
     first = next(iter(tables.values()))[0]
