@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--trust-checkpoint', action='store_true', help='load a file that can run code')
     armbench_cli.add_levers(parser)
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # CONFIG --option CHECKPOINT, too
     if args.config.endswith('.onnx'):
         args.images = [args.checkpoint, *args.images] if args.checkpoint else []
         for_models = ('batch_size', 'device', 'trust_checkpoint', 'cfg_options', 'amp', 'channels_last', 'compile')

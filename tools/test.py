@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override config keys')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # CONFIG --option CHECKPOINT, too
     if args.checkpoint is None and not args.selftest:
         parser.error('CHECKPOINT must be given, unless --selftest is')
     if args.corruptions and args.launcher != 'none':

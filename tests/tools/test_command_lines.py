@@ -56,6 +56,8 @@ def test_the_command_lists_every_tool() -> None:
     [
         ('../armbench_cli', ['trian', LEAF], 'TOOL must be one of ablate, benchmark, browse'),
         ('test', [LEAF], 'CHECKPOINT must be given'),
+        ('test', [LEAF, '--corruptions', 'a.pth', '--launcher', 'mpi'], '--corruptions is for one process'),
+        ('infer', ['a.onnx', '--device', 'cpu', 'a.jpg', '--out', 'x'], '--device is not for an exported model'),
         ('train', [LEAF, '--work', 'x'], 'unrecognized arguments'),
         ('make_minibench', [], 'the following arguments are required: out'),
         ('sweep', [SPACE, '--n-trials', '0'], '--n-trials must be at least 1'),
