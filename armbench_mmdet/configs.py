@@ -4,7 +4,7 @@ import argparse
 import ast
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,17 +141,19 @@ def training_subsets(config: Config) -> str:
     return ' + '.join(dict.fromkeys(names))
 
 
-def unwrapped(
-    dataset: ConfigDict, on_wrapper: Callable[[ConfigDict], object] = lambda wrapper: None
-) -> Iterator[ConfigDict]:
-    """Yield the settings of the data sets inside wrappers, or those given; each wrapper's go to ``on_wrapper``."""
-    inner = dataset.get('dataset', dataset.get('datasets')) if isinstance(dataset, Mapping) else None
-    if inner is None:
-        yield dataset
+def nested(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """Yield the settings of a data set, and of those inside it where it is a wrapper; what is no dict is left out."""
+    if not isinstance(dataset, Mapping):
         return
-    on_wrapper(dataset)
+    yield dataset
+    inner = dataset.get('dataset', dataset.get('datasets', ()))
     for one in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from unwrapped(one, on_wrapper)
+        yield from nested(one)
+
+
+def unwrapped(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """Yield the settings of the data sets inside wrappers, or those given."""
+    return (one for one in nested(dataset) if 'dataset' not in one and 'datasets' not in one)
 
 
 def set_data_root(config: Config, data_root: str | Path) -> None:

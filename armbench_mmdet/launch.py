@@ -15,7 +15,7 @@ from mmengine.runner import Runner, TestLoop
 from tabulate import tabulate
 from tqdm import tqdm
 
-from armbench_mmdet.configs import LOADERS, leaves, unwrapped
+from armbench_mmdet.configs import LOADERS, leaves, nested, unwrapped
 from armbench_mmdet.datasets.ground_truth import METAINFO_KEY
 from armbench_mmdet.engine.checkpoints import latest_checkpoint, load_exactly
 from armbench_mmdet.engine.failure import explained_config, explained_failures, unknown_type
@@ -69,8 +69,10 @@ def make_usable(config: Config) -> None:
         if loader.get('num_workers') == 0:
             loader['persistent_workers'] = False
             loader.pop('prefetch_factor', None)
-        for _ in unwrapped(loader.get('dataset') or {}, _let_files_differ):
-            pass
+        for one in nested(loader.get('dataset')):
+            if str(one.get('type')).endswith('ConcatDataset'):  # what is joined must have the same metainfo
+                ignored = one.get('ignore_keys') or []
+                one['ignore_keys'] = [*([ignored] if isinstance(ignored, str) else ignored), METAINFO_KEY]
     wrapper = config.get('optim_wrapper') or {}
     kind = (wrapper.get('optimizer') or {}).get('type')
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:  # mmengine says: None is not callable
@@ -85,13 +87,6 @@ def make_usable(config: Config) -> None:
         )
     if problems:
         raise InputError('\n'.join(f'{one} (in {config.filename})' for one in problems))
-
-
-def _let_files_differ(wrapper: ConfigDict) -> None:
-    """Let joined data sets, which must have the same metainfo, have ground truth of their own."""
-    if str(wrapper.get('type')).endswith('ConcatDataset'):
-        ignored = wrapper.get('ignore_keys') or []
-        wrapper['ignore_keys'] = [*([ignored] if isinstance(ignored, str) else ignored), METAINFO_KEY]
 
 
 def build_runner(config: Config) -> Runner:
@@ -181,10 +176,7 @@ def evaluate(
 ) -> dict[str, Result]:
     """Evaluate a checkpoint on each subset (None: the config's) and split: one model, loaded once.
 
-    With several subsets, one that is missing is reported and left out.
-
-    Returns:
-        The result of each subset that was there; nothing in processes but the first.
+    With several subsets, one that is missing is reported and left out. Processes but the first have no results.
 
     Raises:
         InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config; the

@@ -33,13 +33,9 @@ _TRUST = '--trust-checkpoint'
 
 @register_backend('atomic')
 class AtomicBackend(LocalBackend):
-    """Local files for mmengine's checkpoints: never half there.
+    """Local files for mmengine's checkpoints: never half there; the ``unwanted`` go once the next one is there."""
 
-    Args:
-        unwanted: Paths of files to remove, which waits until what comes instead is there; text, as mmengine needs it.
-    """
-
-    def __init__(self, unwanted: list[str]) -> None:
+    def __init__(self, unwanted: list[str]) -> None:  # mmengine makes several with one list, as text
         self.unwanted = unwanted
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
@@ -131,10 +127,9 @@ _SAFE_TYPES = [
 
 
 def read_checkpoint(path: Path, trusted: bool = False) -> Any:
-    """Read a file of ``torch.save`` or safetensors without running code; a ``trusted`` one can run any.
+    """What ``torch.save`` wrote, on the CPU, read without running code; a ``trusted`` file can run any.
 
-    Returns:
-        What was saved, on the CPU; of a safetensors file, ``{'state_dict': tensors by name}``.
+    A safetensors file is ``{'state_dict': tensors by name}``.
 
     Raises:
         InputError: The file is missing or damaged, or holds more than plain data.

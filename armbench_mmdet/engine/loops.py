@@ -145,23 +145,15 @@ def positioned_loader(runner: Runner, dataloader: DataLoader | dict, is_endless:
     return loader
 
 
-def _validation_is_due(loop: Any, step: int, last: int) -> bool:
-    """Whether an uninterrupted run validates after so many epochs or iterations."""
-    loop._decide_current_val_interval()
-    return step >= max(loop.val_begin, 1) and (step % loop.val_interval == 0 or step == last)
-
-
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """``EpochBasedTrainLoop`` that can also go on in the middle of an epoch.
+    """``EpochBasedTrainLoop`` that can also go on in the middle of an epoch."""
 
-    Attributes:
-        batches_done: Batches of the current epoch that are trained; 0 between epochs.
-    """
+    batches_done = 0
+    """Of the current epoch, in training; 0 between epochs."""
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, positioned_loader(runner, dataloader, is_endless=False), *args, **kwargs)
-        self.batches_done = 0
 
     def run_epoch(self) -> None:
         """Train what is left of an epoch."""
@@ -174,10 +166,6 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.batches_done = 0
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
-
-    def validation_is_due(self) -> bool:
-        """Whether an uninterrupted run validates at this point."""
-        return self.batches_done == 0 and _validation_is_due(self, self._epoch, self._max_epochs)
 
 
 @LOOPS.register_module()
@@ -200,9 +188,15 @@ class ResumableIterLoop(IterBasedTrainLoop):
         finally:
             del self.dataloader_iterator
 
-    def validation_is_due(self) -> bool:
-        """Whether an uninterrupted run validates at this point."""
-        return _validation_is_due(self, self._iter, self._max_iters)
+
+def validation_is_due(loop: Any) -> bool:
+    """Whether an uninterrupted run validates at this point; never, for a loop that is none of ours."""
+    if not isinstance(loop, ResumableEpochLoop | ResumableIterLoop) or loop.batches_done:
+        return False
+    loop._decide_current_val_interval()
+    is_by_epoch = isinstance(loop, ResumableEpochLoop)
+    step, last = (loop.epoch, loop.max_epochs) if is_by_epoch else (loop.iter, loop.max_iters)
+    return step >= max(loop.val_begin, 1) and (step % loop.val_interval == 0 or step == last)
 
 
 def resumable(loop: Any) -> Any:

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from armbench_mmdet.configs import ABSENT, leaves
-from armbench_mmdet.engine.loops import TRAINING, VALIDATION, run_seed, seed_generators
+from armbench_mmdet.engine.loops import TRAINING, VALIDATION, run_seed, seed_generators, validation_is_due
 from armbench_mmdet.errors import InputError
 
 _FROM_CHECKPOINT = (
@@ -78,8 +78,7 @@ class ResumeHook(Hook):
         if runner.iter >= runner.max_iters:
             message = f'this run was finished at iteration {runner.iter}: nothing to train, validating'
         print_log(message, 'current')
-        loop: Any = runner.train_loop
-        if runner.val_loop is not None and hasattr(loop, 'validation_is_due') and loop.validation_is_due():
+        if runner.val_loop is not None and validation_is_due(runner.train_loop):
             runner.val_loop.run()
 
 

@@ -41,11 +41,7 @@ def run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
 
 
 def runs_of(segmentations: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> Runs:
-    """The masks of COCO's segmentations, in all of its forms; equal to pycocotools'.
-
-    Args:
-        segmentations: Lists of polygons, or dicts of run lengths.
-        sizes: Height and width of the image of each.
+    """The masks of COCO's segmentations, in all of its forms, in images of heights and widths; equal to pycocotools'.
 
     Raises:
         InputError: Run lengths are of another size than the image.
@@ -207,43 +203,27 @@ def _in_order(columns: np.ndarray, rows: np.ndarray, height: int, width: int, sw
 
 
 @compiled
-def common_pixels(a: np.ndarray, b: np.ndarray) -> int:
-    """How many pixels are in both masks, given by their switches."""
-    total, i, j = 0, 0, 0
-    if a.size and b.size:
-        i = np.searchsorted(a[1::2], b[0]) * 2
-        j = np.searchsorted(b[1::2], a[0]) * 2
-    while i < a.size and j < b.size:
-        total += max(min(a[i + 1], b[j + 1]) - max(a[i], b[j]), 0)
-        if a[i + 1] < b[j + 1]:
-            i += 2
-        else:
-            j += 2
-    return total
-
-
-@compiled
 def shared_pixels(a: Runs, i: int, b: Runs, j: int) -> int:
     """How many pixels mask i of ``a`` and mask j of ``b`` have in common; runs are walked where boxes meet."""
-    one, other = a.boxes[i], b.boxes[j]
-    if one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]:
-        own = a.switches[a.starts[i] : a.starts[i + 1]]
-        return common_pixels(own, b.switches[b.starts[j] : b.starts[j + 1]])
-    return 0
+    box, other = a.boxes[i], b.boxes[j]
+    if box[0] >= other[2] or other[0] >= box[2] or box[1] >= other[3] or other[1] >= box[3]:  # an empty mask's, too
+        return 0
+    first, second = a.switches[a.starts[i] : a.starts[i + 1]], b.switches[b.starts[j] : b.starts[j + 1]]
+    total, k, m = 0, np.searchsorted(first[1::2], second[0]) * 2, np.searchsorted(second[1::2], first[0]) * 2
+    while k < first.size and m < second.size:
+        total += max(min(first[k + 1], second[m + 1]) - max(first[k], second[m]), 0)
+        if first[k + 1] < second[m + 1]:
+            k += 2
+        else:
+            m += 2
+    return total
 
 
 def mask_nms(masks: Sequence[Any], size: tuple[int, int], scores: Any, labels: Any, iou: float) -> np.ndarray:
     """Non-maximum suppression by mask: of two of one class that overlap by more, the one of the lower score goes.
 
-    Args:
-        masks: N segmentations of one image, see :func:`runs_of`.
-        size: Its height and width.
-        scores: ``(N,)`` array; of equal ones the first counts as higher.
-        labels: ``(N,)`` integer array.
-        iou: From 0 to 1; with 1 all stay.
-
-    Returns:
-        ``(K,) int64``, those that stay, in their order.
+    Of N segmentations of one image (see :func:`runs_of`) with scores ``(N,)``, of which of equal ones the first counts
+    as higher, and integer labels ``(N,)``, come the places ``(K,) int64`` of those that stay; with an IoU of 1 all.
 
     Raises:
         InputError: The IoU is not from 0 to 1, or a mask is of another size.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -57,7 +56,7 @@ def _blend(left: np.ndarray, right: np.ndarray, weights: np.ndarray, out: np.nda
         out[row] = left[row] * weights[0] + right[row] * weights[1]
 
 
-@partial(compiled, fastmath={'reassoc', 'contract'})
+@functools.partial(compiled, fastmath={'reassoc', 'contract'})
 def sigmoid_sum(values: np.ndarray) -> float:
     """Sum of the sigmoids of the values above zero, each to 4e-7.
 
@@ -95,18 +94,10 @@ def _append_column(values: np.ndarray, limit: np.float32, start: int, switches: 
 def scan_mask(
     source: np.ndarray, columns: Axis, rows: Axis, height: int, limit: np.float32, is_scored: bool
 ) -> tuple[np.ndarray, float]:
-    """Upsample a window of one mask bilinearly, outside of which nothing is above a limit.
+    """Upsample a window of one mask of a height bilinearly; outside of it nothing is above the limit.
 
-    Args:
-        source: ``(w, h) float32``, what the window is made of, transposed.
-        columns: The window's columns.
-        rows: Its rows.
-        height: Of the whole mask.
-        limit: The mask is where values are above it.
-        is_scored: Whether the sum of the sigmoids is wanted.
-
-    Returns:
-        The switches, ``(S,) int64``, as many on as off, and the sum of the sigmoids of the values above zero, or 0.
+    It is made of ``source``, ``(w, h) float32``, transposed. Out come the switches ``(S,) int64``, as many on as off,
+    of where values are above the limit, and if the mask is scored the sum of the sigmoids of those above zero, else 0.
     """
     room = len(rows.low)
     left, right, values = np.empty(room, np.float32), np.empty(room, np.float32), np.empty(room, np.float32)
@@ -177,7 +168,7 @@ def encode_boxed_masks(
     threshold: float = 0.5,
     axis: PastedAxis = pasted_pixels,
 ) -> list[dict[str, Any]]:
-    """Paste masks into their boxes and encode them, computing nothing outside the boxes.
+    """N COCO RLE dicts, ``counts`` as str, of masks pasted into their boxes; nothing is computed outside these.
 
     As ``mmdet.models.roi_heads.mask_heads.fcn_mask_head._do_paste_mask`` followed by ``>= threshold`` and
     ``pycocotools.mask.encode``, but for pixels within 1e-4 of the threshold, on which roundings decide.
@@ -189,9 +180,6 @@ def encode_boxed_masks(
         width: Of the image.
         threshold: A pixel is on from this value up; at least 0.
         axis: Another rule of pasting than mmdet's.
-
-    Returns:
-        N COCO RLE dicts with ``counts`` as str.
     """
     corners = boxes.detach().to('cpu', torch.float32).numpy()
     # With a border of zeros, transposed: the kernel walks down columns.
@@ -222,15 +210,11 @@ class UpsampledMask(NamedTuple):
 
 
 def upsample_masks(logits: Sequence[Tensor], size: tuple[int, int]) -> list[UpsampledMask]:
-    """Upsample mask logits bilinearly and cut them at zero.
+    """Upsample N mask logits, each ``(h, w)``, bilinearly to a height and width, and cut them at zero.
 
     The masks are those of ``interpolate(logits, size, mode='bilinear', align_corners=False) > 0``, but for pixels whose
     probability is within 1e-4 of a half. float32 on the CPU goes through a kernel, on several threads; anything else
     through torch, one mask at a time.
-
-    Args:
-        logits: N masks, each ``(h, w)`` floating point.
-        size: Height and width of the masks.
 
     Raises:
         InputError: A logit is NaN or infinite.

@@ -58,16 +58,7 @@ def write_overrides(path: Path, folder: Path, space: Space, config: Mapping[str,
 
 
 def write_full_length(folder: Path, study: optuna.Study, space: Space, number: int | None) -> Path:
-    """Write the config of a trial at full length: the base config with its parameters, without what the sweep fixes.
-
-    Args:
-        folder: The study's folder.
-        study: The study.
-        space: Its search space.
-        number: The trial; None for the best.
-
-    Returns:
-        ``retrained_0007/config.py`` in the folder.
+    """Write ``retrained_0007/config.py`` of a trial, the best for None: its parameters, without what the sweep fixes.
 
     Raises:
         InputError: There is no such complete trial, or no single best one.

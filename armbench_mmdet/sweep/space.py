@@ -77,14 +77,7 @@ class _Bundle(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Space:
-    """A checked search space.
-
-    Attributes:
-        file: The file it was read from.
-        given: What stands in it.
-        base: The base config's file.
-        base_config: The base config, resolved.
-    """
+    """A checked search space: its file and what stands in it, the base config's file and that config, resolved."""
 
     file: Path
     given: SpaceFile
@@ -139,10 +132,7 @@ def _chosen(
 
 
 def load_space(path: str | Path) -> Space:
-    """Read and check a search space.
-
-    Args:
-        path: The config file; ``base`` in it is relative to its folder.
+    """Read and check a search space; ``base`` in it is relative to its folder.
 
     Raises:
         InputError: It is not of its shape; or with every problem found in what it names.
@@ -215,15 +205,13 @@ def _noting(problems: list[str], where: str) -> Iterator[None]:
 
 
 def assignments(config: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Assignment]:
-    """Return what settings change in a config, leaf by leaf.
+    """Return what settings change in a resolved config, leaf by leaf.
 
-    Args:
-        config: The resolved config.
-        settings: Values by key: names joined by dots. A name may itself contain dots
-            (``custom_keys.backbone.norm.lr_mult``) or stars (``backbone*``). An item of a list is named by its index,
-            or by its ``type`` if no other item has that type (``pipeline.LazyRandomFlip.prob``). A value is of the
-            type that is there; an integer serves as a float, a list as a tuple and the other way round, anything for
-            None. A dict changes the entries it names, as in mmengine; with ``_delete_=True`` it replaces the whole.
+    They are values by key: names joined by dots. A name may itself contain dots (``custom_keys.backbone.norm.lr_mult``)
+    or stars (``backbone*``). An item of a list is named by its index, or by its ``type`` if no other item has that type
+    (``pipeline.LazyRandomFlip.prob``). A value is of the type that is there; an integer serves as a float, a list as a
+    tuple and the other way round, anything for None. A dict changes the entries it names, as in mmengine; with
+    ``_delete_=True`` it replaces the whole.
 
     Raises:
         InputError: A key is not in the config (the message has the nearest name), names several settings without a

@@ -99,14 +99,9 @@ def training_command(command: Sequence[str], config: Path, work_dir: Path, devic
 
 
 class Training:
-    """The training process of a trial.
+    """The training process of a trial, in the trial's folder; it reports metrics by their names.
 
-    Args:
-        folder: The trial's folder, with its config.
-        run: The command; see :func:`training_command`.
-        environment: Its environment variables.
-        metrics: Names of the metrics to report.
-        before: The folder of the trial's attempt before; if that left a checkpoint, it is resumed.
+    ``before`` is the folder of the trial's attempt before; if that left a checkpoint, it is resumed.
     """
 
     def __init__(

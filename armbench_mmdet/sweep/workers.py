@@ -46,10 +46,7 @@ class Sweep:
     """The sweep on this machine.
 
     Attributes:
-        space: The search space.
-        name: The study's name.
         storage: As for :func:`~armbench_mmdet.sweep.study.open_storage`.
-        folder: Of the study.
         command: The interpreter, then ``tools/train.py``.
         n_trials: How many trials the study is to have.
         devices: The GPUs of each worker, one entry a worker; None leaves the environment as it is.
@@ -83,10 +80,7 @@ class Sweep:
         write_base(self.folder, self.space.base, self.space.base_config)
 
     def run(self) -> bool:
-        """Run the sweep to its end.
-
-        Returns:
-            Whether it got there; otherwise somebody interrupted it, and the same command resumes it.
+        """Run the sweep to its end; False if somebody interrupted it, and the same command resumes it.
 
         Raises:
             InputError: Ten trials failed in a row.

@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.masks.runs import Runs, common_pixels, mask_nms, runs_of
+from armbench_mmdet.masks.runs import Runs, mask_nms, runs_of, shared_pixels
 
 
 def bitmap(runs: Runs, index: int, height: int, width: int) -> np.ndarray:
@@ -69,13 +69,12 @@ def test_nothing_is_no_mask():
     assert [len(part) for part in runs_of([], [])] == [0, 1, 0, 0]
 
 
-def test_common_pixels_are_those_in_both():
+def test_shared_pixels_are_those_in_both():
     rng = np.random.default_rng(0)
     for density in rng.uniform(0, 1, 300):
         pair = [np.asfortranarray(rng.random((9, 14)) < share, np.uint8) for share in (density, rng.random())]
         runs = runs_of([mask_api.encode(one) for one in pair], [(9, 14)] * 2)
-        first, second = (runs.switches[slice(*runs.starts[i : i + 2])] for i in range(2))
-        assert common_pixels(first, second) == (pair[0] & pair[1]).sum()
+        assert shared_pixels(runs, 0, runs, 1) == (pair[0] & pair[1]).sum()
 
 
 def test_a_mask_of_another_size_is_refused():
