@@ -1,5 +1,6 @@
 """Before a training: each fault of the self-test has its step, of pretrained weights only the class head may differ."""
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -32,30 +33,20 @@ def sound(minibench_root: Path) -> tuple[MinibenchDataset, GroundTruth]:
     return dataset, dataset.ground_truth.load()
 
 
-def change(dataset: MinibenchDataset, fault: Callable[[int, dict], object]) -> None:
-    """Change the records of a data set, by their place in it."""
-    original = dataset.get_data_info
-
-    def changed(row: int) -> dict[str, Any]:
-        record = original(row)
-        fault(row, record)
-        return record
-
-    dataset.get_data_info = changed
+def records_of(dataset: MinibenchDataset) -> list[dict[str, Any]]:
+    """The records of a data set, which from now on gives them as they are then."""
+    records = [dataset.get_data_info(row) for row in range(len(dataset))]
+    dataset.get_data_info = lambda row: copy.deepcopy(records[row])
+    return records
 
 
 def test_images_of_which_not_everything_is_scored_are_left_out(sound: Any) -> None:
     dataset, document = sound[0], json.loads(Path(sound[0].ann_file).read_text())
     crowd = next(one for one in document['annotations'] if one['image_id'] == dataset.get_data_info(2)['img_id'])
     crowd['iscrowd'] = 1
-
-    def fault(row: int, record: dict) -> None:
-        if row == 0:
-            del record['instances'][0]
-        elif row == 2:
-            record['instances'][0]['ignore_flag'] = 1
-
-    change(dataset, fault)
+    records = records_of(dataset)
+    del records[0]['instances'][0]
+    records[2]['instances'][0]['ignore_flag'] = 1
     assert run_selftest(dataset, GroundTruth.of(document)) == 'ground truth of 3 images scores 1.0'
 
 
@@ -74,7 +65,9 @@ def of_another_size(path: str) -> str:
     ids=['shifted labels', 'swapped axes', 'boxes for masks', 'other photos'],
 )
 def test_each_injected_fault_is_caught_at_its_step(sound: Any, fault: Callable, message: str) -> None:
-    change(sound[0], lambda row, record: [fault(record, one) for one in record['instances']])
+    for record in records_of(sound[0]):
+        for one in record['instances']:
+            fault(record, one)
     with pytest.raises(InputError, match=message):
         run_selftest(*sound)
 

@@ -25,15 +25,10 @@ def run(work_dir: Path, iterations: int, **options: Any) -> Any:
 def test_finished_run_says_what_it_was_and_on_which_data(tmp_path: Path) -> None:
     annotations = tmp_path / 'train.json'
     annotations.write_text('{}')
-
-    class Listed(Points):
-        metainfo = GroundTruthSource(str(annotations)).as_metainfo()
-
-        def unreadable_images(self) -> list[str]:
-            return ['images/3.jpg']
-
+    data: Any = Points()
+    data.metainfo, data.unreadable_images = GroundTruthSource(str(annotations)).as_metainfo(), lambda: ['images/3.jpg']
     begun: list[Any] = []
-    written = run(tmp_path, 2, data=Listed(), hooks=[AtIteration(1, lambda: begun.append(read_record(tmp_path)))])
+    written = run(tmp_path, 2, data=data, hooks=[AtIteration(1, lambda: begun.append(read_record(tmp_path)))])
     assert (begun[0].status, begun[0].attempts[0].ended) == ('running', None)
     assert (written.seed, written.status, written.message) == (3, 'finished', None)
     assert written.config.endswith('toy.py')

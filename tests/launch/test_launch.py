@@ -1,33 +1,27 @@
-"""Training, evaluation and harder tests through the real path, on a handful of tiny totes; slips in a config."""
+"""From a config to a run on a handful of tiny totes: training, evaluation, harder tests; slips in a config, and
+checkpoints that would run code.
+"""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
-from small_models import tiny_config
+from small_models import LEAVES, Attack, tiny_config, write_weights
 from toy_run import assert_equal, state_of, toy_config
 from toy_run import run as toy_run
 from varied_weights import write_varied_weights
 
 from armbench_mmdet import launch
+from armbench_mmdet.configs import load_config
 from armbench_mmdet.datasets import SUBSETS
 from armbench_mmdet.engine.checkpoints import find_checkpoint, load_weights
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import read_result
-from armbench_mmdet.launch import (
-    corruption_table,
-    evaluate,
-    evaluate_corrupted,
-    make_usable,
-    on_data,
-    selftest,
-    set_resume,
-    set_tta,
-    train,
-)
+from armbench_mmdet.launch import evaluate, make_usable, on_data, selftest, set_resume, set_tta, train
 from armbench_mmdet.run_folder import read_corruptions, read_record
 
 
@@ -65,16 +59,16 @@ def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path)
         assert len(list((tmp_path / 'shown' / subset).iterdir())) == results[subset].images.ground_truth
 
 
-OWN_FILES = [
-    ({'ann_file': f'{SUBSETS[1]}/test.json'}, None, None, ''),
-    ({'subset': SUBSETS[2]}, None, 'test', ''),
-    ({'ann_file': f'{SUBSETS[1]}/val.json'}, SUBSETS[0], None, 'its own ann_file'),
-    ({'type': 'RepeatDataset', 'dataset': {'type': 'ArmbenchDataset'}}, SUBSETS[0], None, 'its own dataset'),
-    ({'type': 'ConcatDataset', 'datasets': [{}]}, None, 'val', 'its own datasets'),
-]
-
-
-@pytest.mark.parametrize(('settings', 'subset', 'split', 'message'), OWN_FILES)
+@pytest.mark.parametrize(
+    ('settings', 'subset', 'split', 'message'),
+    [
+        ({'ann_file': f'{SUBSETS[1]}/test.json'}, None, None, ''),
+        ({'subset': SUBSETS[2]}, None, 'test', ''),
+        ({'ann_file': f'{SUBSETS[1]}/val.json'}, SUBSETS[0], None, 'its own ann_file'),
+        ({'type': 'RepeatDataset', 'dataset': {'type': 'ArmbenchDataset'}}, SUBSETS[0], None, 'its own dataset'),
+        ({'type': 'ConcatDataset', 'datasets': [{}]}, None, 'val', 'its own datasets'),
+    ],
+)
 def test_a_config_with_files_of_its_own_is_tested_on_these(run, tmp_path, settings, subset, split, message) -> None:
     config = copy.deepcopy(run[0])
     dataset = config.test_dataloader.dataset
@@ -133,7 +127,8 @@ def test_views_are_merged_and_evaluated_or_refused(minibench_root: Path, tmp_pat
 
 def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, weights: Path, monkeypatch) -> None:
     def measured():
-        return evaluate_corrupted(tiny_config(minibench_root, tmp_path), weights, SUBSETS[0], 'test', tmp_path / 'c')
+        config = tiny_config(minibench_root, tmp_path)
+        return launch.evaluate_corrupted(config, weights, SUBSETS[0], 'test', tmp_path / 'c')
 
     monkeypatch.setattr(launch, 'CORRUPTIONS', ('contrast', 'lens_smear'))
     monkeypatch.setattr(launch, 'SEVERITIES', (1, 5))
@@ -146,7 +141,7 @@ def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, wei
     assert {name: len(scores) for name, scores in found.corrupted.items()} == {'contrast': 2, 'lens_smear': 2}
     scores = [score['object'] for severities in found.corrupted.values() for score in severities]
     assert found.performance('object')[0] == pytest.approx(sum(scores) / 4)
-    assert 'lens_smear' in corruption_table(found)
+    assert 'lens_smear' in launch.corruption_table(found)
 
     monkeypatch.setattr(launch, 'SEVERITIES', ())  # nothing is measured anew
     monkeypatch.setattr(launch, 'CORRUPTIONS', ('contrast', 'lens_smear', 'fog'))
@@ -158,35 +153,19 @@ def test_corruptions_are_measured_once(minibench_root: Path, tmp_path: Path, wei
         read_corruptions(path)
 
 
-BITMAPS = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=(160, 128), keep_ratio=False),
-]
-
-
-def concatenated(data: dict[str, Any]) -> dict[str, Any]:
-    return dict(type='ConcatDataset', datasets=[data, {**data, 'split': 'val'}], ignore_keys='subset')
-
-
 def mixed(data: dict[str, Any]) -> dict[str, Any]:
+    masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+    bitmaps = [dict(type='LoadImageFromFile'), masks, dict(type='Resize', scale=(160, 128), keep_ratio=False)]
     own = [dict(type='CopyPaste', max_num_pasted=3), dict(type='PackDetInputs')]
-    return dict(type='MultiImageMixDataset', dataset={**data, 'pipeline': BITMAPS}, pipeline=own)
+    return dict(type='MultiImageMixDataset', dataset={**data, 'pipeline': bitmaps}, pipeline=own)
 
 
-def concatenated_and_repeated(data: dict[str, Any]) -> dict[str, Any]:
+def concatenated(data: dict[str, Any], **options: Any) -> dict[str, Any]:
     repeated = dict(type='RepeatDataset', times=2, dataset=data)
-    return dict(type='ConcatDataset', datasets=[repeated, {**data, 'split': 'test'}])
+    return dict(type='ConcatDataset', datasets=[repeated, {**data, 'split': 'test', **options}], ignore_keys='subset')
 
 
-@pytest.mark.parametrize(
-    ('wrap', 'files'),
-    [
-        (concatenated, {'train.json', 'val.json'}),
-        (mixed, {'train.json'}),
-        (concatenated_and_repeated, {'train.json', 'test.json'}),
-    ],
-)
+@pytest.mark.parametrize(('wrap', 'files'), [(mixed, {'train.json'}), (concatenated, {'train.json', 'test.json'})])
 def test_wrapped_data_is_trained_recorded_and_resumed(wrap, files, minibench_root, tmp_path: Path, capsys) -> None:
     for iterations in (1, 2):
         config = tiny_config(minibench_root, tmp_path, iterations)
@@ -204,9 +183,8 @@ def test_wrapped_data_is_trained_recorded_and_resumed(wrap, files, minibench_roo
 
 def test_joined_data_sets_must_have_the_same_classes(minibench_root: Path, tmp_path: Path) -> None:
     config = tiny_config(minibench_root, tmp_path, 1)
-    joined = concatenated(config.train_dataloader.dataset.to_dict())
-    joined['datasets'][1]['metainfo'] = dict(classes=('object',))
-    config.train_dataloader.dataset = joined
+    joined = concatenated(config.train_dataloader.dataset.to_dict(), metainfo=dict(classes=('object',)))
+    config.train_dataloader.dataset = {**joined, 'ignore_keys': None}
     with pytest.raises(InputError, match=r"must have the same metainfo, got classes .*\('object',\)"):
         train(config)
 
@@ -217,11 +195,13 @@ STOPPING = dict(type='EarlyStoppingHook', monitor='toy/score')
 SLIPS = [
     ({'train_dataloader.batch_size': 0}, 'batch_size should be a positive integer value'),
     ({'auto_scale_lr': dict(enable=True)}, r'auto_scale_lr\.base_batch_size must be set'),
-    ({'train_cfg.val_interval': 0}, r'val_interval must be a whole number of at least 1, got 0'),
-    ({'optim_wrapper.accumulative_counts': True}, r'accumulative_counts must be .* got True'),
+    ({'train_cfg.val_interval': 0, 'train_cfg.max_iters': 0.5}, r'max_iters .* got 0.5.*\n.*val_interval .* got 0'),
+    (
+        {'optim_wrapper.accumulative_counts': True},
+        r'accumulative_counts must be a whole number of at least 1, got True',
+    ),
     ({'model.type': 'ToyModle'}, r"a known model, got 'ToyModle'; did you mean ToyModel\?"),
     ({'train_dataloader.sampler.type': 'InfinitSampler'}, r"data sampler, got 'InfinitSampler'; did you mean Infinite"),
-    ({'custom_hooks.1.type': 'SeedingHok'}, r"a known hook, got 'SeedingHok'; did you mean SeedingHook\?"),
     ({'param_scheduler.0.type': 'CosineAnealingLR'}, r'did you mean CosineAnnealingLR\?'),
     ({'optim_wrapper.optimizer.type': 'AdmaW'}, r"a known optimizer, got 'AdmaW'; did you mean AdamW\?"),
     ({'val_evaluator': dict(_delete_=True, prefix='x')}, r'type must be in every dict that builds something'),
@@ -250,15 +230,60 @@ def test_a_slip_is_one_message_before_the_first_iteration(
     assert not list(tmp_path.glob('*/vis_data/scalars.json'))
 
 
-def test_all_wrong_values_are_told_at_once(tmp_path: Path) -> None:
-    config = toy_config(tmp_path, **{'optim_wrapper.accumulative_counts': 0.5, 'train_cfg.max_iters': 0})
-    with pytest.raises(InputError, match=r'(?s)max_iters .*\n.*accumulative_counts .* got 0.5'):
-        make_usable(config)
-
-
 def test_options_without_a_use_change_nothing(tmp_path: Path) -> None:
     loader = {'train_dataloader.persistent_workers': True, 'train_dataloader.prefetch_factor': 4}
     wrapper = {'optim_wrapper.loss_scale': 'dynamic', 'optim_wrapper.dtype': 'bfloat16'}  # after type=OptimWrapper
     changed = toy_config(tmp_path / 'changed', **loader, **wrapper)
     make_usable(changed)
     assert_equal(state_of(toy_run(changed)), state_of(toy_run(toy_config(tmp_path / 'plain'))))
+
+
+LEAF = str(LEAVES['mask_rcnn'])
+LOAD_FROM = ['--cfg-options', 'load_from={evil}']
+INIT_CFG = ['--cfg-options', 'model.init_cfg.type=Pretrained', 'model.init_cfg.checkpoint={evil}']
+SHORT = ['train_cfg.max_iters=1', 'val_cfg=None', 'val_dataloader=None', 'val_evaluator=None', 'param_scheduler=None']
+SHORT += ['train_dataloader.num_workers=0']
+
+
+@pytest.fixture
+def start(tool: Callable, minibench_root: Path, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Starts a tool with weights that fit the minibench Mask R-CNN, and an attack: its exit status and error output."""
+    evil = write_weights(load_config(LEAF), tmp_path / 'evil.pth', meta={'note': Attack(tmp_path / 'made')})
+
+    def started(name: str, *words: str) -> tuple[int, str]:
+        place = [] if name == 'export_weights.py' else ['--work-dir', tmp_path / 'run', '--data-root', minibench_root]
+        status, _, said = tool(name, *place, *(word.format(evil=evil, folder=tmp_path) for word in words))
+        return status, said
+
+    return started
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        ['train.py', LEAF, *LOAD_FROM],
+        ['train.py', LEAF, '--resume', '{evil}'],
+        ['train.py', LEAF, *INIT_CFG],
+        ['train.py', LEAF, *INIT_CFG, 'model.init_cfg.prefix=backbone'],
+        ['test.py', LEAF, '{evil}'],
+        ['export_weights.py', '{evil}', '{folder}/out.safetensors'],
+    ],
+    ids=['load_from', 'resume', 'init_cfg', 'part of a model', 'test', 'export'],
+)
+def test_no_command_runs_its_code(command: list[str], start: Callable, tmp_path: Path) -> None:
+    status, said = start(*command)
+    assert status == 2
+    assert 'evil.pth' in said
+    assert 'could run code; if you trust its author, load it with --trust-checkpoint' in said
+    assert not (tmp_path / 'made').exists()
+
+
+@pytest.mark.slow
+def test_a_trusted_one_is_used(start: Callable, tmp_path: Path) -> None:
+    for command, left in (
+        (['test.py', LEAF, '{evil}'], 'results/mix-object-tote_test.json'),
+        (['train.py', LEAF, *LOAD_FROM, *SHORT], 'record.json'),
+    ):
+        assert start(command[0], '--trust-checkpoint', *command[1:])[0] == 0
+        assert (tmp_path / 'run' / left).is_file()
+        (tmp_path / 'made').unlink()
