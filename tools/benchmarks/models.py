@@ -2,8 +2,8 @@
 
 Mask R-CNN predicts from pixels to masks at the image's size; Mask2Former's forward pass ends with the logits of its
 last layer, and post-processing has a benchmark of its own. A training step is forward, backward and optimizer step of
-one image with ten instances. ``equal`` compares predictions; both sides draw their training samples at random. On a
-machine with a GPU both are there, in single precision.
+one image with ten instances. ``equal`` compares predictions in single precision; both sides draw their training
+samples at random. On a machine with a GPU both are there; where it has bfloat16, each has rows in mixed precision, too.
 """
 
 import importlib.util
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.convert.weights import FAMILIES, Family
+from armbench_mmdet.engine.levers import has_bfloat16
 
 ROUNDS = 3
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -42,7 +43,13 @@ def rows(small: bool = False) -> Iterator[dict[str, Any]]:
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 equal = agree(*(predict() for predict in predictions))
             yield _row(f'{name} ({peer})', predictions, equal, small)
-        yield _row(f'{name.rpartition(",")[0]}, training step ({peer})', steps, None, small)
+        training = f'{name.rpartition(",")[0]}, training step'
+        yield _row(f'{training} ({peer})', steps, None, small)
+        if DEVICE == 'cuda' or has_bfloat16():
+            with torch.autocast(DEVICE, torch.bfloat16):
+                with torch.no_grad():
+                    yield _row(f'{name}, bfloat16 ({peer})', predictions, None, small)
+                yield _row(f'{training}, bfloat16 ({peer})', steps, None, small)
 
 
 def _row(case: str, sides: tuple[Step, Step], equal: bool | None, small: bool) -> dict[str, Any]:
