@@ -27,7 +27,6 @@ def logged(monkeypatch) -> list[tuple[str, int]]:
 @pytest.mark.parametrize(
     'options',
     [
-        {},
         {'test_mode': True, 'filter_cfg': {'filter_empty_gt': True, 'min_size': 1000}},
         {'metainfo': {'classes': ('object',)}, 'filter_cfg': {'filter_empty_gt': True}},
         {'filter_cfg': {'filter_empty_gt': True, 'min_size': coco_files.HEIGHT + 1}},

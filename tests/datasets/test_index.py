@@ -11,6 +11,7 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import coco_files
 import filelock
@@ -146,15 +147,6 @@ def test_the_cache_folder_is_the_argument_then_the_variable_then_the_users(tmp_p
     assert resolve_cache_dir() == tmp_path / 'xdg' / 'armbench_mmdet'
 
 
-def raised(error: Exception) -> Any:
-    """A function that raises."""
-
-    def act(*_: Any, **__: Any) -> None:
-        raise error
-
-    return act
-
-
 @pytest.mark.parametrize('fault', ['no folder', 'full disk'])
 def test_without_a_usable_cache_the_index_lies_in_memory(tmp_path, ann_file, monkeypatch, fault):
     said = []
@@ -163,7 +155,7 @@ def test_without_a_usable_cache_the_index_lies_in_memory(tmp_path, ann_file, mon
     if fault == 'no folder':
         folder.touch()
     else:
-        on_save(monkeypatch, raised(OSError(28, 'No space left on device')))
+        on_save(monkeypatch, Mock(side_effect=OSError(28, 'No space left on device')))
     opened = open_index(ann_file, folder)
     assert opened.path is None
     assert 'ARMBENCH_CACHE' in said[0]
@@ -173,7 +165,7 @@ def test_without_a_usable_cache_the_index_lies_in_memory(tmp_path, ann_file, mon
 
 @pytest.mark.parametrize('error', [OSError(37, 'No locks available'), NotImplementedError('no flock')])
 def test_where_there_are_no_locks_it_goes_on_without(tmp_path, ann_file, monkeypatch, error):
-    monkeypatch.setattr(filelock.FileLock, 'acquire', raised(error))
+    monkeypatch.setattr(filelock.FileLock, 'acquire', Mock(side_effect=error))
     assert open_index(ann_file, tmp_path / 'cache').path is not None
 
 

@@ -11,6 +11,12 @@ PALETTE = np.array([[40, 40, 200], [40, 200, 40], [200, 40, 40], [200, 200, 40],
 BACKGROUND = 0
 
 
+def smooth_picture(width: int, height: int) -> np.ndarray:
+    """(H, W, 3) uint8, colours that change over some eight pixels."""
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
 def star(rng: np.random.Generator, centre: tuple[float, float], radius: float, points: int = 24) -> list[float]:
     """A random star-shaped polygon."""
     angle = np.sort(rng.uniform(0, 2 * np.pi, points))

@@ -55,6 +55,7 @@ def test_every_form_of_segmentation_is_read():
     runs = runs_of(forms, [(10, 12)] * len(forms))
     for i in range(len(forms)):
         check(runs, i, rle)
+    assert [len(part) for part in runs_of([], [])] == [0, 1, 0, 0], 'nothing is no mask'
 
 
 @pytest.mark.parametrize(
@@ -63,10 +64,6 @@ def test_every_form_of_segmentation_is_read():
 def test_runs_at_the_edges_of_columns_and_image(counts):
     rle = mask_api.frPyObjects({'size': [6, 10], 'counts': counts}, 6, 10)
     check(runs_of([rle], [(6, 10)]), 0, rle)
-
-
-def test_nothing_is_no_mask():
-    assert [len(part) for part in runs_of([], [])] == [0, 1, 0, 0]
 
 
 def test_shared_pixels_are_those_in_both():
