@@ -1,6 +1,7 @@
 """The small models of minibench: their configs cut down, and random weights, which see instances everywhere."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,14 @@ def tiny_config(root: Path, work_dir: Path, iterations: int = 2, model: str | Pa
     return config
 
 
-def write_weights(config: Config, path: Path, **content: Any) -> Path:
-    """A checkpoint of random weights, and whatever else it is to hold."""
+def write_weights(config: Config, path: Path, gains: Mapping[str, float] | None = None, **content: Any) -> Path:
+    """A checkpoint of random weights, some of them scaled by name, and whatever else it is to hold."""
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    torch.save({'state_dict': MODELS.build(config.model).state_dict(), **content}, path)
+    weights = MODELS.build(config.model).state_dict()
+    for name, weight in weights.items():
+        weight *= next((gain for key, gain in (gains or {}).items() if name.endswith(f'{key}.weight')), 1)
+    torch.save({'state_dict': weights, **content}, path)
     return path
 
 
