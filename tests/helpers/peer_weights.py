@@ -1,21 +1,17 @@
-"""Weights made from the names of tensors, so that a model and its peer can have the same without a file."""
+"""Weights made from the names of tensors, pictures and a training, the same for a model and its peer."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 
-def made_weights(shapes: Mapping[str, Tensor], gains: Mapping[str, float]) -> dict[str, Tensor]:
-    """Random weights that keep activations near one, the same on every machine.
-
-    Args:
-        shapes: Tensors of the wanted names and shapes.
-        gains: What tensors whose name contains a key are multiplied by.
-    """
+def made_weights(shapes: Mapping[str, Tensor], gains: Mapping[float, Sequence[str]]) -> dict[str, Tensor]:
+    """Random weights that keep activations near one, the same on every machine; gains are by a part of the name."""
     made = {}
     for name, like in shapes.items():
         module, _, kind = name.rpartition('.')
@@ -32,7 +28,7 @@ def made_weights(shapes: Mapping[str, Tensor], gains: Mapping[str, float]) -> di
             noise = noise * np.float32((2 / np.prod(like.shape[1:])) ** 0.5)
         else:
             noise = 0.1 * noise
-        gain = next((value for key, value in gains.items() if key in name), 1)
+        gain = next((gain for gain, parts in gains.items() if any(part in name for part in parts)), 1)
         made[name] = torch.from_numpy(np.asarray(noise * gain)).to(like.dtype)
     return made
 
@@ -55,3 +51,19 @@ def made_objects(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
         cv2.ellipse(mask, ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2), 0, 0, 360, 1, -1)
     return torch.from_numpy(boxes).float(), torch.tensor([0, 1, 1, 1]), torch.from_numpy(masks)
+
+
+def train_both(losses: Sequence[Callable], parameters: Sequence, steps: int, lr: float, rel: float) -> list[float]:
+    """Train our model and its peer, whose losses are equal at every step; what the peer's add up to."""
+    optimizers, totals = [torch.optim.SGD(own, lr) for own in parameters], []
+    for _ in range(steps):
+        both = [of_model() for of_model in losses]
+        found, expected = ({name: value.item() for name, value in own.items()} for own in both)
+        print({name: found[name] / value - 1 for name, value in expected.items()})
+        assert found == pytest.approx(expected, rel=rel)
+        totals.append(sum(expected.values()))
+        for optimizer, own in zip(optimizers, both, strict=True):
+            optimizer.zero_grad()
+            sum(own.values()).backward()
+            optimizer.step()
+    return totals

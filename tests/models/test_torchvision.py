@@ -1,32 +1,116 @@
-"""Our Mask R-CNN with torchvision's weights computes what torchvision computes."""
+"""Our Mask R-CNN with torchvision's weights computes what torchvision computes.
 
-import importlib.util
+``PYTHONPATH=tests/helpers python tests/models/test_torchvision.py`` writes what torchvision says of a small image, for
+where it is not installed: ``tests/fixtures/torchvision_reference.npz``.
+"""
+
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
-from peer_weights import made_image, made_objects
+from peer_weights import made_image, made_objects, made_weights, train_both
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
-from torchvision_peer import FAMILY, FIXTURE, SMALL, our_model, ours, peer_model, theirs, write_image
 
+from armbench_mmdet.configs import load_config
+from armbench_mmdet.convert.weights import TORCHVISION_MASK_RCNN as FAMILY
+from armbench_mmdet.masks.encode import encode_masks
 from armbench_mmdet.models import BestMatchAssigner, TorchvisionBBoxHead
 
+FIXTURE = Path(__file__).parents[1] / 'fixtures/torchvision_reference.npz'
+SMALL = {'size': (150, 200), 'scale': (333, 200)}
 SIZES = {'portrait': (1000, 640), 'landscape': (480, 640), 'ARMBench': (2048, 2448)}
 """Height and width of the pictures compared where torchvision is installed."""
+GAINS = {
+    0.2: ['rpn.head.bbox_pred'],
+    0.5: ['rpn.head.cls_logits', 'box_predictor.bbox_pred'],
+    1.5: ['box_predictor.cls_score', 'mask_fcn_logits'],
+}
+"""So that proposals and detections are many, of both classes, and of every size."""
 
 
-@pytest.fixture(scope='module')
-def models() -> tuple[nn.Module, nn.Module | None]:
-    """Our model and torchvision's, with the same weights."""
-    model, weights = our_model()
-    return model, peer_model(weights) if importlib.util.find_spec('torchvision') else None
+def our_model() -> tuple[nn.Module, dict[str, Tensor]]:
+    """Our model, and its weights as torchvision has them."""
+    init_default_scope('mmdet')
+    model = MODELS.build(load_config(FAMILY.config).model).eval()
+    theirs = made_weights(FAMILY.from_ours(model.state_dict()), GAINS)
+    model.load_state_dict(FAMILY.to_ours(theirs, model.state_dict()))
+    return model, theirs
+
+
+def peer_model(weights: dict[str, Tensor], scale: tuple[int, int] = (1333, 800)) -> nn.Module:
+    """torchvision's model as it is when it starts from COCO's weights, which is not downloaded for it."""
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection._utils import overwrite_eps
+    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+    from torchvision.models.resnet import resnet50
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    backbone = _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 3)
+    model = MaskRCNN(backbone, num_classes=3, min_size=min(scale), max_size=max(scale)).eval()
+    overwrite_eps(model, 0.0)
+    model.load_state_dict(weights)
+    return model
+
+
+def write_image(folder: Path, height: int, width: int) -> Path:
+    """A made-up picture in a file that keeps its pixels."""
+    path = folder / f'{height}x{width}.png'
+    cv2.imwrite(str(path), made_image(height, width))
+    return path
+
+
+@torch.no_grad()
+def ours(model: nn.Module, path: Path, scale: tuple[int, int] = (1333, 800)) -> dict[str, Any]:
+    """What our model says: its ``input``, ``features``, ``proposals`` and ``scores`` of them, and ``result``."""
+    pipeline = load_config(FAMILY.config).test_pipeline
+    pipeline[1].scale = scale
+    height, width = cv2.imread(str(path)).shape[:2]
+    packed = Compose(pipeline)({'img_path': str(path), 'img_id': 1, 'height': height, 'width': width})
+    data = model.data_preprocessor({'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]})
+    features = model.extract_feat(data['inputs'])
+    (proposals,) = model.rpn_head.predict(features, data['data_samples'], rescale=False)
+    (result,) = model.roi_head.predict(features, [proposals], data['data_samples'], rescale=True)
+    return {
+        'input': data['inputs'][0],
+        'features': features,
+        'proposals': proposals.bboxes,
+        'boxes': result.bboxes,
+        'scores': result.scores,
+        'labels': result.labels,
+        'masks': result.masks.rles,
+    }
+
+
+@torch.no_grad()
+def theirs(model: nn.Module, path: Path) -> dict[str, Any]:
+    """The same of torchvision's, with labels from 0 on and masks as run lengths."""
+    image = torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()).permute(2, 0, 1) / 255
+    batch, _ = model.transform([image])
+    features = model.backbone(batch.tensors)
+    proposals, _ = model.rpn(batch, features)
+    results, _ = model.roi_heads(features, proposals, batch.image_sizes)
+    (result,) = model.transform.postprocess(results, batch.image_sizes, [image.shape[1:]])
+    return {
+        'input': batch.tensors[0],
+        'features': tuple(features.values()),
+        'proposals': proposals[0],
+        'boxes': result['boxes'],
+        'scores': result['scores'],
+        'labels': result['labels'] - 1,
+        'masks': encode_masks(result['masks'][:, 0] > 0.5),
+    }
 
 
 def assert_same_detections(mine: dict[str, Any], peer: dict[str, Any]) -> None:
@@ -51,9 +135,10 @@ def assert_same_detections(mine: dict[str, Any], peer: dict[str, Any]) -> None:
 
 @pytest.mark.peers
 @pytest.mark.parametrize('name', SIZES)
-def test_features_proposals_and_detections(models: tuple[nn.Module, nn.Module], name: str, tmp_path: Path) -> None:
+def test_features_proposals_and_detections(name: str, tmp_path: Path) -> None:
+    model, weights = our_model()
     path = write_image(tmp_path, *SIZES[name])
-    mine, peer = ours(models[0], path), theirs(models[1], path)
+    mine, peer = ours(model, path), theirs(peer_model(weights), path)
     torch.testing.assert_close(mine['input'], peer['input'], rtol=0, atol=1e-5)
     for level, expected in zip(mine['features'], peer['features'], strict=True):
         torch.testing.assert_close(level, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
@@ -103,18 +188,8 @@ def test_losses_of_training_steps_with_the_same_proposals() -> None:
 
     trained = [{name: p for name, p in model.named_parameters() if p.requires_grad} for model in (mine, peer)]
     assert FAMILY.from_ours(trained[0]).keys() == trained[1].keys()
-    optimizers = [torch.optim.SGD(parameters.values(), 1e-3) for parameters in trained]
-    totals = []
-    for _ in range(4):
-        both = our_losses(), their_losses()
-        found, expected = ({name: value.item() for name, value in losses.items()} for losses in both)
-        print({name: found[name] / value - 1 for name, value in expected.items()})
-        assert found == pytest.approx(expected, rel=1e-3)
-        totals.append(sum(expected.values()))
-        for optimizer, losses in zip(optimizers, both, strict=True):
-            optimizer.zero_grad()
-            sum(losses.values()).backward()
-            optimizer.step()
+    parameters = [own.values() for own in trained]
+    totals = train_both((our_losses, their_losses), parameters, steps=4, lr=1e-3, rel=1e-3)
     assert totals[-1] < 0.95 * totals[0]
 
 
@@ -139,14 +214,25 @@ def test_a_box_outside_the_image_is_no_detection() -> None:
         assert found.bboxes[found.labels == 0].tolist() == [box]
 
 
-def test_detections_are_those_that_torchvision_has_written_down(
-    models: tuple[nn.Module, nn.Module | None], tmp_path: Path
-) -> None:
+def test_detections_are_those_that_torchvision_has_written_down(tmp_path: Path) -> None:
     with np.load(FIXTURE) as stored:
         peer = {name: torch.from_numpy(stored[name]) for name in ('proposals', 'boxes', 'scores', 'labels')}
         peer['masks'] = [{'size': list(SMALL['size']), 'counts': str(counts)} for counts in stored['masks']]
         features = [torch.from_numpy(stored[f'features_{level}']).float() for level in range(5)]
-    mine = ours(models[0], write_image(tmp_path, *SMALL['size']), SMALL['scale'])
+    mine = ours(our_model()[0], write_image(tmp_path, *SMALL['size']), SMALL['scale'])
     for level, expected in zip(mine['features'], features, strict=True):
         torch.testing.assert_close(level[0, ::32], expected, rtol=2e-3, atol=2e-3)
     assert_same_detections(mine, peer)
+
+
+if __name__ == '__main__':
+    import torchvision
+
+    with tempfile.TemporaryDirectory() as folder:
+        said = theirs(peer_model(our_model()[1], SMALL['scale']), write_image(Path(folder), *SMALL['size']))
+    arrays = {name: said[name].numpy() for name in ('proposals', 'boxes', 'scores', 'labels')}
+    arrays |= {f'features_{level}': value[0, ::32].half().numpy() for level, value in enumerate(said['features'])}
+    masks = np.array([rle['counts'] for rle in said['masks']])
+    versions = f'torch {torch.__version__}, torchvision {torchvision.__version__}'
+    np.savez_compressed(FIXTURE, masks=masks, versions=versions, **arrays)
+    print(f'{FIXTURE}: {len(masks)} detections, {FIXTURE.stat().st_size} bytes, {versions}')
