@@ -11,10 +11,9 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import mask2bbox
 from mmdet.testing import demo_mm_inputs
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
-from torch import nn
+from torch import Tensor, nn
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import RleMasks
@@ -23,6 +22,8 @@ MODEL_FILES = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
 SMALL = 'mask2former_r18-w32_q30.py'
 FULL = 'mask2former_swin-b-p4-w12-384.py'
 SIDE_PX = 64
+OURS, STOCK = 'BoundedMaskFormerFusionHead', 'MaskFormerFusionHead'
+Size = tuple[int, int]
 
 
 def build(name: str, **changes: Any) -> nn.Module:
@@ -118,13 +119,7 @@ def test_matching_survives_mixed_precision_where_the_stock_head_does_not() -> No
     assert all(value.isfinite() and value.dtype == torch.float32 for value in found.values())
 
 
-def head(kind: str, max_per_image: int = 20, **kwargs: Any) -> Any:
-    test_cfg = ConfigDict(panoptic_on=False, semantic_on=False, instance_on=True, max_per_image=max_per_image)
-    config = {'type': kind, 'num_things_classes': 2, 'num_stuff_classes': 0, 'test_cfg': test_cfg, **kwargs}
-    return MODELS.build(config)
-
-
-def logits(kind: str, seed: int, queries: int, height: int, width: int) -> torch.Tensor:
+def logits(kind: str, seed: int, queries: int, height: int, width: int) -> Tensor:
     """(1, Q, H, W): noise at this size, noise upsampled from a quarter of it, or blobs with empty and full masks."""
     draw = torch.Generator().manual_seed(seed)
     if kind == 'noise':
@@ -139,27 +134,30 @@ def logits(kind: str, seed: int, queries: int, height: int, width: int) -> torch
     return values[None]
 
 
-def sample(image_px: tuple[int, int], original_px: tuple[int, int]) -> DetDataSample:
-    return DetDataSample(metainfo={'img_shape': image_px, 'ori_shape': original_px})
+def predicted(kind: str, classes: Tensor, masks: Tensor, image_px: Size, original_px: Size, **options: Any) -> Any:
+    """What a fusion head makes of logits; options are of its tests, or ``rescale``."""
+    rescale = options.pop('rescale', True)
+    test_cfg = {'panoptic_on': False, 'semantic_on': False, 'instance_on': True, 'max_per_image': 20, **options}
+    head = MODELS.build({'type': kind, 'num_things_classes': 2, 'num_stuff_classes': 0, 'test_cfg': test_cfg})
+    sample = DetDataSample(metainfo={'img_shape': image_px, 'ori_shape': original_px})
+    return head.predict(classes, masks, [sample], rescale=rescale)[0]
 
 
-def run(kind: str, classes: torch.Tensor, masks: torch.Tensor, one: DetDataSample, **kwargs: Any) -> InstanceData:
-    rescale = kwargs.pop('rescale', True)
-    return head(kind, **kwargs).predict(classes, masks, [one], rescale=rescale)[0]['ins_results']
-
-
-def assert_same(ours: InstanceData, stock: InstanceData, classes: torch.Tensor, masks: torch.Tensor) -> None:
-    """Equal, or different in pixels whose probability, from logits (1, Q, h, w), is within 1e-4 of a half."""
+def assert_equals_stock(classes: Tensor, masks: Tensor, image_px: Size, original_px: Size, **options: Any) -> None:
+    """Equal, or different in pixels whose probability is within 1e-4 of a half."""
+    ours, stock = (predicted(k, classes, masks, image_px, original_px, **options)['ins_results'] for k in (OURS, STOCK))
     assert torch.equal(ours.labels, stock.labels)
     bitmaps = torch.from_numpy(ours.masks.numpy())
     assert torch.equal(ours.bboxes, mask2bbox(bitmaps))
     assert ours.bboxes.dtype == stock.bboxes.dtype
     top = classes[0].softmax(-1)[:, :-1].flatten().topk(len(ours), sorted=False).indices
+    masks = masks[..., : image_px[0], : image_px[1]]
     values = F.interpolate(masks, bitmaps.shape[1:], mode='bilinear', align_corners=False)[0, top // 2]
     differ = bitmaps != stock.masks
     assert ((values[differ].sigmoid() - 0.5).abs() <= 1e-4).all()
     alike = ~differ.flatten(1).any(1)
-    torch.testing.assert_close(ours.scores[alike], stock.scores[alike], rtol=0, atol=1e-6)
+    if masks.dtype == torch.float32:  # the stock sums in the narrow type
+        torch.testing.assert_close(ours.scores[alike], stock.scores[alike], rtol=0, atol=1e-6)
 
 
 SIZES = {  # padded batch, network input, original image
@@ -173,42 +171,31 @@ SIZES = {  # padded batch, network input, original image
 @pytest.mark.parametrize('kind', ['noise', 'upsampled', 'blobs'])
 @pytest.mark.parametrize('sizes', SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize('rescale', [True, False])
-def test_equals_stock(kind: str, sizes: tuple[tuple[int, int], ...], rescale: bool) -> None:
-    padded, image, original = sizes
+def test_instances_are_the_stock_heads(kind: str, sizes: tuple[Size, Size, Size], rescale: bool) -> None:
     for seed in range(3):
         classes = torch.randn(1, 12, 3, generator=torch.Generator().manual_seed(seed)) * 3
-        masks = logits(kind, seed, 12, *padded)
-        arguments = (classes, masks, sample(image, original))
-        stock = run('MaskFormerFusionHead', *arguments, rescale=rescale)
-        ours = run('BoundedMaskFormerFusionHead', *arguments, rescale=rescale)
-        assert_same(ours, stock, classes, masks[..., : image[0], : image[1]])
+        assert_equals_stock(classes, logits(kind, seed, 12, *sizes[0]), *sizes[1:], rescale=rescale)
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16, torch.float16])
-def test_other_number_types_equal_stock(dtype: torch.dtype) -> None:
+def test_instances_of_other_number_types_are_the_stock_heads(dtype: torch.dtype) -> None:
     masks = logits('upsampled', 0, 6, 64, 64).to(dtype)
-    arguments = (torch.randn(1, 6, 3), masks, sample((60, 64), (120, 128)))
-    stock = run('MaskFormerFusionHead', *arguments, max_per_image=9)
-    ours = run('BoundedMaskFormerFusionHead', *arguments, max_per_image=9)
-    stock.scores = ours.scores  # the stock sums in the narrow type
-    assert_same(ours, stock, arguments[0], masks[..., :60, :64])
+    assert_equals_stock(torch.randn(1, 6, 3), masks, (60, 64), (120, 128), max_per_image=9)
 
 
 def test_panoptic_results_are_the_stock_heads() -> None:
-    ours, stock = head('BoundedMaskFormerFusionHead'), head('MaskFormerFusionHead')
-    ours.test_cfg = stock.test_cfg = ConfigDict(panoptic_on=True, instance_on=True, max_per_image=5)
-    arguments = (torch.randn(1, 6, 3), torch.randn(1, 6, 32, 32), [sample((32, 32), (64, 64))])
-    ours_result, stock_result = ours.predict(*arguments, rescale=True)[0], stock.predict(*arguments, rescale=True)[0]
-    assert torch.equal(ours_result['pan_results'].sem_seg, stock_result['pan_results'].sem_seg)
-    assert torch.equal(ours_result['ins_results'].masks, stock_result['ins_results'].masks)
+    arguments = (torch.randn(1, 6, 3), torch.randn(1, 6, 32, 32), (32, 32), (64, 64))
+    ours, stock = (predicted(kind, *arguments, panoptic_on=True, max_per_image=5) for kind in (OURS, STOCK))
+    assert torch.equal(ours['pan_results'].sem_seg, stock['pan_results'].sem_seg)
+    assert torch.equal(ours['ins_results'].masks, stock['ins_results'].masks)
 
 
 def test_what_cannot_be_is_one_clear_error() -> None:
-    one = sample((8, 8), (8, 8))
+    size = (8, 8)
     with pytest.raises(InputError, match=r'max_per_image must be at most queries × classes = 6 × 2, got 13'):
-        run('BoundedMaskFormerFusionHead', torch.randn(1, 6, 3), torch.randn(1, 6, 8, 8), one, max_per_image=13)
+        predicted(OURS, torch.randn(1, 6, 3), torch.randn(1, 6, *size), size, size, max_per_image=13)
     for value, dtype in ((float('nan'), torch.float32), (float('inf'), torch.float32), (-float('inf'), torch.float64)):
-        masks = torch.full((1, 2, 8, 8), -1.0, dtype=dtype)
+        masks = torch.full((1, 2, *size), -1.0, dtype=dtype)
         masks[0, 1, 3, 3] = value
         with pytest.raises(InputError, match='mask logits must be finite'):
-            run('BoundedMaskFormerFusionHead', torch.ones(1, 2, 3), masks, one, max_per_image=4)
+            predicted(OURS, torch.ones(1, 2, 3), masks, size, size, max_per_image=4)

@@ -42,10 +42,9 @@ def heads():
 def test_predictions_are_those_of_the_stock_head(heads, rescale, threshold, score_thr) -> None:
     generator = torch.Generator().manual_seed(1)
     features = tuple(torch.randn(1, 64, 96 // s, 128 // s, generator=generator) for s in (8, 16, 32))
-    cfg = ConfigDict(
-        nms_pre=100, min_bbox_size=0, score_thr=score_thr, nms={'type': 'nms', 'iou_threshold': 0.6}, max_per_img=50
-    )
-    cfg.mask_thr_binary = threshold
+    nms = {'type': 'nms', 'iou_threshold': 0.6}
+    settings = {'nms_pre': 100, 'min_bbox_size': 0, 'score_thr': score_thr, 'nms': nms, 'max_per_img': 50}
+    cfg = ConfigDict(settings, mask_thr_binary=threshold)
     with torch.no_grad():
         stock, ours = (
             head.predict_by_feat(*head(features), batch_img_metas=[copy.deepcopy(META)], cfg=cfg, rescale=rescale)[0]

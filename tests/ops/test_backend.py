@@ -1,14 +1,17 @@
-"""The choice of a backend, by operator, device, environment and what imports."""
+"""The choice of a backend, by operator, device, environment and what imports; kernels of numba, and threads."""
 
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from numba.core.caching import FunctionCache
 
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.jit import compiled, map_threads
 from armbench_mmdet.ops.backend import BACKEND_VARIABLE, choose_backend, torchvision_problem
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
@@ -66,9 +69,7 @@ def test_unknown_backend(install: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize('error', ["ImportError('no')", "RuntimeError('no operator')", "OSError('undefined symbol')"])
-def test_backend_that_does_not_import(
-    error: str, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backend_that_does_not_import(error: str, install: Callable[..., None], tmp_path: Path, monkeypatch) -> None:
     install('torchvision')
     monkeypatch.delitem(sys.modules, 'torchvision')
     monkeypatch.syspath_prepend(tmp_path)
@@ -76,3 +77,22 @@ def test_backend_that_does_not_import(
     reason = error.split("'")[1]
     with pytest.raises(InputError, match=f"imports here, got 'torchvision'.*{reason}"):
         choose_backend('nms', CPU)
+
+
+@pytest.mark.parametrize('threads', [1, 3])
+def test_every_item_once_in_order_and_errors_are_raised(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    assert map_threads(lambda item: item**2, range(20)) == [item**2 for item in range(20)]
+    assert map_threads(lambda item: item, []) == []
+    with pytest.raises(ZeroDivisionError):
+        map_threads(lambda divisor: 1 // divisor, [1, 0])
+
+
+def test_without_a_folder_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FunctionCache._impl_class, '_locator_classes', [])
+
+    @compiled
+    def double(values: np.ndarray) -> np.ndarray:
+        return values * 2
+
+    assert double(np.ones(2)).tolist() == [2, 2]

@@ -8,24 +8,17 @@ from pathlib import Path
 
 import pytest
 from mmengine.utils.dl_utils.misc import mmcv_full_available
+from small_models import REPO
 
 from armbench_mmdet.ops import STAND_IN_ACTIVE
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not STAND_IN_ACTIVE, reason='mmcv has its compiled extension here')
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter; it finds the checkout as ``root``."""
-    return subprocess.run(
-        [sys.executable, '-c', f'import sys; root = {str(ROOT)!r}; {code}'],
-        env={**os.environ, **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run code in a new interpreter."""
+    command, environment = [sys.executable, '-c', code], {**os.environ, **environment}
+    return subprocess.run(command, env=environment, cwd=REPO, capture_output=True, text=True, check=False)
 
 
 def test_missing_operator_names_itself() -> None:
@@ -52,8 +45,8 @@ BROKEN = "raise ImportError('undefined symbol: _ZN3c10')\n"
 def test_compiled_extension(tmp_path: Path, extension: str, backend: str, said: list[str]) -> None:
     (tmp_path / '_ext.py').write_text(extension)
     result = run(
-        f'import mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet.ops as ops; import mmcv.ops; '
-        'print(ops.active_backend(), "is compiled:", sys.modules["mmcv._ext"].nms is len)',
+        f'import sys, mmcv; mmcv.__path__.append({str(tmp_path)!r}); import armbench_mmdet.ops as ops; '
+        'import mmcv.ops; print(ops.active_backend(), "is compiled:", sys.modules["mmcv._ext"].nms is len)',
         ARMBENCH_OPS_BACKEND=backend,
     )
     for words in said:

