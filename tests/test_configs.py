@@ -1,5 +1,6 @@
-"""Every config file: it resolves, it is built on the CPU, and it keeps the rules of the house."""
+"""Every config file is built on the CPU and keeps the rules of the house; how configs are found, read and changed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 
 from armbench_mmdet import configs
+from armbench_mmdet.errors import InputError
 
 REPO = Path(__file__).resolve().parents[1]
 LEAVES = sorted(p for p in REPO.glob('configs/*/*.py') if p.parts[-2] not in ('_base_', 'sweeps', 'shift'))
+LEAF = REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
@@ -27,10 +30,8 @@ def test_leaf_is_built_and_keeps_the_contracts(path: Path) -> None:
     init_default_scope('mmdet')
     config.model.backbone.init_cfg = None  # no network in tests
     model = MODELS.build(config.model)
-    heads = {name: module.num_classes for name, module in model.named_modules() if hasattr(module, 'num_classes')}
-    wrong = {name: n for name, n in heads.items() if n != 2 and 'rpn_head' not in name}
-    assert heads, 'the model has no head with classes'
-    assert not wrong
+    heads = {name: part for name, part in model.named_modules() if hasattr(part, 'num_classes') and name != 'rpn_head'}
+    assert {head.num_classes for head in heads.values()} == {2}, heads.keys()
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         for transform in loader.dataset.pipeline:
             TRANSFORMS.build(transform)
@@ -39,3 +40,96 @@ def test_leaf_is_built_and_keeps_the_contracts(path: Path) -> None:
         HOOKS.build(hook)
     for evaluator in (config.val_evaluator, config.test_evaluator):
         METRICS.build(evaluator)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (None, 'config must be an existing file'),
+        ('model = dict(', 'config must load'),
+        ("_base_ = './nowhere.py'", 'nowhere.py'),
+        ("_base_ = 'mmdet::mask_rcnn/nowhere.py'", 'nowhere.py'),
+        ("custom_imports = dict(imports=['no_such_module'], allow_failed_imports=False)", 'no_such_module'),
+    ],
+)
+def test_bad_config_file_is_one_clear_error(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / 'experiment.py'
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        configs.load_config(file)
+    assert 'experiment.py' in str(caught.value)
+
+
+@pytest.mark.parametrize('name', [LEAF.stem, LEAF.name])
+def test_a_bare_name_is_found_here_first_and_then_in_the_package(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert configs.find_config(name) == LEAF
+    own = tmp_path / 'configs' / 'mine' / LEAF.name
+    own.parent.mkdir(parents=True)
+    own.write_text('a = 1\n')
+    assert configs.load_config(name).a == 1
+    with pytest.raises(InputError, match='which no config is named either'):
+        configs.find_config('default_runtime')
+    with pytest.raises(InputError, match=f'did you mean .*{LEAF.name}'):
+        configs.find_config('configs/mask_rcnn/mask-rcnn_r18-w32_fpn_minibench.py')
+
+
+def test_differences_are_leaves_and_tell_types_apart() -> None:
+    found = configs.differences({'a': {'b': 1, 'c': 2}, 'd': [1]}, {'a': {'b': 1.0, 'c': 2}, 'd': (1,), 'e': {}})
+    expected = [('a.b', '1', '1.0'), ('d', '[1]', '(1,)'), ('e', '–', 'dict()')]
+    assert [(one.key, one.base, one.run) for one in found] == expected
+
+
+def test_option_pairs_follow_mmengine() -> None:
+    read = configs.parse_options(['a.b=1', 'c=[1,2]', 'd="[(1,2),(3,4)]"', 'e=x=y', 'f=None', 'g=true'])
+    assert read == {'a.b': 1, 'c': [1, 2], 'd': [(1, 2), (3, 4)], 'e': 'x=y', 'f': None, 'g': True}
+    assert configs.parse_options(None) == {}
+    with pytest.raises(InputError, match="must be pairs key=value, got 'lr'"):
+        configs.parse_options(['lr', 'a=1'])
+
+
+def test_options_override_and_new_keys_are_reported(capsys: pytest.CaptureFixture) -> None:
+    config = configs.load_config(LEAF, {'optim_wrapper.optimizer.lr': 0.5, 'train_dataloader.timeout': 3, 'own': 1})
+    assert config.optim_wrapper.optimizer.lr == 0.5
+    printed = ''.join(capsys.readouterr())
+    assert "creates the key 'train_dataloader.timeout'" in printed
+    assert "creates the key 'own'" in printed
+    assert 'optimizer.lr' not in printed
+
+
+@pytest.mark.parametrize(
+    ('key', 'message'),
+    [
+        ('train_dataloader.batchsize', r'got .*batchsize.* did you mean batch_size\?'),
+        ('optim_wraper.optimizer.lr', r'got .*optim_wraper.* did you mean optim_wrapper\?'),
+        ('train_dataloader.dataset.pipeline.3.typ', r'got .*3\.typ.* did you mean type\?'),
+        ('train_pipeline.9.type', '--cfg-options must fit the config'),
+    ],
+)
+def test_a_key_that_does_not_fit_is_refused(key: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        configs.load_config(LEAF, {key: 1})
+
+
+def test_loaders_are_looked_at_through_wrappers() -> None:
+    config = configs.load_config(LEAF)
+    loader = config.train_dataloader
+    loader.dataset = dict(type='RepeatDataset', times=2, dataset=loader.dataset)
+    configs.set_data_root(config, 'elsewhere')
+    assert [dataset.data_root for dataset in configs.datasets(config)] == ['elsewhere'] * 3
+    assert configs.training_subsets(config) == 'mix-object-tote'
+    one = loader.dataset.dataset
+    loader.dataset = dict(type='ConcatDataset', datasets=[one, {**one, 'subset': 'other', 'data_root': 'there'}])
+    assert configs.training_subsets(config) == 'mix-object-tote + other'
+    with pytest.raises(InputError, match=r'must be left out where train_dataloader joins .* elsewhere, there'):
+        configs.set_data_root(config, 'here')
+
+
+def test_work_dir_comes_from_the_argument_then_the_config_then_its_name() -> None:
+    config = configs.load_config(LEAF)
+    default = f'work_dirs/{LEAF.stem}'
+    for argument, in_config, expected in (('a', 'written', 'a'), (None, 'written', 'written'), (None, None, default)):
+        config.work_dir = in_config
+        assert configs.set_work_dir(config, argument) == Path(expected)
+        assert config.work_dir == expected
