@@ -27,16 +27,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope='session')
 def minibench_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A minibench of a few small totes, all three subsets."""
+    from armbench_mmdet.datasets import SUBSETS
     from armbench_mmdet.minibench import make_minibench
 
-    root = tmp_path_factory.mktemp('minibench')
-    counts = {
-        ('mix-object-tote', 'train'): 6,
-        ('mix-object-tote', 'val'): 3,
-        ('mix-object-tote', 'test'): 4,
-        ('zoomed-out-tote-transfer-set', 'test'): 2,
-        ('same-object-transfer-set', 'test'): 2,
-    }
+    root, (mix, zoomed, same) = tmp_path_factory.mktemp('minibench'), SUBSETS
+    counts = {(mix, 'train'): 6, (mix, 'val'): 3, (mix, 'test'): 4, (zoomed, 'test'): 2, (same, 'test'): 2}
     make_minibench(root, counts=counts, width_px=160, height_px=128, workers=1)
     return root
 

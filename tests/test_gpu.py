@@ -13,11 +13,9 @@ import torch
 from mmcv.ops import nms, roi_align
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks
+from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
 from processes import in_processes
 from small_models import tiny_config
 from torch import Tensor
@@ -66,6 +64,11 @@ def measured(device: str, work: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, milliseconds, torch.cuda.max_memory_allocated() / 2**20 if device == 'cuda' else 0.0
 
 
+def with_gradients(output: Tensor, *inputs: Tensor) -> list[Tensor]:
+    output.backward(torch.linspace(-1, 1, output.numel()).to(output).view_as(output))
+    return [output, *(one.grad for one in inputs)]
+
+
 def suppressed(device: str) -> list[Tensor]:
     corners = torch.rand(3000, 2) * 400
     boxes = torch.cat([corners, corners + 5 + 60 * torch.rand(3000, 2)], 1)
@@ -76,9 +79,7 @@ def pooled(device: str) -> list[Tensor]:
     maps = torch.randn(2, 64, 50, 68).to(device).requires_grad_()
     corners = torch.rand(200, 2) * 200
     rois = torch.cat([torch.arange(200)[:, None] % 2, corners, corners + 4 + corners.flip(0) / 2], 1).to(device)
-    output = roi_align(maps, rois, 7, 0.25, 0, 'avg', True)
-    output.backward(torch.linspace(-1, 1, output.numel(), device=device).view_as(output))
-    return [output, maps.grad]
+    return with_gradients(roi_align(maps, rois, 7, 0.25, 0, 'avg', True), maps)
 
 
 def attended(device: str) -> list[Tensor]:
@@ -89,10 +90,9 @@ def attended(device: str) -> list[Tensor]:
     locations = torch.rand(2, 300, 8, 3, 4, 2).double() * 1.2 - 0.1
     weights = torch.rand(2, 300, 8, 3, 4).double()
     value, locations, weights = inputs = [one.to(device).requires_grad_() for one in (value, locations, weights)]
-    starts = torch.cat([keys.new_zeros(1), keys.cumsum(0)[:-1]])
-    output = MultiScaleDeformableAttnFunction.apply(value, shapes.to(device), starts.to(device), locations, weights, 64)
-    output.backward(torch.linspace(-1, 1, output.numel(), device=device).double().view_as(output))
-    return [output, *(one.grad for one in inputs)]
+    starts = (keys.cumsum(0) - keys).to(device)
+    attend = MultiScaleDeformableAttnFunction.apply
+    return with_gradients(attend(value, shapes.to(device), starts, locations, weights, 64), *inputs)
 
 
 OPERATORS = {'nms': suppressed, 'roi_align': pooled, 'ms_deform_attn': attended}
@@ -112,21 +112,6 @@ def test_operators_agree_with_the_cpus(device: str, operator: str, table: list) 
     table.append((f'{operator} on {device}', active_backend(device)[operator], milliseconds, megabytes))
 
 
-def batch(height: int, width: int) -> dict[str, list]:
-    """One image with a tote and an object in it."""
-    boxes = [[0, 0, width, height], [width // 4, height // 4, width // 2, height // 2]]
-    masks = torch.zeros(2, height, width, dtype=torch.uint8)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-        mask[y1:y2, x1:x2] = 1
-    sample = DetDataSample(metainfo={'img_shape': (height, width), 'ori_shape': (height, width)})
-    sample.gt_instances = InstanceData(
-        bboxes=torch.tensor(boxes, dtype=torch.float32),
-        labels=torch.tensor([0, 1]),
-        masks=BitmapMasks(masks.numpy(), height, width),
-    )
-    return {'inputs': [torch.randint(0, 256, (3, height, width), dtype=torch.uint8)], 'data_samples': [sample]}
-
-
 @pytest.mark.parametrize(('device', 'name', 'size'), STEPS)
 def test_a_step_in_mixed_precision(device: str, name: str, size: tuple[int, int], table: list) -> None:
     init_default_scope('mmdet')
@@ -136,9 +121,9 @@ def test_a_step_in_mixed_precision(device: str, name: str, size: tuple[int, int]
 
     def step() -> dict[str, Tensor]:
         model.zero_grad()
-        data = model.data_preprocessor(batch(*size), True)
+        data = demo_mm_inputs(1, image_shapes=[(3, *size)], num_items=[2], num_classes=2, with_mask=True)
         with torch.autocast(device, kind):
-            loss, losses = model.parse_losses(model(**data, mode='loss'))
+            loss, losses = model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))
         loss.backward()
         return losses
 

@@ -90,9 +90,7 @@ def photos(images: Path, tmp_path: Path) -> Path:
     return tmp_path / 'photos'
 
 
-def test_overlays_results_and_their_index(
-    detector: Detector, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_overlays_results_and_their_index(detector: Detector, photos: Path, tmp_path: Path, capsys) -> None:
     out = photos / 'out'
     done = infer(detector, [photos, tmp_path / 'nowhere'], out, score_threshold=0.3)
     assert done.images == 2

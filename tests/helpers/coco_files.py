@@ -67,31 +67,24 @@ def random_document(seed: int, images: int = 12) -> dict[str, Any]:
     ]
     sizes = {record['id']: (record['width'], record['height']) for record in records}
     used = image_ids[: images - 2]
-    annotations = [_random_annotation(rng, i, int(rng.choice(used)), sizes) for i in rng.permutation(6 * images)]
+    annotations = []
+    for ann_id in rng.permutation(6 * images).tolist():
+        image_id = int(rng.choice(used))
+        width, height = sizes[image_id]
+        x, y = rng.uniform(-20, width), rng.uniform(-20, height)
+        w, h = rng.choice([0.5, 8.0, 25.0], 2, p=[0.05, 0.5, 0.45])
+        rings = [
+            np.round(rng.uniform([x, y], [x + w, y + h], (int(rng.integers(3, 9)), 2)), 2).ravel().tolist()
+            for _ in range(rng.integers(1, 3))
+        ]
+        runs = [int(rng.integers(0, 500)), 77, 100]
+        size = [height, width]
+        rle = coco_mask.frPyObjects({'size': size, 'counts': [*runs, height * width - sum(runs)]}, *size)
+        crowd = bool(rng.random() < 0.2)
+        one = {'id': ann_id, 'image_id': image_id, 'category_id': int(rng.integers(1, 3)), 'bbox': [x, y, w, h]}
+        one |= {'area': float(rng.choice([0.0, 5.5, w * h])), 'iscrowd': int(crowd)}
+        one |= {'ignore': int(rng.random() < 0.1), 'segmentation': rings}
+        if crowd:
+            one['segmentation'] = {'size': size, 'counts': rle['counts'].decode()}
+        annotations.append(one)
     return {'images': records, 'annotations': annotations, 'categories': _DOCUMENT['categories']}
-
-
-def _random_annotation(
-    rng: np.random.Generator, ann_id: int, image_id: int, sizes: dict[int, tuple[int, int]]
-) -> dict[str, Any]:
-    width, height = sizes[image_id]
-    x, y = rng.uniform(-20, width), rng.uniform(-20, height)
-    w, h = rng.choice([0.5, 8.0, 25.0], 2, p=[0.05, 0.5, 0.45])
-    rings = [
-        np.round(rng.uniform([x, y], [x + w, y + h], (int(rng.integers(3, 9)), 2)), 2).ravel().tolist()
-        for _ in range(rng.integers(1, 3))
-    ]
-    runs = [int(rng.integers(0, 500)), 77, 100]
-    size = [height, width]
-    rle = coco_mask.frPyObjects({'size': size, 'counts': [*runs, height * width - sum(runs)]}, *size)
-    crowd = bool(rng.random() < 0.2)
-    return {
-        'id': int(ann_id),
-        'image_id': image_id,
-        'category_id': int(rng.integers(1, 3)),
-        'bbox': [x, y, w, h],
-        'area': float(rng.choice([0.0, 5.5, w * h])),
-        'iscrowd': int(crowd),
-        'ignore': int(rng.random() < 0.1),
-        'segmentation': {'size': size, 'counts': rle['counts'].decode()} if crowd else rings,
-    }

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,11 @@ from pycocotools.cocoeval import COCOeval
 
 from armbench_mmdet.evaluation.result import TypeScores
 
+Row = dict[str, Any]
+
 
 def pycocotools_evaluate(
-    truth: dict[str, Any],
-    detections: list[dict[str, Any]],
-    iou_type: str,
-    max_dets: Sequence[int] = (1, 10, 100),
-    as_given: bool = False,
-    evaluation: type[COCOeval] = COCOeval,
+    truth: Row, detections: list[Row], iou_type: str, max_dets=(1, 10, 100), as_given=False, evaluation=COCOeval
 ) -> COCOeval:
     if not as_given:  # with a box beside the mask, its loader would take the box's area for the mask's
         drop = 'segmentation' if iou_type == 'bbox' else 'bbox'
@@ -37,7 +33,7 @@ def pycocotools_evaluate(
     return evaluator
 
 
-def twelve_numbers(truth: dict[str, Any], detections: list[dict[str, Any]], iou_type: str) -> np.ndarray:
+def twelve_numbers(truth: Row, detections: list[Row], iou_type: str) -> np.ndarray:
     """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; -1 where there is no ground truth."""
     return np.asarray(pycocotools_evaluate(truth, detections, iou_type).stats)
 

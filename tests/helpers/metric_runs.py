@@ -10,10 +10,7 @@ from pycocotools import mask as mask_api
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource
 from armbench_mmdet.evaluation import ArmbenchMetric
 
-META = {
-    'classes': ('tote', 'object'),
-    **GroundTruthSource('mix-object-tote/test.json').as_metainfo(),
-}
+META = {'classes': ('tote', 'object'), **GroundTruthSource('mix-object-tote/test.json').as_metainfo()}
 
 
 def as_samples(truth: dict[str, Any], detections: list[dict[str, Any]], masks: str = 'bitmaps') -> list[dict]:

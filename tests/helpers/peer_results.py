@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from coco_random import encode
 from coco_reference import our_numbers, twelve_numbers
 from pycocotools import mask as mask_api
 
@@ -24,12 +25,11 @@ def predictions_near(truth: Row, seed: int = 0) -> list[Row]:
     rows = []
     for one in truth['annotations']:
         mask = mask_api.decode(mask_api.merge(mask_api.frPyObjects(one['segmentation'], *sizes[one['image_id']])))
-        moved = np.asfortranarray(np.roll(mask, tuple(rng.integers(-3, 4, 2)), (0, 1)))
-        rle = mask_api.encode(moved)
+        rle = encode(np.roll(mask, tuple(rng.integers(-3, 4, 2)), (0, 1)))
         box = (mask_api.toBbox(rle) + rng.uniform(0, 1, 4)).tolist()
         label = one['category_id'] if rng.random() < 0.9 else 3 - one['category_id']
         row = {'image_id': one['image_id'], 'category_id': label, 'score': float(rng.random()), 'bbox': box}
-        rows.append({**row, 'segmentation': {**rle, 'counts': rle['counts'].decode()}})
+        rows.append({**row, 'segmentation': rle})
     return rows
 
 

@@ -26,16 +26,10 @@ def _live(function: Callable, arguments: tuple, log: Path, environment: dict[str
 
 
 def in_processes(count: int, folder: Path, function: Callable, *arguments: Any) -> bool:
-    """Call a function in so many processes at once, which can join each other as those of torchrun do.
+    """Call a function of a module in processes that can join each other as those of torchrun do.
 
-    Args:
-        count: How many.
-        folder: Where what they print goes.
-        function: Of a module, so that they can import it.
-        *arguments: The function's.
-
-    Returns:
-        Whether they came to their end; False if the first was killed, and the others with it.
+    What they print goes to ``folder``. Returns whether they came to their end; False if the first was killed, and the
+    others with it.
     """
     folder.mkdir(exist_ok=True)
     with socket.socket() as free:

@@ -1,7 +1,6 @@
 """Runs as training and testing leave them, made in moments: results through the real metric, logs written by hand."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,7 @@ MASK2FORMER = 'configs/mask2former/mask2former_r18-w32_q30_minibench.py'
 
 
 def write_result(
-    work_dir: Path,
-    data: Path,
-    subset: str,
-    config: str | None,
-    noise_px: float = 2.0,
-    seed: int = 0,
-    classes: Sequence[str] = CLASSES,
+    work_dir: Path, data: Path, subset: str, config: str | None, noise_px: float = 2.0, seed: int = 0, classes=CLASSES
 ) -> Path:
     """Evaluate shifted ground truth as predictions, some of it left out, as tools/test.py would."""
     ann_file = data / subset / 'test.json'
@@ -49,10 +42,8 @@ def write_result(
     result_file = work_dir / 'results' / f'{subset}_test.json'
     identity = {'config': config, 'checkpoint': str(work_dir / 'iter_600.pth'), 'seed': seed}
     metric = ArmbenchMetric(result_file=str(result_file), identity=identity, log_table=False)
-    metric.dataset_meta = {
-        'classes': classes,
-        **GroundTruthSource(str(ann_file), str(ann_file.parent / 'images')).as_metainfo(),
-    }
+    source = GroundTruthSource(str(ann_file), str(ann_file.parent / 'images'))
+    metric.dataset_meta = {'classes': classes, **source.as_metainfo()}
     for sample in as_samples(truth.dataset, detections):
         metric.process({}, [sample])
         metric.add_timing({'load': 0.004, 'forward': 0.02, 'post-process': 0.001}, 1)
@@ -84,10 +75,8 @@ def write_run_record(work_dir: Path, config: str, status: Any = 'finished', mess
     """A record of one attempt."""
     work_dir.mkdir(exist_ok=True)
     attempt = Attempt(started='2026-11-24T01:02:03Z', status=status, git=Git('1234abc'), hardware={'cores': 2})
-    data = {'mix-object-tote/train.json': 'sha256:feed'}
-    write_record(
-        work_dir, RunRecord(config=config, seed=7, status=status, message=message, data=data, attempts=[attempt])
-    )
+    told = {'data': {'mix-object-tote/train.json': 'sha256:feed'}, 'attempts': [attempt]}
+    write_record(work_dir, RunRecord(config=config, seed=7, status=status, message=message, **told))
 
 
 def write_corruptions(work_dir: Path, config: str, seed: int) -> None:

@@ -46,11 +46,9 @@ class Points(Dataset):
 
     metainfo: ClassVar[dict[str, Any]] = {'classes': ('one',)}
 
-    def __init__(
-        self, count: int = 8, changed: dict[int, Any] | None = None, on_load: Any = None, noisy: bool = False
-    ) -> None:
+    def __init__(self, count: int = 8, changed: Any = (), on_load: Any = None, noisy: bool = False) -> None:
         self.points = torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
-        for index, point in (changed or {}).items():
+        for index, point in dict(changed).items():
             self.points[index] = torch.tensor(point)
         self.loaded: list[int] = []
         self.on_load = on_load or self.loaded.append
@@ -186,15 +184,7 @@ def run(config: Config, resume: str | None = None, dies: dict[str, Any] | None =
 
 
 def guarded_runner(
-    work_dir: Path,
-    iterations: int = 6,
-    data: Points | None = None,
-    model: Fit | None = None,
-    batch_size: int = 1,
-    num_workers: int = 0,
-    hooks: Sequence[Hook] = (),
-    loss_guard: dict[str, Any] | None = None,
-    **changes: Any,
+    work_dir: Path, iterations=6, data=None, model=None, batch_size=1, num_workers=0, hooks=(), loss_guard=(), **changes
 ) -> ArmbenchRunner:
     """A fit of points in their order under the hooks that guard a run, without validation; it has not begun."""
     config = toy_config(work_dir, train_cfg=dict(max_iters=iterations), log_processor=dict(window_size=1), **changes)
@@ -205,7 +195,7 @@ def guarded_runner(
     config.optim_wrapper.optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
     config.default_hooks.checkpoint = dict(type='AtomicCheckpointHook', by_epoch=False, interval=1000)
     guards = [dict(type=name) for name in ('InterruptionHook', 'RunRecordHook', 'ResumeHook')]
-    config.custom_hooks = [dict(type='LossGuardHook', **(loss_guard or {})), *guards, *hooks]
+    config.custom_hooks = [dict(type='LossGuardHook', **dict(loss_guard)), *guards, *hooks]
     return built(config)
 
 
