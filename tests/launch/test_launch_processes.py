@@ -277,7 +277,6 @@ def test_a_launcher_that_cannot_work_says_why(launcher: str, ranks: dict, gpus: 
         monkeypatch.delenv(name, raising=False)
     for name, value in ranks.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr('torch.cuda.is_available', lambda: gpus > 0)
     monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
     with pytest.raises(InputError, match=message), joined_processes(Config({}), launcher):
         pass
