@@ -100,7 +100,6 @@ class SweepUnderTest:
         return self.make(workers, n_trials).run()
 
     def start(self, command: Callable[[], object] | None = None) -> BaseProcess:
-        """Start the command in a process of its own."""
         command = command or (lambda: sys.exit(0 if self.run() else 130))
         process = multiprocessing.get_context('fork').Process(target=command)
         process.start()
@@ -127,7 +126,6 @@ class SweepUnderTest:
         return self.study().get_trials(states=states or None)
 
     def rows(self) -> list[dict[str, str]]:
-        """The table of the trials."""
         return list(csv.DictReader((self.work_dir / 'trials.csv').open()))
 
     def retried(self) -> list[int]:

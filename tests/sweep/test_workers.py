@@ -1,5 +1,6 @@
-"""Sweeps over stand-ins: what becomes of trials, and of everything that can die."""
+"""Sweeps over stand-ins: what becomes of trials, and of everything that can die; the training of a trial."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -16,9 +18,13 @@ from optuna.trial import TrialState
 from sweeps import STAND_IN, Postgres, SweepUnderTest, wait_until
 
 from armbench_mmdet.configs import load_config
+from armbench_mmdet.engine.checkpoints import write_checkpoint
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.sweep.space import load_space
 from armbench_mmdet.sweep.study import Progress, open_storage, open_study
+from armbench_mmdet.sweep.training import VARIABLE, SweepReportHook, Training, training_command
+from armbench_mmdet.sweep.workers import training_environment
+from armbench_mmdet.system import usable_cores
 
 
 @pytest.fixture(scope='session')
@@ -53,7 +59,6 @@ on_postgres = pytest.mark.parametrize('sweep', ['postgres'], indirect=True)
     ('behaviour', 'reason', 'error', 'attempts'),
     [
         ('nan', 'nan', 'It was nan.', 1),
-        ('out of memory', 'out of memory', 'It was out of memory.', 1),
         ('lost process', 'lost process', 'It was lost process.', 3),  # tried again, but not for ever
         ('metric', 'nan', 'score was nan', 1),
         ('crash', 'crash', 'ValueError: the stand-in crashes', 1),
@@ -227,17 +232,29 @@ def test_killed_training_is_tried_again(sweep: SweepUnderTest) -> None:
 
 
 @on_any_storage
-def test_interrupted_sweep_gives_its_trials_back(sweep: SweepUnderTest) -> None:
-    sweep.configure(n_trials=3, behaviour='hang')
+@pytest.mark.parametrize(
+    ('number', 'status', 'heartbeat_s', 'left', 'reason'),
+    [
+        (signal.SIGTERM, 130, 10, {'fail': 2, 'waiting': 2}, 'interrupted'),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, 1, {'running': 2}, 'stale', marks=pytest.mark.slow),
+    ],
+    ids=['interrupted', 'killed'],
+)
+def test_command_that_ends_early_leaves_nothing_running_and_its_trials_are_tried_again(
+    number: int, status: int, heartbeat_s: int, left: dict[str, int], reason: str, sweep: SweepUnderTest
+) -> None:
+    sweep.configure(n_trials=3, heartbeat_s=heartbeat_s, behaviour='hang')
     command = sweep.start()
     sweep.wait_for_trainings(2)
-    os.kill(command.pid, signal.SIGTERM)
-    sweep.finish(command, status=130)
-    sweep.check(fail=2, waiting=2)
+    os.kill(command.pid, number)
+    sweep.finish(command, status)
+    sweep.wait_for_trainings(0)
+    sweep.check(**left)
     sweep.go()
     sweep.finish(sweep.start())
     sweep.check(fail=2, complete=3)
     assert sweep.retried() == [0, 1]
+    assert [row['reason'] for row in sweep.rows()][:2] == [reason, reason]
 
 
 @pytest.mark.parametrize('ending', ['time', pytest.param('pre-emption', marks=pytest.mark.slow)])
@@ -287,23 +304,6 @@ def test_sixteen_workers_and_five_hundred_trials(sweep: SweepUnderTest) -> None:
 
 @pytest.mark.slow
 @on_any_storage
-def test_killed_command_leaves_nothing_running_and_its_trials_are_tried_again(sweep: SweepUnderTest) -> None:
-    sweep.configure(n_trials=3, heartbeat_s=1, behaviour='hang')
-    command = sweep.start()
-    sweep.wait_for_trainings(2)
-    os.kill(command.pid, signal.SIGKILL)
-    command.join()
-    sweep.wait_for_trainings(0)
-    sweep.check(running=2)
-    sweep.go()
-    sweep.finish(sweep.start())
-    sweep.check(complete=3, fail=2)
-    assert sweep.retried() == [0, 1]
-    assert [row['reason'] for row in sweep.rows()][:2] == ['stale', 'stale']
-
-
-@pytest.mark.slow
-@on_any_storage
 def test_two_commands_fill_one_study(sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=12, step_s=0.1)
     for command in [sweep.start(), sweep.start()]:
@@ -327,3 +327,56 @@ def test_database_that_goes_away_for_a_while(sweep: SweepUnderTest, postgres: Po
     progress = Progress(sweep.study())
     assert progress.count(TrialState.COMPLETE) == len(progress.latest) == 4
     assert not sweep.trainings()
+
+
+def test_hook_reports_to_its_worker_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def hook(**given: object) -> SweepReportHook:
+        monkeypatch.setenv(VARIABLE, json.dumps(given))
+        return SweepReportHook()
+
+    runner = SimpleNamespace(iter=3, val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])))
+    alone = hook()  # of a dumped config, trained without a sweep
+    alone.after_train_iter(runner, 0)
+    alone.after_val_epoch(runner, {})
+    watched = hook(folder=str(tmp_path), metrics=['score'], worker_pid=os.getpid())
+    watched.after_train_iter(runner, 0)
+    watched.after_val_epoch(runner, {'score': None, 'other': 1.0})
+    assert (tmp_path / 'reports.jsonl').read_text() == '{"iteration": 3, "values": {"score": NaN}}\n'
+    with pytest.raises(InputError, match=r"objective and constraints must be among .*, coco/bbox_mAP; got \['score'\]"):
+        watched.after_val_epoch(runner, {'coco/bbox_mAP': 0.5})
+    orphan = hook(folder=str(tmp_path), metrics=['score'], worker_pid=2**22 + 1)
+    for step in (orphan.after_train_iter, orphan.after_val_iter):
+        with pytest.raises(ProcessLookupError):
+            step(runner, 0)
+
+
+def test_attempt_goes_on_from_the_checkpoint_of_the_one_before(tmp_path: Path) -> None:
+    before, folder = tmp_path / 'before', tmp_path / 'now'
+    (before / 'run').mkdir(parents=True)
+    folder.mkdir()
+    (before / 'reports.jsonl').write_text('{"iteration": 5, "values": {"score": 0.5}}\n' * 2)
+    for checkpoint in (None, 'interrupted.pth'):
+        if checkpoint:
+            write_checkpoint(before / 'run' / checkpoint, {})
+        training = Training(folder, ['echo'], os.environ, ['score'], before)
+        assert training.has_ended(30)
+        words = (folder / 'train.log').read_text()
+        assert (f'--resume {before}/run/interrupted.pth' in words) is bool(checkpoint)
+        assert training.reports() == [{'score': 0.5}] * bool(checkpoint), 'a validation done twice counts once'
+
+
+def test_several_gpus_make_a_distributed_training() -> None:
+    words = training_command(['python', 'train.py'], Path('config.py'), Path('run'), '0,1')
+    launcher = 'python -m torch.distributed.run --standalone --nproc-per-node 2'
+    assert ' '.join(words) == f'{launcher} train.py config.py --work-dir run --launcher pytorch'
+
+
+def test_trainings_share_the_cores_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS', 'OMP_WAIT_POLICY'):
+        monkeypatch.delenv(name, raising=False)
+    assert training_environment(1, None)['OMP_NUM_THREADS'] == str(usable_cores())
+    shared = training_environment(usable_cores(), '0,1')
+    assert shared['MKL_NUM_THREADS'] == shared['NUMBA_NUM_THREADS'] == '1'
+    assert (shared['OMP_WAIT_POLICY'], shared['CUDA_VISIBLE_DEVICES']) == ('PASSIVE', '0,1')
+    monkeypatch.setenv('OMP_NUM_THREADS', '7')
+    assert training_environment(1, None)['OMP_NUM_THREADS'] == '7'
