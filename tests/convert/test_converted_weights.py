@@ -50,8 +50,7 @@ def test_there_and_back_is_bit_equal(family: tuple[str, Path, Path], tmp_path: P
     convert_weights(name, theirs, tmp_path / 'back.pth')
     before, after = read_checkpoint(ours)['state_dict'], read_checkpoint(tmp_path / 'back.pth')
     assert after['meta']['dataset_meta']['classes'] == ['tote', 'object']
-    assert before.keys() == after['state_dict'].keys()
-    assert all(torch.equal(value, after['state_dict'][key]) for key, value in before.items())
+    torch.testing.assert_close(after['state_dict'], before, rtol=0, atol=0)
 
 
 def test_what_does_not_fit_is_named(family: tuple[str, Path, Path], tmp_path: Path) -> None:
@@ -80,8 +79,7 @@ def test_names_of_old_versions_and_other_classes(tmp_path: Path) -> None:
     convert_weights('amazon', tmp_path / 'latest.pt', tmp_path / 'out.pth', num_classes=90)
     converted = read_checkpoint(tmp_path / 'out.pth')
     assert len(converted['meta']['dataset_meta']['classes']) == 90
-    assert converted['state_dict'].keys() == ours.keys()
-    assert all(torch.equal(value, ours[key]) for key, value in converted['state_dict'].items())
+    torch.testing.assert_close(converted['state_dict'], ours, rtol=0, atol=0)
 
 
 def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
