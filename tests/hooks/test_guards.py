@@ -127,19 +127,10 @@ def test_of_the_zoo_checkpoint_only_the_class_head_starts_afresh(tmp_path: Path,
         assert torch.equal(value, before[name] if name in afresh else checkpoint[name]), name
 
 
-class Head(nn.Module):
-    def __init__(self, classes: int, width: int) -> None:
-        super().__init__()
-        self.num_classes = classes
-        self.fc_cls = nn.Linear(width, classes + 1)
-        self.fc_reg = nn.Linear(width, 4 * classes)
-
-
-class Model(nn.Module):
-    def __init__(self, classes: int = 2, width: int = 16) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
-        self.head = Head(classes, width)
+def small_model(classes: int = 2, width: int = 16) -> nn.Module:
+    head = nn.ModuleDict({'fc_cls': nn.Linear(width, classes + 1), 'fc_reg': nn.Linear(width, 4 * classes)})
+    head.num_classes = classes
+    return nn.ModuleDict({'backbone': nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width)), 'head': head})
 
 
 def load(state: dict[str, Tensor], model: nn.Module, allow: tuple[str, ...] = (), resume: bool = False) -> list[str]:
@@ -152,9 +143,9 @@ def load(state: dict[str, Tensor], model: nn.Module, allow: tuple[str, ...] = ()
 
 
 def test_weights_of_the_same_classes_are_loaded_completely_but_for_batch_counters_of_old() -> None:
-    state = {f'module.{name}': value for name, value in Model().state_dict().items()}
+    state = {f'module.{name}': value for name, value in small_model().state_dict().items()}
     del state['module.backbone.1.num_batches_tracked']
-    (table,) = load(state, Model())
+    (table,) = load(state, small_model())
     assert '10 tensors' in table
     assert 'afresh' not in table
 
@@ -170,21 +161,21 @@ def test_weights_of_the_same_classes_are_loaded_completely_but_for_batch_counter
     ],
 )
 def test_any_other_difference_is_an_error_that_says_how_to_allow_it(name: str, tensor: Any, message: str) -> None:
-    state = {**Model(80).state_dict(), name: tensor}
+    state = {**small_model(80).state_dict(), name: tensor}
     if tensor is None:
         del state[name]
     with pytest.raises(InputError, match=f'{re.escape(name)} {message}.*in zoo.pth.*default_hooks.pretrained.allow='):
-        load(state, Model())
-    (table,) = load(state, Model(), allow=('backbone', 'neck', r'head\.fc'))
+        load(state, small_model())
+    (table,) = load(state, small_model(), allow=('backbone', 'neck', r'head\.fc'))
     assert 'differs, allowed  ' in table
     with pytest.raises(InputError, match='the model: other is not in the model '):
-        load({**state, 'other': torch.ones(1)}, Model(), allow=('backbone', 'neck', r'head\.fc'))
+        load({**state, 'other': torch.ones(1)}, small_model(), allow=('backbone', 'neck', r'head\.fc'))
 
 
 def test_a_resumed_run_must_fit_completely() -> None:
-    assert load(Model().state_dict(), Model(), resume=True) == []
+    assert load(small_model().state_dict(), small_model(), resume=True) == []
     with pytest.raises(InputError, match=r'head\.fc_cls.*Resume with the config'):
-        load(Model(80).state_dict(), Model(), resume=True)
+        load(small_model(80).state_dict(), small_model(), resume=True)
 
 
 NAN = (float('nan'), 0, 0)

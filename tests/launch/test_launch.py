@@ -218,9 +218,7 @@ SLIPS = [
 
 
 @pytest.mark.parametrize(('changes', 'message'), SLIPS, ids=lambda value: '' if isinstance(value, str) else str(value))
-def test_a_slip_is_one_message_before_the_first_iteration(
-    changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_a_slip_is_one_message_before_it_trains(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     config = toy_config(tmp_path, runner_type='ArmbenchRunner', **{'default_hooks.checkpoint.rule': 'greater'})
     config.experiment_name = tmp_path.name  # two of one name share a visualizer
     config.merge_from_dict(changes)

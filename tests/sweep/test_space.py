@@ -48,9 +48,7 @@ FLIPPED = {'steps': [{'type': 'Load'}, {'type': 'Flip', 'prob': 0.1}, {'type': '
         ('steps.1.prob', 0.1, FLIPPED),
     ],
 )
-def test_only_what_differs_is_written_and_reloads_as_meant(
-    key: str, value: object, written: dict, tmp_path: Path
-) -> None:
+def test_only_what_differs_is_written_and_reloads(key: str, value: object, written: dict, tmp_path: Path) -> None:
     before = copy.deepcopy(CONFIG)
     new = applied(CONFIG, assignments(CONFIG, {f'model.{key}': value}))
     assert before == CONFIG

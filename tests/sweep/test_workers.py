@@ -65,9 +65,7 @@ on_postgres = pytest.mark.parametrize('sweep', ['postgres'], indirect=True)
         ('silent', 'no validation', '', 1),
     ],
 )
-def test_failed_trial_is_recorded_with_its_reason(
-    behaviour: str, reason: str, error: str, attempts: int, sweep: SweepUnderTest
-) -> None:
+def test_why_a_trial_failed(behaviour: str, reason: str, error: str, attempts: int, sweep: SweepUnderTest) -> None:
     sweep.configure(n_trials=1, behaviour=behaviour)
     assert sweep.run()
     sweep.check(fail=attempts)
@@ -180,9 +178,7 @@ def test_ten_failures_in_a_row_end_the_study(sweep: SweepUnderTest) -> None:
         ('space.py', 'n_trials = 6', 'n_trials = 60', ''),  # more trials are no other space
     ],
 )
-def test_another_search_space_is_refused_with_the_difference(
-    name: str, old: str, new: str, message: str, sweep: SweepUnderTest
-) -> None:
+def test_another_search_space_is_refused(name: str, old: str, new: str, message: str, sweep: SweepUnderTest) -> None:
     sweep.study()
     text = (sweep.folder / name).read_text()
     assert old in text
