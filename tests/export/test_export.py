@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import LEAVES, REPO
-from varied_weights import write_varied_weights
+from small_models import LEAVES, REPO, VARIED, write_weights
 
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.errors import InputError
@@ -34,7 +33,7 @@ def untrained_detector(name: str, folder: Path) -> Detector:
     config.test_dataloader.update(num_workers=0, persistent_workers=False)
     if name not in LEAVES:
         config.test_dataloader.dataset.pipeline[1].scale = (320, 256)
-    return Detector(config, write_varied_weights(config, folder / f'{name}.pth'), 'cpu')
+    return Detector(config, write_weights(config, folder / f'{name}.pth', VARIED), 'cpu')
 
 
 @pytest.fixture(scope='module')

@@ -17,6 +17,9 @@ LEAVES = {
     'mask_rcnn': REPO / 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py',
     'mask2former': REPO / 'configs/mask2former/mask2former_r18-w32_q30_minibench.py',
 }
+VARIED = {'rpn_cls': 20, 'rpn_reg': 5, 'fc_cls': 40, 'fc_reg': 40, 'conv_logits': 30}
+VARIED |= {'query_feat': 3, 'cls_embed': 3, 'mask_embed.4': 3}
+"""Gains of random weights for scores from 0 to 1, boxes and masks of many shapes, in both models."""
 _runs = itertools.count()
 
 

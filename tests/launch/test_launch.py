@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from small_models import LEAVES, Attack, tiny_config, write_weights
+from small_models import LEAVES, VARIED, Attack, tiny_config, write_weights
 from toy_run import assert_equal, state_of, toy_config
 from toy_run import run as toy_run
-from varied_weights import write_varied_weights
 
 from armbench_mmdet import launch
 from armbench_mmdet.configs import load_config
@@ -110,7 +109,7 @@ def test_a_model_of_other_classes_is_neither_tested_nor_trained(run, minibench_r
 
 @pytest.fixture
 def weights(minibench_root: Path, tmp_path: Path) -> Path:
-    return write_varied_weights(tiny_config(minibench_root, tmp_path), tmp_path / 'varied.pth')
+    return write_weights(tiny_config(minibench_root, tmp_path), tmp_path / 'varied.pth', VARIED)
 
 
 def test_views_are_merged_and_evaluated_or_refused(minibench_root: Path, tmp_path: Path, weights: Path) -> None:
