@@ -36,12 +36,6 @@ def root(tmp_path) -> Path:
     return root
 
 
-def found(root: Path, workers: int) -> dict[tuple[str, str], int]:
-    audit = audit_data_set(root, workers=workers)
-    assert audit.root == root
-    return {(f.kind, f.place.removeprefix(f'{root}/')): f.count for f in audit.findings}
-
-
 def rotate(path: Path, orientation: int = 3) -> None:
     with Image.open(path) as image:
         exif = image.getexif()
@@ -59,8 +53,6 @@ def dark(path: Path) -> None:
     [
         (lambda p: p.unlink(), 'image-missing', 'train-A.jpg'),
         (lambda p: p.write_bytes(p.read_bytes()[:-200]), 'image-unreadable', 'truncated.*train-A.jpg'),
-        (lambda p: p.write_bytes(b''), 'image-unreadable', 'empty file.*train-A.jpg'),
-        (lambda p: p.write_bytes(b'some text'), 'image-unreadable', 'no image format.*train-A.jpg'),
         (lambda p: (p.unlink(), p.mkdir()), 'image-unreadable', 'train-A.jpg'),
         (lambda p: coco_files.write_image(p, 99, (48, 64)), 'image-size', '64x48 as annotated, got 48x64'),
         (lambda p: rotate(p, 6), 'image-size', r'64x48 as annotated, got 48x64: its EXIF orientation \(6\) turns it'),
@@ -69,7 +61,6 @@ def dark(path: Path) -> None:
     ],
 )
 def test_a_damaged_image_is_found(root, damage, kind, example):
-    assert found(root, workers=1) == {}
     damage(root / MIX / 'images' / 'train-A.jpg')
     (finding,) = audit_data_set(root, workers=1).findings
     assert (finding.kind, finding.place, finding.count) == (kind, f'{MIX}/train', 1)
@@ -141,7 +132,9 @@ LAYOUTS = {
 @pytest.mark.parametrize('change', LAYOUTS)
 def test_what_is_wrong_between_files(root: Path, change: Callable) -> None:
     change(root)
-    assert found(root, workers=2) == LAYOUTS[change]
+    audit = audit_data_set(root, workers=2)
+    assert audit.root == root
+    assert {(f.kind, f.place.removeprefix(f'{root}/')): f.count for f in audit.findings} == LAYOUTS[change]
 
 
 def test_everything_is_collected_and_only_the_first_are_shown(root):

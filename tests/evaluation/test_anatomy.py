@@ -30,22 +30,23 @@ def anatomy_of(truth, detections) -> Anatomy:
     return error_anatomy(matching_of(truth, detections, is_across=True))
 
 
+def largest(pairs):
+    return max(pairs, key=lambda pair: pair[0], default=(0, None))
+
+
 def matched_by_hand(truth, detections):
     """Each detection with its overlaps, and the annotation that it has."""
     annotated = {a['category_id'] for a in truth['annotations']}
     counted, owned = [], {}
     for d in detections:
         near = [a for a in truth['annotations'] if a['image_id'] == d['image_id']]
-        ious = [mask_api.iou([d['segmentation']], [a['segmentation']], [0])[0, 0] for a in near]
-        own = [(iou, a) for iou, a in zip(ious, near, strict=True) if a['category_id'] == d['category_id']]
-        other = [(iou, a) for iou, a in zip(ious, near, strict=True) if a['category_id'] != d['category_id']]
-        free = [(iou, a) for iou, a in own if a['id'] not in owned]
-        best = max(free, key=lambda pair: pair[0], default=(0, None))
-        one = {**d, 'own': max(own, key=lambda p: p[0], default=(0, None))}
-        one |= {'other': max(other, key=lambda p: p[0], default=(0, None)), 'iou': best[0], 'has': None}
-        if best[0] >= 0.5:
-            one['has'] = best[1]
-            owned[best[1]['id']] = one
+        pairs = [(mask_api.iou([d['segmentation']], [a['segmentation']], [0])[0, 0], a) for a in near]
+        own = [(iou, a) for iou, a in pairs if a['category_id'] == d['category_id']]
+        other = [(iou, a) for iou, a in pairs if a['category_id'] != d['category_id']]
+        iou, instance = largest([(iou, a) for iou, a in own if a['id'] not in owned])
+        one = {**d, 'own': largest(own), 'other': largest(other), 'iou': iou, 'has': instance if iou >= 0.5 else None}
+        if one['has']:
+            owned[instance['id']] = one
         if d['category_id'] in annotated:
             counted.append(one)
     return counted, owned
@@ -78,13 +79,14 @@ def costs_by_hand(truth, detections) -> dict[str, float]:
     counted, owned = matched_by_hand(truth, detections)
     instances = {c: sum(a['category_id'] == c for a in truth['annotations']) for c in NAMES}
     instances = {c: number for c, number in instances.items() if number}
-    now = mean_ap([(one['category_id'], one['has'] is not None) for one in counted], instances)
+    found = [(one['category_id'], one['has'] is not None) for one in counted]
+    now = mean_ap(found, instances)
     costs, usable = {}, set()
     for kind in KINDS[:-1]:
         fixed, taken = [], set()
-        for one in counted:
-            if one['has'] is not None or kind_by_hand(one) != kind:
-                fixed.append((one['category_id'], one['has'] is not None))
+        for one, as_it_is in zip(counted, found, strict=True):
+            if one['has'] or kind_by_hand(one) != kind:
+                fixed.append(as_it_is)
             elif kind in ('localisation', 'classification'):
                 target = one['own' if kind == 'localisation' else 'other'][1]
                 if target['id'] not in owned:
@@ -95,7 +97,7 @@ def costs_by_hand(truth, detections) -> dict[str, float]:
         costs[kind] = mean_ap(fixed, instances) - now
     missed = [a for a in truth['annotations'] if a['id'] not in owned and a['id'] not in usable]
     left = {c: number - sum(a['category_id'] == c for a in missed) for c, number in instances.items()}
-    costs['missed'] = mean_ap([(one['category_id'], one['has'] is not None) for one in counted], left) - now
+    costs['missed'] = mean_ap(found, left) - now
     return costs
 
 
@@ -178,6 +180,10 @@ def test_equal_scores_crowds_and_nothing_at_all() -> None:
     truth, detections = data(0)
     nothing = anatomy_of({**truth, 'annotations': []}, detections)
     assert (nothing.costs, nothing.suspected) == ({}, 0), 'predicting what is not annotated is no fault'
+    silent = matching_of(truth, [])
+    for one in operations(silent, match_table(silent), {}).values():
+        assert (one.best, one.calibration_error, one.reliability) == (None, None, [])
+        assert {point.recall for point in one.curve} == {0.0}
     empty = {'images': [], 'annotations': [], 'categories': CATEGORIES}
     assert anatomy_of(empty, []) == Anatomy(costs={}, lrp={}, confusion={'background': {}}, suspects=[], suspected=0)
 
@@ -221,14 +227,6 @@ def test_points_and_calibration(seed: int) -> None:
         assert sum(one.detections for one in one.reliability) == len(rows)
 
 
-def test_nothing_found_has_no_point() -> None:
-    truth, _ = random_dataset(1)
-    matching = matching_of(truth, [])
-    for one in operations(matching, match_table(matching), {}).values():
-        assert (one.best, one.calibration_error, one.reliability) == (None, None, [])
-        assert {point.recall for point in one.curve} == {0.0}
-
-
 def aimed_at(mask) -> tuple[int, int] | None:
     """Row and column of the most interior point."""
     if not mask.any():
@@ -245,22 +243,25 @@ def aimed_at(mask) -> tuple[int, int] | None:
     return int(y[best] * pitch + rows[0]), int(x[best] * pitch + columns[0])
 
 
-def picks_by_hand(truth, detections, threshold: float = 0.5) -> dict[str, float] | None:
+def bitmaps_of(rows, image, category):
+    """The masks of a class in an image, without crowds."""
+    own = [one for one in rows if (one['image_id'], one['category_id']) == (image['id'], category)]
+    return [mask_api.decode(one['segmentation']).astype(bool) for one in own if not one.get('iscrowd')]
+
+
+def picks_by_hand(truth, detections) -> dict[str, float] | None:
     """The definitions, pixel by pixel."""
     shares, errors = {1: [], 3: [], 5: []}, []
+    detections = sorted(detections, key=lambda one: -one['score'])
+    sure = [one for one in detections if one['score'] >= 0.5]
     for image in truth['images']:
-        own = [a for a in truth['annotations'] if a['image_id'] == image['id'] and a['category_id'] == 2]
-        objects = [mask_api.decode(a['segmentation']).astype(bool) for a in own if not a['iscrowd']]
-        found = [d for d in detections if d['image_id'] == image['id'] and d['category_id'] == 2]
-        found.sort(key=lambda one: -one['score'])
-        errors.append(abs(sum(one['score'] >= threshold for one in found) - len(objects)))
+        objects, found, counted = (bitmaps_of(rows, image, 2) for rows in (truth['annotations'], detections, sure))
+        errors.append(abs(len(counted) - len(objects)))
         picked: set[int] = set()
         successes = []
-        for one in found:
-            mask = mask_api.decode(one['segmentation']).astype(bool)
+        for mask in found:
             aim = aimed_at(mask)
-            free = [n for n, g in enumerate(objects) if aim and g[aim] and n not in picked]
-            target = free[0] if free else None
+            target = next((n for n, g in enumerate(objects) if aim and g[aim] and n not in picked), None)
             covers = [n for n, g in enumerate(objects) if n != target and (mask & g).sum() > g.sum() / 4]
             successes.append(target is not None and not covers)
             if successes[-1]:
@@ -302,16 +303,13 @@ def verdicts_by_definition(instances: list[np.ndarray], predictions: list[np.nda
     found = []
     for g, truth in enumerate(instances):
         inside = [p for p in predictions if (p & truth).sum() > 0.5 * p.sum()]
-        union = np.any(inside, axis=0) if inside else np.zeros_like(truth)
+        covering = [p for p in predictions if (p & truth).sum() > 0.5 * truth.sum()]
         others = [h for j, h in enumerate(instances) if j != g]
         if any((p & truth).sum() > 0.5 * (p | truth).sum() for p in predictions):
             found.append('detected')
-        elif len(inside) >= 2 and (union & truth).sum() > 0.5 * truth.sum():
+        elif len(inside) >= 2 and (np.any(inside, axis=0) & truth).sum() > 0.5 * truth.sum():
             found.append('over_segmented')
-        elif any(
-            (p & truth).sum() > 0.5 * truth.sum() and any((p & h).sum() > 0.5 * h.sum() for h in others)
-            for p in predictions
-        ):
+        elif any((p & h).sum() > 0.5 * h.sum() for p in covering for h in others):
             found.append('under_segmented')
         else:
             found.append('missed')
@@ -327,17 +325,10 @@ def test_error_rates_are_the_definitions() -> None:
         for category, name in NAMES.items():
             expected = Counter()
             for image in truth['images']:
-                masks = [
-                    [mask_api.decode(one['segmentation']).astype(bool) for one in every if not one.get('iscrowd')]
-                    for every in (of_group(truth['annotations'], image, category), of_group(sure, image, category))
-                ]
+                masks = (bitmaps_of(rows, image, category) for rows in (truth['annotations'], sure))
                 expected.update(verdicts_by_definition(*masks))
             assert rates[name].instances == expected.total()
             for verdict in VERDICTS if expected else ():
                 assert getattr(rates[name], verdict) == pytest.approx(expected[verdict] / expected.total())
             seen += expected
     assert set(seen) == set(VERDICTS)
-
-
-def of_group(every: list[dict], image: dict, category: int) -> list[dict]:
-    return [one for one in every if (one['image_id'], one['category_id']) == (image['id'], category)]

@@ -50,14 +50,6 @@ def runs():
     return table_of(truth, detections), table_of(truth, [d for i, d in enumerate(detections) if i % 3])
 
 
-def test_one_seed_gives_one_interval_around_the_score(runs):
-    first, again = (group_intervals(runs[:1], resamples=200, seed=4) for _ in range(2))
-    assert first == again
-    assert first != group_intervals(runs[:1], resamples=200, seed=5)
-    for name in ('mean', 'tote', 'object'):
-        assert first[name].low < first[name].value < first[name].high
-
-
 def test_a_paired_difference_is_surer_than_either_score(runs):
     difference = difference_intervals(runs[:1], runs[1:], resamples=300)['mean']
     single = group_intervals(runs[:1], resamples=300)['mean']

@@ -38,21 +38,6 @@ def score(minibench_root: Path, tmp_path: Path) -> Callable[..., Result]:
     return lambda rows, **options: evaluate_results(write_rows(tmp_path, rows), source, **options)
 
 
-def uncompressed(rle: Row) -> Row:
-    switches = np.flatnonzero(np.diff(mask_api.decode(rle).ravel('F'), prepend=0, append=2))
-    return {'size': rle['size'], 'counts': np.diff(switches, prepend=0).tolist()}
-
-
-def polygons(rle: Row) -> list[list[float]]:
-    found, _ = cv2.findContours(mask_api.decode(rle), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return [outline.ravel().tolist() for outline in found if len(outline) > 2]
-
-
-def test_uncompressed_masks_score_as_compressed_ones(rows: list[Row], score: Callable[..., Result]) -> None:
-    sent = [{**row, 'segmentation': uncompressed(row['segmentation'])} for row in rows]
-    np.testing.assert_array_equal(numbers_of(score(sent), 'segm'), numbers_of(score(rows), 'segm'))
-
-
 NAMINGS: dict[str, Callable[[Path], Row]] = {
     'stem': lambda file: {'image_id': file.stem},
     'name': lambda file: {'image_id': file.name},
@@ -68,12 +53,10 @@ def test_images_by_name(naming: str, truth: Row, rows: list[Row], score: Callabl
     np.testing.assert_array_equal(numbers_of(score(sent), 'segm'), numbers_of(score(rows), 'segm'))
 
 
-def test_numbers_may_be_stems_and_must_not_be_both(minibench_root: Path, truth: Row, tmp_path: Path) -> None:
+def test_numbers_may_be_stems_and_must_not_be_both(truth: Row, rows: list[Row], tmp_path: Path) -> None:
     """Ultralytics writes a stem of digits as a number."""
     renamed = {**truth, 'images': [{**one, 'file_name': f'0{one["id"] + 1}.jpg'} for one in truth['images']]}
-    (tmp_path / 'own').mkdir()
-    source = GroundTruthSource(str(write_rows(tmp_path / 'own', renamed, 'test.json')))
-    rows = predictions_near(truth)
+    source = GroundTruthSource(str(write_rows(tmp_path, renamed, 'test.json')))
     right = numbers_of(evaluate_results(write_rows(tmp_path, rows), source), 'segm')
     stems = write_rows(tmp_path, [{**row, 'image_id': row['image_id'] + 1} for row in rows])
     np.testing.assert_array_equal(numbers_of(evaluate_results(stems, source), 'segm'), right)
@@ -105,8 +88,10 @@ def with_mask(mask: Callable[[Row], Any]) -> Callable[[list[Row]], Any]:
     return lambda rows: [{**row, 'segmentation': mask(row['segmentation'])} for row in rows]
 
 
-def scaled(rle: Row, factor: float) -> Any:
-    return [[factor * value for value in ring] for ring in polygons(rle)] or [[0, 0, 0, 0, 0, 0]]
+def scaled(rle: Row, factor: float) -> list[list[float]]:
+    """The outlines as polygons of other units."""
+    found, _ = cv2.findContours(mask_api.decode(rle), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return [(factor * outline).ravel().tolist() for outline in found if len(outline) > 2] or [[0, 0, 0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -164,9 +149,7 @@ def test_mask_nms_on_the_way_in(rows: list[Row], score: Callable[..., Result]) -
     assert f'mask NMS at IoU 0.99 left out {len(rows)} of {len(twice)} predictions' in result.identity.extra['flags']
 
 
-def test_honest_predictions_have_no_flags_and_leave_a_result(
-    rows: list[Row], score: Callable[..., Result], tmp_path: Path, minibench_root: Path
-) -> None:
+def test_honest_predictions_have_no_flags_and_leave_a_result(rows, score, tmp_path: Path, minibench_root: Path) -> None:
     known = file_fingerprint(minibench_root / 'mix-object-tote/test.json')
     for fingerprint in (known, known.removeprefix('sha256:')):
         score(rows, out_dir=tmp_path / 'results', fingerprint=fingerprint)

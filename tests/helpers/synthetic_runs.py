@@ -22,9 +22,7 @@ MASK_RCNN = 'configs/mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench.py'
 MASK2FORMER = 'configs/mask2former/mask2former_r18-w32_q30_minibench.py'
 
 
-def write_result(
-    work_dir: Path, data: Path, subset: str, config: str | None, noise_px: float = 2.0, seed: int = 0, classes=CLASSES
-) -> Path:
+def write_result(work_dir: Path, data: Path, subset: str, config, noise_px=2.0, seed=0, classes=CLASSES) -> Path:
     """Evaluate shifted ground truth as predictions, some of it left out, as tools/test.py would."""
     ann_file = data / subset / 'test.json'
     truth = COCO(ann_file)
@@ -49,6 +47,17 @@ def write_result(
         metric.add_timing({'load': 0.004, 'forward': 0.02, 'post-process': 0.001}, 1)
     metric.evaluate(len(truth.dataset['images']))
     return result_file
+
+
+def set_keys(path: Path, **keys: Any) -> None:
+    """Set keys of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+def set_identity(result_file: Path, extra: dict[str, Any], **keys: Any) -> None:
+    """Set keys of a result's identity, and of what more is in it."""
+    identity = json.loads(result_file.read_text())['identity']
+    set_keys(result_file, identity={**identity, **keys, 'extra': {**identity['extra'], **extra}})
 
 
 def log_rows() -> list[dict[str, Any]]:

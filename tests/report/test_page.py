@@ -21,6 +21,7 @@ from armbench_mmdet.report.page import Report, comma_separated, gather, rendered
 from armbench_mmdet.report.tables import Table, facts, published_table
 
 MIX = f'{SUBSETS[0]}, test'
+GAINS = 'AP at IoU 0.5 to be gained by correcting all errors of a kind'
 PROCEDURAL = 'Minibench: these are procedurally drawn totes, not ARMBench photos.'
 
 
@@ -55,9 +56,7 @@ def test_the_better_run_is_named_with_its_lead(report: Report, work_dirs: list[P
     assert ({answer.winner for answer in same}, headline(same)) == ({None}, '')
 
 
-def test_runs_that_differ_by_their_seed_are_one_row(
-    minibench_root: Path, work_dirs: list[Path], tmp_path: Path
-) -> None:
+def test_runs_that_differ_by_their_seed_are_one_row(minibench_root, work_dirs: list[Path], tmp_path: Path) -> None:
     seeds = gather([*work_dirs, write_run(tmp_path / 'again', minibench_root, seed=1)])
     assert {name for name, _ in seeds.answers[0].scored} == {'second', 'first (2 seeds)'}
     table = tables_of(seeds)[f'{MIX}: masks, mean ± standard deviation over seeds']
@@ -73,9 +72,7 @@ def test_names_lose_what_all_of_them_have() -> None:
         assert shortened(names) == names
 
 
-def test_scores_are_the_result_files_and_the_best_of_each_column_is_marked(
-    report: Report, results: dict[str, Result], markdown: str
-) -> None:
+def test_scores_are_the_result_files_and_the_best_of_each_column_is_marked(report, results, markdown: str) -> None:
     assert report.problems == []
     table = tables_of(report)[f'{MIX}: masks']
     for i, (name, run, *cells) in enumerate(table.rows):
@@ -93,19 +90,18 @@ def test_tables_are_the_files(report: Report, results: dict[str, Result], markdo
     first, second = results.values()
     size, best = first.segm.per_size['coco']['m'], first.operation['object'].best
     anatomy, point = second.anatomy, (best.threshold, best.precision, best.recall)
+    times = [f'{one.median_ms:.0f} / {one.p95_ms:.0f}' for one in (first.speed, *first.speed.stages.values())]
     expected = {
         ('Results', 'second', SUBSETS[0], MIX): [second.segm.mAP, second.segm.mAP_50, second.segm.mAP_75],
         (f'{MIX}: masks by size', 'm, coco', 'first'): [size.mAP, size.mAP_50, size.mAP_75],
         (f'{MIX}: ms per image, median / 95th percentile', 'first', first.speed.device): [
             str(first.speed.threads),
-            *(f'{one.median_ms:.0f} / {one.p95_ms:.0f}' for one in (first.speed, *first.speed.stages.values())),
+            *times,
         ],
         (f'{MIX}: at one threshold, IoU 0.5', 'object', 'first'): ['this data', *point],
         (f'{MIX}: picks of objects', 'first'): [first.picks.success_1, first.picks.success_3],
         (f'{MIX}: shares of instances', 'tote', 'first'): [first.segmentation_errors['tote'].detected],
-        (f'{MIX}: AP at IoU 0.5 to be gained by correcting all errors of a kind', 'object', 'second'): [
-            anatomy.costs['object'].classification
-        ],
+        (f'{MIX}: {GAINS}', 'object', 'second'): [anatomy.costs['object'].classification],
         (f'{MIX}: confusion', 'object', 'second'): [str(count) for count in anatomy.confusion['object'].values()],
         (f'{MIX}: confusion', 'background', 'second'): [*map(str, anatomy.confusion['background'].values()), '–'],
         ('Masks under corruption', MIX.replace(',', ''), 'object', 'first'): ['0.700', '0.400', '0.571'],
@@ -157,9 +153,7 @@ def test_a_class_that_a_subset_does_not_annotate_is_said(report: Report) -> None
     assert (scores['mean'], scores['tote']) == (scores['object'], ['–', '–']), 'with their intervals'
 
 
-def test_results_of_one_class_are_shown_beside_those_of_two(
-    minibench_root: Path, work_dirs: list[Path], tmp_path: Path
-) -> None:
+def test_results_of_one_class_are_shown_beside_those_of_two(minibench_root, work_dirs, tmp_path: Path) -> None:
     write_result(tmp_path / 'one', minibench_root, SUBSETS[0], MASK_RCNN, 1.0, classes=('object',))
     report = gather([tmp_path / 'one', work_dirs[0]])
     assert not [line for line in report.problems if 'left out' in line or 'match table' in line]

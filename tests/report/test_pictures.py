@@ -1,10 +1,8 @@
 """The report's pictures: which images are chosen, and that they are drawn from a result and its data alone."""
 
-import json
 import math
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,7 +11,7 @@ import pytest
 from coco_random import matching_of, random_dataset
 from coco_reference import pycocotools_evaluate
 from pycocotools import mask as mask_api
-from synthetic_runs import write_result
+from synthetic_runs import set_identity, set_keys, write_result
 
 from armbench_mmdet import visualization as overlay
 from armbench_mmdet.datasets import SUBSETS
@@ -77,14 +75,7 @@ def result(minibench_root: Path, tmp_path: Path) -> Path:
 
 def drawn_from(result: Path) -> list[Picture]:
     """The first picture of each kind."""
-    (evaluation,), _ = read_evaluations(result.parent)
-    return draw('run', evaluation, per_kind=1)
-
-
-def edit(path: Path, change: Callable[[dict], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
+    return draw('run', read_evaluations(result.parent)[0][0], per_kind=1)
 
 
 def test_pictures_are_of_each_kind_wherever_the_data_lie(result: Path, tmp_path: Path) -> None:
@@ -98,11 +89,10 @@ def test_pictures_are_of_each_kind_wherever_the_data_lie(result: Path, tmp_path:
     assert ranks == sorted(ranks)
 
     data = tmp_path / 'data' / SUBSET
-    edit(data / 'test.json', lambda c: c.update(categories=[{'id': 1, 'name': 'bin'}, {'id': 2, 'name': 'item'}]))
+    set_keys(data / 'test.json', categories=[{'id': 1, 'name': 'bin'}, {'id': 2, 'name': 'item'}])
     (data / 'images').rename(tmp_path / 'photos')
-    elsewhere = {'image_folder': str(tmp_path / 'photos'), 'category_map': {'bin': 'tote', 'item': 'object'}}
-    edit(result, lambda content: content['identity']['extra'].update(elsewhere))
-    edit(result, lambda content: content['identity'].update(data_fingerprint=file_fingerprint(data / 'test.json')))
+    extra = {'image_folder': str(tmp_path / 'photos'), 'category_map': {'bin': 'tote', 'item': 'object'}}
+    set_identity(result, extra, data_fingerprint=file_fingerprint(data / 'test.json'))
     assert drawn_from(result) == drawn
 
 
@@ -116,9 +106,7 @@ GONE = [
 
 
 @pytest.mark.parametrize(('damage', 'message'), GONE)
-def test_what_is_gone_or_changed_is_named(
-    damage: Callable[[Path, Path], object], message: str, result: Path, tmp_path: Path
-) -> None:
+def test_what_is_gone_or_changed_is_named(damage, message: str, result: Path, tmp_path: Path) -> None:
     damage(result, tmp_path / 'data' / SUBSET)
     with pytest.raises(InputError, match=message):
         drawn_from(result)
@@ -158,8 +146,6 @@ def test_suspected_labels_are_shown_close_up(report: Report) -> None:
 
 
 def test_a_report_of_many_results_has_one_picture_of_each_kind(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        pictures, 'draw', lambda run, evaluation, per_kind, most_suspected: [(per_kind, most_suspected)]
-    )
+    monkeypatch.setattr(pictures, 'draw', lambda run, evaluation, *numbers: [numbers])
     assert gallery(report.runs)[0] == [(3, 2)] * 6
     assert gallery(report.runs * 3)[0] == [(1, 1)] * 18

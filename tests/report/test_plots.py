@@ -41,9 +41,7 @@ LOGS: dict[str, tuple[list[list[dict]], dict, dict]] = {
 
 
 @pytest.mark.parametrize(('attempts', 'losses', 'scores'), LOGS.values(), ids=LOGS)
-def test_curves_are_what_counts_of_the_logs(
-    tmp_path: Path, attempts: list[list[dict]], losses: dict, scores: dict
-) -> None:
+def test_curves_are_what_counts_of_the_logs(tmp_path, attempts: list[list[dict]], losses: dict, scores: dict) -> None:
     for number, rows in enumerate(attempts):
         write_log(tmp_path, rows, f'20261124_01000{number}')
     curves, problems = read_curves(tmp_path)
@@ -67,9 +65,7 @@ def test_plotly_takes_every_plot(report: Report) -> None:
         json.dumps([plot.data, plot.layout], allow_nan=False)
 
 
-def test_precision_recall_curves_have_the_average_precision_as_their_mean(
-    report: Report, work_dirs: list[Path]
-) -> None:
+def test_precision_recall_curves_have_the_average_precision_as_their_mean(report: Report, work_dirs) -> None:
     plot = plots.precision_recall_plot(report.compared[0])
     assert [(one['name'], one['showlegend']) for one in plot.data[2:4]] == [('first', False), ('second', True)]
     result = read_result(work_dirs[1] / f'results/{SUBSETS[0]}_test.json').segm.per_class['object']
