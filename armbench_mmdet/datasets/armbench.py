@@ -299,9 +299,6 @@ class ArmbenchDataset(CocoDataset):
         return []
 
 
-MINIBENCH_ROOT = Path('data/minibench')
-
-
 @DATASETS.register_module()
 class MinibenchDataset(ArmbenchDataset):
     """An :class:`ArmbenchDataset` that renders its images when its folder is not there yet.
@@ -312,7 +309,7 @@ class MinibenchDataset(ArmbenchDataset):
 
     def __init__(self, data_root: str | Path | None = None, train_images: int | None = None, **kwargs: Any) -> None:
         self.train_images = train_images
-        super().__init__(data_root=data_root or MINIBENCH_ROOT, **kwargs)
+        super().__init__(data_root=data_root or 'data/minibench', **kwargs)
 
     def load_data_list(self) -> NDArray[np.int64]:
         """Make the data if need be, then load them."""

@@ -19,8 +19,7 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import draft_of, locked, remove_drafts
 
 Columns = dict[str, NDArray[Any]]
-Content = tuple[Columns, dict[str, Any]]
-"""Columns, and meta data for JSON."""
+Content = tuple[Columns, dict[str, Any]]  # columns, and meta data for JSON
 
 _META = 'meta.json'
 

@@ -187,11 +187,7 @@ def _describe_malformed(text: bytes, error: Exception) -> str:
 
 
 def raise_problems(problems: list[Problem], ann_file: Path) -> None:
-    """Raise one error that shows the first problems of a file.
-
-    Raises:
-        InputError: ``problems`` is not empty.
-    """
+    """Raise one ``InputError`` that shows the first problems of a file, if there are any."""
     if not problems:
         return
     lines = [f'annotation file must be well-formed COCO, got {len(problems)} problem(s) (in {ann_file}):']

@@ -37,21 +37,11 @@ class GroundTruth(NamedTuple):
     def of(cls, document: Mapping[str, Any]) -> GroundTruth:
         """The ground truth in a COCO-format dict whose annotations have boxes, areas and masks."""
         rows = document['annotations']
-
-        def column(key: str, dtype: Any) -> np.ndarray:
-            return np.fromiter((row[key] for row in rows), dtype, len(rows))
-
-        return cls(
-            {image.id: image for image in msgspec.convert(document['images'], list[CocoImage])},
-            {category['id']: category['name'] for category in document['categories']},
-            column('id', np.int64),
-            column('image_id', np.int64),
-            column('category_id', np.int64),
-            column('bbox', (np.float64, 4)),
-            column('area', np.float64),
-            column('iscrowd', np.bool_),
-            column('segmentation', object),
-        )
+        kinds: dict[str, Any] = dict.fromkeys(('id', 'image_id', 'category_id'), np.int64)
+        kinds |= {'bbox': (np.float64, 4), 'area': np.float64, 'iscrowd': np.bool_, 'segmentation': object}
+        columns = (np.fromiter((row[key] for row in rows), kind, len(rows)) for key, kind in kinds.items())
+        images = {image.id: image for image in msgspec.convert(document['images'], list[CocoImage])}
+        return cls(images, {category['id']: category['name'] for category in document['categories']}, *columns)
 
     def of_images(self, image_ids: Iterable[int]) -> GroundTruth:
         """That of some images."""

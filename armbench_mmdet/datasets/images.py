@@ -126,11 +126,7 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of an image file.
-
-    Raises:
-        UnreadableImageError: It cannot be read, or is empty.
-    """
+    """The content of an image file; an ``UnreadableImageError`` if it cannot be read, or is empty."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -190,8 +186,7 @@ def read_image(path: Path) -> np.ndarray:
 def image_size(content: bytes, path: Path) -> tuple[int, int]:
     """Height and width in px of an image once it is turned upright, from its header where that is enough.
 
-    Raises:
-        UnreadableImageError: It is in no format known.
+    An ``UnreadableImageError`` if it is in no format known.
     """
     if exif_orientation(content) == 1:
         with contextlib.suppress(*_DECODE_ERRORS):
@@ -210,10 +205,8 @@ def exif_orientation(content: bytes) -> int:
 def size_differs(content: bytes, path: Path, width: int, height: int) -> str:
     """What to say of an image whose decoded size is not the annotated one."""
     found, orientation = '{1}x{0}'.format(*image_size(content, path)), exif_orientation(content)
-    remedy = (
-        f': its EXIF orientation ({orientation}) turns it; annotate photos as viewers show them, or remove that tag'
-    )
-    return f'image must be {width}x{height} as annotated, got {found}{remedy if orientation > 1 else ""} (in {path})'
+    why = f': its EXIF orientation ({orientation}) turns it; annotate photos as viewers show them, or remove that tag'
+    return f'image must be {width}x{height} as annotated, got {found}{why if orientation > 1 else ""} (in {path})'
 
 
 def note_image(index: int, path: str) -> None:

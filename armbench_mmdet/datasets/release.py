@@ -1,10 +1,9 @@
 """ARMBench's release: its folders, subsets, splits, classes and categories, and what to say when they differ."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,7 @@ SPLITS = ('train', 'val', 'test')
 IMAGE_FOLDER = 'images'
 DEFAULT_ROOT = Path('data/armbench-segmentation-0.1')
 CLASSES = ('tote', 'object')
-IGNORED = -1
-"""The label of categories whose annotations are ignored."""
+IGNORED = -1  # the label of categories whose annotations are ignored
 
 CategoryMap = Mapping[str | int, str | None]
 
@@ -41,29 +39,20 @@ def resolve_data_root(data_root: Path | str | None = None) -> Path:
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """Return the value if it is one of the choices.
-
-    Raises:
-        InputError: It is none of them.
-    """
+    """Return the value if it is one of the choices, else raise an ``InputError``."""
     if value not in choices:
         raise InputError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
     return value
 
 
 def require_existing(path: Path, what: str) -> Path:
-    """Return the path of a file, or of a folder if ``what`` says so, that exists.
-
-    Raises:
-        InputError: It does not.
-    """
+    """Return the path of a file, or of a folder if ``what`` says so, that exists, else raise an ``InputError``."""
     if path.is_dir() if 'folder' in what else path.is_file():
         return path
     raise InputError(f'{what} must exist, got {str(path.absolute())!r}; {_HOW_TO_GET}')
 
 
-@dataclass(frozen=True)
-class CategoryAssignment:
+class CategoryAssignment(NamedTuple):
     """The label of each category id and of each of a file's A annotations, and what was assumed.
 
     A label is an index into :data:`CLASSES`, or :data:`IGNORED`.
@@ -98,24 +87,29 @@ def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = Non
             if len(counts) == len(CLASSES):
                 readings.insert(0, dict(zip(counts, CLASSES, strict=True)))
             maps = [{**(category_map or {}), **reading} for reading in readings]
-            raise _refused(f'an annotation file without categories must {problem}', {}, counts, index, maps)
+            found = [f'id {c} ({n} annotations)' for c, n in counts.items()]
+            raise _refused(index, f'an annotation file without categories must {problem}', found, *maps)
         names = CATEGORIES[subset]
         table = ' and '.join(f'{c} = {name}' for c, name in names.items())
         notes.append(f'the file has no categories: assuming ids {table}, as in the release of {subset}')
     labels: dict[int, int] = {}
-    unknown: dict[int, int] = {}
+    unknown: list[int] = []
     for category_id in [*names, *(c for c in counts if c not in names)]:
         name = plain(names.get(category_id, ''))
         target = wanted.get(category_id, wanted.get(name, wanted.get(str(category_id), name)))
         if target is None or target in CLASSES:
             labels[category_id] = IGNORED if target is None else CLASSES.index(target)
         elif category_id in counts:
-            unknown[category_id] = counts[category_id]
+            unknown.append(category_id)
         else:
             notes.append(f'category {names[category_id]!r} is neither tote nor object, and nothing has it')
     if unknown:
         offered = {**(category_map or {}), **{names.get(c, c): 'object' for c in unknown}}
-        raise _refused(f'categories must be named {" or ".join(CLASSES)}', names, unknown, index, [offered])
+        found = [
+            f'{names[c]!r} (id {c}, {counts[c]} annotations)' if c in names else f'id {c} ({counts[c]} annotations)'
+            for c in unknown
+        ]
+        raise _refused(index, f'categories must be named {" or ".join(CLASSES)}', found, offered)
     for label, class_name in enumerate(CLASSES):
         ids = [c for c, assigned in labels.items() if assigned == label]
         if len(ids) > 1:
@@ -142,21 +136,11 @@ def _disagreement(subset: str, counts: Mapping[int, int], twice: int, images: in
     return ''
 
 
-def _refused(
-    requirement: str,
-    names: Mapping[int, str],
-    counts: Mapping[int, int],
-    index: ColumnIndex,
-    maps: list[dict[str | int, str | None]],
-) -> InputError:
-    found = ', '.join(
-        f'{names[c]!r} (id {c}, {n} annotations)' if c in names else f'id {c} ({n} annotations)'
-        for c, n in counts.items()
-    )
+def _refused(index: ColumnIndex, requirement: str, found: Sequence[str], *maps: Mapping[Any, str | None]) -> InputError:
     offered = ' or '.join(f'category_map={one}' for one in maps)
     return InputError(
-        f'{requirement}, got {found} (in {index.ann_file}). If you know what they are, pass {offered} to the data set, '
-        'or with --category-map to tools/check_data.py; None instead of a class ignores a category'
+        f'{requirement}, got {", ".join(found)} (in {index.ann_file}). If you know what they are, pass {offered} to '
+        'the data set, or with --category-map to tools/check_data.py; None instead of a class ignores a category'
     )
 
 

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-"""Points ``(N, 3)`` of the world or ``(N, 2)`` of a picture, or one direction ``(3,)``."""
+Points = NDArray[np.float64]  # points (N, 3) of the world or (N, 2) of a picture, or one direction (3,)
 
 
 def cos_sin(angle_rad: float) -> tuple[float, float]:

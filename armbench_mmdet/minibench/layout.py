@@ -1,7 +1,7 @@
 """Layouts of objects: in a tote at random, stacked, in contact, at walls; or copies of one."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,8 +23,7 @@ _MAX_SLOPE = 0.45
 _CELLS_PER_LENGTH = 128
 
 
-@dataclass(frozen=True)
-class Spot:
+class Spot(NamedTuple):
     """A candidate place of an object: the middle and direction of its footprint."""
 
     x: float
@@ -33,8 +32,7 @@ class Spot:
     size: Size
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """One object where it lies, the seed of its looks (copies share it), and the numbers of those it lies on."""
 
     kind: Kind

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -362,8 +362,7 @@ def paint_ball_net(brush: Brush, rng: np.random.Generator) -> None:
     brush.face(paint.design(rng, front, 2), level_quad(length / 2 - card, -y, length / 2, y, 0.5 * brush.height))
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind of object: how common it is, and ranges of its length, of width / length and of height / width."""
 
     paint: Callable[[Brush, np.random.Generator], None]

@@ -11,15 +11,11 @@ from numpy.typing import NDArray
 
 from armbench_mmdet.minibench.camera import WORLD, Camera, Light, Points, Pose
 
-Colour = tuple[int, ...]
-"""Blue, green, red, each 0…255."""
-Pixels = MatLike
-"""Eight-bit images: ``(h, w, 3)`` BGR colours or ``(h, w)`` masks and opacities."""
-Field = MatLike
-"""``(h, w) float32`` brightness factors, or glare in 0…1."""
+Colour = tuple[int, ...]  # blue, green, red, each 0…255
+Pixels = MatLike  # eight-bit images: (h, w, 3) BGR colours or (h, w) masks and opacities
+Field = MatLike  # (h, w) float32 brightness factors, or glare in 0…1
 Size = tuple[float, float, float]
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as fractions of a texture's width and height."""
+Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of a texture's width and height
 
 WHITE: Colour = (238, 240, 240)
 BLACK: Colour = (26, 24, 24)

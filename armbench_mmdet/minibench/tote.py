@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,8 +32,7 @@ def rounded(half_x: float, half_y: float, radius: float, z: float) -> Points:
     return np.column_stack([flat, np.full(len(flat), z)])
 
 
-@dataclass(frozen=True)
-class Tote:
+class Tote(NamedTuple):
     """A tote's measures in tote lengths (the outer length is 1) and its looks.
 
     A notch is a cut-out in the silhouette of the short sides, 0 deep for none; ``wear`` is the amount of scuffs, 0…1.
@@ -179,8 +178,7 @@ def paint_surround(canvas: Pixels, rng: np.random.Generator, unit_px: float, clu
         _clutter(canvas, rng, unit_px)
 
 
-@dataclass(frozen=True)
-class Bench:
+class Bench(NamedTuple):
     """Where the copies of same-object lie, in lengths of its own; ``cells`` counts compartments along x and y."""
 
     half_y: float

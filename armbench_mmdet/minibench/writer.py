@@ -22,15 +22,13 @@ from armbench_mmdet.system import usable_cores
 SPLITS = ('train', 'val', 'test')
 DEFAULT_COUNTS = {(MIX, 'train'): 400, (MIX, 'val'): 60, **{(subset, 'test'): 60 for subset in SUBSETS}}
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 2448
-VERSION = 2
-"""Raised whenever the same seed no longer gives the same annotations; older folders are then refused."""
+VERSION = 2  # raised whenever the same seed no longer gives the same annotations; older folders are then refused
 
 MARKER = 'minibench.json'
 LOCK = '.minibench.lock'
 
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92]
 _NAME_DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ'
-_NAMES = 36**10
 
 
 class _Job(NamedTuple):
@@ -46,7 +44,7 @@ def image_name(seed: int, subset: int, split: int, index: int) -> str:
     """A ten-character name in ARMBench's manner, such as ``5R5WBCH7ZH.jpg``; no two pictures of a subset share one."""
     number = (subset * len(SPLITS) + split) * 10**8 + index
     # The factor has no divisor in common with 36, so numbers and names correspond one to one.
-    code = (number * 2_862_933_555_777_941 + seed * 3_037_000_493_001 + 1_234_567_891_011) % _NAMES
+    code = (number * 2_862_933_555_777_941 + seed * 3_037_000_493_001 + 1_234_567_891_011) % 36**10
     return ''.join(_NAME_DIGITS[code // 36**place % 36] for place in range(10)) + '.jpg'
 
 
@@ -93,22 +91,16 @@ def make_minibench(
     ``i`` of a split does not depend on how many there are. ``minibench.json`` says whether a folder is complete; after
     an interruption the next call starts anew.
 
-    Args:
-        out: Folder to make; empty, absent, or an earlier minibench, which is replaced.
-        counts: Pictures by (subset, split); a file is written for each key.
-        width_px: 64…2448, like the height; same-object's pictures are less tall, some others narrower.
-        height_px: Height.
-        seed: Seed, 0 or more.
-        workers: Processes; None for one a CPU core. 0 or 1 makes them in this process.
+    The folder ``out`` is empty, absent, or an earlier minibench, which is replaced; a file is written for each (subset,
+    split) in ``counts``. Sides are 64…2448 px; same-object's pictures are less tall, some others narrower. Of
+    ``workers``, None are one a CPU core; 0 or 1 makes all in this process.
 
     Raises:
         InputError: If an argument is out of range, or ``out`` holds something that minibench did not make.
     """
     size = {'width_px': width_px, 'height_px': height_px}
     sides = f'{MIN_SIDE_PX}…{MAX_SIDE_PX}'
-    problems = [
-        f'{name} must be {sides}, got {px}' for name, px in size.items() if not MIN_SIDE_PX <= px <= MAX_SIDE_PX
-    ]
+    problems = [f'{key} must be {sides}, got {px}' for key, px in size.items() if not MIN_SIDE_PX <= px <= MAX_SIDE_PX]
     numbers = {'seed': seed} | {f'the count of {" ".join(key)}': count for key, count in counts.items()}
     problems += [f'{name} must be 0 or more, got {number}' for name, number in numbers.items() if number < 0]
     if problems:

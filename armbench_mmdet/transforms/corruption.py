@@ -1,7 +1,6 @@
 """Corrupted photos, for measuring what a model loses by them: ImageNet-C's fifteen, and three of a warehouse."""
 
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,7 @@ def lens_smear(image: np.ndarray, severity: int, rng: np.random.Generator) -> np
     return image * (1 - cover[..., None]) + (blurred * 0.85 + 30.0) * cover[..., None]
 
 
-WAREHOUSE: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
-    one.__name__: one for one in (arm_motion, exposure_flicker, lens_smear)
-}
+WAREHOUSE = {one.__name__: one for one in (arm_motion, exposure_flicker, lens_smear)}
 CORRUPTIONS = (*imagecorruptions.get_corruption_names('common'), *WAREHOUSE)
 
 
