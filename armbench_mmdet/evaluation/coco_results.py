@@ -25,19 +25,15 @@ from armbench_mmdet.masks.encode import decode_counts, fits_image
 from armbench_mmdet.masks.runs import mask_nms, run_lengths
 
 _SHOWN = 5
-_BEYOND = 1.05
-"""A polygon that reaches farther, in image sizes, was made for a larger image."""
+_BEYOND = 1.05  # a polygon that reaches farther, in image sizes, was made for a larger image
 _SWAPPED_IMAGES = 200
-_RECTANGLES = 0.9
-"""Share of the masks that are filled boxes, from which on all are taken for boxes."""
-_FLOOR = 0.1
-"""Models that are made for AP give lower scores than this, too."""
-_CATEGORY_IDS = range(1, len(CLASSES) + 1)
+_RECTANGLES = 0.9  # share of the masks that are filled boxes, from which on all are taken for boxes
+_FLOOR = 0.1  # models that are made for AP give lower scores than this, too
 
 Key = int | str
 
 
-class CocoResult(msgspec.Struct, gc=False):
+class CocoResult(msgspec.Struct, gc=False, omit_defaults=True):
     """One prediction; ``image_id`` is a number, a file name or its stem, ``category_id`` a number or a name."""
 
     image_id: Key
@@ -252,7 +248,7 @@ def evaluate_results(
         raise InputError(f'{error} (in {path})') from error
     if mask_nms_iou is not None:
         notes.append(_suppress(predictions, mask_nms_iou))
-    flags = [*notes, *flags_of(shapes_of(predictions, _CATEGORY_IDS), ground_truth)]
+    flags = [*notes, *flags_of(shapes_of(predictions, [*ground_truth.categories]), ground_truth)]
     extra = {PREDICTIONS: str(path.absolute()), 'predictions_sha256': sha256_of(path), FLAGS: flags}
     metric = ArmbenchMetric(ground_truth=ground_truth, identity={'extra': extra}, log_table=False)
     metric.dataset_meta = {'classes': CLASSES, **source.as_metainfo()}

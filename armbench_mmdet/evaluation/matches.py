@@ -130,9 +130,7 @@ class MatchTable:
             ) from error
 
 
-def match_table(
-    matching: Matching, areas: tuple[float, float] = (0.0, np.inf), is_relative: bool = False
-) -> MatchTable:
+def match_table(matching: Matching, areas: Sequence[float] = (0.0, np.inf), is_relative: bool = False) -> MatchTable:
     """Match the detections of every image and class as ``COCOeval.evaluateImg`` does.
 
     Outside ``areas``, px², ground truth is ignored, and so are detections that found nothing; if they are
@@ -159,14 +157,9 @@ def matched(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give each detection, best score first, the free instance it overlaps most, an ignored one only for want of one.
 
-    Args:
-        common: Of detections and instances.
-        crowd: ``(G,) bool``, what any number of detections may be given.
-        ignored: ``(G,) bool``, what does not count: crowds and more.
-        thresholds: ``(T,) float64``, above 0.
-
-    Returns:
-        ``(T, D) int8`` outcomes, and ``(T, G) int64``, the detection that each instance was given to, or -1.
+    What is ``crowd``, ``(G,) bool``, may be given to any number of detections; what is ``ignored``, crowds and more,
+    does not count. At each threshold, ``(T,) float64`` above 0, that makes ``(T, D) int8`` outcomes, and
+    ``(T, G) int64``, the detection that each instance was given to, or -1.
     """
     detections, instances, lowest = len(common.own), crowd.size, thresholds.min()
     outcome = np.zeros((thresholds.size, detections), np.int8)
@@ -207,15 +200,8 @@ def interpolate(
     """COCO's interpolated precision in B draws of images, an image of weight k counting k times.
 
     Precision is highest just after a detection that found something; the curve is followed from the lowest score up.
-
-    Args:
-        decided: See :class:`ClassMatches`.
-        weights: ``(B, I) int32``.
-        totals: ``(B,)``, instances, weighted.
-        recalls: ``(R,) float64``, rising from 0.
-
-    Returns:
-        ``(B, T, R) float64``; NaN in draws without instances.
+    Weights are ``(B, I) int32``, ``totals`` the instances so weighted, ``(B,)``, recalls ``(R,) float64`` and rise from
+    0. The curves are ``(B, T, R) float64``; NaN in draws without instances.
     """
     image, found, found_starts, ignored, ignored_starts = decided
     curves = np.full((len(weights), found_starts.size - 1, recalls.size), np.nan)
@@ -274,15 +260,13 @@ def sized_tables(matching: Matching, is_relative: bool = False) -> dict[str, Mat
     return {size: match_table(matching, areas, is_relative) for size, areas in protocol.SIZES.items()}
 
 
-def summary(
-    whole: MatchTable, by_size: Mapping[str, MatchTable], class_name: str | None = None
-) -> dict[str, float | None]:
+def summary(whole: MatchTable, by_size: Mapping[str, MatchTable], name: str | None = None) -> dict[str, float | None]:
     """The nine numbers of the result file, under their names there; over all classes unless one is named."""
     return {
-        'mAP': whole.ap(class_name=class_name),
-        **{f'mAP_{round(100 * iou)}': whole.ap(iou, class_name) for iou in (0.5, 0.75)},
-        **{f'mAP_{size}': one.ap(class_name=class_name) for size, one in by_size.items()},
-        **{f'AR_{limit}': whole.ar(limit, class_name) for limit in protocol.MAX_DETS},
+        'mAP': whole.ap(class_name=name),
+        **{f'mAP_{round(100 * iou)}': whole.ap(iou, name) for iou in (0.5, 0.75)},
+        **{f'mAP_{size}': one.ap(class_name=name) for size, one in by_size.items()},
+        **{f'AR_{limit}': whole.ar(limit, name) for limit in protocol.MAX_DETS},
     }
 
 
@@ -322,9 +306,8 @@ def difference_intervals(
     first: Sequence[MatchTable], second: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
     """Intervals of ``first - second``, each draw of images scored under both; see :func:`group_intervals`."""
-    scores, others = (
-        _group_scores(tables, resamples, seed, number, first[0]) for number, tables in enumerate((first, second))
-    )
+    scores = _group_scores(first, resamples, seed, 0, first[0])
+    others = _group_scores(second, resamples, seed, 1, first[0])
     return {name: _interval(scores[name] - others[name]) for name in scores}
 
 

@@ -1,7 +1,4 @@
-"""``ArmbenchMetric``: COCO's protocol on ARMBench, with every known way to a silent wrong number refused.
-
-Predictions are checked on the way in and turned into COCO results on the way out.
-"""
+"""``ArmbenchMetric``: COCO's protocol on ARMBench, with every known way to a silent wrong number refused."""
 
 import functools
 import logging

@@ -17,8 +17,7 @@ MAX_DETS = (1, 10, MAX_PER_IMAGE)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 IOU_TYPES = ('bbox', 'segm')
-SCORE_THRESHOLD = 0.5
-"""From which on a detection counts, where single ones are judged."""
+SCORE_THRESHOLD = 0.5  # from which on a detection counts, where single ones are judged
 
 SIZES = {'s': (0.0, 32.0**2), 'm': (32.0**2, 96.0**2), 'l': (96.0**2, np.inf)}
 """COCO's small, medium and large, px² of area; both edges belong to both neighbours."""
@@ -29,8 +28,7 @@ DENSITY_NAMES = ('1-5', '6-10', '11-15', '16-20', '21-30', '31+')
 """Instances of an image, tote included, crowds not; images without any are in no bin."""
 BAND = 0.02
 """Width of the band along the outline that boundary IoU is of, in diagonals of the image (Cheng et al., CVPR 2021)."""
-SHAPES_AT_ONCE = 4096
-"""Masks in memory as runs."""
+SHAPES_AT_ONCE = 4096  # masks in memory as runs
 
 
 class Shapes(NamedTuple):
@@ -80,13 +78,10 @@ class Common(NamedTuple):
 
 
 class Matching:
-    """Detections held against ground truth under one IoU type.
+    """Detections held against ground truth under one IoU type, ``bbox`` or ``segm``.
 
-    Args:
-        ground_truth: What they are held against.
-        detections: Those of other images and categories do not count.
-        iou_type: ``bbox`` or ``segm``.
-        is_across: Whether masks are held against those of other classes, too, and by their boundaries.
+    Detections of other images and categories do not count. If ``is_across``, masks are held against those of other
+    classes, too, and by their boundaries.
 
     Raises:
         InputError: A mask is of another size than its image.
