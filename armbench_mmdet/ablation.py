@@ -79,8 +79,7 @@ def load_ablation(path: Path) -> Ablation:
         source = ablation.ingredients.get(one.weights_of or name)
         if source is None or (one.weights_of and (source.weights_of or not set(one.seeds) <= set(source.seeds))):
             raise InputError(
-                f'weights_of of {name!r} must be an ingredient trained with its seeds, got {one.weights_of!r} '
-                f'(in {path})'
+                f'weights_of of {name!r} must be trained with its seeds, got {one.weights_of!r} (in {path})'
             )
     return ablation
 
@@ -159,11 +158,7 @@ def _write_config(base: Path, cell: Cell, folder: Path) -> None:
 
 
 def read_tables(results: Path) -> dict[str, dict[str, list[MatchTable]]]:
-    """The match tables of the cells in a results folder, by subset and ingredient, a table for each seed.
-
-    Raises:
-        InputError: There is no such folder.
-    """
+    """The match tables of the cells in a results folder, which must exist, by subset and ingredient, one a seed."""
     if not results.is_dir():
         raise InputError(f'results must be a folder of tested cells, got {str(results)!r}; none has finished yet')
     tables: dict[str, dict[str, list[MatchTable]]] = {}

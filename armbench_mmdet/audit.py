@@ -21,8 +21,7 @@ from armbench_mmdet.datasets.index import ColumnIndex, open_index, read_sound_re
 from armbench_mmdet.errors import InputError, UnreadableImageError
 
 SEVERITIES = ERROR, WARNING, NOTE = 'error', 'warning', 'note'
-SHOWN = 5
-"""Examples shown of each kind in each place."""
+SHOWN = 5  # examples shown of each kind in each place
 
 KINDS: dict[str, tuple[str, str]] = {
     coco.MALFORMED: (ERROR, 'the annotation file is no JSON'),

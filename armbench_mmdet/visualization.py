@@ -1,10 +1,9 @@
 """Pictures of instances with labels and a legend, and contact sheets of training samples and augmentations."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,8 +20,7 @@ Colour = tuple[int, int, int]
 Label = tuple[str, Colour, tuple[int, int, int, int], bool]
 """Text, BGR of its background, x, y, width and height in px of what it belongs to, whether only the corners serve."""
 
-OUTLINED = ('tote',)
-"""Classes that hold the others: drawn as an outline, so that what lies inside stays visible."""
+OUTLINED = ('tote',)  # classes that hold the others: drawn as an outline, so that what lies inside stays visible
 
 FOUND, MISSED, CORRECT, FALSE_POSITIVE, NOT_COUNTED = 'found', 'missed', 'correct', 'false positive', 'not counted'
 
@@ -41,11 +39,9 @@ _GAP_PX = 6
 
 AUGMENTATIONS = ('ToteCropJitter', 'ZoomOutTote', 'ToteCopyPaste', 'ReplaceBackground', 'WarehouseLighting')
 _TITLE_PX = 22
-_AUGMENTED_SIZE = (512, 512)
 
 
-@dataclasses.dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """An instance to draw: its mask as compressed COCO RLE of any size, and a box x1, y1, x2, y2 in px of the image.
 
     In a comparison its verdict is ``found``, ``missed`` or, for a prediction, ``correct``, ``false positive``; or
@@ -199,7 +195,7 @@ def augmentation_sheet(config: Config, columns: int, cell_px: int, seed: int) ->
     cells, titles = [], []
     for name in ('unchanged', *AUGMENTATIONS):
         step = [TRANSFORMS.build({'type': name, 'prob': 1.0})] if name in AUGMENTATIONS else []
-        render = [loading.LazyResize(scale=_AUGMENTED_SIZE, keep_ratio=True), loading.RenderImage()]
+        render = [loading.LazyResize(scale=(512, 512), keep_ratio=True), loading.RenderImage()]
         # The crop comes first, where it gains resolution; the others work on the final image.
         steps = [*step, *render] if name == 'ToteCropJitter' else [*render, *step]
         for index in chosen:
@@ -245,11 +241,7 @@ def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int,
 
 
 def write_sheet(path: Path, sheet: np.ndarray) -> None:
-    """Write a sheet to a ``.png`` or ``.jpg`` file.
-
-    Raises:
-        InputError: The file is of another kind, or cannot be written.
-    """
+    """Write a sheet to a ``.png`` or ``.jpg`` file; an ``InputError`` if it is of another kind or cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not (cv2.haveImageWriter(str(path)) and cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])):
         raise InputError(f'contact sheet must end in .png or .jpg, in a folder that can be written, got {str(path)!r}')

@@ -3,9 +3,9 @@
 Runs that differ by their seed alone are one *contender*: the mean of their scores, and its standard deviation.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ def _mask_tables(entries: Sequence[Entry]) -> list[MatchTable]:
     return [entry.evaluation.tables['segm'] for entry in entries]
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a comparison says of the object class, or of the mean where objects are not annotated.
 
     ``scored`` has the contenders' mask mAP, the best first; the ``winner`` is better than the next with certainty.
@@ -43,12 +42,8 @@ class Answer:
     sentence: str
 
 
-def answers(compared: Sequence[Comparison]) -> list[Answer]:
-    """An answer for each subset and split on which there is anything to compare or to say."""
-    return [answer for comparison in compared if (answer := _answer(comparison))]
-
-
-def _answer(comparison: Comparison) -> Answer | None:
+def answer_of(comparison: Comparison) -> Answer | None:
+    """The answer on a subset and split, None where there is nothing to compare or to say."""
     tables = {name: _mask_tables(own) for name, own in contenders(comparison).items()}
     intervals = {name: group_intervals(own) for name, own in tables.items()}
     kind = OBJECT if any(OBJECT in own for own in intervals.values()) else MEAN

@@ -211,8 +211,7 @@ class Run:
 def collect_runs(work_dirs: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
     """The runs in which there is something to report, and a line for everything that is wrong or unfinished.
 
-    Raises:
-        InputError: There is nothing to report in any of them.
+    An ``InputError`` if there is nothing to report in any of them.
     """
     runs: list[Run] = []
     problems: list[str] = []

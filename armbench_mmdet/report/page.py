@@ -2,13 +2,13 @@
 
 import base64
 import csv
-import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from plotly.offline import get_plotlyjs
@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from armbench_mmdet.evaluation.result import SUMMARY_KEYS
 from armbench_mmdet.files import write_atomically
 from armbench_mmdet.report import plots, tables
-from armbench_mmdet.report.answer import Answer, answer_plot, answers, headline, seeds_table
+from armbench_mmdet.report.answer import Answer, answer_of, answer_plot, headline, seeds_table
 from armbench_mmdet.report.collect import Comparison, Run, collect_runs, comparisons
 from armbench_mmdet.report.pictures import Picture, gallery
 from armbench_mmdet.report.plots import Plot
@@ -44,8 +44,7 @@ PARTS: dict[str, Sequence[Callable[[Comparison], Plot | Table]]] = {
 """The plots and tables of the parts, see ``parts.j2``, that are about one subset and split after the other."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """What there is to report: ``parts`` has the plots and tables of each part of the page that are not empty.
 
     ``problems`` says what is missing, broken or unfinished; ``compared`` and ``answers`` are by subset and split.
@@ -65,14 +64,10 @@ class Report:
 
 
 def gather(work_dirs: Sequence[str | Path]) -> Report:
-    """Read the runs and compute what the report shows.
-
-    Raises:
-        InputError: There is nothing to report at all.
-    """
+    """Read the runs and compute what the report shows; an ``InputError`` if that is nothing at all."""
     runs, problems = collect_runs(work_dirs)
     compared, unlike = comparisons(runs)
-    found = answers(compared)
+    found = list(filter(None, map(answer_of, compared)))
     parts = {name: [make(comparison) for comparison in compared for make in own] for name, own in PARTS.items()}
     parts['answer'] = [answer_plot(found)]
     parts['runs'] = [tables.run_table(runs)]

@@ -1,9 +1,8 @@
 """Pictures of the best, median and worst images, and of suspected labels."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import msgspec
@@ -41,8 +40,7 @@ class Choice(NamedTuple):
     box: Sequence[float] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """Ground truth beside the prediction of a run on ``data``, subset and split, ready to be shown."""
 
     run: str
@@ -119,8 +117,7 @@ def draw(run: str, evaluation: Evaluation, per_kind: int = PER_KIND, most_suspec
     choices += [Choice(SUSPECTED, one.image_id, _doubt(one), one.box) for one in suspects]
     image_ids = {choice.image_id for choice in choices}
     truth, image_folder = _ground_truth(evaluation, image_ids)
-    detections = _detections(evaluation.path.with_suffix('.segm.json'), image_ids)
-    matching = Matching(truth, Shapes.of(detections), 'segm')
+    matching = Matching(truth, _detections(evaluation.path.with_suffix('.segm.json'), image_ids), 'segm')
     drawn = []
     for choice in choices:
         name = truth.images[choice.image_id].file_name
@@ -150,9 +147,7 @@ def _close_up(
     rows = slice(max(int(y - height / 2), 0), int(y + 1.5 * height) + 1)
     columns = slice(max(int(x - width / 2), 0), int(x + 1.5 * width) + 1)
     parts = [[(one, decode_mask(one.mask)[rows, columns]) for one in own] for own in judged]
-    real, guessed = (
-        [dataclasses.replace(one, mask=encode_masks(part[None])[0]) for one, part in own if part.any()] for own in parts
-    )
+    real, guessed = ([one._replace(mask=encode_masks(cut[None])[0]) for one, cut in own if cut.any()] for own in parts)
     return photo[rows, columns], real, guessed
 
 
@@ -190,11 +185,11 @@ def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[GroundTr
     return truth, Path(str(source.image_folder))
 
 
-def _detections(path: Path, image_ids: set[int]) -> list[dict[str, Any]]:
+def _detections(path: Path, image_ids: set[int]) -> Shapes:
     """The predictions of some images from a file of COCO results."""
     try:
         every = msgspec.json.decode(path.read_bytes(), type=list[CocoResult])
     except (OSError, msgspec.DecodeError) as error:
         raise InputError(f'COCO results must lie beside the result file, got {error} (in {path})') from error
     chosen = [one for one in every if one.image_id in image_ids and (one.score or 0) >= SCORE_THRESHOLD]
-    return [{key: value for key, value in row.items() if value is not None} for row in msgspec.to_builtins(chosen)]
+    return Shapes.of(msgspec.to_builtins(chosen))

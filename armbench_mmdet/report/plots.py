@@ -1,10 +1,9 @@
 """Plots of training and of results; ``page.js`` has their common looks, and ``parts.j2`` says how to read them."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ MAX_POINTS = 600
 Trace = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """One figure: Plotly's traces and layout, and a title that says it to those who cannot see it."""
 
     title: str
@@ -121,14 +119,10 @@ def reliability_plot(comparison: Comparison) -> Plot:
 def corruption_plot(run: Run) -> Plot:
     """Mask mAP of objects by kind and severity of corruption, 0 for none; the subsets side by side."""
     columns = [(f'{one.subset} {one.split}', severity) for one in run.corruptions for severity in (0, *SEVERITIES)]
-    cells = [
-        [
-            scores.get(OBJECT, scores.get(MEAN))
-            for one in run.corruptions
-            for scores in (one.clean, *one.corrupted[kind][: len(SEVERITIES)])
-        ]
-        for kind in CORRUPTIONS
-    ]
+    cells = []
+    for kind in CORRUPTIONS:
+        found = (scores for one in run.corruptions for scores in (one.clean, *one.corrupted[kind][: len(SEVERITIES)]))
+        cells.append([scores.get(OBJECT, scores.get(MEAN)) for scores in found])
     heat = {'type': 'heatmap', 'x': [*zip(*columns, strict=True)], 'y': CORRUPTIONS, 'z': cells, 'zmin': 0, 'zmax': 1}
     heat |= {'colorscale': 'Viridis', 'texttemplate': '%{z:.2f}', 'xgap': 1, 'ygap': 1}
     layout = plot_layout('severity, 0: as it is', '', 620)
@@ -155,12 +149,10 @@ def label_fraction_plot(compared: Sequence[Comparison]) -> Plot:
     return Plot('Mask mAP by the number of training images', traces, layout)
 
 
-def plot_layout(
-    x_title: str, y_title: str, height_px: int = 380, of_shares: bool = False, **more: Any
-) -> dict[str, Any]:
-    """The layout of a plot as far as it is its own, both axes from 0 to 1 if they are ``of_shares``."""
+def plot_layout(x: str, y: str, height_px: int = 380, of_shares: bool = False, **more: Any) -> dict[str, Any]:
+    """The layout of a plot as far as it is its own: the axes' titles, both from 0 to 1 if they are ``of_shares``."""
     shares = {'range': [0, 1.05]} if of_shares else {}
-    axes = {f'{name}axis': {'title': {'text': title}, **shares} for name, title in (('x', x_title), ('y', y_title))}
+    axes = {f'{name}axis': {'title': {'text': title}, **shares} for name, title in (('x', x), ('y', y))}
     return {'height': height_px, **axes, **more}
 
 

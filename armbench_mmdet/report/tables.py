@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import yaml
@@ -31,12 +31,10 @@ MAIN_SCORES = {
 }
 TYPE_NAMES = {'segm': 'masks', 'boundary': 'mask boundaries', 'bbox': 'boxes'}
 
-Row = dict[str, Any]
-"""The values of a row by the names of their columns."""
+Row = dict[str, Any]  # the values of a row by the names of their columns
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table for the page and for Markdown; ``text_columns`` at the left are text, the others are numbers.
 
     ``best`` has the rows and columns of the cells that are the best of those they may be compared with.
@@ -74,10 +72,8 @@ def run_table(runs: Sequence[Run]) -> Table:
     for run in runs:
         data = f'minibench (procedural): {run.trained_on}' if run.is_procedural else run.trained_on
         row = {'run': run.name, 'status': run.status, 'config': run.config_path, 'trained on': data}
-        tested = [
-            f'{e.subset} {e.split} ({Path(e.result.identity.checkpoint or MISSING).name})' for e in run.evaluations
-        ]
-        rows.append({**row, 'iterations': run.last_step, 'results on': ', '.join(tested) or None})
+        of = [f'{e.subset} {e.split} ({Path(e.result.identity.checkpoint or MISSING).name})' for e in run.evaluations]
+        rows.append({**row, 'iterations': run.last_step, 'results on': ', '.join(of) or None})
     return Table.of('Runs', rows, 6)
 
 
@@ -93,10 +89,8 @@ def overview(compared: Sequence[Comparison]) -> Table:
 
 def main_scores(result: Result) -> Row:
     """The main scores of a result, None where there is none."""
-    known = {iou_type: scores.by_class for iou_type, scores in result.scores.items()}
-    return {
-        title: getattr(known.get(kind, {}).get(name), key, None) for title, (kind, name, key) in MAIN_SCORES.items()
-    }
+    own = {iou_type: scores.by_class for iou_type, scores in result.scores.items()}
+    return {title: getattr(own.get(kind, {}).get(name), key, None) for title, (kind, name, key) in MAIN_SCORES.items()}
 
 
 def ends(interval: Interval | Estimate | None) -> str:
@@ -110,7 +104,7 @@ def together(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: firsts.index(next(iter(row.values()))))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Breakdown:
     """A table of a part of the result files on a subset and split, made of the rows of each run's result."""
 
@@ -139,7 +133,7 @@ def score_table(comparison: Comparison, iou_type: str) -> Table:
             own = [(i, row) for i, row in enumerate(table.rows) if row[0] == name and row[1] in comparable]
             known = {i: row[j] for i, row in own if row[j] != MISSING}
             best |= {(i, j) for i, cell in known.items() if len(known) > 1 and cell == max(known.values())}
-    return dataclasses.replace(table, best=best)
+    return table._replace(best=best)
 
 
 def score_rows(run: str, result: Result, iou_type: str) -> Iterable[Row]:
