@@ -47,11 +47,12 @@ NUMBERS += ['63.99999999999999', '5.000000000000000000000000001', '9.00719925474
 
 def test_numbers_are_what_a_json_parser_reads(tmp_path):
     document = coco_files.document()
-    document['annotations'][1]['segmentation'] = '@'
+    for annotation, mask in zip(document['annotations'], (None, '@', []), strict=True):
+        annotation['segmentation'] = mask
     polygon = f'[{" , ".join(NUMBERS)}]'
     text = json.dumps(document).replace('"@"', f'[{polygon},{polygon}]')
     index = open_index(coco_files.write_json(tmp_path / 'a.json', text.encode()), tmp_path / 'cache')
-    assert index.segmentation(1) == [json.loads(polygon)] * 2
+    assert [index.segmentation(row) for row in range(3)] == [None, [json.loads(polygon)] * 2, None]
 
 
 def test_missing_boxes_and_areas_are_those_of_the_masks(tmp_path):
