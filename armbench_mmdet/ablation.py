@@ -150,7 +150,6 @@ def run_ablation(
 
 def _write_config(base: Path, cell: Cell, folder: Path) -> None:
     """Write a cell's config: the base, and what differs."""
-    folder.mkdir(parents=True, exist_ok=True)
     changes = {**cell.ingredient.overrides, 'randomness': {'seed': cell.seed}}
     text = f'_base_ = {os.path.relpath(base, folder.resolve())!r}\n{config_source(changes)}'
     write_atomically(folder / 'config.py', text)

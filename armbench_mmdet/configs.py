@@ -95,11 +95,7 @@ def load_config(config: str | Path, options: Mapping[str, Any] | None = None) ->
 
 
 def _check_new_keys(config: Config, options: Mapping[str, Any]) -> None:
-    """Refuse overrides that would create a key beside one of nearly that name; say which create another.
-
-    Raises:
-        InputError: There are some: mmengine accepts a misspelt key without a word.
-    """
+    """Refuse overrides that would create a key beside one of nearly that name, which mmengine does without a word."""
     known = set(dotted_keys(config._cfg_dict))
     misspelt = []
     for key in options:

@@ -28,12 +28,13 @@ def sha256_of(path: Path) -> str:
 def draft_of(path: Path) -> Iterator[Path]:
     """A file or folder to write beside ``path``, which gets that name at the end: nobody ever sees half of it.
 
-    A file of that name is replaced, a folder must not exist. Whoever dies in between leaves a draft, which
-    :func:`remove_drafts` removes.
+    A file of that name is replaced, a folder must not exist; the folder around it is made. Whoever dies in between
+    leaves a draft, which :func:`remove_drafts` removes.
 
     Raises:
         OSError: Writing, syncing or renaming failed; what ``path`` names is as it was.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f'{path.name}.{uuid.uuid4().hex[:12]}{_DRAFT}')
     try:
         yield draft
@@ -67,17 +68,16 @@ def locked(path: Path, notice: str = '') -> Iterator[None]:
 
     ``notice`` is logged when another process holds the lock.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         if notice:
             print_log(notice, 'current')
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _sync(path: Path) -> None:

@@ -56,14 +56,13 @@ JPEG_QUALITY = 90
 class Detector:
     """A model with its weights and the test pipeline of its config: what ``tools/test.py`` would evaluate.
 
+    ``classes`` are the names of its labels.
+
     Args:
         config: The config file, or a loaded config.
         checkpoint: The checkpoint file, or a run folder (its latest checkpoint).
         device: ``cpu``, ``cuda``, ``cuda:1``; by default the GPU if there is one.
         trust_checkpoint: Load a file that holds more than tensors and plain data, and may run its code.
-
-    Attributes:
-        classes: Names of the labels.
 
     Raises:
         InputError: The config does not load, the checkpoint does not fit it, or there is no such device.
@@ -202,7 +201,9 @@ def infer(
         for kept in _predictions(detector, found, left_out, score_threshold, batch_size):
             rows.append(kept.for_evaluation())
             place = overlay_path(kept.path, common)
-            _write_overlay(kept, out_dir / place)
+            (out_dir / place).parent.mkdir(parents=True, exist_ok=True)
+            jpeg = cv2.imencode('.jpg', overlay(kept), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+            (out_dir / place).write_bytes(jpeg.tobytes())
             size = {'width': kept.width, 'height': kept.height}
             images.append({'id': kept.image_id, 'file_name': str(kept.path), **size, 'overlay': place.as_posix()})
         if not images:
@@ -255,11 +256,6 @@ def _origin(detector: Detector | ExportedDetector) -> dict[str, str]:
     if isinstance(detector, Detector):
         return {'config': str(detector.config.filename), 'checkpoint': str(detector.checkpoint)}
     return {'model': str(detector.path)}
-
-
-def _write_overlay(prediction: Prediction, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(cv2.imencode('.jpg', overlay(prediction), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
 
 
 def predict_file(model: Path, ann_file: Path, image_folder: Path, out: Path) -> None:

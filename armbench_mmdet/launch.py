@@ -277,7 +277,6 @@ def evaluate_corrupted(
     left = [name for name in CORRUPTIONS if name not in found.corrupted]
     for name in tqdm(left, desc='corruptions', initial=len(CORRUPTIONS) - len(left), total=len(CORRUPTIONS)):
         found.corrupted[name] = [scores(name, severity) for severity in SEVERITIES]
-        out_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(path, msgspec.json.format(msgspec.json.encode(found)) + b'\n')
     runner.call_hook('after_run')
     return found

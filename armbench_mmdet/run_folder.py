@@ -1,7 +1,7 @@
 """A run's folder: its files, its record and the names of its metrics, for those who write them and those who read."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -10,29 +10,19 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.files import write_atomically
 
 RECORD = 'record.json'
-LATEST = 'last_checkpoint'
-"""File that names the latest checkpoint, as in mmengine."""
-INTERRUPTED = 'interrupted.pth'
-"""Checkpoint of a run that was asked to stop; it goes when the resumed run has written its next one."""
-RESULTS = 'results'
-"""Folder of the result files."""
-CORRUPTIONS = 'corruptions'
-"""Folder of what was measured on corrupted photos."""
-SCALARS = '*/vis_data/scalars.json'
-"""Pattern of the logs with the curves: one for each start, a JSON object a line."""
+LATEST = 'last_checkpoint'  # names the latest checkpoint, as in mmengine
+INTERRUPTED = 'interrupted.pth'  # of a run that was asked to stop; it goes when the resumed run has written its next
+RESULTS, CORRUPTIONS = 'results', 'corruptions'  # folders of result files, and of what was measured on corrupted photos
+SCALARS = '*/vis_data/scalars.json'  # logs with the curves: one for each start, a JSON object a line
 
 METRIC_PREFIX = 'coco/'
 VALIDATION_LOSS_PREFIX = 'val_loss/'
-VALIDATION_PREFIXES = (METRIC_PREFIX, VALIDATION_LOSS_PREFIX)
-"""By these a row of a log is known to be of a validation."""
+VALIDATION_PREFIXES = (METRIC_PREFIX, VALIDATION_LOSS_PREFIX)  # of a row of a log that is of a validation
 MAIN_METRIC = 'coco/segm_mAP'
 
-Status = Literal['running', 'finished', 'stopped', 'failed']
-"""``running`` is also the last word of a process that was killed."""
+Status = Literal['running', 'finished', 'stopped', 'failed']  # running is also the last word of who was killed
 Reason = Literal['nan', 'out of memory', 'data', 'input', 'lost process', 'crash']
 """Why a run failed: a loss not finite, memory, unreadable images, other bad input, a process that died, all else."""
-
-_Struct = TypeVar('_Struct', bound=msgspec.Struct)
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -106,11 +96,9 @@ def write_record(work_dir: Path, record: RunRecord) -> None:
 
 
 class Corruptions(msgspec.Struct, kw_only=True):
-    """``<subset>_<split>.json`` in a run's folder ``corruptions``.
+    """``<subset>_<split>.json`` in a run's folder ``corruptions``: mask mAP of each class, and ``mean``.
 
-    Attributes:
-        clean: Mask mAP of the photos as they are: of each class, and ``mean``.
-        corrupted: The same under each corruption, from severity 1 to 5.
+    They are of the photos as they are, and under each corruption, from severity 1 to 5.
     """
 
     schema_version: Literal[1] = 1
@@ -139,7 +127,7 @@ def read_corruptions(path: Path) -> Corruptions:
     return _read(path, Corruptions, 'corruptions', 'tools/test.py --corruptions writes them')
 
 
-def _read(path: Path, kind: type[_Struct], name: str, by: str) -> _Struct:
+def _read(path: Path, kind: type[msgspec.Struct], name: str, by: str) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError) as error:

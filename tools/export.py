@@ -38,11 +38,10 @@ def main(args: argparse.Namespace) -> None:
     from mmengine.logging import MMLogger
 
     from armbench_mmdet import configs
-    from armbench_mmdet.engine.runner import quiet_console, quiet_warnings
+    from armbench_mmdet.engine.runner import quiet_console
     from armbench_mmdet.export.onnx import export
     from armbench_mmdet.inference import Detector
 
-    quiet_warnings()
     warnings.filterwarnings('ignore', module=r'(torch|onnx)')
     for name in ('torch.onnx', 'onnxscript'):  # they tell of operators that are not used here
         logging.getLogger(name).setLevel(logging.ERROR)

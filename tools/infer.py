@@ -51,11 +51,10 @@ def main(args: argparse.Namespace) -> None:
 
     from armbench_mmdet import configs
     from armbench_mmdet.engine.levers import set_levers
-    from armbench_mmdet.engine.runner import quiet_console, quiet_warnings
+    from armbench_mmdet.engine.runner import quiet_console
     from armbench_mmdet.inference import Detector, infer
     from armbench_runtime import Detector as ExportedDetector
 
-    quiet_warnings()
     quiet_console(MMLogger.get_current_instance())
     detector: Detector | ExportedDetector
     if args.config.endswith('.onnx'):

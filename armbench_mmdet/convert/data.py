@@ -23,10 +23,8 @@ from armbench_mmdet.masks.encode import encode_masks
 
 _LOSSLESS = ('.png', '.tif', '.tiff', '.bmp')
 
-Instance = tuple[str, list[list[float]] | dict[str, Any]]
-"""A class, and a mask as COCO polygons in px or a run-length code."""
-Photo = tuple[Path, int, int, Iterable[Instance]]
-"""An image file, its height and width in px, and its instances."""
+Instance = tuple[str, list[list[float]] | dict[str, Any]]  # a class, and COCO polygons in px or a run-length code
+Photo = tuple[Path, int, int, Iterable[Instance]]  # an image file, its height and width in px, and its instances
 
 
 @dataclass
@@ -231,6 +229,5 @@ def cut(source: Path, out: Path, *, names: Sequence[str] | None = None, fraction
         raise InputError(f'fraction must be above 0 and at most 1, got {fraction!r}')
     content['images'] = [image for image in content['images'] if image['id'] in kept]
     content['annotations'] = [row for row in content['annotations'] if row['image_id'] in kept]
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, msgspec.json.encode(content))
     return Report(out, len(content['images']), Counter(annotations=len(content['annotations'])))

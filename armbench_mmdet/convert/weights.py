@@ -17,30 +17,19 @@ from armbench_mmdet.engine.checkpoints import compare_weights, described, load_w
 from armbench_mmdet.errors import InputError
 
 State = dict[str, Tensor]
-Names = Mapping[str, str]
-"""Patterns in the names of tensors and what each becomes, one after another."""
+Names = Mapping[str, str]  # patterns in the names of tensors and what each becomes, one after another
 Conversion = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """A model of another project, and ours that computes the same.
+    """A model of another project, and ours that computes the same."""
 
-    Attributes:
-        config: Name of our config.
-        names: From ours to theirs. Nothing is left of the name of a tensor that is ours alone; ``{q,k,v}`` stands for
-            tensors of theirs that are stacked in one of ours.
-        values: Parts of our names, and how the values of such tensors are made of theirs, and theirs of ours.
-        num_classes: Where our config's ``model`` has the number of classes.
-        current: Of a state dict and its file: renames and leaves out what other versions of theirs write otherwise; it
-            leaves alone what it does not know.
-    """
-
-    config: str
-    names: Names
-    values: Mapping[str, tuple[Conversion, Conversion]]
-    num_classes: tuple[str, ...]
-    current: Callable[[State, Path], State]
+    config: str  # the name of our config
+    names: Names  # from ours to theirs; '' for a tensor that is ours alone, {q,k,v} for theirs that are stacked in ours
+    values: Mapping[str, tuple[Conversion, Conversion]]  # by part of our names: ours from theirs, theirs from ours
+    num_classes: tuple[str, ...]  # where our config's model has the number of classes
+    current: Callable[[State, Path], State]  # of a file's: in the names of today's version; the unknown is left alone
 
     def to_ours(self, state: State, like: State) -> State:
         """Theirs as ours; ``like`` has the names of ours, and the values of those that are ours alone."""
@@ -86,8 +75,7 @@ TORCHVISION: Names = {
     r'^rpn_head\.rpn_conv': 'rpn.head.conv.0.0',
     r'^rpn_head\.rpn_cls': 'rpn.head.cls_logits',
     r'^rpn_head\.rpn_reg': 'rpn.head.bbox_pred',
-    r'^roi_head\.bbox_head\.shared_fcs\.0': 'roi_heads.box_head.fc6',
-    r'^roi_head\.bbox_head\.shared_fcs\.1': 'roi_heads.box_head.fc7',
+    **{rf'^roi_head\.bbox_head\.shared_fcs\.{i}': f'roi_heads.box_head.fc{6 + i}' for i in range(2)},
     r'^roi_head\.bbox_head\.fc_cls': 'roi_heads.box_predictor.cls_score',
     r'^roi_head\.bbox_head\.fc_reg': 'roi_heads.box_predictor.bbox_pred',
     r'^roi_head\.mask_head\.convs\.(\d)\.conv': r'roi_heads.mask_head.\1.0',
@@ -124,6 +112,7 @@ TORCHVISION_MASK_RCNN = Family(
 
 SWIN = 'model.pixel_level_module.encoder'
 QUERIES = 'model.transformer_module'
+MASK_EMBED = f'{QUERIES}.decoder.mask_predictor.mask_embedder'
 CLASS_WEIGHTS = 'criterion.empty_weight'
 HUGGING_FACE: Names = {
     r'.*\.relative_position_index': '',  # follows from the window's size
@@ -157,17 +146,14 @@ HUGGING_FACE: Names = {
     r'norms\.0': 'cross_attn_layer_norm',
     r'norms\.1': 'self_attn_layer_norm',
     r'norms\.2': 'final_layer_norm',
-    r'^panoptic_head\.mask_embed\.0': f'{QUERIES}.decoder.mask_predictor.mask_embedder.0.0',
-    r'^panoptic_head\.mask_embed\.2': f'{QUERIES}.decoder.mask_predictor.mask_embedder.1.0',
-    r'^panoptic_head\.mask_embed\.4': f'{QUERIES}.decoder.mask_predictor.mask_embedder.2.0',
+    **{rf'^panoptic_head\.mask_embed\.{2 * i}': f'{MASK_EMBED}.{i}.0' for i in range(3)},
     r'^panoptic_head\.query_embed': f'{QUERIES}.queries_embedder',
     r'^panoptic_head\.query_feat': f'{QUERIES}.queries_features',
     r'^panoptic_head\.level_embed': f'{QUERIES}.level_embed',
     r'^panoptic_head\.cls_embed\.weight': 'class_predictor.weight',
     r'^panoptic_head\.cls_embed\.bias': f'{{class_predictor.bias,{CLASS_WEIGHTS}}}',
 }
-NOT_USED = re.compile(rf'^{SWIN}\.(swin\.)?layernorm\.|\.relative_position_index$')
-"""A norm that a backbone does not reach, and the index."""
+NOT_USED = re.compile(rf'^{SWIN}\.(swin\.)?layernorm\.|\.relative_position_index$')  # an unreached norm; the index
 
 
 def current_hugging_face(state: State, source: Path) -> State:

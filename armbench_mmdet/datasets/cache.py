@@ -50,7 +50,6 @@ def open_cached(
     with ExitStack() as stack:
         # Where there are no locks, builders only repeat each other's work.
         with suppress(OSError, NotImplementedError):
-            folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder.with_suffix('.lock')))
             remove_drafts(folder.parent, key)
         content = _read(folder)

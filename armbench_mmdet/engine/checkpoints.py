@@ -46,7 +46,6 @@ class AtomicBackend(LocalBackend):
         """
         path = Path(filepath)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, obj)
         except OSError as error:
             raise InputError(
@@ -156,8 +155,7 @@ def read_checkpoint(path: Path, trusted: bool = False) -> Any:
         ) from error
 
 
-_WRAPPERS = ('model_state_dict', 'state_dict', 'model')
-"""Keys under which projects keep a model's weights, besides what else they save."""
+_WRAPPERS = ('model_state_dict', 'state_dict', 'model')  # keys under which projects keep a model's weights
 
 
 def load_weights(path: Path, trusted: bool = False) -> dict[str, Tensor]:
@@ -190,7 +188,6 @@ def export_weights(checkpoint: Path, out: Path, trusted: bool = False) -> int:
         raise InputError(f'OUT must end in .safetensors, got {str(out)!r}')
     weights = load_weights(checkpoint, trusted)
     state = {name: value.contiguous().clone() for name, value in weights.items()}  # none may share memory
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, save(state, {'source': checkpoint.name}))
     return len(state)
 
@@ -208,8 +205,7 @@ def safe_loaders(trusted: bool = False) -> Iterator[None]:
         CheckpointLoader._schemes = before
 
 
-_ZOOS = {'torchvision': 'torchvision_0.12.json', 'open-mmlab': 'openmmlab.json'}
-"""mmengine's lists of URLs by the names of a zoo."""
+_ZOOS = {'torchvision': 'torchvision_0.12.json', 'open-mmlab': 'openmmlab.json'}  # mmengine's lists of URLs
 
 
 def local_file(name: str) -> Path:

@@ -14,8 +14,7 @@ from torch import nn
 
 from armbench_mmdet.errors import InputError
 
-COMPILED = ('backbone', 'neck')
-"""What is compiled of a detector; the rest depends on what is found in an image, and would break the graph."""
+COMPILED = ('backbone', 'neck')  # of a detector; the rest depends on what is found in an image: no graph would hold
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from armbench_mmdet.errors import InputError
 
-SAMPLE, TRAINING, VALIDATION = range(3)
-"""The first part of every seed: what the numbers are for."""
+SAMPLE, TRAINING, VALIDATION = range(3)  # the first part of every seed: what the numbers are for
 
 
 def run_seed(runner: Runner) -> int:

@@ -61,15 +61,11 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def quiet_console(logger: logging.Logger) -> None:
-    """Give the terminal handlers of ``logger`` the short format and the filter; file handlers stay as they are."""
+    """Give terminal handlers, not files, the short format and the filter; hide warnings that are no user's business."""
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.addFilter(is_shown)
             handler.setFormatter(ConsoleFormatter())
-
-
-def quiet_warnings() -> None:
-    """Hide Python warnings of the stack that users can do nothing about."""
     warnings.filterwarnings('ignore', category=FutureWarning, module=r'(mmengine|mmdet|mmcv|torch|imaug)(\.|$)')
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     for text in ('Could not import OneDL', 'torch.meshgrid', 'use_reentrant', 'lr_scheduler.step'):
@@ -99,7 +95,6 @@ class ArmbenchRunner(Runner):
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger as mmengine does, then quieten its terminal handler, and Python's warnings."""
-        quiet_warnings()
         logger = super().build_logger(*args, **kwargs)
         quiet_console(logger)
         return logger

@@ -108,7 +108,6 @@ class MatchTable:
     def save(self, path: Path) -> None:
         """Write the table as a compressed ``.npz``."""
         arrays = {f'{name}/{field}': getattr(one, field) for name, one in self.classes.items() for field in _FIELDS}
-        path.parent.mkdir(parents=True, exist_ok=True)
         with draft_of(path) as draft, draft.open('wb') as file:
             np.savez_compressed(file, image_ids=self.image_ids, **arrays)
 

@@ -285,7 +285,6 @@ def write_coco_results(path: Path, detections: Shapes, iou_type: str) -> None:
     columns = (column.tolist() for column in detections[:3])
     names = ('image_id', 'category_id', 'score', key)
     rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, shapes, strict=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with draft_of(path) as draft, draft.open('wb') as file:
         for number, row in enumerate(rows):  # never all of it as text in memory
             file.write((b',\n' if number else b'[') + msgspec.json.encode(row))

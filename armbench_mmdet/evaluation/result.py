@@ -274,7 +274,6 @@ def matches_path(result_file: Path, iou_type: str) -> Path:
 
 def write_result(path: Path, result: Result) -> None:
     """Write a result file; NaN becomes null, and readers see the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(result), indent=2) + b'\n')
 
 

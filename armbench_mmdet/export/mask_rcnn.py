@@ -48,7 +48,6 @@ def _roi_align_in_onnx(features: Sequence[Any], rois: Any, levels: Any, scales: 
 
 
 TRANSLATIONS = {OPERATORS.nms.default: _nms_in_onnx, OPERATORS.roi_align.default: _roi_align_in_onnx}
-"""For the ``custom_translation_table`` of ``torch.onnx.export``."""
 
 
 def mask_rcnn(model: Any, pixels: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:

@@ -59,7 +59,6 @@ def export(
     Raises:
         InputError: Model and file differ, or there was too little to compare; nothing is written then.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, draft_of(out) as draft:
         if not check:
             sides = dict(zip(('height_px', 'width_px'), size or CHECK_SIZE, strict=True))

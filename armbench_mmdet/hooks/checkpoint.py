@@ -120,14 +120,6 @@ class InterruptionHook(Hook):
 
     after_abort = after_train
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Stop here if a signal came; the runner counts this iteration only after its hooks."""
-        self._stop_if_asked(runner, runner.iter + 1)
-
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Stop here if a signal came during a validation within training."""
-        self._stop_if_asked(runner, runner.iter)
-
     def _hear(self, number: int, frame: FrameType | None) -> None:
         now_s = time.monotonic()
         if not self._signal:
@@ -142,12 +134,15 @@ class InterruptionHook(Hook):
         elif number == signal.SIGINT and now_s - self._since_s > _SAME_KEY_S:
             raise KeyboardInterrupt
 
-    def _stop_if_asked(self, runner: Runner, iterations: int) -> None:
-        number = largest(self._signal)
+    def _after_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
+    ) -> None:
+        """Stop here if a signal came; the runner counts an iteration of training only after its hooks."""
+        number = 0 if mode == 'test' else largest(self._signal)
         if not number:
             return
-        meta = dict(epoch=runner.epoch, iter=iterations)
-        backend = {'backend': 'atomic', 'unwanted': []}
+        iterations = runner.iter + (mode == 'train')
+        meta, backend = dict(epoch=runner.epoch, iter=iterations), {'backend': 'atomic', 'unwanted': []}
         runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=meta, backend_args=backend)
         if is_main_process():
             write_atomically(Path(runner.work_dir, LATEST), str(Path(runner.work_dir, INTERRUPTED)))

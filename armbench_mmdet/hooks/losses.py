@@ -133,7 +133,6 @@ class ValidationLossHook(Hook):
         wanted = batches if self.max_images is None else min(batches, math.ceil(self.max_images / a_batch))
         self._chosen = [(2 * part + 1) * batches // (2 * wanted) for part in range(wanted)]  # middles of equal parts
         self._sums: Counter = Counter()
-        self._images = 0
 
     @torch.no_grad()
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -152,19 +151,18 @@ class ValidationLossHook(Hook):
             _, losses = model.parse_losses(model(**data, mode='loss'))
         images = sum(len(sample.gt_instances) > 0 for sample in data_batch['data_samples'])
         if images:
-            self._sums.update({name: images * float(value) for name, value in losses.items() if 'loss' in name})
-        self._images += images
+            own = {name: images * float(value) for name, value in losses.items() if 'loss' in name}
+            self._sums.update(own, images=images)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Log the means over all processes in the row of the validation's metrics, and print them."""
-        shares = all_gather_object((self._sums, self._images))
-        images = sum(share[1] for share in shares)
+        sums: Counter = Counter()
+        for share in all_gather_object(self._sums):
+            sums.update(share)
+        images = sums.pop('images', 0)
         if not images:
             print_log('validation loss: none of the images chosen has an instance', 'current')
             return
-        sums: Counter = Counter()
-        for share, _ in shares:
-            sums.update(share)
         means = {name: value / images for name, value in sums.items()}
         for name, value in means.items():
             key = f'val/{VALIDATION_LOSS_PREFIX}{name}'

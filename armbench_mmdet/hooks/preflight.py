@@ -91,8 +91,7 @@ def _has_class_rows(model: nn.Module, name: str, theirs: torch.Size, ours: torch
     return ours[0] in (classes, classes + 1, 4 * classes, 4 * classes + 1) and theirs[1:] == ours[1:]
 
 
-CANDIDATES, CHOSEN = 200, 4
-"""Images looked at and images scored, at most."""
+CANDIDATES, CHOSEN = 200, 4  # images looked at and images scored, at most
 SURE_IOU = 1 - 1e-4  # boxes pass through float32
 
 

@@ -13,11 +13,8 @@ from armbench_mmdet.configs import ABSENT, leaves
 from armbench_mmdet.engine.loops import TRAINING, VALIDATION, run_seed, seed_generators, validation_is_due
 from armbench_mmdet.errors import InputError
 
-_FROM_CHECKPOINT = (
-    *('param_scheduler', 'optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'auto_scale_lr'),
-    'randomness.seed',
-)
-"""Settings whose values come out of a checkpoint, so that others would not be followed."""
+# Settings whose values come out of a checkpoint, so that others would not be followed.
+_FROM_CHECKPOINT = ('param_scheduler', 'optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg', 'auto_scale_lr')
 _FOLLOWED = ('model', 'optim_wrapper', 'train_dataloader', 'train_cfg', 'custom_hooks')
 _NO_MATTER = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'data_root', 'batch_size')
 
@@ -101,11 +98,7 @@ def _data_facts(runner: Runner) -> dict[str, int]:
 
 
 def _compare(runner: Runner, meta: dict[str, Any]) -> None:
-    """Compare settings and data with the checkpoint's, where it has them: say what is new, refuse what is not followed.
-
-    Raises:
-        InputError: Optimizer, schedule or seed are others, or the place is in the middle of an epoch of other data.
-    """
+    """Compare settings and data with the checkpoint's, if it has any: say what is new, refuse what is not followed."""
     settings, facts, seed = _settings(runner), _data_facts(runner), run_seed(runner)
     data = {**facts, **meta.get('data', {})}
     is_within_epoch = data.pop('batches_done', 0) > 0
@@ -114,7 +107,7 @@ def _compare(runner: Runner, meta: dict[str, Any]) -> None:
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     keys = [key for key in keys if key in facts or key.rpartition('.')[2] not in _NO_MATTER]
     changes = {key: f'\n  {key}: {then.get(key, ABSENT)} → {now.get(key, ABSENT)}' for key in keys}
-    refused = [change for key, change in changes.items() if key.startswith(_FROM_CHECKPOINT)]
+    refused = [change for key, change in changes.items() if key.startswith((*_FROM_CHECKPOINT, 'randomness.seed'))]
     if is_within_epoch:
         refused += [change for key, change in changes.items() if key in facts]
     if refused:

@@ -125,10 +125,6 @@ class RleMasks(Sequence[dict[str, Any]]):
         """N."""
         return len(self.rles)
 
-    def __repr__(self) -> str:
-        """Number and size; the strings would fill the screen."""
-        return f'RleMasks({len(self)} masks, {self.height}×{self.width})'
-
     def __getitem__(self, index: Any) -> Any:
         """One RLE dict for an integer, else the chosen masks."""
         if isinstance(index, int | np.integer):

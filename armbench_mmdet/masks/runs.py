@@ -11,24 +11,16 @@ from armbench_mmdet.errors import InputError
 from armbench_mmdet.jit import compiled
 from armbench_mmdet.masks import encode
 
-UPSAMPLED = 5
-"""COCO rounds the corners of a polygon to fifths of a pixel."""
+UPSAMPLED = 5  # COCO rounds the corners of a polygon to fifths of a pixel
 
 
 class Runs(NamedTuple):
-    """N masks; a *position* is ``x · H + y``, down the columns.
+    """N masks; a *position* is ``x · H + y``, down the columns."""
 
-    Attributes:
-        switches: ``(S,) int32``, the first position of each run and the first one after it, mask after mask.
-        starts: ``(N + 1,) int64``, where the switches of each mask begin.
-        areas: ``(N,) int64``, px.
-        boxes: ``(N, 4) int32``, x1, y1, x2, y2 in px, ends excluded; zeros for an empty mask.
-    """
-
-    switches: np.ndarray
-    starts: np.ndarray
-    areas: np.ndarray
-    boxes: np.ndarray
+    switches: np.ndarray  # (S,) int32, the first position of each run and the first one after it, mask after mask
+    starts: np.ndarray  # (N + 1,) int64, where the switches of each mask begin
+    areas: np.ndarray  # (N,) int64, px
+    boxes: np.ndarray  # (N, 4) int32, x1, y1, x2, y2 in px, ends excluded; zeros for an empty mask
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:

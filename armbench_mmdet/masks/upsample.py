@@ -24,12 +24,9 @@ from armbench_mmdet.masks.runs import measure
 class Axis(NamedTuple):
     """What the pixels of one axis of a window are made of: two neighbouring cells each."""
 
-    first: int
-    """The window's first pixel."""
-    low: np.ndarray
-    """``(pixels,) int64``, the first of the two cells; the second is the next one, if there is one."""
-    weights: np.ndarray
-    """``(pixels, 2) float32``, of both."""
+    first: int  # the window's first pixel
+    low: np.ndarray  # (pixels,) int64, the first of the two cells; the second is the next one, if there is one
+    weights: np.ndarray  # (pixels, 2) float32, of both
 
 
 def axis_of(first: int, positions: np.ndarray, cells: int) -> Axis:
@@ -131,11 +128,9 @@ def bilinear_axis(cells: int, pixels: int) -> Axis:
     return axis_of(0, (scale * (np.arange(pixels) + 0.5) - 0.5).astype(np.float32), cells)
 
 
+# Of a pasted mask with a border of one zero cell, given where its box begins and ends, the image's side and the mask's
+# without the border.
 PastedAxis = Callable[[float, float, int, int], Axis]
-"""The axis of a pasted mask, given where its box begins and ends, the image's side and the mask's without its border.
-
-The mask has a border of one zero cell.
-"""
 
 
 def pasted_pixels(low: float, high: float, side: int, cells: int) -> Axis:
@@ -161,12 +156,7 @@ def resized_axis(low: float, high: float, side: int, cells: int) -> Axis:
 
 
 def encode_boxed_masks(
-    masks: Tensor,
-    boxes: Tensor,
-    height: int,
-    width: int,
-    threshold: float = 0.5,
-    axis: PastedAxis = pasted_pixels,
+    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5, axis: PastedAxis = pasted_pixels
 ) -> list[dict[str, Any]]:
     """N COCO RLE dicts, ``counts`` as str, of masks pasted into their boxes; nothing is computed outside these.
 
@@ -196,17 +186,11 @@ def encode_boxed_masks(
 
 
 class UpsampledMask(NamedTuple):
-    """A binary mask at image size, and what its logits said.
+    """A binary mask at image size, and what its logits said."""
 
-    Attributes:
-        rle: COCO run lengths, ``counts`` as str.
-        box: x1, y1, x2, y2 in pixels, ends excluded; zeros for an empty mask.
-        score: Mean of the sigmoid over the mask; 0 for an empty mask.
-    """
-
-    rle: dict[str, Any]
-    box: tuple[float, ...]
-    score: float
+    rle: dict[str, Any]  # COCO run lengths, counts as str
+    box: tuple[float, ...]  # x1, y1, x2, y2 in px, ends excluded; zeros for an empty mask
+    score: float  # mean of the sigmoid over the mask; 0 for an empty mask
 
 
 def upsample_masks(logits: Sequence[Tensor], size: tuple[int, int]) -> list[UpsampledMask]:

@@ -108,7 +108,6 @@ def make_minibench(
     _check_ours(out)
     for subset in SUBSETS:  # what an earlier call left
         shutil.rmtree(out / subset, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
     listed = {'/'.join(key): count for key, count in counts.items()}
     marker = {'version': VERSION, 'seed': seed, **size, 'counts': listed, 'complete': False}
     _write(out / MARKER, marker)
@@ -176,7 +175,6 @@ def ensure_minibench(root: Path, train_images: int | None = None) -> None:
             f'`python tools/make_minibench.py {root} --overwrite`, and train anew: results of both do not compare'
         )
     _check_ours(root)
-    root.mkdir(parents=True, exist_ok=True)
     with locked(root / LOCK, f'waiting for another process that makes minibench in {root}'):
         if not is_complete(root):
             counts = {**DEFAULT_COUNTS, (MIX, 'train'): train_images or DEFAULT_COUNTS[MIX, 'train']}

@@ -83,7 +83,6 @@ def gather(work_dirs: Sequence[str | Path]) -> Report:
 
 def write_report(report: Report, out: Path) -> Path:
     """Write ``report.html``, ``results.md`` and ``results.csv`` into a folder, and return the page's path."""
-    out.mkdir(parents=True, exist_ok=True)
     page = out / 'report.html'
     write_atomically(page, rendered(report, 'page.html.j2'))
     write_atomically(out / 'results.md', rendered(report, 'results.md.j2'))

@@ -71,7 +71,6 @@ def write_full_length(folder: Path, study: optuna.Study, space: Space, number: i
         raise InputError(f'--trial must be a complete one of study {study.study_name!r}, got {number}: {choice}')
     config = space.config(FixedTrial(complete[number].params, number), with_fixed=False)
     path = folder / f'retrained_{number:04d}' / CONFIG
-    path.parent.mkdir(exist_ok=True)
     write_overrides(path, folder, space, config, f'trial {number} at full length')
     return path
 

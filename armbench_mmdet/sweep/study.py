@@ -182,12 +182,7 @@ def failure(trial: FrozenTrial) -> tuple[str, str]:
 
 
 class Progress:
-    """How far a study is; a trial that was lost and tried again is one trial, in the state of its latest attempt.
-
-    Attributes:
-        latest: The latest attempt of each trial, by the number of the first.
-        over: How many trials have ended.
-    """
+    """How far a study is; a trial that was tried again is one: its latest attempt, by the number of the first."""
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study

@@ -108,13 +108,13 @@ class Training:
         self,
         folder: Path,
         run: Sequence[str],
-        environment: Mapping[str, str],
+        env: Mapping[str, str],
         metrics: Sequence[str],
         before: Path | None = None,
     ) -> None:
         self.folder, words = folder, [*run, '--cfg-options', _HOOK]
         given = {'folder': str(folder.resolve()), 'metrics': list(metrics), 'worker_pid': os.getpid()}
-        env = {**environment, VARIABLE: json.dumps(given)}
+        env = {**env, VARIABLE: json.dumps(given)}
         checkpoint = latest_checkpoint(before / RUN) if before else None
         if before and checkpoint:
             words += ['--resume', str(checkpoint)]

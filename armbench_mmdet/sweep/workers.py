@@ -45,12 +45,6 @@ def training_environment(trainings: int, devices: str | None) -> dict[str, str]:
 class Sweep:
     """The sweep on this machine.
 
-    Attributes:
-        storage: As for :func:`~armbench_mmdet.sweep.study.open_storage`.
-        command: The interpreter, then ``tools/train.py``.
-        n_trials: How many trials the study is to have.
-        devices: The GPUs of each worker, one entry a worker; None leaves the environment as it is.
-
     Raises:
         InputError: The storage cannot be opened, or has a study of that name with another search space; the folder
             has trials of another study.
@@ -58,11 +52,11 @@ class Sweep:
 
     space: Space
     name: str
-    storage: str
+    storage: str  # as for open_storage
     folder: Path
-    command: Sequence[str]
-    n_trials: int
-    devices: Sequence[str | None] = (None,)
+    command: Sequence[str]  # the interpreter, then tools/train.py
+    n_trials: int  # that the study is to have
+    devices: Sequence[str | None] = (None,)  # of each worker, one entry a worker; None leaves the environment as it is
 
     def __post_init__(self) -> None:
         """Open the study, or begin it."""
@@ -76,7 +70,6 @@ class Sweep:
                 f'study {self.name!r} must begin in a folder without trials of another, got {others[0]}; choose '
                 "another --study, or that one's --storage"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_base(self.folder, self.space.base, self.space.base_config)
 
     def run(self) -> bool:
