@@ -171,6 +171,10 @@ def test_the_citation_is_valid_yaml_and_of_this_version() -> None:
     assert citation['references'][0]['url'].endswith('2303.16382')
 
 
+def test_the_readme_is_short() -> None:
+    assert len((REPO / 'README.md').read_text().split()) <= 1700
+
+
 def test_rooms_import_each_other_one_way_only() -> None:
     architecture = runpy.run_path(str(DOCS / 'architecture.py'))
     floors = architecture['floors'](architecture['rooms_and_imports']())

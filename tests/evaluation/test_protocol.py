@@ -45,6 +45,25 @@ def test_more_than_a_hundred_detections_are_cut(iou_type):
     assert_equal_numbers(truth, many, iou_type)
 
 
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_equal_scores_crowds_empty_images_and_id_0(iou_type):
+    """Everything at once: one score for all, half of the truth crowds, the first with id 0, images with nothing."""
+    rng = np.random.default_rng(0)
+    lost = 0
+    for seed in range(30):
+        truth, detections = random_dataset(seed, images=6)
+        truth['images'] += [{'id': 90 + i, 'height': 50, 'width': 60} for i in range(3)]
+        for annotation in truth['annotations']:
+            annotation['iscrowd'] = int(rng.random() < 0.5)
+        detections = [{**one, 'score': 0.5} for one in detections]
+        reference = twelve_numbers(truth, detections, iou_type)
+        from_zero = {**truth, 'annotations': [{**one, 'id': one['id'] - 1} for one in truth['annotations']]}
+        ours = our_twelve(from_zero, detections, iou_type)
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-9, err_msg=f'seed {seed}')
+        lost += not np.allclose(twelve_numbers(from_zero, detections, iou_type), reference)
+    assert lost, 'pycocotools should lose the annotation with id 0 somewhere, or this test shows nothing'
+
+
 def test_relative_bins_are_cocos_in_images_of_its_size() -> None:
     """Every length times 4, in images of 4 × 640 by 4 × 480 pixels."""
     truth, detections = random_dataset(11, images=5)
