@@ -379,7 +379,8 @@ def _audit_images(audit: Audit, listed: dict[str, list[ImageTask]], workers: int
 def check_image(task: ImageTask) -> tuple[list[tuple[str, str]], str | None]:
     """Decode one image file as training does, a JPEG at an eighth of its size, and compare it with its task.
 
-    What is found are kinds with details, and a digest of the content if it could be read.
+    Returns:
+        Kinds found with details, and a digest of the content if it could be read.
     """
     path, width, height = task
     try:

@@ -13,10 +13,14 @@ Result = TypeVar('Result')
 
 
 def compiled(kernel: Kernel, fastmath: bool | set[str] = False) -> Kernel:
-    """Compile a kernel on first use, and keep the machine code on disk; a decorator. ``fastmath`` are LLVM's flags.
+    """Compile a kernel on first use, and keep the machine code on disk; a decorator.
 
     Kernels release the interpreter lock, so plain threads run them side by side: no second OpenMP runtime beside
     torch's, nothing for a forked data loader worker to trip over. Division by zero gives inf or NaN, as in C++.
+
+    Args:
+        kernel: The function to compile.
+        fastmath: LLVM's flags for what the compiler may do to floating-point arithmetic.
     """
     options: dict[str, Any] = {'nogil': True, 'error_model': 'numpy', 'fastmath': fastmath}
     try:
@@ -26,9 +30,14 @@ def compiled(kernel: Kernel, fastmath: bool | set[str] = False) -> Kernel:
 
 
 def map_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """The results of a function of each item, in order, on at most ``torch.get_num_threads()`` threads.
+    """Call a function once per item, on at most ``torch.get_num_threads()`` threads.
 
-    It should release the interpreter lock for most of its time, as a compiled kernel does.
+    Args:
+        function: What releases the interpreter lock for most of its time, such as a compiled kernel.
+        items: Its arguments.
+
+    Returns:
+        The results, in the order of the items.
     """
     waiting = list(items)
     threads = min(torch.get_num_threads(), len(waiting))

@@ -176,7 +176,10 @@ def evaluate(
 ) -> dict[str, Result]:
     """Evaluate a checkpoint on each subset (None: the config's) and split: one model, loaded once.
 
-    With several subsets, one that is missing is reported and left out. Processes but the first have no results.
+    With several subsets, one that is missing is reported and left out.
+
+    Returns:
+        The result of each subset that was there; nothing in processes but the first.
 
     Raises:
         InputError: The only subset, or every one of them, is missing; the checkpoint does not fit the config; the

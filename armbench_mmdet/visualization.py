@@ -58,8 +58,10 @@ class Instance(NamedTuple):
 def draw_overlay(image: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
     """Draw instances on their image (H, W, 3) uint8, BGR, each in a colour of its own, with its class and score.
 
-    Classes in :data:`OUTLINED` get an outline, the others are filled as well. A smaller image is enlarged to 768 px on
-    the longer side.
+    Classes in :data:`OUTLINED` get an outline, the others are filled as well.
+
+    Returns:
+        (H', W', 3) uint8, BGR: the image's size, or enlarged to 768 px on the longer side if it is smaller.
     """
     canvas = resized(image, max(_LEGIBLE_PX, *image.shape[:2]))
     texts = [f'{one.class_name} {one.score:.2f}' if one.score is not None else one.class_name for one in instances]

@@ -46,11 +46,17 @@ class Report:
 def convert(
     form: str, source: Path, out: Path, split: str, images: Path | None = None, tote: int | None = None
 ) -> Report:
-    """Convert a data set of one of :data:`FORMATS` into ``out/<split>.json`` and ``out/images/``.
+    """Convert a data set into ``out/<split>.json`` and ``out/images/``.
 
-    Images are linked, or copied where the file system has no hard links; those that lie there already stay. ``source``
-    has annotation files, in subfolders too (for YOLO in ``labels/`` below it); ``images`` is None for where the format
-    has them; ``tote`` is the value in label images that is the tote.
+    Images are linked, or copied where the file system has no hard links; those that lie there already stay.
+
+    Args:
+        form: One of :data:`FORMATS`.
+        source: The folder of annotation files, in subfolders too; for YOLO a folder with ``labels/`` below it.
+        out: The folder to write.
+        split: Name of the file.
+        images: The folder of images; None for where the format has them.
+        tote: The value in label images that is the tote.
 
     Raises:
         InputError: An annotation file cannot be read or its image is missing, or there is nothing to convert.

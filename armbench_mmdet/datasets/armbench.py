@@ -35,7 +35,8 @@ Reasons = dict[str, NDArray[np.bool_]]
 def select_annotations(index: ColumnIndex, labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Reasons]:
     """Choose the annotations that become instances, by their ``(A,) int64`` labels, negative for other categories.
 
-    ``(A,) bool``, and for each reason ``(A,) bool``: what was left out, under the first reason that holds.
+    Returns:
+        ``(A,) bool``, and for each reason ``(A,) bool``: what was left out, under the first reason that holds.
     """
     kinds = index.segmentation_kinds
     x, y, w, h = index.boxes.T

@@ -104,7 +104,8 @@ class Problem(NamedTuple):
 def parse_coco(data: bytes) -> tuple[CocoFile, list[Problem]]:
     """Parse a COCO file: UTF-8, or UTF-16 with its mark, perhaps compressed by gzip. Masks are not looked at.
 
-    With the file, empty where its structure is broken, comes what is wrong with it or odd.
+    Returns:
+        The file, without anything where its structure is broken; and what is wrong with it or odd.
     """
     found: list[Problem] = []
     text = data

@@ -64,7 +64,7 @@ class FoundImages:
 
 
 def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
-    """List the image files that files, folders and patterns stand for, with ids from 1, or with those of a COCO file.
+    """List the image files that files, folders and patterns stand for.
 
     Args:
         inputs: A file is taken as it is. A folder stands for its images by suffix, in its subfolders too, hidden ones
@@ -72,6 +72,9 @@ def find_images(inputs: Inputs, skip: Path | None = None) -> FoundImages:
             sorted; a file that occurs again is taken once. A single COCO file, with or without annotations, stands for
             its images, in ``images`` beside it or else beside it.
         skip: A folder whose files a pattern or a folder above it does not stand for: where pictures are written.
+
+    Returns:
+        The files in order with ids from 1, or with those of the COCO file; and the inputs without any.
 
     Raises:
         InputError: There is no file at all, or the COCO file lists no images.
@@ -126,7 +129,11 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of an image file; an ``UnreadableImageError`` if it cannot be read, or is empty."""
+    """The content of an image file.
+
+    Raises:
+        UnreadableImageError: It cannot be read, or is empty.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -145,7 +152,10 @@ def _nearby(path: Path) -> str:
 
 
 def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
-    """Decode an image as the model sees it, or a JPEG at 1/2, 1/4 or 1/8 of its size: ``(H, W, 3) uint8``, BGR.
+    """Decode an image as the model sees it, or a JPEG at 1/2, 1/4 or 1/8 of its size.
+
+    Returns:
+        ``(H, W, 3) uint8``, BGR, upright.
 
     Raises:
         UnreadableImageError: OpenCV cannot decode it; the message says why, in the words of a decoder that does.
@@ -186,7 +196,8 @@ def read_image(path: Path) -> np.ndarray:
 def image_size(content: bytes, path: Path) -> tuple[int, int]:
     """Height and width in px of an image once it is turned upright, from its header where that is enough.
 
-    An ``UnreadableImageError`` if it is in no format known.
+    Raises:
+        UnreadableImageError: It is in no format known.
     """
     if exif_orientation(content) == 1:
         with contextlib.suppress(*_DECODE_ERRORS):

@@ -66,8 +66,13 @@ class CategoryAssignment(NamedTuple):
 def assign_categories(index: ColumnIndex, category_map: CategoryMap | None = None) -> CategoryAssignment:
     """Assign a file's categories to the classes by name, ignoring case and surrounding space.
 
-    A ``category_map`` comes before the names: a category's name or id in the file, to ``'tote'``, ``'object'``, or None
-    to ignore its annotations. A file without categories in a subset's folder gets :data:`CATEGORIES`, with a note.
+    Args:
+        index: The annotation file.
+        category_map: For other names: a category's name or id in the file, to ``'tote'``, ``'object'``, or None to
+            ignore its annotations. It comes before the names.
+
+    Returns:
+        The labels. A file without categories that lies in a subset's folder gets :data:`CATEGORIES`, with a note.
 
     Raises:
         InputError: ``category_map`` names no class of ours; annotations have a category that is neither ours nor in

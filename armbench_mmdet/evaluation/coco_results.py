@@ -216,7 +216,7 @@ def evaluate_results(
     """Evaluate a file of predictions as :class:`~armbench_mmdet.evaluation.metric.ArmbenchMetric` does a model's.
 
     Args:
-        path: The predictions.
+        path: The file.
         source: The ground truth.
         out_dir: Where the result file, match tables and COCO results go; None writes nothing.
         category_map: What the predictions' categories are, by number or by name: ``tote``, ``object``, or None to leave
@@ -224,7 +224,8 @@ def evaluate_results(
         fingerprint: What the digest of the annotation file must be, with or without ``sha256:``.
         mask_nms_iou: See :func:`~armbench_mmdet.masks.runs.mask_nms`.
 
-    What may be honest but should be known stands in the result's ``identity.extra['flags']``.
+    Returns:
+        The result; what may be honest but should be known stands in ``identity.extra['flags']``.
 
     Raises:
         InputError: The predictions cannot be scored as they are, or are of other data.

@@ -132,8 +132,10 @@ class MatchTable:
 def match_table(matching: Matching, areas: Sequence[float] = (0.0, np.inf), is_relative: bool = False) -> MatchTable:
     """Match the detections of every image and class as ``COCOeval.evaluateImg`` does.
 
-    Outside ``areas``, px², ground truth is ignored, and so are detections that found nothing; if they are
-    ``is_relative``, they are for images of COCO's size, and scale with the images.
+    Args:
+        matching: Detections and ground truth.
+        areas: Ground truth outside is ignored, and so are detections outside that found nothing; px² of area.
+        is_relative: Whether ``areas`` are for images of COCO's size, and scale with the images.
     """
     pixels = np.array(matching.sizes, np.float64).reshape(-1, 2).prod(1)
     units = pixels / protocol.COCO_IMAGE_AREA_PX if is_relative else np.ones_like(pixels)
@@ -156,9 +158,14 @@ def matched(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give each detection, best score first, the free instance it overlaps most, an ignored one only for want of one.
 
-    What is ``crowd``, ``(G,) bool``, may be given to any number of detections; what is ``ignored``, crowds and more,
-    does not count. At each threshold, ``(T,) float64`` above 0, that makes ``(T, D) int8`` outcomes, and
-    ``(T, G) int64``, the detection that each instance was given to, or -1.
+    Args:
+        common: What detections and instances have in common.
+        crowd: ``(G,) bool``, what any number of detections may be given.
+        ignored: ``(G,) bool``, what does not count: crowds and more.
+        thresholds: ``(T,) float64``, above 0.
+
+    Returns:
+        ``(T, D) int8`` outcomes, and ``(T, G) int64``, the detection that each instance was given to, or -1.
     """
     detections, instances, lowest = len(common.own), crowd.size, thresholds.min()
     outcome = np.zeros((thresholds.size, detections), np.int8)
@@ -187,7 +194,8 @@ def matched(
 def precision_at_recall(matches: ClassMatches) -> np.ndarray:
     """COCO's interpolated precision: the best at each recall point or above it, 0 beyond the last recall reached.
 
-    ``(T, 101) float64``, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
+    Returns:
+        ``(T, 101)`` float64, one curve for each IoU threshold, at ``RECALL_THRESHOLDS``; NaN without instances.
     """
     return matches.curves(np.ones((1, len(matches.instances)), np.int32))[0]
 
@@ -199,8 +207,15 @@ def interpolate(
     """COCO's interpolated precision in B draws of images, an image of weight k counting k times.
 
     Precision is highest just after a detection that found something; the curve is followed from the lowest score up.
-    Weights are ``(B, I) int32``, ``totals`` the instances so weighted, ``(B,)``, recalls ``(R,) float64`` and rise from
-    0. The curves are ``(B, T, R) float64``; NaN in draws without instances.
+
+    Args:
+        decided: See :class:`ClassMatches`.
+        weights: ``(B, I) int32``.
+        totals: ``(B,)``, instances, weighted.
+        recalls: ``(R,) float64``, rising from 0.
+
+    Returns:
+        ``(B, T, R) float64``; NaN in draws without instances.
     """
     image, found, found_starts, ignored, ignored_starts = decided
     curves = np.full((len(weights), found_starts.size - 1, recalls.size), np.nan)
@@ -292,8 +307,11 @@ class Estimate(NamedTuple):
 def group_intervals(tables: Sequence[MatchTable], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
     """Intervals of the mAP of each class and, under ``mean``, of their mean.
 
-    Runs that differ by their seed alone have a table each: their mean counts, and in each draw of images as many runs
-    are drawn with replacement, as clusters. The draws of a ``seed`` are the same for all tables of as many images.
+    Args:
+        tables: A run's table, or one for each of the runs that differ by their seed alone. Their mean counts, and in
+            each draw of images as many runs are drawn with replacement, as clusters.
+        resamples: How many draws.
+        seed: The draws are the same for every table of as many images.
 
     Raises:
         InputError: The tables are not about the same images and classes.

@@ -225,7 +225,10 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
         sample: ``img_id``, ``ori_shape`` (H, W), and ``pred_instances`` with ``bboxes`` ``(N, 4)`` xyxy,
             ``scores`` ``(N,)``, ``labels`` ``(N,)`` and ``masks``: ``(N, H, W)`` bool or N RLE dicts.
         num_classes: Labels run from 0 to one less.
-        with_masks: Whether there must be masks, which become RLE dicts.
+        with_masks: Whether there must be masks.
+
+    Returns:
+        ``img_id``, ``bboxes``, ``scores``, ``labels`` as arrays and, if wanted, ``masks`` as a list of RLE dicts.
 
     Raises:
         InputError: Labels out of range, numbers that are not finite, arrays of different lengths, no masks where
@@ -263,9 +266,11 @@ def checked_prediction(sample: Mapping[str, Any], num_classes: int, with_masks: 
 
 
 def shapes_of(predictions: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]) -> Shapes:
-    """Predictions of several images, at least one, see :func:`checked_prediction`, as columns.
+    """Predictions of several images, at least one, as columns.
 
-    ``category_ids`` are those of the labels; with names in their place they can only be written.
+    Args:
+        predictions: As :func:`checked_prediction` makes them.
+        category_ids: The category of each label; with names in their place they can only be written.
     """
     labels, scores = (np.concatenate([one[key] for one in predictions]) for key in ('labels', 'scores'))
     image_ids = np.repeat([one['img_id'] for one in predictions], [len(one['labels']) for one in predictions])

@@ -78,10 +78,13 @@ class Common(NamedTuple):
 
 
 class Matching:
-    """Detections held against ground truth under one IoU type, ``bbox`` or ``segm``.
+    """Detections held against ground truth under one IoU type.
 
-    Detections of other images and categories do not count. If ``is_across``, masks are held against those of other
-    classes, too, and by their boundaries.
+    Args:
+        ground_truth: What they are held against.
+        detections: Those of other images and categories do not count.
+        iou_type: ``bbox`` or ``segm``.
+        is_across: Whether masks are held against those of other classes, too, and by their boundaries.
 
     Raises:
         InputError: A mask is of another size than its image.

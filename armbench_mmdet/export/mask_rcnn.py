@@ -53,8 +53,13 @@ TRANSLATIONS = {OPERATORS.nms.default: _nms_in_onnx, OPERATORS.roi_align.default
 def mask_rcnn(model: Any, pixels: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     """The best instances of an image, as ``MaskRCNN.predict`` computes them, if its head is not class-agnostic.
 
-    Of pixels ``(1, 3, H, W)``, normalised and padded, and the image's height and width without padding come the outputs
-    of the file, see docs/export.md.
+    Args:
+        model: mmdet's.
+        pixels: ``(1, 3, H, W)``, normalised and padded.
+        size: Height and width of the image without padding.
+
+    Returns:
+        The outputs of the file, see docs/export.md.
     """
     features, head, cfg = model.extract_feat(pixels), model.roi_head, model.test_cfg.rcnn
     proposals = _proposals(model, features, size)

@@ -51,10 +51,15 @@ class Parity(NamedTuple):
 def export(
     detector: Detector, out: Path, size: tuple[int, int] | None, check: list[str] | None = None, force: bool = False
 ) -> Parity:
-    """Write an ONNX file once it is known to say what the model, on the CPU, says; with ``force`` whatever it says.
+    """Write an ONNX file once it is known to say what the model says.
 
-    ``size`` is height and width of the images, None for any. ``check`` are images to compare on, as
-    :func:`~armbench_mmdet.datasets.images.find_images` takes them; by default a few totes are made.
+    Args:
+        detector: The model, on the CPU.
+        out: The file.
+        size: Height and width of the images; None for any.
+        check: Images to compare on, as :func:`~armbench_mmdet.datasets.images.find_images` takes them. By default a
+            few totes are made.
+        force: Write the file whatever the comparison says.
 
     Raises:
         InputError: Model and file differ, or there was too little to compare; nothing is written then.

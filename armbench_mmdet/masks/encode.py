@@ -16,11 +16,17 @@ from armbench_mmdet.jit import compiled, map_threads
 
 @compiled
 def run_lengths(code: np.ndarray) -> np.ndarray:
-    """Decode COCO's compressed run lengths ``(C,) uint8`` to ``(N,) int64``; to none if the code is not a whole one.
+    """Decode COCO's compressed run lengths.
 
     Five bits a character, least significant first, from character code 48; bit 6 means more follow, the last
     bit of the last one is the sign; from the third on, counts are differences to the count before the last one
     (``rleFrString`` in pycocotools' ``maskApi.c``, which reads past the end of a broken string).
+
+    Args:
+        code: ``(C,) uint8``, the characters.
+
+    Returns:
+        ``(N,) int64``; nothing when the string is not a whole code.
     """
     counts, number, value, shift = np.empty(len(code), np.int64), 0, 0, 0
     for character in code:
@@ -68,9 +74,14 @@ def decode_mask(rle: Mapping[str, Any]) -> np.ndarray:
 
 
 def encode_switches(switches: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    """The COCO RLE dict, ``counts`` as str, of a mask of a height and width.
+    """Encode a mask by the rising positions ``x · H + y`` at which it changes between off and on.
 
-    Its switches ``(S,) int64`` are the rising positions ``x · H + y`` at which it changes between off and on.
+    Args:
+        switches: ``(S,) int64``.
+        size: Height and width.
+
+    Returns:
+        A COCO RLE dict with ``counts`` as str.
     """
     inside = switches[: np.searchsorted(switches, size[0] * size[1])]  # a last run may end with the image
     counts = np.diff(inside, prepend=0, append=size[0] * size[1])
@@ -79,10 +90,13 @@ def encode_switches(switches: np.ndarray, size: tuple[int, int]) -> dict[str, An
 
 
 def encode_masks(masks: np.ndarray | Tensor) -> list[dict[str, Any]]:
-    """N COCO RLE dicts, ``counts`` as str, equal to pycocotools'; from a CUDA tensor only the switches are copied.
+    """Encode full-size bitmaps; from a CUDA tensor only the run boundaries are copied.
 
     Args:
         masks: ``(N, H, W)`` bool, or integers where anything but 0 is on.
+
+    Returns:
+        N COCO RLE dicts with ``counts`` as str, equal to pycocotools'.
     """
     size = (int(masks.shape[1]), int(masks.shape[2]))
     if isinstance(masks, Tensor) and masks.device.type != 'cpu':
@@ -109,11 +123,16 @@ def device_switches(mask: Tensor) -> np.ndarray:
 
 
 class RleMasks(Sequence[dict[str, Any]]):
-    """N masks of one image, as COCO RLE dicts; its height and width are known also without any mask.
+    """N masks of one image, as COCO RLE dicts.
 
     It goes where ``pred_instances.masks`` is a tensor: it has a length, takes indices, slices, integer and boolean
     arrays, concatenates as :class:`mmengine.structures.InstanceData` wants, and turns into bitmaps for what needs
     pixels, such as mmdet's visualizer and ``DumpDetResults``.
+
+    Args:
+        rles: COCO RLE dicts with ``size`` and ``counts``.
+        height: Of the image, also for no masks at all.
+        width: Of the image.
     """
 
     def __init__(self, rles: Sequence[dict[str, Any]], height: int, width: int) -> None:

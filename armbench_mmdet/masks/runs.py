@@ -214,8 +214,15 @@ def shared_pixels(a: Runs, i: int, b: Runs, j: int) -> int:
 def mask_nms(masks: Sequence[Any], size: tuple[int, int], scores: Any, labels: Any, iou: float) -> np.ndarray:
     """Non-maximum suppression by mask: of two of one class that overlap by more, the one of the lower score goes.
 
-    Of N segmentations of one image (see :func:`runs_of`) with scores ``(N,)``, of which of equal ones the first counts
-    as higher, and integer labels ``(N,)``, come the places ``(K,) int64`` of those that stay; with an IoU of 1 all.
+    Args:
+        masks: N segmentations of one image, see :func:`runs_of`.
+        size: Its height and width.
+        scores: ``(N,)`` array; of equal ones the first counts as higher.
+        labels: ``(N,)`` integer array.
+        iou: From 0 to 1; with 1 all stay.
+
+    Returns:
+        ``(K,) int64``, those that stay, in their order.
 
     Raises:
         InputError: The IoU is not from 0 to 1, or a mask is of another size.

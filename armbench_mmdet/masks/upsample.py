@@ -91,10 +91,18 @@ def _append_column(values: np.ndarray, limit: np.float32, start: int, switches: 
 def scan_mask(
     source: np.ndarray, columns: Axis, rows: Axis, height: int, limit: np.float32, is_scored: bool
 ) -> tuple[np.ndarray, float]:
-    """Upsample a window of one mask of a height bilinearly; outside of it nothing is above the limit.
+    """Upsample a window of one mask bilinearly, outside of which nothing is above a limit.
 
-    It is made of ``source``, ``(w, h) float32``, transposed. Out come the switches ``(S,) int64``, as many on as off,
-    of where values are above the limit, and if the mask is scored the sum of the sigmoids of those above zero, else 0.
+    Args:
+        source: ``(w, h) float32``, what the window is made of, transposed.
+        columns: The window's columns.
+        rows: Its rows.
+        height: Of the whole mask.
+        limit: The mask is where values are above it.
+        is_scored: Whether the sum of the sigmoids is wanted.
+
+    Returns:
+        The switches, ``(S,) int64``, as many on as off, and the sum of the sigmoids of the values above zero, or 0.
     """
     room = len(rows.low)
     left, right, values = np.empty(room, np.float32), np.empty(room, np.float32), np.empty(room, np.float32)
@@ -158,7 +166,7 @@ def resized_axis(low: float, high: float, side: int, cells: int) -> Axis:
 def encode_boxed_masks(
     masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5, axis: PastedAxis = pasted_pixels
 ) -> list[dict[str, Any]]:
-    """N COCO RLE dicts, ``counts`` as str, of masks pasted into their boxes; nothing is computed outside these.
+    """Paste masks into their boxes and encode them, computing nothing outside the boxes.
 
     As ``mmdet.models.roi_heads.mask_heads.fcn_mask_head._do_paste_mask`` followed by ``>= threshold`` and
     ``pycocotools.mask.encode``, but for pixels within 1e-4 of the threshold, on which roundings decide.
@@ -170,6 +178,9 @@ def encode_boxed_masks(
         width: Of the image.
         threshold: A pixel is on from this value up; at least 0.
         axis: Another rule of pasting than mmdet's.
+
+    Returns:
+        N COCO RLE dicts with ``counts`` as str.
     """
     corners = boxes.detach().to('cpu', torch.float32).numpy()
     # With a border of zeros, transposed: the kernel walks down columns.
@@ -194,11 +205,15 @@ class UpsampledMask(NamedTuple):
 
 
 def upsample_masks(logits: Sequence[Tensor], size: tuple[int, int]) -> list[UpsampledMask]:
-    """Upsample N mask logits, each ``(h, w)``, bilinearly to a height and width, and cut them at zero.
+    """Upsample mask logits bilinearly and cut them at zero.
 
     The masks are those of ``interpolate(logits, size, mode='bilinear', align_corners=False) > 0``, but for pixels whose
     probability is within 1e-4 of a half. float32 on the CPU goes through a kernel, on several threads; anything else
     through torch, one mask at a time.
+
+    Args:
+        logits: N masks, each ``(h, w)`` floating point.
+        size: Height and width of the masks.
 
     Raises:
         InputError: A logit is NaN or infinite.

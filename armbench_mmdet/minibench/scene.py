@@ -206,10 +206,14 @@ def _polygon(boundary: NDArray[np.int32], tolerance_px: float) -> NDArray[np.flo
 
 
 def mask_polygons(mask: NDArray[np.bool_]) -> tuple[list[list[float]], list[int]]:
-    """Polygons ``[x0, y0, x1, y1, …]`` of a mask ``(H, W) bool`` that is not empty, and its left, top, width, height.
+    """Polygons that pycocotools rasterises to the mask (IoU at least 0.995 unless a pixel or two cannot be had).
 
-    In COCO coordinates (pixel (0, 0) covers 0…1) they have as few points as let pycocotools rasterise them to the mask
-    with an IoU of 0.995, unless a pixel or two cannot be had.
+    Args:
+        mask: ``(H, W) bool`` with at least one pixel; may have several parts and holes.
+
+    Returns:
+        Polygons ``[x0, y0, x1, y1, …]`` in COCO coordinates (pixel (0, 0) covers 0…1), as few points as reach that IoU,
+        and the mask's box as left, top, width, height.
     """
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
     crop = np.ascontiguousarray(mask[top : top + height, left : left + width]).view(np.uint8)

@@ -91,9 +91,13 @@ def make_minibench(
     ``i`` of a split does not depend on how many there are. ``minibench.json`` says whether a folder is complete; after
     an interruption the next call starts anew.
 
-    The folder ``out`` is empty, absent, or an earlier minibench, which is replaced; a file is written for each (subset,
-    split) in ``counts``. Sides are 64…2448 px; same-object's pictures are less tall, some others narrower. Of
-    ``workers``, None are one a CPU core; 0 or 1 makes all in this process.
+    Args:
+        out: Folder to make; empty, absent, or an earlier minibench, which is replaced.
+        counts: Pictures by (subset, split); a file is written for each key.
+        width_px: Width of the pictures, 64…2448, like the height; same-object's are less tall, some others narrower.
+        height_px: Height.
+        seed: Seed, 0 or more.
+        workers: Processes; None for one a CPU core. 0 or 1 makes them in this process.
 
     Raises:
         InputError: If an argument is out of range, or ``out`` holds something that minibench did not make.

@@ -205,13 +205,15 @@ def _noting(problems: list[str], where: str) -> Iterator[None]:
 
 
 def assignments(config: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Assignment]:
-    """Return what settings change in a resolved config, leaf by leaf.
+    """Return what settings change in a config, leaf by leaf.
 
-    They are values by key: names joined by dots. A name may itself contain dots (``custom_keys.backbone.norm.lr_mult``)
-    or stars (``backbone*``). An item of a list is named by its index, or by its ``type`` if no other item has that type
-    (``pipeline.LazyRandomFlip.prob``). A value is of the type that is there; an integer serves as a float, a list as a
-    tuple and the other way round, anything for None. A dict changes the entries it names, as in mmengine; with
-    ``_delete_=True`` it replaces the whole.
+    Args:
+        config: The resolved config.
+        settings: Values by key: names joined by dots. A name may itself contain dots
+            (``custom_keys.backbone.norm.lr_mult``) or stars (``backbone*``). An item of a list is named by its index,
+            or by its ``type`` if no other item has that type (``pipeline.LazyRandomFlip.prob``). A value is of the
+            type that is there; an integer serves as a float, a list as a tuple and the other way round, anything for
+            None. A dict changes the entries it names, as in mmengine; with ``_delete_=True`` it replaces the whole.
 
     Raises:
         InputError: A key is not in the config (the message has the nearest name), names several settings without a

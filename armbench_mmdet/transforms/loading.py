@@ -145,7 +145,10 @@ _RESIZE_GAIN = 3.0
 def warp(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Resample an image (h, w, 3) uint8 bilinearly into a canvas (H, W, 3); its outermost pixels repeat outside it.
 
-    The matrix (3, 3) is affine, from image to canvas coordinates, both in pixels from the outer corner.
+    Args:
+        image: The image.
+        matrix: (3, 3), affine, from image to canvas coordinates, both in pixels from the outer corner.
+        shape: Canvas size (H, W).
     """
     height, width = shape
     mirror_x, mirror_y = matrix[0, 0] < 0, matrix[1, 1] < 0

@@ -27,6 +27,7 @@ class ReplaceBackground(SeededTransform):
     - Modified Keys: img, gt_bboxes (tight), gt_bboxes_labels, gt_masks, gt_ignore_flags
 
     Args:
+        prob: Probability of doing anything.
         grey_range: Grey levels of the surface.
         shadow: Most light that the shadow takes, as a fraction.
     """

@@ -35,6 +35,7 @@ class ToteCopyPaste(SeededTransform):
     - Modified Keys: img, gt_bboxes (tight), gt_bboxes_labels, gt_masks (Polygons), gt_ignore_flags
 
     Args:
+        prob: Probability of doing anything.
         max_pastes: Most objects to paste.
         same_object_prob: Probability that all pastes show one object.
         scale_range: Size of a pasted object relative to its original.

@@ -24,6 +24,7 @@ class ToteCropJitter(SeededTransform):
       gt_ignore_flags, homography_matrix
 
     Args:
+        prob: Probability of doing anything.
         margin_frac: Distance of the crop's sides from the tote, as a fraction of the tote's size.
         jitter_frac: Each side moves by up to this fraction of the tote's size, in or out.
     """

@@ -24,6 +24,7 @@ class WarehouseLighting(SeededTransform):
     - Modified Keys: img
 
     Args:
+        prob: Probability of doing anything.
         exposure_stops: The exposure changes by up to this many stops, either way.
         white_balance_frac: Gain of each colour channel varies by up to this fraction.
         vignette_frac: Largest darkening of the corners.

@@ -20,6 +20,7 @@ class ZoomOutTote(SeededTransform):
     - Modified Keys: img, gt_bboxes (tight), gt_bboxes_labels, gt_masks, gt_ignore_flags, homography_matrix
 
     Args:
+        prob: Probability of doing anything.
         scale_range: Smallest and largest size of the scene, as a fraction of the canvas.
         blurred_prob: Probability of a blurred, darkened copy of the scene as surround; otherwise it is dark.
         dark_range: Grey levels of a dark surround.
