@@ -225,6 +225,7 @@ def test_second_ctrl_c_quits_at_once_but_one_key_heard_twice_does_not(monkeypatc
     hook._hear(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
         hook._hear(signal.SIGINT, None)
+    hook.after_train(Mock())  # gives torch its signal handler back
 
 
 def load_and_die(file: Path) -> None:
