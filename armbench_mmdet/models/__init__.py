@@ -1,9 +1,8 @@
 """Model parts of this project, used by name from the configs."""
 
 from armbench_mmdet.models.mask2former import BoundedMaskFormerFusionHead, StableMask2FormerHead
-from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
+from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead, SparseRPNHead
 from armbench_mmdet.models.resnet import FoldedResNet
-from armbench_mmdet.models.rpn import SparseRPNHead
 from armbench_mmdet.models.rtmdet_ins import RleRTMDetInsSepBNHead
 from armbench_mmdet.models.swin import WindowedSwinTransformer
 from armbench_mmdet.models.torchvision import (

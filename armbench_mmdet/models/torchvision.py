@@ -15,8 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from armbench_mmdet.masks.upsample import resized_axis
-from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead
-from armbench_mmdet.models.rpn import SparseRPNHead
+from armbench_mmdet.models.mask_rcnn import RleFCNMaskHead, SparseRPNHead
 
 
 @TASK_UTILS.register_module()

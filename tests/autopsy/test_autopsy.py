@@ -13,9 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from coco_random import encode
+from coco_random import as_samples, encode
 from coco_reference import pycocotools_evaluate
-from metric_runs import as_samples
 from mmdet.evaluation import CocoMetric
 from pycocotools import mask as mask_api
 

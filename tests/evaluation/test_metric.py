@@ -6,9 +6,8 @@ import json
 import coco_files
 import numpy as np
 import pytest
-from coco_random import random_dataset, truth_of
+from coco_random import META, as_samples, random_dataset, run, truth_of
 from coco_reference import our_numbers, twelve_numbers
-from metric_runs import META, as_samples, run
 from mmdet.datasets import ConcatDataset
 
 from armbench_mmdet.datasets import ArmbenchDataset

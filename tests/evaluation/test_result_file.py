@@ -8,8 +8,7 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
-from coco_random import random_dataset
-from metric_runs import as_samples, run
+from coco_random import as_samples, random_dataset, run
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.result import Result, read_result, result_table, shown, write_result

@@ -1,14 +1,17 @@
-"""Small random COCO data sets with everything that has ever tripped an evaluation."""
+"""Small random COCO data sets with everything that has ever tripped an evaluation, and the metric run on them."""
 
 from typing import Any
 
 import numpy as np
+import torch
 from pycocotools import mask as mask_api
 
-from armbench_mmdet.datasets.ground_truth import GroundTruth
+from armbench_mmdet.datasets.ground_truth import GroundTruth, GroundTruthSource
+from armbench_mmdet.evaluation import ArmbenchMetric
 from armbench_mmdet.evaluation.protocol import Matching, Shapes
 
 CATEGORIES = [{'id': 1, 'name': 'tote'}, {'id': 2, 'name': 'object'}]
+META = {'classes': ('tote', 'object'), **GroundTruthSource('mix-object-tote/test.json').as_metainfo()}
 
 
 def random_mask(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -74,3 +77,33 @@ def truth_of(document: dict[str, Any]) -> GroundTruth:
 
 def matching_of(truth: dict[str, Any], rows: list[dict[str, Any]], iou_type: str = 'segm', **options: Any) -> Matching:
     return Matching(truth_of(truth), Shapes.of(rows), iou_type, **options)
+
+
+def as_samples(truth: dict[str, Any], detections: list[dict[str, Any]], masks: str = 'bitmaps') -> list[dict]:
+    """What a model would return for these detections; boxes exact in float64."""
+    samples = []
+    for image in truth['images']:
+        own = [d for d in detections if d['image_id'] == image['id']]
+        boxes = np.array([d['bbox'] for d in own], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        instances: dict[str, Any] = {
+            'bboxes': torch.from_numpy(boxes),
+            'scores': torch.tensor([d['score'] for d in own], dtype=torch.float64),
+            'labels': torch.tensor([d['category_id'] - 1 for d in own], dtype=torch.long),
+        }
+        size = (image['height'], image['width'])
+        if masks == 'bitmaps':
+            bitmaps = [mask_api.decode(d['segmentation']) for d in own]
+            instances['masks'] = torch.from_numpy(np.array(bitmaps, np.uint8).reshape(-1, *size)).bool()
+        elif masks == 'rle':
+            instances['masks'] = [{**d['segmentation'], 'counts': d['segmentation']['counts'].encode()} for d in own]
+        samples.append({'img_id': image['id'], 'ori_shape': size, 'pred_instances': instances})
+    return samples
+
+
+def run(truth: dict[str, Any], samples: list[dict], **options: Any) -> tuple[dict[str, Any], ArmbenchMetric]:
+    metric = ArmbenchMetric(ground_truth=truth_of(truth), **options)
+    metric.dataset_meta = META
+    for sample in samples:
+        metric.process({}, [sample])
+    return metric.evaluate(len(truth['images'])), metric

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from metric_runs import as_samples
+from coco_random import as_samples
 from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 

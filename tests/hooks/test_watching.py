@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from coco_random import random_dataset, truth_of
-from metric_runs import META, as_samples
+from coco_random import META, as_samples, random_dataset, truth_of
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.logging import MessageHub
