@@ -213,4 +213,5 @@ def _pool_numba(maps: Tensor, pooled: Tensor, image_of: Tensor, axes: tuple[Axis
     arguments = pixels.permute(0, 2, 3, 1).numpy(), pooled.numpy(), backward
     map_threads(lambda block: _pool_block(*arguments, *block), some)
     if backward:
-        maps.copy_(pixels)
+        for image, own in zip(maps, pixels, strict=True):  # as matrices: torch copies these several times as fast
+            image.view(len(image), -1).copy_(own.movedim(0, 2).flatten(0, 1).t())
