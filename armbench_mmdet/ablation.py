@@ -120,12 +120,7 @@ def run_ablation(
     failed: list[str] = []
 
     def run(tool: str, cell: str, *options: object) -> bool:
-        command = [sys.executable, str(tools / tool), str(folder / cell / 'config.py'), *map(str, options)]
-        with (output := folder / cell / 'output.txt').open('ab') as file:
-            environment = training_environment(workers, None)
-            done = subprocess.run(command, env=environment, stdout=file, stderr=file, check=False)
-        if done.returncode:
-            tqdm.write(f'{cell} failed: see {output}')
+        if not _succeeds((tools / tool, folder / cell / 'config.py', *options), workers, folder / cell / 'output.txt'):
             failed.append(cell)
         return cell not in failed
 
@@ -146,6 +141,16 @@ def run_ablation(
             for _ in pool.map(step, left):
                 bar.update()
     return failed
+
+
+def _succeeds(command: Sequence[object], workers: int, output: Path) -> bool:
+    """Run a Python command as one of some workers, appending what it prints to a file; say where if it fails."""
+    environment, words = training_environment(workers, None), [sys.executable, *map(str, command)]
+    with output.open('ab') as file:
+        done = subprocess.run(words, env=environment, stdout=file, stderr=file, check=False)
+    if done.returncode:
+        tqdm.write(f'{output.parent.name} failed: see {output}')
+    return not done.returncode
 
 
 def _write_config(base: Path, cell: Cell, folder: Path) -> None:
