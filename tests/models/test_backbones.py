@@ -8,6 +8,8 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from armbench_mmdet.configs import load_config
+
 RESNET = {'depth': 50, 'base_channels': 8, 'stem_channels': 8, 'norm_eval': True}
 SWIN = {'embed_dims': 16, 'depths': [2, 2, 4, 2], 'num_heads': [1, 2, 4, 8], 'drop_path_rate': 0.0, 'window_size': 4}
 OURS = {'ResNet': ('FoldedResNet', RESNET), 'SwinTransformer': ('WindowedSwinTransformer', SWIN)}
@@ -94,3 +96,10 @@ def test_biases_lie_as_the_fused_attention_of_gpus_asks_for(monkeypatch: pytest.
     monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', watched)
     pair('SwinTransformer')[1](torch.randn(1, 3, 61, 75))
     assert set(strides) == {1}
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn_r18-w32_fpn-64', 'mask2former_r18-w32_q30'])
+def test_blocks_of_the_small_models_do_not_begin_as_nothing(name: str) -> None:
+    backbone = MODELS.build(load_config(f'configs/_base_/models/{name}.py').model.backbone)
+    backbone.init_weights()
+    assert all(norm.weight.eq(1).all() for norm in backbone.modules() if isinstance(norm, nn.BatchNorm2d))

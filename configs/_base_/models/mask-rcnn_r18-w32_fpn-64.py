@@ -9,6 +9,7 @@ model = dict(
         stem_channels=32,
         frozen_stages=-1,
         norm_eval=False,  # nothing is pretrained, so batch norm learns its statistics
+        zero_init_residual=False,  # blocks that begin as nothing learn too little in so few iterations
         init_cfg=None,
     ),
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=channels),

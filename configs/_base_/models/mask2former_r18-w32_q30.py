@@ -20,6 +20,7 @@ model = dict(
         frozen_stages=-1,
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,  # nothing is pretrained, so batch norm learns its statistics
+        zero_init_residual=False,  # blocks that begin as nothing learn too little in so few iterations
         style='pytorch',
     ),
     panoptic_head=dict(
