@@ -22,7 +22,7 @@ class SparseRPNHead(RPNHead):
     """mmdet's :class:`RPNHead`, of the same weights, outputs and gradients, with faster training on a CPU.
 
     The loss samples 256 anchors an image; the gradient is zero at all others. The stock computes it there, too: on a
-    full-size image at some 70,000 places, an eighth of the whole model's training step.
+    full-size image at some 70,000 places, a sixth of the whole model's training step.
 
     Args:
         **kwargs: As for the stock head.

@@ -72,7 +72,7 @@ def convolved(conv: Any, norm: Any, image: Tensor) -> Tensor:
 def pixel_by_pixel(image: Tensor) -> Tensor:
     """An image or feature map ``(B, C, H, W)``, on a CPU and without gradients with a pixel's channels side by side.
 
-    It saves convolutions two copies each; but oneDNN's gradients take twice as long for it.
+    It saves convolutions two copies each; but gradients in oneDNN may take longer for it, see docs/speed.md.
     """
     is_faster = image.device.type == 'cpu' and not torch.is_grad_enabled()
     return image.contiguous(memory_format=torch.channels_last) if is_faster else image
