@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
+from mmdet.utils import InstanceList, OptInstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -19,10 +20,10 @@ from armbench_mmdet.models.resnet import pixel_by_pixel
 
 @MODELS.register_module()
 class SparseRPNHead(RPNHead):
-    """mmdet's :class:`RPNHead`, of the same weights, outputs and gradients, with faster training on a CPU.
+    """mmdet's :class:`RPNHead`, of the same weights, outputs and gradients, with faster training.
 
-    The loss samples 256 anchors an image; the gradient is zero at all others. The stock computes it there, too: on a
-    full-size image at some 70,000 places, a sixth of the whole model's training step.
+    The loss samples 256 anchors an image; the gradient is zero at all others. The stock computes both there, too: on a
+    full-size image at some 70,000 places, on a CPU a sixth of the whole model's training step.
 
     Args:
         **kwargs: As for the stock head.
@@ -35,6 +36,39 @@ class SparseRPNHead(RPNHead):
             return super().forward_single(x)
         layers = (self.rpn_conv, self.rpn_cls, self.rpn_reg)
         return _SparseGradients.apply(x, *(tensor for layer in layers for tensor in (layer.weight, layer.bias)))
+
+    def loss_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        batch_gt_instances: InstanceList,
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: OptInstanceList = None,
+    ) -> dict[str, Tensor]:
+        """The losses of all levels, which the stock computes one by one, at the anchors that were sampled.
+
+        Args:
+            cls_scores: Of each level, ``(B, A, H, W)``.
+            bbox_preds: Of each level, ``(B, 4 * A, H, W)``.
+            batch_gt_instances: ``bboxes`` and ``labels`` of each image.
+            batch_img_metas: Meta information of each image.
+            batch_gt_instances_ignore: ``bboxes`` that are neither objects nor background.
+        """
+        sizes = [scores.shape[2:] for scores in cls_scores]
+        anchors = self.get_anchors(sizes, batch_img_metas, device=cls_scores[0].device)
+        of_levels = self.get_targets(*anchors, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore)
+        labels, weights, targets, target_weights = (torch.cat(levels, 1).flatten(0, 1) for levels in of_levels[:4])
+        sampled = weights.nonzero().squeeze(1)
+
+        def chosen(levels: list[Tensor], width: int) -> Tensor:
+            anchors = [level.movedim(1, 3).reshape(len(level), -1, width) for level in levels]
+            return torch.cat(anchors, 1).flatten(0, 1)[sampled]
+
+        scores, deltas = chosen(cls_scores, self.cls_out_channels), chosen(bbox_preds, self.bbox_coder.encode_size)
+        return {
+            'loss_rpn_cls': self.loss_cls(scores, labels[sampled], weights[sampled], avg_factor=of_levels[4]),
+            'loss_rpn_bbox': self.loss_bbox(deltas, targets[sampled], target_weights[sampled], avg_factor=of_levels[4]),
+        }
 
 
 class _SparseGradients(torch.autograd.Function):
@@ -65,7 +99,7 @@ class _SparseGradients(torch.autograd.Function):
             found = [F.linear(hidden, outputs[i].flatten(1), outputs[i + 1]) for i in (0, 2)]
         at_places = [gradient.movedim(1, 3)[image, row, column] for gradient in gradients]
         of_patches, *of_weights = torch.autograd.grad(found, leaves, at_places)
-        of_x = torch.zeros(x.shape, dtype=x.dtype)
+        of_x = torch.zeros_like(x)
         of_x.movedim(1, 3).index_put_(cells, of_patches * is_inside, accumulate=True)
         return of_x, *of_weights
 

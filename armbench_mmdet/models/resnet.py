@@ -1,5 +1,8 @@
 """ResNet whose fixed batch norms are part of its convolutions."""
 
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -7,7 +10,10 @@ from mmdet.models.backbones import ResNet
 from mmdet.models.backbones.resnet import Bottleneck
 from mmdet.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+Convolve = Callable[[Tensor], Tensor]
 
 
 @MODELS.register_module()
@@ -39,34 +45,57 @@ class FoldedResNet(ResNet):
 
     def _stage(self, stage: int, x: Tensor) -> Tensor:
         if stage == 0:
-            return self.maxpool(self.relu(convolved(self.conv1, self.norm1, pixel_by_pixel(x))))
-        for block in getattr(self, self.res_layers[stage - 1]):
-            is_checkpointed = block.with_cp and x.requires_grad
-            x = checkpoint(block_output, block, x, use_reentrant=False) if is_checkpointed else block_output(block, x)
+            (convolve,) = folded([(self.conv1, self.norm1)])
+            return self.maxpool(self.relu(convolve(pixel_by_pixel(x))))
+        blocks = list(getattr(self, self.res_layers[stage - 1]))
+        layers = [layers_of(block) for block in blocks]
+        steps = iter(folded([layer for own in layers for layer in own]))
+        for block, own in zip(blocks, layers, strict=True):
+            arguments = block, x, list(islice(steps, len(own)))
+            if block.with_cp and x.requires_grad:
+                x = checkpoint(block_output, *arguments, use_reentrant=False)
+            else:
+                x = block_output(*arguments)
         return x
 
 
-def block_output(block: Any, x: Tensor) -> Tensor:
-    """What a stock block of two or three convolutions makes of a feature map."""
+def layers_of(block: Any) -> list[tuple[Any, Any]]:
+    """The convolutions of a stock block, each with its norm, that of the shortcut, where there is one, last."""
+    numbers = range(1, 4 if isinstance(block, Bottleneck) else 3)
+    layers = [(getattr(block, f'conv{number}'), getattr(block, f'norm{number}')) for number in numbers]
+    return layers if block.downsample is None else [*layers, tuple(block.downsample[-2:])]
+
+
+def block_output(block: Any, x: Tensor, steps: list[Convolve]) -> Tensor:
+    """What a stock block makes of a feature map, by what its layers do."""
     out = x
-    for number in (1, 2, 3)[: 3 if isinstance(block, Bottleneck) else 2]:
-        out = out if number == 1 else block.relu(out)
-        out = convolved(getattr(block, f'conv{number}'), getattr(block, f'norm{number}'), out)
+    for number, step in enumerate(steps if block.downsample is None else steps[:-1]):
+        out = step(block.relu(out) if number else out)
     if block.downsample is not None:
-        *pool, conv, norm = block.downsample
-        x = convolved(conv, norm, nn.Sequential(*pool)(x))
+        x = steps[-1](block.downsample[:-2](x))
     out += x
     return block.relu(out)
 
 
-def convolved(conv: Any, norm: Any, image: Tensor) -> Tensor:
-    """A convolution and its batch norm, in one pass where the norm's statistics are fixed."""
-    is_fixed = isinstance(norm, nn.modules.batchnorm._BatchNorm) and not norm.training
-    if not is_fixed:
-        return norm(conv(image))
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    weight = conv.weight * scale[:, None, None, None]
-    return conv._conv_forward(image, weight, norm.bias - norm.running_mean * scale)  # no public name takes weights
+def folded(layers: list[tuple[Any, Any]]) -> list[Convolve]:
+    """What convolutions with batch norms do, each in one pass if the statistics of all norms are fixed.
+
+    Their weights are made together: to start hundreds of small works takes a GPU longer than the works.
+    """
+    norms = [norm for _, norm in layers]
+    if not all(isinstance(norm, _BatchNorm) and not norm.training for norm in norms):
+        return [nn.Sequential(*layer) for layer in layers]
+    weights, biases, means, variances = (
+        torch.cat([getattr(norm, name) for norm in norms]) for name in ('weight', 'bias', 'running_mean', 'running_var')
+    )
+    scales = weights * (variances + norms[0].eps).rsqrt()
+    sizes = [norm.num_features for norm in norms]
+    parts = zip(layers, scales.split(sizes), (biases - means * scales).split(sizes), strict=True)
+    # No public name of a convolution takes weights.
+    return [
+        partial(conv._conv_forward, weight=conv.weight * scale[:, None, None, None], bias=bias)
+        for (conv, _), scale, bias in parts
+    ]
 
 
 def pixel_by_pixel(image: Tensor) -> Tensor:

@@ -65,12 +65,11 @@ class WindowAttention(nn.Module):
         biases = table.view(area, area, heads).permute(2, 0, 1).contiguous()
         biases = biases + border_masks(self.window, self.shift, query.device)
         dropout = attention.attn_drop.p if self.training else 0.0
+        parts = zip((part.unbind() for part in windows.split(counts, 1)), biases, strict=True)
         attended = [
-            F.scaled_dot_product_attention(
-                part[0], part[1], part[2], bias[None].to(part.dtype), dropout, scale=attention.scale
-            )
-            for part, bias in zip(windows.split(counts, 1), biases, strict=True)
-            if part.numel()
+            F.scaled_dot_product_attention(q, k, v, bias[None].to(q.dtype), dropout, scale=attention.scale)
+            for (q, k, v), bias in parts
+            if q.numel()
         ]
         joined = torch.cat([part.transpose(1, 2).flatten(2) for part in attended]).flatten(0, 1)
         joined = joined.index_select(0, places).view(batch, -1, channels)

@@ -47,6 +47,7 @@ def _check(rois: Tensor, images: int, aligned: bool, pool_mode: int) -> None:
         raise InputError(
             "pool_mode must be 'avg', got 'max' (in roi_align); maxima are not provided without compiling mmcv"
         )
+    rois = rois.detach().cpu()  # in one copy: on a GPU each step of the check would cost as much as an RoIAlign
     valid = rois.isfinite().all(1) & (rois[:, 0] >= 0) & (rois[:, 0] < images)
     if aligned:
         valid &= (rois[:, 1:3] <= rois[:, 3:5]).all(1)

@@ -127,8 +127,8 @@ def losses_and_gradients(kind: str, mixed: bool, objects: int) -> list[Tensor]:
     samples = [DetDataSample(metainfo=PLACE, gt_instances=one) for one in truth]
     with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
         losses = head.loss(features, samples)
-    values = [torch.stack(one) for one in losses.values()]
-    torch.cat(values).sum().backward()
+    values = [torch.as_tensor(sum(one) if isinstance(one, list) else one) for one in losses.values()]
+    torch.stack(values).sum().backward()
     found = [*values, *(one.grad for one in features), *(weight.grad for weight in head.parameters())]
     assert all(one is not None for one in found)
     return found

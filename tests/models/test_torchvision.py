@@ -174,8 +174,8 @@ def test_losses_of_training_steps_with_the_same_proposals() -> None:
         rpn = mine.rpn_head.loss(features, [sample])
         heads = mine.roi_head.loss(features, [InstanceData(bboxes=proposals)], [sample])
         return {
-            'loss_objectness': sum(rpn['loss_rpn_cls']),
-            'loss_rpn_box_reg': sum(rpn['loss_rpn_bbox']),
+            'loss_objectness': rpn['loss_rpn_cls'],
+            'loss_rpn_box_reg': rpn['loss_rpn_bbox'],
             'loss_classifier': heads['loss_cls'],
             'loss_box_reg': heads['loss_bbox'],
             'loss_mask': heads['loss_mask'],

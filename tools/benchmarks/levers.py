@@ -2,11 +2,12 @@
 
 A row compares a setting with the plain model: seconds of a training step or of a prediction, and peak memory. Every
 setting runs in a process of its own, on the same random weights and images; ``equal`` says whether the losses agree to
-a thousandth, as they must but for mixed precision and for frozen stages that drop paths or have batch norms to train.
-Mixed precision is left out where the machine has none, and a setting that fails has a line with its error instead of
-rows.
+a thousandth, as they must but for mixed precision, for frozen stages that drop paths or have batch norms to train, and
+for a batch, which draws other samples. Mixed precision is left out where the machine has none, and a setting that fails
+has a line with its error instead of rows.
 """
 
+import copy
 import json
 import resource
 import sys
@@ -28,6 +29,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     'amp': {'amp': True},
     'frozen backbone': {'frozen_stages': 4},
     'activation checkpointing': {'with_cp': True},
+    'one thread': {'threads': 1},
+    'batch of 2, an image': {'batch': 2},
 }
 
 
@@ -68,16 +71,18 @@ def _run(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[
 
     torch._inductor.config.fallback_random = True  # a compiled stochastic depth draws what a plain one does
     device, dtype = ('cuda', torch.float16) if torch.cuda.is_available() else ('cpu', torch.bfloat16)
+    torch.set_num_threads(setting.get('threads', torch.get_num_threads()))
     mixed = torch.autocast(device, dtype, enabled=bool(setting.get('amp')))
     model = _model(config, setting).to(device)
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=1e-4)
-    truth = sample(height, width).to(device)
-    image = torch.randn(1, 3, height, width, device=device)
+    batch = setting.get('batch', 1)
+    truth = [sample(height, width).to(device)] * batch
+    images = torch.randn(1, 3, height, width, device=device).repeat(batch, 1, 1, 1)
     scaler = torch.amp.GradScaler(device, enabled=bool(setting.get('amp')) and device == 'cuda')
 
     def train() -> float:
         with mixed:
-            loss, _ = model.parse_losses(model.loss(image, [truth]))
+            loss, _ = model.parse_losses(model.loss(images, copy.deepcopy(truth)))
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -86,14 +91,19 @@ def _run(config: str, height: int, width: int, setting: dict[str, Any]) -> dict[
 
     def predict() -> None:
         with torch.inference_mode(), mixed:
-            model.predict(image, [truth.clone()])
+            model.predict(images, copy.deepcopy(truth))
 
     model.train()
     torch.manual_seed(1)
     loss = train()
-    figures = {'train step': _fastest_s(train), 'peak memory': _peak_mb()}
+    figures = {'train step': _fastest_s(train) / batch, 'peak memory': _peak_mb()}
     model.eval()
-    return {**figures, 'predict': _fastest_s(predict), 'loss': loss, 'has_amp': device == 'cuda' or has_bfloat16()}
+    return {
+        **figures,
+        'predict': _fastest_s(predict) / batch,
+        'loss': loss,
+        'has_amp': device == 'cuda' or has_bfloat16(),
+    }
 
 
 def _model(config: str, setting: dict[str, Any]) -> Any:

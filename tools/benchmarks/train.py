@@ -66,7 +66,8 @@ def measure(python: str) -> dict[str, Any]:
 
 def run_python(*command: str) -> Any:
     """Run an interpreter from the repository and return the JSON of its last line."""
-    environment = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tools"}'}
+    paths = (str(ROOT), str(ROOT / 'tools'), os.environ.get('PYTHONPATH', ''))
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f'{command[0]} failed:\n{done.stderr[-2000:]}')
