@@ -11,6 +11,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pytest
 
 import armbench_mmdet  # noqa: F401 - registers everything, and must come before mmdet
+from armbench_mmdet.ops.backend import BACKEND_VARIABLE, BACKENDS, torchvision_problem
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -47,3 +48,12 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Call
         return caught.value.code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each backend of the operators; torchvision's is skipped, visibly, where it does not import."""
+    if request.param == 'torchvision' and (problem := torchvision_problem()):
+        pytest.skip(f'torchvision does not import here: {problem}')
+    monkeypatch.setenv(BACKEND_VARIABLE, request.param)
+    return request.param

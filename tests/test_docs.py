@@ -151,11 +151,6 @@ def test_the_published_schema_is_the_codes() -> None:
     assert json.loads((DOCS / 'result-file.schema.json').read_text()) == msgspec.json.schema(Result)
 
 
-def test_every_page_is_in_the_navigation() -> None:
-    navigation = (REPO / 'mkdocs.yml').read_text()
-    assert all(str(page.relative_to(DOCS)) in navigation for page in DOCS.rglob('*.md'))
-
-
 @pytest.mark.parametrize('path', sorted((DOCS / 'benchmarks').glob('*.csv')), ids=lambda path: path.name)
 def test_measured_figures_name_machine_and_version(path: Path) -> None:
     assert re.fullmatch(r'\d{4}-\d\d-\d\d_.+_torch-[\d.]+\.csv', path.name)

@@ -1,7 +1,4 @@
-"""First aid on a machine with a GPU, ``make test-gpu``: operators, a step of both models, two processes; one table.
-
-Its CPU half, on the small models, is part of the ordinary tests, so that it is known to run.
-"""
+"""First aid on a machine with a GPU, ``make test-gpu``, in one table; its CPU half runs with the ordinary tests."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,8 +1,6 @@
-"""Known faults: what each does to perfect predictions under stock evaluation.
+"""Known faults of ``configs/mask2former/README.md``: what each does to perfect predictions under stock evaluation.
 
-Each has happened in published ARMBench code, or is what stock tools do by default. The table of
-``configs/mask2former/README.md`` has the scores on the whole of minibench. That the metric, the self-test and the class
-check refuse them is in their own tests; here are those that ours must count otherwise.
+That the metric, the self-test and the class check refuse them is in their own tests.
 """
 
 import json

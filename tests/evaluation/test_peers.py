@@ -1,7 +1,4 @@
-"""Predictions of other models: the same numbers as pycocotools, what is refused, and what is flagged.
-
-The files of ``peers/`` were written by other models' software, see ``peers/README.md``.
-"""
+"""Predictions of other models (``peers/README.md``): pycocotools' numbers, what is refused, what is flagged."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from peer_results import Row, numbers_of, predictions_near, read_truth, reference, write_rows
+from coco_reference import Row, numbers_of, predictions_near, read_truth, reference, write_rows
 from pycocotools import mask as mask_api
 
 from armbench_mmdet.datasets.ground_truth import GroundTruthSource

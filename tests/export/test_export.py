@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from small_models import LEAVES, REPO, VARIED, write_weights
 
+pytest.importorskip('onnxscript', reason='the extra onnx of the package')
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.export.mask_rcnn import OPERATORS, TRANSLATIONS

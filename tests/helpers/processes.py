@@ -28,8 +28,7 @@ def _live(function: Callable, arguments: tuple, log: Path, environment: dict[str
 def in_processes(count: int, folder: Path, function: Callable, *arguments: Any) -> bool:
     """Call a function of a module in processes that can join each other as those of torchrun do.
 
-    What they print goes to ``folder``. Returns whether they came to their end; False if the first was killed, and the
-    others with it.
+    What they print goes to ``folder``. Returns whether they came to their end, which all do not if the first is killed.
     """
     folder.mkdir(exist_ok=True)
     with socket.socket() as free:

@@ -39,10 +39,7 @@ class Died(BaseException):
 
 @DATASETS.register_module()
 class Points(Dataset):
-    """Points on a plane, of images that exist in name only; noisy ones are changed by three random generators.
-
-    ``changed`` replaces some by index; ``on_load`` is told every index that is read.
-    """
+    """Points on a plane, of images in name only, noisy or ``changed`` by index; ``on_load`` is told what is read."""
 
     metainfo: ClassVar[dict[str, Any]] = {'classes': ('one',)}
 

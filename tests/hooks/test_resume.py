@@ -179,15 +179,7 @@ def test_the_best_until_now_stays_when_a_better_one_cannot_be_written(tmp_path: 
     [('SIGTERM', 143, 5, False), ('SIGINT', 130, 8, False), ('SIGUSR1', 138, 12, False), ('SIGTERM', 143, 12, True)],
 )
 def test_run_that_is_stopped_saves_and_goes_on_as_if_it_had_not_been(
-    name: str,
-    status: int,
-    iteration: int,
-    in_validation: bool,
-    kind: str,
-    whole: Callable,
-    tmp_path,
-    capfd,
-    monkeypatch,
+    name, status, iteration, in_validation, kind, whole, tmp_path, capfd, monkeypatch
 ) -> None:
     command = ['python', 'tools/train.py', 'configs/a b.py', '--resume', 'old.pth', '--amp']
     monkeypatch.setattr(sys, 'orig_argv', command)

@@ -81,10 +81,7 @@ class Moments:
 
 
 def live(root: Path, work_dir: Path, workers: int, processes: int, moment: tuple[int, bool] | None) -> None:
-    """Train in each of the processes, or go on where a run was killed; the first may kill itself at a moment.
-
-    It is the minibench Mask R-CNN on small images, with everything random in it.
-    """
+    """Train the minibench Mask R-CNN in each process, or go on where it was killed; the first may kill itself."""
     if moment is not None and os.environ['RANK'] == '0':
         Moments(*moment, work_dir / 'deaths.txt').watch()
     config = tiny_config(root, work_dir, ITERATIONS)

@@ -1,4 +1,4 @@
-"""RoIAlign: precisions, threads, and refused input; values and gradients are in test_golden."""
+"""RoIAlign: precisions, threads, and refused input; values and gradients are in test_backend."""
 
 import pytest
 import torch

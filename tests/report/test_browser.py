@@ -36,10 +36,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Iterator[Any]:
-    """The browser with the page just loaded; in the end there must be nothing on its console.
-
-    The page before goes first: what still ran in it, as a plot that is resized, may write to the console later.
-    """
+    """The browser with the page just loaded, after an empty one; in the end nothing may be on its console."""
     browser.get('about:blank')
     for kind in ('browser', 'performance'):
         browser.get_log(kind)

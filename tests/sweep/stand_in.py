@@ -1,7 +1,4 @@
-"""What the sweep's tests train instead of a model: reports as a training does, and misbehaves on request.
-
-Standard library only: it starts in a few hundredths of a second.
-"""
+"""What the sweep's tests train instead of a model, by the standard library alone; misbehaves on request."""
 
 import json
 import os

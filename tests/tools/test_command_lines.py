@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from peer_results import predictions_near, read_truth, write_rows
+from coco_reference import predictions_near, read_truth, write_rows
 from small_models import REPO, untrained
 
 import armbench_cli
@@ -63,7 +63,6 @@ def test_the_command_lists_every_tool() -> None:
         ('sweep', [SPACE, '--n-trials', '0'], '--n-trials must be at least 1'),
         ('sweep', [SPACE, '--workers', '0'], '--workers must be at least 1'),
         ('benchmark', ['speed'], "invalid choice: 'speed'"),
-        ('infer', ['a.onnx', 'x.jpg', '--out', 'x', '--device', 'cpu'], '--device is not for an exported model'),
         ('evaluate', ['x.json'], 'one of the arguments --ground-truth --subset is required'),
         ('evaluate', ['x.json', '--subset', 'mix-object-tote', '--images', 'x'], '--images goes with --ground-truth'),
         ('evaluate', ['x.json', '--ground-truth', 'x', '--split', 'val'], '--split and --data-root with --subset'),

@@ -278,11 +278,8 @@ def test_corruption(photo: np.ndarray, corruption: str) -> None:
     assert min(changes) > 0.5
     assert corruption not in WAREHOUSE or changes == sorted(changes)
     assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
-
-
-def test_other_photos_are_corrupted_in_other_ways(photo: np.ndarray) -> None:
-    for corruption in ('gaussian_noise', 'arm_motion'):
-        assert not np.array_equal(corrupted(photo, corruption, 3), corrupted(photo, corruption, 3, path='2.jpg'))
+    is_drawn = corruption in ('gaussian_noise', 'arm_motion')  # otherwise for another photo
+    assert not is_drawn or not np.array_equal(image, corrupted(photo, corruption, severity, path='2.jpg'))
 
 
 @pytest.mark.parametrize(('corruption', 'severity'), [('rain', 1), ('fog', 6), ('fog', -1)])
