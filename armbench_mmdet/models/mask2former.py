@@ -194,10 +194,13 @@ class StableMask2FormerHead(Mask2FormerHead):
             target.masks = target.masks.float()
         return targets
 
+    @torch.no_grad()
     def _get_targets_single(
         self, cls_score: Tensor, mask_pred: Tensor, gt_instances: InstanceData, img_meta: dict
     ) -> tuple[Any, ...]:
         """Targets of one image's queries by the config's assigner, see the stock, which samples mask by mask.
+
+        All matches count, as with ``MaskPseudoSampler``, whatever sampler the config has.
 
         Args:
             cls_score: ``(Q, classes + 1)`` class logits of a layer.
@@ -206,21 +209,21 @@ class StableMask2FormerHead(Mask2FormerHead):
             img_meta: Meta information of the image.
 
         Returns:
-            Labels, their weights, the masks of the queries that have one, which those are ``(Q,)``, their indices, the
-            others' indices, and a record of their number.
+            Labels, their weights, the masks of the queries that have one, which those are ``(Q,)``, their indices,
+            nothing for the others, which nobody asks for, and a record of their number.
         """
         points = torch.rand((1, self.num_points, 2), device=cls_score.device)
         found, truth = (point_sample(masks[None].float(), points)[0] for masks in (mask_pred, gt_instances.masks))
         predictions = InstanceData(scores=cls_score, masks=found)
         matched = self.assigner.assign(predictions, InstanceData(labels=gt_instances.labels, masks=truth), img_meta)
         is_matched = matched.gt_inds > 0
-        queries, others = is_matched.nonzero().squeeze(1), (~is_matched).nonzero().squeeze(1)
+        queries = is_matched.nonzero().squeeze(1)
         objects = matched.gt_inds[queries] - 1
         labels = torch.full_like(matched.gt_inds, self.num_classes)
         labels[queries] = gt_instances.labels[objects]
         weights = is_matched.to(mask_pred.dtype)
-        number = SimpleNamespace(avg_factor=len(queries))
-        return labels, torch.ones_like(labels), gt_instances.masks[objects], weights, queries, others, number
+        number = SimpleNamespace(avg_factor=max(len(queries), 1))
+        return labels, torch.ones_like(labels), gt_instances.masks[objects], weights, queries, None, number
 
     def loss_by_feat(
         self,

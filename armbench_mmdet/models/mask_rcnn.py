@@ -22,8 +22,8 @@ from armbench_mmdet.models.resnet import pixel_by_pixel
 class SparseRPNHead(RPNHead):
     """mmdet's :class:`RPNHead`, of the same weights, outputs and gradients, with faster training.
 
-    The loss samples 256 anchors an image; the gradient is zero at all others. The stock computes both there, too: on a
-    full-size image at some 70,000 places, on a CPU a sixth of the whole model's training step.
+    The loss samples 256 anchors an image; at all others loss and gradients are zero, and the stock computes them: on a
+    full-size image at some 70,000 places. The gradients, a sixth of the model's training step, are left out on CPUs.
 
     Args:
         **kwargs: As for the stock head.
@@ -54,6 +54,10 @@ class SparseRPNHead(RPNHead):
             batch_img_metas: Meta information of each image.
             batch_gt_instances_ignore: ``bboxes`` that are neither objects nor background.
         """
+        if self.reg_decoded_bbox:  # targets are boxes, no deltas
+            return super().loss_by_feat(
+                cls_scores, bbox_preds, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
+            )
         sizes = [scores.shape[2:] for scores in cls_scores]
         anchors = self.get_anchors(sizes, batch_img_metas, device=cls_scores[0].device)
         of_levels = self.get_targets(*anchors, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore)
@@ -61,8 +65,8 @@ class SparseRPNHead(RPNHead):
         sampled = weights.nonzero().squeeze(1)
 
         def chosen(levels: list[Tensor], width: int) -> Tensor:
-            anchors = [level.movedim(1, 3).reshape(len(level), -1, width) for level in levels]
-            return torch.cat(anchors, 1).flatten(0, 1)[sampled]
+            flat = [level.movedim(1, 3).reshape(len(level), -1, width) for level in levels]
+            return torch.cat(flat, 1).flatten(0, 1)[sampled]
 
         scores, deltas = chosen(cls_scores, self.cls_out_channels), chosen(bbox_preds, self.bbox_coder.encode_size)
         return {

@@ -9,11 +9,12 @@ import torch
 from mmdet.models.backbones import ResNet
 from mmdet.models.backbones.resnet import Bottleneck
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 Convolve = Callable[[Tensor], Tensor]
+"""What a convolution and its norm do."""
 
 
 @MODELS.register_module()
@@ -80,15 +81,15 @@ def block_output(block: Any, x: Tensor, steps: list[Convolve]) -> Tensor:
 def folded(layers: list[tuple[Any, Any]]) -> list[Convolve]:
     """What convolutions with batch norms do, each in one pass if the statistics of all norms are fixed.
 
-    Their weights are made together: to start hundreds of small works takes a GPU longer than the works.
+    Their scales and biases are made at once: a GPU takes longer to start hundreds of small kernels than to run them.
     """
     norms = [norm for _, norm in layers]
     if not all(isinstance(norm, _BatchNorm) and not norm.training for norm in norms):
-        return [nn.Sequential(*layer) for layer in layers]
+        return [partial(_one_after_the_other, *layer) for layer in layers]
     weights, biases, means, variances = (
         torch.cat([getattr(norm, name) for norm in norms]) for name in ('weight', 'bias', 'running_mean', 'running_var')
     )
-    scales = weights * (variances + norms[0].eps).rsqrt()
+    scales = weights * (variances + norms[0].eps).rsqrt()  # one norm_cfg, so one eps
     sizes = [norm.num_features for norm in norms]
     parts = zip(layers, scales.split(sizes), (biases - means * scales).split(sizes), strict=True)
     # No public name of a convolution takes weights.
@@ -96,6 +97,10 @@ def folded(layers: list[tuple[Any, Any]]) -> list[Convolve]:
         partial(conv._conv_forward, weight=conv.weight * scale[:, None, None, None], bias=bias)
         for (conv, _), scale, bias in parts
     ]
+
+
+def _one_after_the_other(conv: Any, norm: Any, image: Tensor) -> Any:
+    return norm(conv(image))
 
 
 def pixel_by_pixel(image: Tensor) -> Tensor:

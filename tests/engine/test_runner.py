@@ -171,7 +171,7 @@ def backbone_and_neck(**chosen: Any) -> nn.Module:
     two_stages = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
     torch.manual_seed(0)
     parts = nn.Module()
-    parts.backbone = MODELS.build(dict(type='ResNet', depth=18, base_channels=4, stem_channels=4, **two_stages))
+    parts.backbone = MODELS.build(dict(type='FoldedResNet', depth=18, base_channels=4, stem_channels=4, **two_stages))
     parts.neck = MODELS.build(dict(type='FPN', in_channels=[4, 8], out_channels=8, num_outs=2))
     use_levers(parts, chosen)
     return parts.eval()

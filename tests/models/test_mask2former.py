@@ -42,9 +42,9 @@ def build(name: str, **changes: Any) -> nn.Module:
 
 
 def batch(images: int = 1) -> dict[str, Any]:
-    """Random images of three instances."""
+    """Random images, the first of three instances, the second of none."""
     shapes = [(3, SIDE_PX, SIDE_PX)] * images
-    return demo_mm_inputs(images, image_shapes=shapes, num_items=[3] * images, num_classes=2, with_mask=True)
+    return demo_mm_inputs(images, image_shapes=shapes, num_items=[3, 0][:images], num_classes=2, with_mask=True)
 
 
 def losses(model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:

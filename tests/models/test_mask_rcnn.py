@@ -111,14 +111,14 @@ PLACE = {'img_shape': (160, 224), 'pad_shape': (160, 224), 'batch_input_shape': 
 BOXES = torch.tensor([[0.0, 0.0, 30.0, 40.0], [150.0, 100.0, 224.0, 160.0], [60.0, 50.0, 100.0, 120.0]])
 
 
-def losses_and_gradients(kind: str, mixed: bool, objects: int) -> list[Tensor]:
+def losses_and_gradients(mixed: bool, objects: int, **changes: Any) -> list[Tensor]:
     """Losses of two images, and their gradients at the features and all weights."""
     init_default_scope('mmdet')
     model = load_config('configs/_base_/models/mask-rcnn_r50_fpn.py').model
     torch.manual_seed(0)
     head = MODELS.build(
         model.rpn_head
-        | {'type': kind, 'in_channels': 32, 'feat_channels': 16, 'train_cfg': model.train_cfg.rpn, 'test_cfg': None}
+        | {'in_channels': 32, 'feat_channels': 16, 'train_cfg': model.train_cfg.rpn, 'test_cfg': None, **changes}
     )
     for weight in head.parameters():
         torch.nn.init.normal_(weight, std=0.05)
@@ -136,8 +136,9 @@ def losses_and_gradients(kind: str, mixed: bool, objects: int) -> list[Tensor]:
 
 @pytest.mark.parametrize(('mixed', 'tolerance'), [(False, 1e-5), (True, 2e-2)])
 @pytest.mark.parametrize('objects', [3, 0])
-def test_losses_and_gradients_are_the_stocks(objects: int, mixed: bool, tolerance: float) -> None:
-    stock, ours = (losses_and_gradients(kind, mixed, objects) for kind in ('RPNHead', 'SparseRPNHead'))
+@pytest.mark.parametrize('changes', [{}, {'reg_decoded_bbox': True, 'loss_bbox': {'type': 'GIoULoss'}}], ids=len)
+def test_losses_and_gradients_are_the_stocks(objects: int, mixed: bool, tolerance: float, changes: dict) -> None:
+    stock, ours = (losses_and_gradients(mixed, objects, type=kind, **changes) for kind in ('RPNHead', 'SparseRPNHead'))
     for one, other in zip(ours, stock, strict=True):
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, rtol=0, atol=tolerance * float(other.abs().max()))

@@ -66,7 +66,8 @@ def measure(python: str) -> dict[str, Any]:
 
 def run_python(*command: str) -> Any:
     """Run an interpreter from the repository and return the JSON of its last line."""
-    paths = (str(ROOT), str(ROOT / 'tools'), os.environ.get('PYTHONPATH', ''))
+    own = os.environ.get('PYTHONPATH', '') if command[0] == sys.executable else ''
+    paths = (str(ROOT), str(ROOT / 'tools'), own)
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
