@@ -213,7 +213,7 @@ class StableMask2FormerHead(Mask2FormerHead):
             nothing for the others, which nobody asks for, and a record of their number.
         """
         points = torch.rand((1, self.num_points, 2), device=cls_score.device)
-        found, truth = (point_sample(masks[None].float(), points)[0] for masks in (mask_pred, gt_instances.masks))
+        found, truth = (point_sample(masks[None], points)[0] for masks in (mask_pred, gt_instances.masks))
         predictions = InstanceData(scores=cls_score, masks=found)
         matched = self.assigner.assign(predictions, InstanceData(labels=gt_instances.labels, masks=truth), img_meta)
         is_matched = matched.gt_inds > 0

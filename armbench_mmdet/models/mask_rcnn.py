@@ -60,8 +60,8 @@ class SparseRPNHead(RPNHead):
             )
         sizes = [scores.shape[2:] for scores in cls_scores]
         anchors = self.get_anchors(sizes, batch_img_metas, device=cls_scores[0].device)
-        of_levels = self.get_targets(*anchors, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore)
-        labels, weights, targets, target_weights = (torch.cat(levels, 1).flatten(0, 1) for levels in of_levels[:4])
+        *of_levels, number = self.get_targets(*anchors, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore)
+        labels, weights, targets, target_weights = (torch.cat(levels, 1).flatten(0, 1) for levels in of_levels)
         sampled = weights.nonzero().squeeze(1)
 
         def chosen(levels: list[Tensor], width: int) -> Tensor:
@@ -70,8 +70,8 @@ class SparseRPNHead(RPNHead):
 
         scores, deltas = chosen(cls_scores, self.cls_out_channels), chosen(bbox_preds, self.bbox_coder.encode_size)
         return {
-            'loss_rpn_cls': self.loss_cls(scores, labels[sampled], weights[sampled], avg_factor=of_levels[4]),
-            'loss_rpn_bbox': self.loss_bbox(deltas, targets[sampled], target_weights[sampled], avg_factor=of_levels[4]),
+            'loss_rpn_cls': self.loss_cls(scores, labels[sampled], weights[sampled], avg_factor=number),
+            'loss_rpn_bbox': self.loss_bbox(deltas, targets[sampled], target_weights[sampled], avg_factor=number),
         }
 
 

@@ -86,7 +86,7 @@ def folded(layers: list[tuple[Any, Any]]) -> list[Convolve]:
     norms = [norm for _, norm in layers]
     if not all(isinstance(norm, _BatchNorm) and not norm.training for norm in norms):
         return [partial(_one_after_the_other, *layer) for layer in layers]
-    if torch.compiler.is_compiling() and len(layers) > 1:  # which fuses them itself; ONNX folds no parts of constants
+    if torch.compiler.is_compiling() and len(layers) > 1:  # it fuses them itself, and no exporter folds a split
         return [step for layer in layers for step in folded([layer])]
     weights, biases, means, variances = (
         torch.cat([getattr(norm, name) for norm in norms]) for name in ('weight', 'bias', 'running_mean', 'running_var')
