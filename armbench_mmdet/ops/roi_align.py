@@ -171,8 +171,9 @@ def _weights(starts: Array, bin_sizes: Array, counts: Array, pooled: int, extent
                     own[low] += 1 - (position - low)
                     own[high] += position - low
                     first, end = min(first, low), max(end, high + 1)
-            own[first:end] /= max(counts[box], 1)
-            ranges[box, p] = first, max(first, end)
+            for cell in range(first, end):
+                own[cell] /= max(counts[box], 1)
+            ranges[box, p, 0], ranges[box, p, 1] = first, max(first, end)
     return weights, ranges
 
 
@@ -184,25 +185,22 @@ def _pool_block(
 
     Here ``maps`` is ``(B, H, W, C)``.
     """
-    block = slice(first, min(first + CHANNEL_BLOCK, maps.shape[3]))
-    means = np.empty((pooled.shape[2], pooled.shape[3], block.stop - first), maps.dtype)
+    mean = np.empty(min(CHANNEL_BLOCK, maps.shape[3] - first), maps.dtype)
     for box in members:
-        if backward:
-            means[:] = pooled[box, block].transpose(1, 2, 0)
-        else:
-            means[:] = 0
-        for p in range(means.shape[0]):
-            for q in range(means.shape[1]):
-                mean = means[p, q]
+        for p in range(pooled.shape[2]):
+            for q in range(pooled.shape[3]):
+                for c in range(mean.size):  # loops: numba takes seconds to compile the assignment of an array
+                    mean[c] = pooled[box, first + c, p, q] if backward else 0
                 for y in range(rows[1][box, p, 0], rows[1][box, p, 1]):
                     for x in range(columns[1][box, q, 0], columns[1][box, q, 1]):
                         weight = rows[0][box, p, y] * columns[0][box, q, x]
-                        cell = maps[image, y, x, block]
+                        cell = maps[image, y, x, first : first + mean.size]
                         source, target = (mean, cell) if backward else (cell, mean)
                         for c in range(mean.size):
                             target[c] += weight * source[c]
-        if not backward:
-            pooled[box, block] = means.transpose(2, 0, 1)
+                if not backward:
+                    for c in range(mean.size):
+                        pooled[box, first + c, p, q] = mean[c]
 
 
 def _pool_numba(maps: Tensor, pooled: Tensor, image_of: Tensor, axes: tuple[Axis, Axis], backward: bool) -> None:

@@ -30,15 +30,11 @@ _POLL_S, _IDLE_S = 0.05, 0.5
 
 
 def training_environment(trainings: int, devices: str | None) -> dict[str, str]:
-    """The environment of a training beside others: it sees its devices, and has its share of the cores.
-
-    Threads that spin while they wait take the cores from another training's: they are told to sleep. What the user
-    has set stays.
-    """
+    """The environment of a training beside others: its devices, and its share of the cores unless the user set one."""
     threads = str(max(1, usable_cores() // (trainings * len((devices or '').split(',')))))
     shared = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS'), threads)
     seen = {} if devices is None else {'CUDA_VISIBLE_DEVICES': devices}
-    return {**shared, 'OMP_WAIT_POLICY': 'PASSIVE', **os.environ, **seen}
+    return {**shared, **os.environ, **seen}
 
 
 @dataclass

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 from coco_reference import predictions_near, read_truth, write_rows
@@ -161,10 +161,9 @@ def test_exit_status(capsys: pytest.CaptureFixture) -> None:
         armbench_cli.run_tool(lambda: 1 / 0)
 
 
-def test_waiting_threads_sleep_unless_the_user_wants_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
-    armbench_cli.set_environment()
-    assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'
-    monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
-    armbench_cli.set_environment()
-    assert os.environ['OMP_WAIT_POLICY'] == 'ACTIVE'
+def test_waiting_threads_soon_sleep_unless_the_user_wants_otherwise() -> None:
+    spinning = {'OMP_WAIT_POLICY': 'ACTIVE'}
+    for asked, given in ({}, {'OMP_WAIT_POLICY': 'PASSIVE', 'GOMP_SPINCOUNT': '1000'}), (spinning, spinning):
+        with patch.dict(os.environ, asked, clear=True):
+            armbench_cli.set_environment()
+            assert dict(os.environ) == given
