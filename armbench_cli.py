@@ -43,8 +43,8 @@ def set_environment() -> None:
     """Set what must stand before torch and mmdet are loaded, unless the user has set it.
 
     Threads that wait spin for some microseconds (GNU's runtime) and then sleep: on a busy machine, spinning ones slow
-    each other down many times; ones that sleep at once make a small model's step a third longer. And mmdet need not
-    miss a package that only a metric of its own wants.
+    each other down many times; ones that sleep at once make a small model's step 1.4 times as long. And mmdet need
+    not miss a package that only a metric of its own wants.
     """
     if 'OMP_WAIT_POLICY' not in os.environ:
         os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'

@@ -188,11 +188,11 @@ class StableMask2FormerHead(Mask2FormerHead):
     def preprocess_gt(
         self, batch_gt_instances: list[InstanceData], batch_gt_semantic_segs: Sequence[Any]
     ) -> list[InstanceData]:
-        """Make targets of instances, see the stock head, without its integers; ``masks`` is (N, H, W) float32."""
-        return [
-            InstanceData(labels=own.labels, masks=own.masks.to_tensor(torch.bool, own.labels.device).float())
-            for own in batch_gt_instances
-        ]
+        """Make targets of the annotations, see the stock head; ``masks`` is (N, H, W) float32."""
+        targets = super().preprocess_gt(batch_gt_instances, batch_gt_semantic_segs)
+        for target in targets:
+            target.masks = target.masks.float()
+        return targets
 
     @torch.no_grad()
     def _get_targets_single(
