@@ -38,10 +38,10 @@ class FoldedResNet(ResNet):
         for stage in range(1 + len(self.res_layers)):
             with torch.set_grad_enabled(is_training and stage > frozen):
                 x = self._stage(stage, x)
-            if stage == frozen and is_training and x.device.type == 'cpu':
-                x = x.contiguous()  # for the gradients of what follows, see pixel_by_pixel
             if stage - 1 in self.out_indices:
                 found.append(x)
+            if stage == frozen and is_training and x.device.type == 'cpu':
+                x = x.contiguous()  # for the gradients of the next stages, see pixel_by_pixel
         return tuple(found)
 
     def _stage(self, stage: int, x: Tensor) -> Tensor:

@@ -23,7 +23,10 @@ CHANNEL_BLOCK = 32
 
 Array = NDArray[Any]
 Axis = tuple[Array, Array]
-"""How much each cell along an axis counts in each bin, ``(N, P, cells)``; first cell of a bin and the last plus one."""
+"""How much each cell along an axis counts in each bin, ``(N, P, cells)``; a bin's first cell and its last plus one.
+
+A bin without cells has an empty range: the number of cells, and 0.
+"""
 
 
 class Bins(NamedTuple):
@@ -173,15 +176,13 @@ def _weights(starts: Array, bin_sizes: Array, counts: Array, pooled: int, extent
                     first, end = min(first, low), max(end, high + 1)
             for cell in range(first, end):
                 own[cell] /= max(counts[box], 1)
-            ranges[box, p, 0], ranges[box, p, 1] = first, max(first, end)
+            ranges[box, p, 0], ranges[box, p, 1] = first, end
     return weights, ranges
 
 
 @compiled
-def _pool_block(
-    maps: Array, pooled: Array, backward: bool, image: int, first: int, members: Array, rows: Axis, columns: Axis
-) -> None:
-    """Do what :func:`_pool` does, for the RoIs ``members`` of an image and the block of channels at ``first``.
+def _pool_block(maps: Array, pooled: Array, image: int, first: int, members: Array, rows: Axis, columns: Axis) -> None:
+    """Fill ``pooled`` for the RoIs ``members`` of an image and the block of channels at ``first``.
 
     Here ``maps`` is ``(B, H, W, C)``.
     """
@@ -190,17 +191,40 @@ def _pool_block(
         for p in range(pooled.shape[2]):
             for q in range(pooled.shape[3]):
                 for c in range(mean.size):  # loops: numba takes seconds to compile the assignment of an array
-                    mean[c] = pooled[box, first + c, p, q] if backward else 0
+                    mean[c] = 0
                 for y in range(rows[1][box, p, 0], rows[1][box, p, 1]):
                     for x in range(columns[1][box, q, 0], columns[1][box, q, 1]):
                         weight = rows[0][box, p, y] * columns[0][box, q, x]
                         cell = maps[image, y, x, first : first + mean.size]
-                        source, target = (mean, cell) if backward else (cell, mean)
                         for c in range(mean.size):
-                            target[c] += weight * source[c]
-                if not backward:
-                    for c in range(mean.size):
-                        pooled[box, first + c, p, q] = mean[c]
+                            mean[c] += weight * cell[c]
+                for c in range(mean.size):
+                    pooled[box, first + c, p, q] = mean[c]
+
+
+@compiled
+def _add_block(maps: Array, pooled: Array, image: int, first: int, members: Array, rows: Axis, columns: Axis) -> None:
+    """Add to ``maps (B, C, H, W)`` what the gradient ``pooled`` makes of it, for RoIs and channels as above.
+
+    A row of bins becomes a row of cells, which is added to each row of cells that the bins are means of.
+    """
+    row = np.empty(maps.shape[3], maps.dtype)
+    for channel in range(first, min(first + CHANNEL_BLOCK, maps.shape[1])):
+        for box in members:
+            left, right = maps.shape[3], 0
+            for q in range(pooled.shape[3]):
+                left, right = min(left, columns[1][box, q, 0]), max(right, columns[1][box, q, 1])
+            for p in range(pooled.shape[2]):
+                span = row[left:right]
+                for x in range(span.size):
+                    span[x] = 0
+                for q in range(pooled.shape[3]):
+                    for x in range(columns[1][box, q, 0], columns[1][box, q, 1]):
+                        row[x] += columns[0][box, q, x] * pooled[box, channel, p, q]
+                for y in range(rows[1][box, p, 0], rows[1][box, p, 1]):
+                    weight, cells = rows[0][box, p, y], maps[image, channel, y, left:right]
+                    for x in range(span.size):
+                        cells[x] += weight * span[x]
 
 
 def _pool_numba(maps: Tensor, pooled: Tensor, image_of: Tensor, axes: tuple[Axis, Axis], backward: bool) -> None:
@@ -208,9 +232,7 @@ def _pool_numba(maps: Tensor, pooled: Tensor, image_of: Tensor, axes: tuple[Axis
     members = [np.flatnonzero(image_of.numpy() == image) for image in range(len(maps))]
     blocks = product(range(len(maps)), range(0, maps.shape[1], CHANNEL_BLOCK))
     some = ((image, first, members[image], *axes) for image, first in blocks if members[image].size)
-    pixels = maps.contiguous(memory_format=torch.channels_last)
-    arguments = pixels.permute(0, 2, 3, 1).numpy(), pooled.numpy(), backward
-    map_threads(lambda block: _pool_block(*arguments, *block), some)
-    if backward:
-        for image, own in zip(maps, pixels, strict=True):  # as matrices: torch copies these several times as fast
-            image.view(len(image), -1).copy_(own.movedim(0, 2).flatten(0, 1).t())
+    # Means lie where each channel of a cell is side by side, gradients where the cells of a row are.
+    grid = maps if backward else maps.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    kernel, arguments = _add_block if backward else _pool_block, (grid.numpy(), pooled.numpy())
+    map_threads(lambda block: kernel(*arguments, *block), some)

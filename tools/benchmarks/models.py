@@ -21,7 +21,7 @@ from armbench_mmdet.configs import load_config
 from armbench_mmdet.convert.weights import FAMILIES, Family
 from armbench_mmdet.engine.levers import has_bfloat16
 
-ROUNDS = 3
+ROUNDS = 5
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 Step = Callable[[], Any]
 
