@@ -11,8 +11,10 @@ from mmcv.ops import point_sample
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttention, MultiScaleDeformableAttnFunction
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
+from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
+from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -209,7 +211,7 @@ class StableMask2FormerHead(Mask2FormerHead):
             img_meta: Meta information of the image.
 
         Returns:
-            Labels, their weights, the masks of the queries that have one, which those are ``(Q,)``, their indices,
+            Labels, their weights, the objects of the queries that have one, which those are ``(Q,)``, their indices,
             nothing for the others, which nobody asks for, and a record of their number.
         """
         points = torch.rand((1, self.num_points, 2), device=cls_score.device)
@@ -223,7 +225,35 @@ class StableMask2FormerHead(Mask2FormerHead):
         labels[queries] = gt_instances.labels[objects]
         weights = is_matched.to(mask_pred.dtype)
         number = SimpleNamespace(avg_factor=max(len(queries), 1))
-        return labels, torch.ones_like(labels), gt_instances.masks[objects], weights, queries, None, number
+        return labels, torch.ones_like(labels), objects, weights, queries, None, number
+
+    def _loss_by_feat_single(
+        self,
+        cls_scores: Tensor,
+        mask_preds: Tensor,
+        batch_gt_instances: list[InstanceData],
+        batch_img_metas: list[dict],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses of classes, masks and dice of one layer, see the stock, which copies all target masks for each."""
+        targets = self.get_targets(list(cls_scores), list(mask_preds), batch_gt_instances, batch_img_metas)
+        labels, weights, objects, is_matched, number = targets
+        labels = torch.cat(labels)
+        total = cls_scores.new_tensor(self.class_weight)[labels].sum()
+        loss_cls = self.loss_cls(cls_scores.flatten(0, 1), labels, torch.cat(weights), avg_factor=total)
+        number = reduce_mean(cls_scores.new_tensor([number])).clamp(min=1)
+        found = mask_preds[torch.stack(is_matched) > 0][:, None]
+        if not len(found):
+            return loss_cls, found.sum(), found.sum()
+        with torch.no_grad():
+            points = get_uncertain_point_coords_with_randomness(
+                found, None, self.num_points, self.oversample_ratio, self.importance_sample_ratio
+            )
+            images = zip(batch_gt_instances, objects, points.split([len(own) for own in objects]), strict=True)
+            truth = torch.cat([_at_points(image.masks, *own) for image, *own in images])
+        sampled = point_sample(found, points).squeeze(1)
+        loss_dice = self.loss_dice(sampled, truth, avg_factor=number)
+        loss_mask = self.loss_mask(sampled.flatten(), truth.flatten(), avg_factor=number * self.num_points)
+        return loss_cls, loss_mask, loss_dice
 
     def loss_by_feat(
         self,
@@ -243,3 +273,10 @@ class StableMask2FormerHead(Mask2FormerHead):
         scores, masks = ([layer.float() for layer in layers] for layers in (all_cls_scores, all_mask_preds))
         with torch.autocast(scores[0].device.type, enabled=False):
             return super().loss_by_feat(scores, masks, batch_gt_instances, batch_img_metas)
+
+
+def _at_points(masks: Tensor, objects: Tensor, points: Tensor) -> Tensor:
+    """Values ``(n, P)`` of ``masks (N, H, W)`` of objects ``(n,)``, each once, at their points ``(n, P, 2)``."""
+    everywhere = points.new_zeros(len(masks), *points.shape[1:])
+    everywhere[objects] = points
+    return point_sample(masks[:, None], everywhere).squeeze(1)[objects]

@@ -1,6 +1,8 @@
 """From a config to a run on a few tiny totes: training, evaluation, slips in it, checkpoints that would run code."""
 
 import copy
+import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,16 @@ def test_same_seed_gives_the_same_weights(run, minibench_root: Path, tmp_path: P
         assert noise not in printed
     assert 'Hooks will be executed' in next(tmp_path.glob('*/*.log')).read_text()
     assert_equal(*(load_weights(find_checkpoint(folder)) for folder in (run[1], tmp_path)))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc alone has the switch')
+def test_freed_memory_stays_for_the_next_step() -> None:
+    launch.keep_freed_memory()
+    faults = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+    for _ in range(3):
+        torch.ones(2**24)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    assert faults[3] - faults[2] < 2000  # of 16,384 pages
 
 
 def test_all_subsets_get_a_result_file(run: tuple[Config, Path], tmp_path: Path) -> None:
