@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) tools/doctor.py || { test $$? = 2 && echo 'warning: set-up is complete; see the lines marked ! above'; }
 	touch $@
 
-demo: setup      ## train, evaluate and report on procedural totes (about ten minutes on two cores)
+demo: setup      ## train, evaluate and report on procedural totes (about nine minutes on two cores)
 	$(call run,$(DEMO),work_dirs/report)
 
 minibench-results: setup ## the longer recipes behind the README's table (over an hour on two cores)
