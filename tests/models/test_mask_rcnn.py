@@ -18,7 +18,6 @@ from torch import Tensor
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.masks.encode import RleMasks, encode_masks
 from armbench_mmdet.masks.runs import mask_nms
-from armbench_mmdet.models import RleFCNMaskHead
 
 HEAD: dict[str, Any] = {'num_convs': 1, 'in_channels': 8, 'conv_out_channels': 8, 'num_classes': 2}
 META = {'ori_shape': (97, 131), 'scale_factor': (1.7, 1.69), 'img_shape': (164, 223)}
@@ -29,7 +28,6 @@ def heads():
     torch.manual_seed(0)
     stock = MODELS.build({'type': 'FCNMaskHead', **HEAD}).eval()
     ours = MODELS.build({'type': 'RleFCNMaskHead', **HEAD}).eval()
-    assert isinstance(ours, RleFCNMaskHead)
     ours.load_state_dict(stock.state_dict())
     return stock, ours
 
@@ -81,15 +79,12 @@ def test_grey_masks_are_left_to_the_stock_head(heads):
     assert torch.equal(*masks)
 
 
-def predicted_sample(head) -> DetDataSample:
-    logits = [torch.randn(6, 2, 28, 28, generator=torch.Generator().manual_seed(9)) * 3]
-    results = head.predict_by_feat(logits, [detections(6)], [META], ConfigDict(mask_thr_binary=0.5), rescale=True)
-    return DetDataSample(metainfo={**META, 'img_id': 1}, pred_instances=results[0])
-
-
 def test_data_samples_mmdets_visualizer_and_result_dump_are_as_with_tensors(heads, tmp_path):
-    pictures, dumps, kept, samples = [], [], [], [predicted_sample(head) for head in heads]
-    for sample in samples:
+    pictures, dumps, kept = [], [], []
+    logits = [torch.randn(6, 2, 28, 28, generator=torch.Generator().manual_seed(9)) * 3]
+    for head in heads:
+        (found,) = head.predict_by_feat(logits, [detections(6)], [META], ConfigDict(mask_thr_binary=0.5), rescale=True)
+        sample = DetDataSample(metainfo={**META, 'img_id': 1}, pred_instances=found)
         kept.append(sample.cpu().pred_instances[sample.pred_instances.scores > 0.4].masks)
         visualizer = DetLocalVisualizer()
         visualizer.dataset_meta = {'classes': ('tote', 'object'), 'palette': [(0, 0, 200), (200, 0, 0)]}
