@@ -18,6 +18,7 @@ from torch import Tensor
 from armbench_mmdet.configs import load_config
 from armbench_mmdet.masks.encode import RleMasks, encode_masks
 from armbench_mmdet.masks.runs import mask_nms
+from armbench_mmdet.models import RleFCNMaskHead
 
 HEAD: dict[str, Any] = {'num_convs': 1, 'in_channels': 8, 'conv_out_channels': 8, 'num_classes': 2}
 META = {'ori_shape': (97, 131), 'scale_factor': (1.7, 1.69), 'img_shape': (164, 223)}
@@ -28,6 +29,7 @@ def heads():
     torch.manual_seed(0)
     stock = MODELS.build({'type': 'FCNMaskHead', **HEAD}).eval()
     ours = MODELS.build({'type': 'RleFCNMaskHead', **HEAD}).eval()
+    assert isinstance(ours, RleFCNMaskHead)
     ours.load_state_dict(stock.state_dict())
     return stock, ours
 
