@@ -9,7 +9,7 @@ PEERS := .venv-peers
 STAMP := $(VENV)/.armbench-mmdet
 CODE  := armbench_cli.py armbench_mmdet armbench_runtime configs docs tests tools
 
-DEMO    := mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench mask2former/mask2former_r18-w32_q30_6e_minibench
+DEMO    := mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench mask2former/mask2former_r18-w32_q30-pos_4e_minibench
 BACKBONE := work_dirs/$(notdir $(firstword $(DEMO)))/iter_620.pth
 RESULTS := mask_rcnn/mask-rcnn_r18-w32_fpn-64_3k_minibench-2k mask2former/mask2former_r18-w32_q30_6k_minibench-2k
 

@@ -10,13 +10,14 @@ from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmcv.ops import point_sample
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttention, MultiScaleDeformableAttnFunction
 from mmdet.models.dense_heads import Mask2FormerHead
+from mmdet.models.layers import SinePositionalEncoding
 from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
 from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
 from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import RleMasks
@@ -168,24 +169,75 @@ class StableMask2FormerHead(Mask2FormerHead):
 
     Target masks are float32 from the start. The stock head keeps them as int64, eight bytes a pixel, and converts them
     to float32 twice for every decoder layer.
+
+    Args:
+        mask_positional_encoding: Of mmdet's ``SinePositionalEncoding``; adds a learned projection of a pixel's place to
+            the features that make masks. It is not in the paper, whose models know places by padding and by deformable
+            attention alone; a small one learns that late or never, and then takes identical objects for one.
+        **kwargs: The stock head's.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, mask_positional_encoding: dict | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.mask_positional_encoding = None
+        if mask_positional_encoding:
+            self.mask_positional_encoding = SinePositionalEncoding(**mask_positional_encoding)
+            channels = 2 * self.mask_positional_encoding.num_feats
+            self.mask_position = nn.Conv2d(channels, self.mask_embed[-1].out_features, 1)
         for layer in self.pixel_decoder.encoder.layers if STAND_IN_ACTIVE else ():
             layer.self_attn = DeformableAttention(**layer.self_attn_cfg)
         for layer in self.transformer_decoder.layers:
             layer.self_attn = FusedAttention(**layer.self_attn_cfg)
             layer.cross_attn = FusedAttention(**layer.cross_attn_cfg)
 
-    def _forward_head(
-        self, decoder_out: Tensor, mask_feature: Tensor, attn_mask_target_size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Classes, masks and what a query does not see, ``(B, 1, Q, keys) bool``, the same for all heads."""
-        normal = self.transformer_decoder.post_norm(decoder_out)
-        masks = torch.einsum('bqc,bchw->bqhw', self.mask_embed(normal), mask_feature)
-        seen = F.interpolate(masks.detach(), attn_mask_target_size, mode='bilinear', align_corners=False)
-        return self.cls_embed(normal), masks, (seen < 0).flatten(2)[:, None]
+    def _decode(self, x: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Class logits ``(B, Q, classes + 1)`` and mask embeddings ``(B, Q, C)`` of each layer, and features of pixels.
+
+        What queries do not see is found at the size of attention, by features brought there once. The stock makes full
+        masks after every layer and shrinks them: the same, for both steps are linear.
+        """
+        pixels, maps = self.pixel_decoder(x)
+        if self.mask_positional_encoding is not None:
+            pixels = pixels + self.mask_position(self.mask_positional_encoding(_unmasked(pixels[:1])))
+        keys, positions, steering = [], [], []
+        for level, project, own in zip(maps, self.decoder_input_projs, self.level_embed.weight, strict=False):
+            keys.append(project(level).flatten(2).mT + own)
+            positions.append(self.decoder_positional_encoding(_unmasked(level)).flatten(2).mT)
+            small = F.interpolate(pixels.detach(), level.shape[2:], mode='bilinear', align_corners=False)
+            steering.append(small.flatten(2))
+        queries, query_pos = (part.weight.repeat(len(pixels), 1, 1) for part in (self.query_feat, self.query_embed))
+        classes: list[Tensor] = []
+        embeddings: list[Tensor] = []
+        for step in range(self.num_transformer_decoder_layers + 1):
+            if step:
+                level = (step - 1) % self.num_transformer_feat_level
+                hidden = embeddings[-1].detach() @ steering[level] < 0
+                hidden &= ~hidden.all(-1, keepdim=True)  # who would see nothing sees everything
+                queries = self.transformer_decoder.layers[step - 1](
+                    query=queries,
+                    key=keys[level],
+                    value=keys[level],
+                    query_pos=query_pos,
+                    key_pos=positions[level],
+                    cross_attn_mask=hidden[:, None],
+                )
+            normal = self.transformer_decoder.post_norm(queries)
+            classes.append(self.cls_embed(normal))
+            embeddings.append(self.mask_embed(normal))
+        return classes, embeddings, pixels
+
+    def forward(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> tuple[list[Tensor], list[Tensor]]:
+        """Class logits ``(B, Q, classes + 1)`` and mask logits ``(B, Q, h, w)`` of each layer, see the stock head."""
+        classes, embeddings, pixels = self._decode(x)
+        masks = (torch.cat(embeddings, 1) @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+        return classes, list(masks.chunk(len(classes), 1))
+
+    def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> tuple[Tensor, Tensor]:
+        """Class and mask logits of the last layer, the masks at input size, see the stock head, which makes all."""
+        classes, embeddings, pixels = self._decode(x)
+        masks = (embeddings[-1] @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+        size = batch_data_samples[0].metainfo['batch_input_shape']
+        return classes[-1], F.interpolate(masks, size, mode='bilinear', align_corners=False)
 
     def preprocess_gt(
         self, batch_gt_instances: list[InstanceData], batch_gt_semantic_segs: Sequence[Any]
@@ -273,6 +325,11 @@ class StableMask2FormerHead(Mask2FormerHead):
         scores, masks = ([layer.float() for layer in layers] for layers in (all_cls_scores, all_mask_preds))
         with torch.autocast(scores[0].device.type, enabled=False):
             return super().loss_by_feat(scores, masks, batch_gt_instances, batch_img_metas)
+
+
+def _unmasked(features: Tensor) -> Tensor:
+    """``(B, h, w) bool``, as mmdet's positional encoding takes it: no pixel is padding."""
+    return features.new_zeros((len(features), *features.shape[2:]), dtype=torch.bool)
 
 
 def _at_points(masks: Tensor, objects: Tensor, points: Tensor) -> Tensor:

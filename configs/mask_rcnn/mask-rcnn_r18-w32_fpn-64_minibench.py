@@ -6,3 +6,4 @@ _base_ = [
 ]
 
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=_base_.max_iters))
+levers = dict(channels_last=True)
