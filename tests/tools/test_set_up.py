@@ -126,7 +126,7 @@ def test_set_up_finishes_with_the_doctors_problems_as_a_warning(tmp_path: Path, 
 def test_the_demo_trains_and_tests_both_models_and_reports_unless_one_fails(tmp_path: Path) -> None:
     done = make(tmp_path, 'demo')
     assert done.returncode == 0, done.stderr
-    assert re.findall(r'tools/(\w+)\.py', done.stdout)[-5:] == ['train', 'test', 'train', 'test', 'report']
+    assert re.findall(r'tools/(\w+)\.py', done.stdout)[-5:] == ['train', 'train', 'test', 'test', 'report']
     assert done.stdout.rstrip().endswith('_minibench --out work_dirs/report')
     failed = make(tmp_path, 'demo', 'train.py', 2)
     assert failed.returncode != 0
