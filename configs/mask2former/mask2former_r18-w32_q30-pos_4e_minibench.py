@@ -2,7 +2,7 @@
 _base_ = './mask2former_r18-w32_q30_6e_minibench.py'
 
 model = dict(
-    backbone=dict(frozen_stages=1, norm_eval=True),  # pretrained by the demo's Mask R-CNN
+    backbone=dict(frozen_stages=2, norm_eval=True),  # pretrained by the demo's Mask R-CNN
     panoptic_head=dict(mask_positional_encoding=dict(num_feats=32, normalize=True, temperature=20)),
 )
 
