@@ -10,12 +10,13 @@ STAMP := $(VENV)/.armbench-mmdet
 CODE  := armbench_cli.py armbench_mmdet armbench_runtime configs docs tests tools
 
 DEMO    := mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench mask2former/mask2former_r18-w32_q30-pos_4e_minibench
+BF16    := $(shell grep -qsE '(avx512|amx)_bf16' /proc/cpuinfo && echo --amp)
 BACKBONE := work_dirs/$(notdir $(firstword $(DEMO)))/iter_620.pth
 RESULTS := mask_rcnn/mask-rcnn_r18-w32_fpn-64_3k_minibench-2k mask2former/mask2former_r18-w32_q30_6k_minibench-2k
 
-# $(call run,CONFIGS,REPORT): train one after the other, for the second starts from the first, test side by side, report.
+# $(call run,CONFIGS,REPORT,OPTIONS): train one after the other, for the second starts from the first, test side by side, report.
 define run
-@set -e; for config in $(1); do $(PY) tools/train.py configs/$$config.py --work-dir work_dirs/$$(basename $$config); done
+@set -e; for config in $(1); do $(PY) tools/train.py configs/$$config.py --work-dir work_dirs/$$(basename $$config) $(3); done
 @$(MAKE) --no-print-directory -j2 $(addprefix test-of/,$(1))
 @$(PY) tools/report.py $(addprefix work_dirs/,$(notdir $(1))) --out $(2)
 endef
@@ -38,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup      ## train, evaluate and report on procedural totes (about seven minutes on two cores)
-	$(call run,$(DEMO),work_dirs/report)
+	$(call run,$(DEMO),work_dirs/report,$(BF16))
 
 minibench-results: setup ## the longer recipes behind the README's table (over an hour on two cores)
 	$(call run,$(RESULTS),work_dirs/minibench-report)
