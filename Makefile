@@ -10,6 +10,7 @@ STAMP := $(VENV)/.armbench-mmdet
 CODE  := armbench_cli.py armbench_mmdet armbench_runtime configs docs tests tools
 
 DEMO    := mask_rcnn/mask-rcnn_r18-w32_fpn-64_minibench mask2former/mask2former_r18-w32_q30-pos_4e_minibench
+# bfloat16 where the CPU has it.
 BF16    := $(shell grep -qsE '(avx512|amx)_bf16' /proc/cpuinfo && echo --amp)
 BACKBONE := work_dirs/$(notdir $(firstword $(DEMO)))/iter_620.pth
 RESULTS := mask_rcnn/mask-rcnn_r18-w32_fpn-64_3k_minibench-2k mask2former/mask2former_r18-w32_q30_6k_minibench-2k

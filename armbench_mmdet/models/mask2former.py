@@ -210,15 +210,15 @@ class StableMask2FormerHead(Mask2FormerHead):
         embeddings: list[Tensor] = []
         for step in range(self.num_transformer_decoder_layers + 1):
             if step:
-                level = (step - 1) % self.num_transformer_feat_level
-                hidden = embeddings[-1].detach() @ steering[level] < 0
+                index = (step - 1) % self.num_transformer_feat_level
+                hidden = embeddings[-1].detach() @ steering[index] < 0
                 hidden &= ~hidden.all(-1, keepdim=True)  # who would see nothing sees everything
                 queries = self.transformer_decoder.layers[step - 1](
                     query=queries,
-                    key=keys[level],
-                    value=keys[level],
+                    key=keys[index],
+                    value=keys[index],
                     query_pos=query_pos,
-                    key_pos=positions[level],
+                    key_pos=positions[index],
                     cross_attn_mask=hidden[:, None],
                 )
             normal = self.transformer_decoder.post_norm(queries)
