@@ -105,7 +105,8 @@ class _SparseGradients(torch.autograd.Function):
         of_patches, *of_weights = torch.autograd.grad(found, leaves, at_places)
         of_x = torch.zeros_like(x)
         of_x.movedim(1, 3).index_put_(cells, of_patches * is_inside, accumulate=True)
-        return of_x, *of_weights
+        # In the weights' own strides, as distributed training expects.
+        return of_x, *(torch.empty_like(one).copy_(of) for one, of in zip(weights, of_weights, strict=True))
 
 
 @MODELS.register_module()
