@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) tools/doctor.py || { test $$? = 2 && echo 'warning: set-up is complete; see the lines marked ! above'; }
 	touch $@
 
-demo: setup      ## train, evaluate and report on procedural totes (six minutes on two cores with bfloat16, seven without)
+demo: setup      ## train, evaluate and report on procedural totes (six to seven minutes on two cores)
 	$(call run,$(DEMO),work_dirs/report,$(BF16))
 
 minibench-results: setup ## the longer recipes behind the README's table (over an hour on two cores)
