@@ -7,9 +7,13 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from filelock import FileLock, Timeout
 from mmengine.logging import print_log
+
+from armbench_mmdet.errors import InputError
 
 _BLOCK_BYTES = 2**22
 _DRAFT = '.draft'
@@ -54,6 +58,23 @@ def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
     """
     with draft_of(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that people can read, see :func:`write_atomically`; NaN becomes null."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(content)) + b'\n')
+
+
+def read_json(path: Path, kind: Any, requirement: str, remedy: str = '', strict: bool = True) -> Any:
+    """What a JSON file holds, as a type of msgspec's; not ``strict``, numbers may be text.
+
+    Raises:
+        InputError: It cannot be read or holds something else; the message begins with ``requirement``.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind, strict=strict)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f'{requirement}, got {error} (in {path}){remedy}') from error
 
 
 def remove_drafts(folder: Path, name: str = '*') -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import msgspec
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -44,7 +43,7 @@ from armbench_mmdet.engine.checkpoints import find_checkpoint, load_exactly
 from armbench_mmdet.engine.levers import use_levers
 from armbench_mmdet.errors import InputError, UnreadableImageError
 from armbench_mmdet.evaluation.metric import checked_prediction, shapes_of, write_coco_results
-from armbench_mmdet.files import write_atomically
+from armbench_mmdet.files import write_json
 from armbench_mmdet.visualization import Instance, draw_overlay
 from armbench_runtime import Detector as ExportedDetector
 from armbench_runtime import Prediction
@@ -220,7 +219,7 @@ def infer(
             'categories': [{'id': number, 'name': name} for name, number in ids.items()],
             'left_out': [{'file_name': name, 'reason': reason} for name, reason in left_out.items()],
         }
-        write_atomically(out_dir / 'images.json', msgspec.json.format(msgspec.json.encode(index), indent=2) + b'\n')
+        write_json(out_dir / 'images.json', index)
     except OSError as error:
         raise InputError(f'--out must be a folder that can be written, got {str(out_dir)!r}: {error}') from error
     return Inference(len(images), sum(len(row['scores']) for row in rows), left_out)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import torch
 from mmdet.registry import DATASETS, OPTIMIZERS, RUNNERS
 from mmengine.config import Config, ConfigDict
@@ -24,7 +23,7 @@ from armbench_mmdet.engine.failure import explained_config, explained_failures, 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.evaluation.metric import ArmbenchMetric
 from armbench_mmdet.evaluation.result import Result
-from armbench_mmdet.files import sha256_of, write_atomically
+from armbench_mmdet.files import sha256_of, write_json
 from armbench_mmdet.hooks.prediction_pictures import PicturesHook
 from armbench_mmdet.hooks.preflight import run_selftest
 from armbench_mmdet.run_folder import Corruptions, read_corruptions
@@ -296,7 +295,7 @@ def evaluate_corrupted(
     left = [name for name in CORRUPTIONS if name not in found.corrupted]
     for name in tqdm(left, desc='corruptions', initial=len(CORRUPTIONS) - len(left), total=len(CORRUPTIONS)):
         found.corrupted[name] = [scores(name, severity) for severity in SEVERITIES]
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(found)) + b'\n')
+        write_json(path, found)
     runner.call_hook('after_run')
     return found
 

@@ -6,8 +6,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import write_atomically
+from armbench_mmdet.files import read_json, write_json
 
 RECORD = 'record.json'
 LATEST = 'last_checkpoint'  # names the latest checkpoint, as in mmengine
@@ -87,12 +86,12 @@ def read_record(work_dir: Path) -> RunRecord | None:
         InputError: It cannot be read, or is of another version.
     """
     path = work_dir / RECORD
-    return _read(path, RunRecord, 'record', 'tools/train.py writes it') if path.exists() else None
+    return read_json(path, RunRecord, 'record must be JSON as tools/train.py writes it') if path.exists() else None
 
 
 def write_record(work_dir: Path, record: RunRecord) -> None:
     """Write the record of a run; where that raises an ``OSError``, the earlier one is as it was."""
-    write_atomically(work_dir / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2) + b'\n')
+    write_json(work_dir / RECORD, record)
 
 
 class Corruptions(msgspec.Struct, kw_only=True):
@@ -124,11 +123,4 @@ def read_corruptions(path: Path) -> Corruptions:
     Raises:
         InputError: It is another file.
     """
-    return _read(path, Corruptions, 'corruptions', 'tools/test.py --corruptions writes them')
-
-
-def _read(path: Path, kind: type[msgspec.Struct], name: str, by: str) -> Any:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError) as error:
-        raise InputError(f'{name} must be JSON as {by}: {error} (in {path})') from error
+    return read_json(path, Corruptions, 'corruptions must be JSON as tools/test.py --corruptions writes them')

@@ -10,15 +10,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from armbench_mmdet.datasets.images import SUFFIXES, image_size, read_bytes
+from armbench_mmdet.datasets.images import DECODE_ERRORS, SUFFIXES, image_size, read_bytes
 from armbench_mmdet.datasets.release import IMAGE_FOLDER
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import write_atomically
+from armbench_mmdet.files import read_json, write_atomically
 from armbench_mmdet.masks.encode import encode_masks
 
 _LOSSLESS = ('.png', '.tif', '.tiff', '.bmp')
@@ -116,10 +115,7 @@ class _LabelMe(msgspec.Struct, rename='camel'):
 def labelme(source: Path, images: Path | None, notes: Counter[str], tote: int | None) -> Iterator[Photo]:
     """LabelMe: one JSON file an image; polygons and rectangles, one object where they share label and ``group_id``."""
     for path in _files(source, '*', ('.json',)):
-        try:
-            content = msgspec.json.decode(path.read_bytes(), type=_LabelMe)
-        except msgspec.MsgspecError as error:
-            raise InputError(f'annotations must be LabelMe files, got {error} (in {path})') from error
+        content = read_json(path, _LabelMe, 'annotations must be LabelMe files')
         instances: dict[Any, tuple[str, list[list[float]]]] = {}
         for number, shape in enumerate(content.shapes):
             kind, points = shape.shape_type or 'polygon', shape.points
@@ -143,8 +139,11 @@ def label_images(source: Path, images: Path | None, notes: Counter[str], tote: i
     suffixes; they lie in ``images`` beside the folder.
     """
     for path in _files(source, '*', SUFFIXES):
-        with Image.open(path) as opened:
-            pixels = np.asarray(opened)
+        try:
+            with Image.open(path) as opened:
+                pixels = np.asarray(opened)
+        except DECODE_ERRORS as error:
+            raise InputError(f'label image must be readable, got {error} (in {path})') from error
         if pixels.ndim == 3:
             pixels = pixels[..., :3] @ np.array([1, 256, 65536])
         if path.suffix.lower() not in _LOSSLESS:
@@ -165,7 +164,7 @@ def yolo(source: Path, images: Path | None, notes: Counter[str], tote: int | Non
         above, _, below = path.as_posix().rpartition('/labels/')
         photo, height, width = _image_of(path, path.stem, images or Path(above, IMAGE_FOLDER, below).parent)
         instances = []
-        for number, row in enumerate(path.read_text().splitlines(), 1):
+        for number, row in enumerate(path.read_text(errors='replace').splitlines(), 1):
             try:
                 label, *values = map(float, row.split())
             except ValueError as error:
@@ -178,10 +177,18 @@ def yolo(source: Path, images: Path | None, notes: Counter[str], tote: int | Non
         yield photo, height, width, instances
 
 
+class _YoloData(msgspec.Struct):
+    names: list[str] | dict[int, str]
+
+
 def _yolo_names(source: Path) -> dict[int, str]:
     for file in [*sorted(source.glob('*.yaml')), *sorted(source.parent.glob('*.yaml'))]:
-        names = (yaml.safe_load(file.read_text()) or {}).get('names', {})
-        return dict(enumerate(names)) if isinstance(names, list) else {int(k): v for k, v in names.items()}
+        try:
+            names = msgspec.yaml.decode(file.read_bytes(), type=_YoloData, strict=False).names
+        except msgspec.DecodeError as error:
+            reason = ' '.join(str(error).split())
+            raise InputError(f'data.yaml must have the names of the classes, got {reason} (in {file})') from error
+        return dict(enumerate(names)) if isinstance(names, list) else names
     raise InputError(f'YOLO data must have a data.yaml with the names of the classes, got none in {str(source)!r}')
 
 
@@ -216,11 +223,11 @@ def cut(source: Path, out: Path, *, names: Sequence[str] | None = None, fraction
     Raises:
         InputError: A name is not in the file, or the share is not in (0, 1].
     """
+    content = read_json(source, dict[str, Any], 'annotation file must be a COCO file')
     try:
-        content = msgspec.json.decode(source.read_bytes())
         file_names = {image['id']: image['file_name'] for image in content['images']}
         counts = Counter(row['image_id'] for row in content['annotations'])
-    except (OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f'annotation file must be a COCO file, got {error!r} (in {source})') from error
     if names is not None:
         if missing := sorted(set(names) - set(file_names.values())):

@@ -1,11 +1,11 @@
 """Weights of other projects' models: to ours and back, tensor by tensor."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
@@ -15,6 +15,7 @@ from armbench_mmdet.configs import load_config
 from armbench_mmdet.datasets.release import CLASSES
 from armbench_mmdet.engine.checkpoints import compare_weights, described, load_weights, write_checkpoint
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import read_json
 
 State = dict[str, Tensor]
 Names = Mapping[str, str]  # patterns in the names of tensors and what each becomes, one after another
@@ -156,6 +157,10 @@ HUGGING_FACE: Names = {
 NOT_USED = re.compile(rf'^{SWIN}\.(swin\.)?layernorm\.|\.relative_position_index$')  # an unreached norm; the index
 
 
+class _HuggingFaceConfig(msgspec.Struct):
+    id2label: dict[int, str] = {}
+
+
 def current_hugging_face(state: State, source: Path) -> State:
     """Without what nothing uses, its classes in our order.
 
@@ -164,8 +169,12 @@ def current_hugging_face(state: State, source: Path) -> State:
     """
     kept = {name: value for name, value in state.items() if not NOT_USED.search(name)}
     config = source.parent / 'config.json'
-    labels = json.loads(config.read_text()).get('id2label', {}) if config.is_file() else {}
-    names = [str(labels[key]).lower() for key in sorted(labels, key=int)]
+    labels: dict[int, str] = {}
+    if config.is_file():
+        labels = read_json(
+            config, _HuggingFaceConfig, 'the config of a model must be as transformers writes it'
+        ).id2label
+    names = [labels[number].lower() for number in sorted(labels)]
     if len(names) != len(CLASSES) or all(re.fullmatch(r'label_\d+', name) for name in names):
         return kept
     if set(names) != set(CLASSES):

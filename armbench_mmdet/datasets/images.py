@@ -25,6 +25,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from armbench_mmdet.datasets.coco import CocoImage
 from armbench_mmdet.datasets.release import IMAGE_FOLDER
 from armbench_mmdet.errors import InputError, UnreadableImageError
+from armbench_mmdet.files import read_json
 
 SUFFIXES = ('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.jxl', '.pgm', '.png',
             '.ppm', '.tif', '.tiff', '.webp')  # fmt: skip
@@ -37,7 +38,7 @@ EXIF_IS_OBEYED = (
 _DARK = 64
 _REDUCED = {1: cv2.IMREAD_COLOR} | {factor: getattr(cv2, f'IMREAD_REDUCED_COLOR_{factor}') for factor in (2, 4, 8)}
 # What Pillow raises on hostile, damaged or very large files.
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
+DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
                   MemoryError, Image.DecompressionBombError)  # fmt: skip
 
 _SLOTS, _SLOT_BYTES = 1024, 1024
@@ -103,10 +104,7 @@ class _Listing(msgspec.Struct):
 
 
 def _listed(path: Path) -> FoundImages:
-    try:
-        listing = msgspec.json.decode(path.read_bytes(), type=_Listing, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f'images must be files, or a COCO file that lists some, got {error} (in {path})') from error
+    listing = read_json(path, _Listing, 'images must be files, or a COCO file that lists some', strict=False)
     folder = folder_of_images(path)
     paths, ids = [folder / image.file_name for image in listing.images], [image.id for image in listing.images]
     return FoundImages(paths, ids, ann_file=path if listing.annotations else None)
@@ -169,7 +167,7 @@ def decode_image(content: bytes, path: Path, reduction: int = 1) -> np.ndarray:
     try:
         Image.open(io.BytesIO(content)).load()
         reason = 'what OpenCV cannot decode'
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         reason = 'no image format' if isinstance(error, UnidentifiedImageError) else str(error)
     raise UnreadableImageError(f'image must be readable, got {reason} (in {path})')
 
@@ -200,7 +198,7 @@ def image_size(content: bytes, path: Path) -> tuple[int, int]:
         UnreadableImageError: It is in no format known.
     """
     if exif_orientation(content) == 1:
-        with contextlib.suppress(*_DECODE_ERRORS):
+        with contextlib.suppress(*DECODE_ERRORS):
             return Image.open(io.BytesIO(content)).size[::-1]
     # Whether OpenCV turns an image depends on its format too; and it knows others.
     return decode_image(content, path).shape[:2]
@@ -208,7 +206,7 @@ def image_size(content: bytes, path: Path) -> tuple[int, int]:
 
 def exif_orientation(content: bytes) -> int:
     """EXIF's number for how viewers turn or mirror an image: 1 not at all, 3 by 180°, from 5 width becomes height."""
-    with contextlib.suppress(*_DECODE_ERRORS):
+    with contextlib.suppress(*DECODE_ERRORS):
         return Image.open(io.BytesIO(content)).getexif().get(ExifTags.Base.Orientation, 1) or 1
     return 1
 

@@ -20,7 +20,7 @@ from armbench_mmdet.evaluation.matches import match_table
 from armbench_mmdet.evaluation.metric import ArmbenchMetric, shapes_of
 from armbench_mmdet.evaluation.protocol import IOU_TYPES, MAX_PER_IMAGE, Matching, Shapes
 from armbench_mmdet.evaluation.result import FLAGS, PREDICTIONS, Result, file_fingerprint
-from armbench_mmdet.files import sha256_of
+from armbench_mmdet.files import read_json, sha256_of
 from armbench_mmdet.masks.encode import decode_counts, fits_image
 from armbench_mmdet.masks.runs import mask_nms, run_lengths
 
@@ -64,13 +64,8 @@ def read_results(path: Path) -> CocoResults:
         InputError: It cannot be read, is no JSON, or holds something else; or some predictions have scores or masks
             and some have none.
     """
-    try:
-        content: Any = msgspec.json.decode(path.read_bytes(), type=list[CocoResult] | CocoResults)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            'predictions must be a readable file of COCO results, a JSON list of image_id, category_id, score and '
-            f'segmentation: {error} (in {path})'
-        ) from error
+    shape = 'COCO results, a JSON list of image_id, category_id, score and segmentation'
+    content = read_json(path, list[CocoResult] | CocoResults, f'predictions must be a readable file of {shape}')
     found = CocoResults(content) if isinstance(content, list) else content
     rows, count = found.annotations, len(found.annotations)
     maskless, scoreless = sum(not row.segmentation for row in rows), sum(row.score is None for row in rows)

@@ -8,8 +8,7 @@ from typing import Any, Literal
 import msgspec
 from tabulate import tabulate
 
-from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import sha256_of, write_atomically
+from armbench_mmdet.files import read_json, sha256_of, write_json
 
 MISSING = '–'
 MEAN = 'mean'
@@ -274,7 +273,7 @@ def matches_path(result_file: Path, iou_type: str) -> Path:
 
 def write_result(path: Path, result: Result) -> None:
     """Write a result file; NaN becomes null, and readers see the old file or the new one, never half of it."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(result), indent=2) + b'\n')
+    write_json(path, result)
 
 
 def read_result(path: str | Path) -> Result:
@@ -283,12 +282,8 @@ def read_result(path: str | Path) -> Result:
     Raises:
         InputError: The file is missing, is no JSON, or does not follow the schema.
     """
-    try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Result)
-    except (OSError, msgspec.DecodeError) as error:
-        raise InputError(
-            f'result file must be readable JSON of its schema: {error} (in {path}); evaluate again with tools/test.py'
-        ) from error
+    remedy = '; evaluate again with tools/test.py'
+    return read_json(Path(path), Result, 'result file must be readable JSON of its schema', remedy)
 
 
 def shown(value: float | None, digits: int = 3) -> str:

@@ -16,6 +16,7 @@ from armbench_mmdet.evaluation import matches
 from armbench_mmdet.evaluation.coco_results import CocoResult
 from armbench_mmdet.evaluation.protocol import SCORE_THRESHOLD, Matching, Shapes
 from armbench_mmdet.evaluation.result import Suspect, file_fingerprint
+from armbench_mmdet.files import read_json
 from armbench_mmdet.masks.encode import decode_mask, encode_masks
 from armbench_mmdet.report.collect import AGAIN, Evaluation, Run, noted
 
@@ -187,9 +188,6 @@ def _ground_truth(evaluation: Evaluation, image_ids: set[int]) -> tuple[GroundTr
 
 def _detections(path: Path, image_ids: set[int]) -> Shapes:
     """The predictions of some images from a file of COCO results."""
-    try:
-        every = msgspec.json.decode(path.read_bytes(), type=list[CocoResult])
-    except (OSError, msgspec.DecodeError) as error:
-        raise InputError(f'COCO results must lie beside the result file, got {error} (in {path})') from error
+    every = read_json(path, list[CocoResult], 'COCO results must lie beside the result file')
     chosen = [one for one in every if one.image_id in image_ids and (one.score or 0) >= SCORE_THRESHOLD]
     return Shapes.of(msgspec.to_builtins(chosen))

@@ -107,16 +107,28 @@ def test_labelme_shapes(shapes: list, kept: int, left_out: dict, minibench: Path
         ('labelme', {}, r'must have annotation files \(\.json …\), got none'),
         ('labelme', {'nothing.json': '{"shapes": []}'}, r'LabelMe files, got .*imagePath.*nothing\.json'),
         ('labelme', {'a.json': '{"shapes": [], "imagePath": "a.jpg"}'}, r"image 'a\.jpg' must lie in .*--images"),
+        (
+            'labelme',
+            {'a.json': b'{"shapes": [{"label": "Schl\xfcssel"}], "imagePath": "a.jpg"}'},
+            r'LabelMe files.*0xfc.*a\.json',
+        ),
         ('yolo', {'labels/a.txt': '0 1 2'}, r'data\.yaml with the names'),
+        ('yolo', {'labels/a.txt': '0 1 2', 'data.yaml': 'names: [a'}, r'names of the classes, got .*data\.yaml'),
+        ('yolo', {'labels/a.txt': '0 1 2', 'data.yaml': 'nc: 2'}, r'missing required field `names`.*data\.yaml'),
         ('yolo', {'labels/X.txt': 'tote 1 2', 'data.yaml': 'names: [a]'}, r"got 'tote 1 2' .*row 1"),
+        ('yolo', {'labels/X.txt': b'0 \xff', 'data.yaml': 'names: [a]'}, r'rows must be numbers.*row 1'),
         ('label-images', {'X.png': np.zeros((3, 3), np.uint8)}, r'label image must be 320x256 as its photo, got 3x3'),
+        ('label-images', {'X.png': b'no picture'}, r'label image must be readable, got cannot identify'),
     ],
 )
 def test_bad_input(form: str, files: dict, said: str, minibench: Path, stem: str, tmp_path: Path) -> None:
     for name, content in files.items():
         path = tmp_path / 'in' / name.replace('X', stem)
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), content) if isinstance(content, np.ndarray) else path.write_text(content)
+        if isinstance(content, np.ndarray):
+            cv2.imwrite(str(path), content)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=said):
         convert(form, tmp_path / 'in', tmp_path / 'out', 'test', minibench / 'images')
     assert not (tmp_path / 'out/test.json').exists()

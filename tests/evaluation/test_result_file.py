@@ -71,6 +71,7 @@ FAULTS = [
     (changed(lambda r: r.pop('schema_version')), 'missing required field `schema_version`'),
     (changed(lambda r: r['segm'].update(mAP='0.5')), r'\$.segm.mAP'),
     ('', 'JSON'),
+    (VERSION_1.read_text().replace('mix', 'm\xfcx').encode('latin-1'), "can't decode byte 0xfc"),
     ('[]', 'got `array`'),
     (None, 'must be readable'),
 ]
@@ -80,7 +81,7 @@ FAULTS = [
 def test_a_damaged_result_is_refused_by_name(tmp_path, text, message):
     path = tmp_path / 'damaged.json'
     if text is not None:
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message) as caught:
         read_result(path)
     assert 'damaged.json' in str(caught.value)

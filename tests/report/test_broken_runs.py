@@ -39,7 +39,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda run: os.truncate(run / MATCHES, 100), 'by tools/test.py, got BadZipFile'),
     (lambda run: (run / 'record.json').write_text('{'), 'Input data was truncated'),
     (lambda run: set_keys(run / 'record.json', schema_version=2), 'Invalid enum value 2 - at `$.schema'),
-    (lambda run: set_keys(run / 'record.json', attempts=None), 'must be JSON as tools/train.py writes it: Expected'),
+    (lambda run: set_keys(run / 'record.json', attempts=None), 'JSON as tools/train.py writes it, got Expected'),
     (lambda run: (run / f'corruptions/{MIX}.json').write_text('{'), 'corruptions must be JSON as tools/test.py'),
     (lambda run: set_keys(run / f'corruptions/{MIX}.json', corrupted={}), 'corruptions must all be measured'),
     (lambda run: [path.write_text('model = dict(') for path in run.rglob('*.py')], 'config must load'),
