@@ -106,9 +106,9 @@ def test_dtypes_and_smallest_inputs(dtype: torch.dtype, backend: str) -> None:
 
 def test_bad_input() -> None:
     ok = torch.tensor([[0.0, 0, 1, 1]])
-    with pytest.raises(InputError, match='boxes must be free of NaN, got 4 NaN of 4'):
+    with pytest.raises(InputError, match='boxes and scores must be free of NaN, got 4 and 0'):
         nms(ok * float('nan'), torch.ones(1), 0.5)
-    with pytest.raises(InputError, match='scores must be free of NaN, got 1 NaN of 1'):
+    with pytest.raises(InputError, match='boxes and scores must be free of NaN, got 0 and 1'):
         nms(ok, torch.tensor([float('nan')]), 0.5)
     for operator in (mmcv.ops.nms, soft_nms):
         with pytest.raises(InputError, match=r'offset must be 0, got 1 \(in (soft)?nms\).* not provided without'):
