@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmdet.models.layers import MSDeformAttnPixelDecoder
 from torch import Tensor, nn
 
+from armbench_mmdet.models.mask2former import StableMask2FormerHead
 from armbench_mmdet.models.swin import SEPARATE, WindowAttention
 
 
@@ -18,11 +19,15 @@ def mask2former(model: Any, pixels: Tensor, size: tuple[int, int]) -> dict[str, 
     Args and outputs are those of :func:`~armbench_mmdet.export.mask_rcnn.mask_rcnn`, with a model made traceable; the
     size is of no effect, masks are cut where they are made full-size.
     """
-    all_classes, all_masks = model.panoptic_head(model.extract_feat(pixels), None)
-    chances = all_classes[-1][0].softmax(-1)[:, :-1]
+    head, features = model.panoptic_head, model.extract_feat(pixels)
+    if isinstance(head, StableMask2FormerHead):  # the stock head makes the masks of all layers
+        class_logits, masks = head.last_layer(features)
+    else:
+        class_logits, masks = (layers[-1] for layers in head(features, None))
+    chances = class_logits[0].softmax(-1)[:, :-1]
     scores, best = chances.flatten().topk(model.panoptic_fusion_head.test_cfg.get('max_per_image', 100))
     classes = chances.shape[1]
-    return {'scores': scores, 'labels': best % classes, 'queries': best // classes, 'masks': all_masks[-1][0]}
+    return {'scores': scores, 'labels': best % classes, 'queries': best // classes, 'masks': masks[0]}
 
 
 def make_traceable(model: nn.Module) -> None:

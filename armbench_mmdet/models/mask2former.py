@@ -232,12 +232,16 @@ class StableMask2FormerHead(Mask2FormerHead):
         masks = (torch.cat(embeddings, 1) @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
         return classes, list(masks.chunk(len(classes), 1))
 
+    def last_layer(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Class logits ``(B, Q, classes + 1)`` and mask logits ``(B, Q, h, w)`` of the last layer alone."""
+        classes, embeddings, pixels = self._decode(x)
+        return classes[-1], (embeddings[-1] @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+
     def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> tuple[Tensor, Tensor]:
         """Class and mask logits of the last layer, the masks at input size, see the stock head, which makes all."""
-        classes, embeddings, pixels = self._decode(x)
-        masks = (embeddings[-1] @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+        classes, masks = self.last_layer(x)
         size = batch_data_samples[0].metainfo['batch_input_shape']
-        return classes[-1], F.interpolate(masks, size, mode='bilinear', align_corners=False)
+        return classes, F.interpolate(masks, size, mode='bilinear', align_corners=False)
 
     def preprocess_gt(
         self, batch_gt_instances: list[InstanceData], batch_gt_semantic_segs: Sequence[Any]
