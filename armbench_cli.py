@@ -60,11 +60,14 @@ def run_tool(main: Callable[[], int | None]) -> int:
 
     Returns:
         What ``main`` returned, 0 for nothing, 2 after an ``InputError``, which is printed to standard error as one
-        message without a traceback, or 130 after Ctrl-C. Any other exception passes through (the interpreter prints
-        it and exits with 1): it is a defect here, and its traceback is wanted.
+        message without a traceback, 130 after Ctrl-C, or 141 when whoever reads the output, such as ``head``, has seen
+        enough. Any other exception passes through (the interpreter prints it and exits with 1): it is a defect here,
+        and its traceback is wanted.
     """
     try:
-        return main() or 0
+        status = main() or 0
+        sys.stdout.flush()
+        return status
     except ValueError as error:
         errors = sys.modules.get('armbench_mmdet.errors')
         if errors is None or not isinstance(error, errors.InputError):
@@ -76,6 +79,11 @@ def run_tool(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if sys.stdout.isatty():  # then it is another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter still has to write
+        return 141
 
 
 def _has_joined() -> bool:

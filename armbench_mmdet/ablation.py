@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from mmengine.config import Config
 from tabulate import tabulate
 from tqdm import tqdm
 
-from armbench_mmdet.configs import load_config
+from armbench_mmdet.configs import find_config, load_config
 from armbench_mmdet.datasets.release import SUBSETS
 from armbench_mmdet.engine.checkpoints import latest_checkpoint
 from armbench_mmdet.errors import InputError
@@ -66,13 +65,14 @@ def load_ablation(path: Path) -> Ablation:
     """Read an ablation file.
 
     Raises:
-        InputError: It is not one, has no baseline, or an ingredient asks for weights that are not trained.
+        InputError: It does not load, its base is not there, it has no baseline, or weights asked for are not trained.
     """
-    content = {key: value for key, value in Config.fromfile(path).to_dict().items() if not key.startswith('_')}
+    content = {key: value for key, value in load_config(path).to_dict().items() if not key.startswith('_')}
     try:
         ablation = msgspec.convert(content, Ablation)
     except msgspec.ValidationError as error:
         raise InputError(f'an ablation must have base and ingredients: {error} (in {path})') from error
+    find_config(path.parent / ablation.base)
     if BASELINE not in ablation.ingredients:
         raise InputError(f'ingredients must have one named {BASELINE!r}, got {list(ablation.ingredients)} (in {path})')
     for name, one in ablation.ingredients.items():

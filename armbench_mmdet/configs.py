@@ -13,6 +13,10 @@ from mmengine.logging import print_log
 
 from armbench_mmdet.errors import InputError, nearest
 
+_OF_CONFIGS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError,
+               RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
+"""What a config file may raise: it is code."""
+
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 ABSENT = '–'
 
@@ -82,7 +86,7 @@ def load_config(config: str | Path, options: Mapping[str, Any] | None = None) ->
     path = find_config(config)
     try:
         loaded = Config.fromfile(path)
-    except (SyntaxError, OSError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, NameError) as error:
+    except _OF_CONFIGS as error:
         raise InputError(f'config must load, got {type(error).__name__}: {error} (in {path})') from error
     if options:
         _check_new_keys(loaded, options)
@@ -120,6 +124,19 @@ def dotted_keys(node: Any, prefix: str = '') -> Iterator[str]:
         yield from dotted_keys(value, f'{prefix}{key}.')
 
 
+def dataset_of(config: Config, loader: str) -> ConfigDict:
+    """The data set settings of a loader.
+
+    Raises:
+        InputError: The config has no such loader, or that has none.
+    """
+    given = config.get(loader)
+    dataset = given.get('dataset') if isinstance(given, Mapping) else None
+    if not isinstance(dataset, Mapping):
+        raise InputError(f'{loader} must be a dict with a dataset, got {given!r} (in {config.filename})')
+    return dataset
+
+
 def datasets(config: Config) -> Iterator[ConfigDict]:
     """Yield the data set settings of each loader, those inside wrappers such as ``RepeatDataset`` included."""
     for name in LOADERS:
@@ -130,7 +147,7 @@ def datasets(config: Config) -> Iterator[ConfigDict]:
 def training_subsets(config: Config) -> str:
     """The subsets a config trains on, by name, several joined by `` + ``; of files of one's own, the folder's name."""
     names = []
-    for one in unwrapped(config.train_dataloader['dataset']):
+    for one in unwrapped(dataset_of(config, 'train_dataloader')):
         ann_file = one.get('ann_file')
         folder = Path(one.get('data_root') or '', ann_file).absolute().parent.name if ann_file else None
         names.append(folder or one.get('subset', '?'))

@@ -28,6 +28,20 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+class UnwritableError(InputError, OSError):
+    """A file or folder cannot be written; an ``OSError`` for those who can do without it."""
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raised = UnwritableError(f'{path} must be where files can be written, got {error.strerror or error}')
+        raised.strerror = error.strerror
+        raise raised from error
+
+
 @contextlib.contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
     """A file or folder to write beside ``path``, which gets that name at the end: nobody ever sees half of it.
@@ -36,16 +50,18 @@ def draft_of(path: Path) -> Iterator[Path]:
     leaves a draft, which :func:`remove_drafts` removes.
 
     Raises:
-        OSError: Writing, syncing or renaming failed; what ``path`` names is as it was.
+        UnwritableError: Making the folder, syncing or renaming failed; what ``path`` names is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f'{path.name}.{uuid.uuid4().hex[:12]}{_DRAFT}')
     try:
         yield draft
-        for file in sorted(draft.iterdir()) if draft.is_dir() else [draft]:
-            _sync(file)
-        os.replace(draft, path)
-        _sync(path.parent)
+        with _writing(path):
+            for file in sorted(draft.iterdir()) if draft.is_dir() else [draft]:
+                _sync(file)
+            os.replace(draft, path)
+            _sync(path.parent)
     finally:
         _remove(draft)
 
@@ -54,9 +70,9 @@ def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file so that its name never stands for half of it, also after a power cut.
 
     Raises:
-        OSError: Writing, syncing or renaming failed; the file is as it was.
+        UnwritableError: Writing, syncing or renaming failed; the file is as it was.
     """
-    with draft_of(path) as draft:
+    with draft_of(path) as draft, _writing(path):
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -89,7 +105,8 @@ def locked(path: Path, notice: str = '') -> Iterator[None]:
 
     ``notice`` is logged when another process holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         held = lock.acquire(blocking=False)

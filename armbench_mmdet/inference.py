@@ -28,7 +28,7 @@ from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from armbench_mmdet.configs import load_config
+from armbench_mmdet.configs import dataset_of, load_config
 from armbench_mmdet.datasets.images import (
     FoundImages,
     Inputs,
@@ -78,7 +78,7 @@ class Detector:
         self.checkpoint = find_checkpoint(checkpoint)
         self.device = _device(device)
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        dataset = self.config.test_dataloader.dataset
+        dataset = dataset_of(self.config, 'test_dataloader')
         self.classes = tuple({**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}['classes'])
         self._pipeline = Compose(dataset.pipeline)
         self.model = MODELS.build(self.config.model)

@@ -16,7 +16,7 @@ from mmengine.runner import Runner, TestLoop
 from tabulate import tabulate
 from tqdm import tqdm
 
-from armbench_mmdet.configs import LOADERS, leaves, nested, unwrapped
+from armbench_mmdet.configs import LOADERS, dataset_of, leaves, nested, unwrapped
 from armbench_mmdet.datasets.ground_truth import METAINFO_KEY
 from armbench_mmdet.engine.checkpoints import latest_checkpoint, load_exactly
 from armbench_mmdet.engine.failure import explained_config, explained_failures, unknown_type
@@ -68,7 +68,11 @@ def make_usable(config: Config) -> None:
     ]
     if values.get('auto_scale_lr.enable') == 'True' and 'base_batch_size' not in config.auto_scale_lr:
         problems.append('auto_scale_lr.base_batch_size must be set for --auto-scale-lr, got none')
-    for loader in filter(None, map(config.get, LOADERS)):
+    for name in LOADERS:
+        loader = config.get(name) or {}
+        if not isinstance(loader, dict):
+            problems.append(f'{name} must be a dict, got {loader!r}')
+            continue
         if loader.get('num_workers') == 0:
             loader['persistent_workers'] = False
             loader.pop('prefetch_factor', None)
@@ -127,10 +131,10 @@ def on_data(config: Config, subset: str | None, split: str | None) -> Config:
     """Return a copy of ``config`` that tests on a subset and split; None leaves what it says.
 
     Raises:
-        InputError: The config tests on files of its own.
+        InputError: The config tests on nothing, or on files of its own.
     """
     config = copy.deepcopy(config)
-    dataset = config.test_dataloader.dataset
+    dataset = dataset_of(config, 'test_dataloader')
     chosen = {key: value for key, value in (('subset', subset), ('split', split)) if value is not None}
     own = [key for key in ('ann_file', 'dataset', 'datasets') if dataset.get(key)]
     if chosen and own:
@@ -148,7 +152,7 @@ def selftest(config: Config, subset: str | None, split: str | None) -> str:
     Raises:
         InputError: It scores less; the message names the step that lost it.
     """
-    init_default_scope(config.default_scope)
+    init_default_scope(config.get('default_scope', 'mmdet'))
     with explained_config():
         dataset = DATASETS.build(on_data(config, subset, split).test_dataloader.dataset)
     source = dataset.ground_truth

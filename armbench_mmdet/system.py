@@ -18,7 +18,7 @@ import torch
 from mmengine.runner import Runner
 
 PACKAGES = ('armbench-mmdet', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'pycocotools', 'numpy')
-_CODE = Path(__file__).resolve().parent
+CODE = Path(__file__).resolve().parent  # the package's folder
 _GIT_TIMEOUT_S = 20
 
 
@@ -63,7 +63,7 @@ def _memory_mb() -> int | None:
     return None
 
 
-def git_state(folder: Path = _CODE) -> tuple[str | None, str]:
+def git_state(folder: Path = CODE) -> tuple[str | None, str]:
     """The revision of the code in a checkout, None outside one, and a patch of how the code differs from it.
 
     Python files that are not yet tracked are in the patch, too.

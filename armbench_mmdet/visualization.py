@@ -13,7 +13,9 @@ from mmengine.registry import DefaultScope
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as mask_api
 
+from armbench_mmdet.configs import dataset_of
 from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import write_atomically
 from armbench_mmdet.transforms import loading
 
 Colour = tuple[int, int, int]
@@ -213,7 +215,7 @@ def augmentation_sheet(config: Config, columns: int, cell_px: int, seed: int) ->
 def _chosen_samples(config: Config, num: int, seed: int) -> tuple[Any, list[int]]:
     """The training data set, and ``num`` of its indices, ascending, without repetition."""
     with DefaultScope.overwrite_default_scope('mmdet'):
-        data_set = DATASETS.build(config.train_dataloader.dataset)
+        data_set = DATASETS.build(dataset_of(config, 'train_dataloader'))
         data_set.full_init()
     size = len(data_set)
     return data_set, sorted(np.random.default_rng(seed).choice(size, min(num, size), replace=False).tolist())
@@ -244,6 +246,6 @@ def make_sheet(cells: Sequence[np.ndarray], titles: Sequence[str], columns: int,
 
 def write_sheet(path: Path, sheet: np.ndarray) -> None:
     """Write a sheet to a ``.png`` or ``.jpg`` file; an ``InputError`` if it is of another kind or cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not (cv2.haveImageWriter(str(path)) and cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])):
-        raise InputError(f'contact sheet must end in .png or .jpg, in a folder that can be written, got {str(path)!r}')
+    if not cv2.haveImageWriter(str(path)):
+        raise InputError(f'contact sheet must end in .png or .jpg, got {str(path)!r}')
+    write_atomically(path, cv2.imencode(path.suffix, sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())

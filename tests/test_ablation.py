@@ -128,6 +128,8 @@ def test_choosing_tests_the_trained_runs_on_other_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
+        ('base = (', 'config must load, got SyntaxError'),
+        ("base = 'y.py'\ningredients = dict(baseline={})\n", "existing file, got '.*y.py'"),
         ("base = 'x.py'\n", 'ingredients'),
         ("base = 'x.py'\ningredients = dict(other={})\n", "must have one named 'baseline'"),
         ("base = 'x.py'\ningredients = dict(baseline=dict(sedes=[0]))\n", 'sedes'),
@@ -137,5 +139,6 @@ def test_choosing_tests_the_trained_runs_on_other_data(tmp_path: Path) -> None:
 )
 def test_unusable_ablations_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / 'a.py').write_text(text)
+    (tmp_path / 'x.py').touch()
     with pytest.raises(InputError, match=message):
         load_ablation(tmp_path / 'a.py')

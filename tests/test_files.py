@@ -5,7 +5,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from armbench_mmdet.files import draft_of, locked, remove_drafts, write_atomically
+import pytest
+
+from armbench_mmdet.errors import InputError
+from armbench_mmdet.files import draft_of, locked, remove_drafts, write_atomically, write_json
 
 
 def test_the_name_stands_for_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
@@ -22,6 +25,16 @@ def test_the_name_stands_for_the_old_file_until_the_new_one_is_complete(tmp_path
         (draft / 'ids.npy').write_bytes(b'1')
         assert not (tmp_path / 'columns').exists()
     assert (tmp_path / 'columns/ids.npy').read_bytes() == b'1'
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    path = tmp_path / 'file/below.json'
+    for error in (InputError, OSError):  # one for users, one for those who can do without the file
+        with pytest.raises(error, match=r'below\.json must be where files can be written, got File exists'):
+            write_json(path, {})
+    with pytest.raises(InputError, match='File exists'), locked(path):
+        pass
 
 
 def test_drafts_of_the_dead_are_removed(tmp_path: Path) -> None:

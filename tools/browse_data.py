@@ -30,8 +30,8 @@ def main(args: argparse.Namespace) -> None:
     from armbench_mmdet import configs, visualization
     from armbench_mmdet.errors import InputError
 
-    if min(args.num, args.columns, args.cell_px) < 1:
-        raise InputError('--num, --columns and --cell-px must be at least 1')
+    if min(args.num, args.columns, args.cell_px, args.seed + 1) < 1:
+        raise InputError('--num, --columns and --cell-px must be at least 1, --seed at least 0')
     config = configs.load_config(args.config, configs.parse_options(args.cfg_options))
     if args.data_root:
         configs.set_data_root(config, args.data_root)

@@ -38,7 +38,10 @@ def parse_args() -> argparse.Namespace:
     weights.add_argument('out', type=Path, metavar='OUT', help='checkpoint to write (.pth)')
     weights.add_argument('--num-classes', type=int, metavar='N', help='if not tote and object: weights to fine-tune')
     weights.add_argument('--reverse', action='store_true', help='from ours to theirs')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.what == 'data' and args.list and not args.list.is_file():
+        parser.error(f'--list must be a file, got {str(args.list)!r}')
+    return args
 
 
 def main(args: argparse.Namespace) -> int:
@@ -54,10 +57,8 @@ def main(args: argparse.Namespace) -> int:
     from armbench_mmdet.datasets.release import IMAGE_FOLDER
 
     if args.format == 'coco':
-        names = args.list.read_text().split('\n') if args.list else None
-        report = cut(
-            args.source, args.out, names=names and [n for n in names if n], fraction=args.fraction, seed=args.seed
-        )
+        names = None if args.list is None else list(filter(None, args.list.read_text(errors='replace').splitlines()))
+        report = cut(args.source, args.out, names=names, fraction=args.fraction, seed=args.seed)
         print(report.text())
         return 0
     report = convert(args.format, args.source, args.out, args.split, args.images, args.tote_value)

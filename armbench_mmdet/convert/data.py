@@ -221,7 +221,7 @@ def cut(source: Path, out: Path, *, names: Sequence[str] | None = None, fraction
     they have, at equal distances, from a random start.
 
     Raises:
-        InputError: A name is not in the file, or the share is not in (0, 1].
+        InputError: The file has no images or there are no names, one is not in the file, or the share not in (0, 1].
     """
     content = read_json(source, dict[str, Any], 'annotation file must be a COCO file')
     try:
@@ -229,7 +229,11 @@ def cut(source: Path, out: Path, *, names: Sequence[str] | None = None, fraction
         counts = Counter(row['image_id'] for row in content['annotations'])
     except (KeyError, TypeError) as error:
         raise InputError(f'annotation file must be a COCO file, got {error!r} (in {source})') from error
+    if not file_names or seed < 0:
+        raise InputError(f'images and seed must be at least 1 and 0, got {len(file_names)} and {seed} (in {source})')
     if names is not None:
+        if not names:
+            raise InputError('--list must name images, one a line, got none')
         if missing := sorted(set(names) - set(file_names.values())):
             raise InputError(f'images must be in the file, got {missing[0]!r}, one of {len(missing)} (in {source})')
         kept = {image_id for image_id, name in file_names.items() if name in set(names)}

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from armbench_mmdet.datasets.images import image_in_work
 from armbench_mmdet.errors import InputError, UnreadableImageError, nearest
 from armbench_mmdet.run_folder import Ending, Reason
+from armbench_mmdet.system import CODE
 
 
 def image_lines(batch: Any) -> list[str]:
@@ -85,7 +86,8 @@ def _reason_of(error: Exception) -> Reason:
 
 _UNKNOWN_TYPE = re.compile(r'([\w.]+) is not in the \S*?::(.+?) registry')
 _UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
-_BUILDERS = ('build_from_cfg', 'build_dataloader')
+_REFUSALS = (AssertionError, ImportError, KeyError, OSError, TypeError, ValueError)  # of libraries, while they build
+_BUILDERS = ('build_from_cfg', 'build_dataloader', 'build_runner_from_cfg')
 _CLASS_COUNT = re.compile(r'The `num_classes` \((\d+)\) in (\w+) of .* `classes` (\d+)', re.DOTALL)
 
 
@@ -94,13 +96,13 @@ def explained_config() -> Iterator[None]:
     """Turn what mmengine says of a config that it cannot build into an :class:`InputError`.
 
     Raises:
-        InputError: A type or a key is not known, or the number of classes is not the data's.
+        InputError: A type, a key or a value is refused, or the number of classes is not the data's.
     """
     try:
         yield
     except InputError:
         raise
-    except (AssertionError, ImportError, KeyError, TypeError, ValueError) as error:
+    except _REFUSALS as error:
         if explained := explain_config(error):
             raise explained from error
         raise
@@ -115,7 +117,7 @@ def unknown_type(name: str, kind: str) -> str:
 
 def explain_config(error: Exception) -> InputError | None:
     """The error of building what a config describes in a user's terms, None if it is another one."""
-    message = str(error.args[0] if error.args else error)  # a KeyError would put quotes around it
+    message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)  # without its quotes
     if classes := _CLASS_COUNT.search(message):
         return InputError(
             f'num_classes must be {classes[3]}, the number of classes of the data, got {classes[1]} in the '
@@ -123,20 +125,21 @@ def explain_config(error: Exception) -> InputError | None:
         )
     if isinstance(error, ImportError) and 'pip install' in message:  # an optional package of mmengine's
         return InputError(message)
-    builders = [f for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_name in _BUILDERS]
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    builders = [frame.f_locals for frame in frames if frame.f_code.co_name in _BUILDERS]
     if not builders:
         return None
-    if isinstance(error, ValueError):  # what mmengine and mmdet raise for settings that they refuse
-        return InputError(f'{builders[-1].f_locals.get("obj_cls", DataLoader).__name__}: {message}')
+    # mmengine calls a data loader without a registry.
+    built = builders[-1].get('obj_cls', builders[-1].get('runner_cls', DataLoader))
     if '"type"' in message:
         return InputError(f'type must be in every dict that builds something; {message}')
     if unknown := _UNKNOWN_TYPE.search(message):
         return InputError(unknown_type(unknown[1], unknown[2]))
     if unknown := _UNKNOWN_KEY.search(message):
-        built = builders[-1].f_locals.get('obj_cls', DataLoader)  # mmengine calls that one without a registry
         known = {name for base in inspect.getmro(built) for name in inspect.signature(base).parameters}
         return InputError(f'{built.__name__} has no option {unknown[1]!r}{nearest(unknown[1], known)}')
-    return None
+    is_ours = frames[-1].f_code.co_filename.startswith(str(CODE))  # then it is a defect: we refuse by input errors
+    return InputError(f'{built.__name__}: {message}') if isinstance(error, _REFUSALS) and not is_ours else None
 
 
 def explain(error: Exception, runner: Runner) -> InputError | None:

@@ -16,8 +16,8 @@ from torch import nn
 from armbench_mmdet.engine.checkpoints import safe_loaders
 from armbench_mmdet.engine.levers import use_levers
 from armbench_mmdet.engine.loops import resumable
+from armbench_mmdet.system import CODE
 
-_PACKAGE = str(Path(__file__).resolve().parents[1])
 _PRINT_LOG = str(Path('mmengine/logging/logger.py'))
 
 # Messages of the stack about its own internals: nothing here for a user to act on.
@@ -36,7 +36,7 @@ _NOISE = (
 
 def is_shown(record: logging.LogRecord) -> bool:
     """Whether the terminal shows a record: this project's own, and anybody's warning but the stack's known noise."""
-    if _origin(record).startswith(_PACKAGE):
+    if _origin(record).startswith(str(CODE)):
         return True
     return record.levelno >= logging.WARNING and not any(noise in record.getMessage() for noise in _NOISE)
 

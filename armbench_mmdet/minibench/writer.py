@@ -62,7 +62,7 @@ def _make(job: _Job) -> list[dict[str, Any]]:
     """Write a picture; returns its annotations."""
     made = scene.render_scene(np.random.default_rng(job.key), SUBSETS[job.key[1]], job.width_px, job.height_px)
     if not cv2.imwrite(str(job.path), made.image, _JPEG):
-        raise OSError(f'could not write {job.path}')
+        raise InputError(f'{job.path} must be where files can be written, got a failure: is the disk full?')
     return scene.scene_annotations(made)
 
 

@@ -171,12 +171,16 @@ def test_a_share_keeps_density_and_everything_else(fraction: float, many: Path) 
 
 
 def test_a_list_of_images(many: Path) -> None:
+    many.with_name('empty.json').write_text('{"images": [], "annotations": []}')
     report = cut(many, many.with_name('part.json'), names=['7.jpg', '5.jpg'])
     assert report.images == 2
     assert [image['id'] for image in json.loads(report.ann_file.read_text())['images']] == [15, 21]
     for file, options, said in (
         (many, {'names': ['no.jpg']}, "got 'no.jpg'"),
+        (many, {'names': []}, '--list must name images'),
         (many, {'fraction': 0.0}, 'fraction must be above 0'),
+        (many, {'fraction': 0.5, 'seed': -1}, 'seed must be at least 1 and 0, got .* and -1'),
+        (many.with_name('empty.json'), {}, 'images and seed must be at least 1 and 0, got 0'),
         (many.with_name('none.json'), {}, 'must be a COCO file'),
     ):
         with pytest.raises(InputError, match=said):

@@ -75,6 +75,21 @@ def test_wrong_usage_is_one_message_and_status_2(tool: str, arguments: list[str]
     assert 'Traceback' not in done.stderr
 
 
+def test_output_that_nobody_reads_is_no_failure() -> None:
+    command = [
+        sys.executable,
+        f'{REPO}/tools/ablate.py',
+        f'{REPO}/configs/shift/mask-rcnn_minibench-shift.py',
+        '--table',
+    ]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        assert process.stderr.read() == ''
+    assert process.returncode == 141
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'message'),
