@@ -10,14 +10,13 @@ from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmcv.ops import point_sample
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttention, MultiScaleDeformableAttnFunction
 from mmdet.models.dense_heads import Mask2FormerHead
-from mmdet.models.layers import SinePositionalEncoding
 from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
 from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
 from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from armbench_mmdet.errors import InputError
 from armbench_mmdet.masks.encode import RleMasks
@@ -171,19 +170,11 @@ class StableMask2FormerHead(Mask2FormerHead):
     to float32 twice for every decoder layer.
 
     Args:
-        mask_positional_encoding: Of mmdet's ``SinePositionalEncoding``; adds a learned projection of a pixel's place to
-            the features that make masks. It is not in the paper, whose models know places by padding and by deformable
-            attention alone; a small one learns that late or never, and then takes identical objects for one.
         **kwargs: The stock head's.
     """
 
-    def __init__(self, mask_positional_encoding: dict | None = None, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.mask_positional_encoding = None
-        if mask_positional_encoding:
-            self.mask_positional_encoding = SinePositionalEncoding(**mask_positional_encoding)
-            channels = 2 * self.mask_positional_encoding.num_feats
-            self.mask_position = nn.Conv2d(channels, self.mask_embed[-1].out_features, 1)
         for layer in self.pixel_decoder.encoder.layers if STAND_IN_ACTIVE else ():
             layer.self_attn = DeformableAttention(**layer.self_attn_cfg)
         for layer in self.transformer_decoder.layers:
@@ -197,12 +188,11 @@ class StableMask2FormerHead(Mask2FormerHead):
         masks after every layer and shrinks them: the same, for both steps are linear.
         """
         pixels, maps = self.pixel_decoder(x)
-        if self.mask_positional_encoding is not None:
-            pixels = pixels + self.mask_position(self.mask_positional_encoding(_unmasked(pixels[:1])))
         keys, positions, steering = [], [], []
         for level, project, own in zip(maps, self.decoder_input_projs, self.level_embed.weight, strict=False):
             keys.append(project(level).flatten(2).mT + own)
-            positions.append(self.decoder_positional_encoding(_unmasked(level)).flatten(2).mT)
+            nothing = level.new_zeros((len(level), *level.shape[2:]), dtype=torch.bool)  # no pixel is padding
+            positions.append(self.decoder_positional_encoding(nothing).flatten(2).mT)
             small = F.interpolate(pixels.detach(), level.shape[2:], mode='bilinear', align_corners=False)
             steering.append(small.flatten(2))
         queries, query_pos = (part.weight.repeat(len(pixels), 1, 1) for part in (self.query_feat, self.query_embed))
@@ -329,11 +319,6 @@ class StableMask2FormerHead(Mask2FormerHead):
         scores, masks = ([layer.float() for layer in layers] for layers in (all_cls_scores, all_mask_preds))
         with torch.autocast(scores[0].device.type, enabled=False):
             return super().loss_by_feat(scores, masks, batch_gt_instances, batch_img_metas)
-
-
-def _unmasked(features: Tensor) -> Tensor:
-    """``(B, h, w) bool``, as mmdet's positional encoding takes it: no pixel is padding."""
-    return features.new_zeros((len(features), *features.shape[2:]), dtype=torch.bool)
 
 
 def _at_points(masks: Tensor, objects: Tensor, points: Tensor) -> Tensor:

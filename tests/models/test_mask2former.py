@@ -104,21 +104,6 @@ def test_outputs_losses_and_gradients_are_the_stock_heads() -> None:
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-4 * scale, msg=lambda m, n=name: f'{n}: {m}')
 
 
-def test_places_are_a_learned_part_of_masks_that_is_off_by_default() -> None:
-    plain = build(SMALL)
-    placed = build(SMALL, **{'panoptic_head.mask_positional_encoding': {'num_feats': 32, 'normalize': True}})
-    missing = placed.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert missing == ['panoptic_head.mask_position.weight', 'panoptic_head.mask_position.bias']
-    image = torch.randn(1, 3, SIDE_PX, 96)
-    with torch.no_grad():
-        with_places, without = (model.eval()(image, [None], mode='tensor') for model in (placed, plain))
-        assert (with_places[1][0] - without[1][0]).std() > 0.1
-        for parameter in placed.panoptic_head.mask_position.parameters():
-            parameter.zero_()
-        torch.testing.assert_close(placed(image, [None], mode='tensor'), without)
-    check_step_and_prediction(placed)
-
-
 def test_matching_survives_mixed_precision_where_the_stock_head_does_not() -> None:
     model = build(SMALL, **{'train_cfg.num_points': 12544})
     data = model.data_preprocessor(batch(), True)
