@@ -171,9 +171,7 @@ def current_hugging_face(state: State, source: Path) -> State:
     config = source.parent / 'config.json'
     labels: dict[int, str] = {}
     if config.is_file():
-        labels = read_json(
-            config, _HuggingFaceConfig, 'the config of a model must be as transformers writes it'
-        ).id2label
+        labels = read_json(config, _HuggingFaceConfig, 'config.json must be as transformers writes it').id2label
     names = [labels[number].lower() for number in sorted(labels)]
     if len(names) != len(CLASSES) or all(re.fullmatch(r'label_\d+', name) for name in names):
         return kept
