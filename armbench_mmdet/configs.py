@@ -141,7 +141,7 @@ def datasets(config: Config) -> Iterator[ConfigDict]:
     """Yield the data set settings of each loader, those inside wrappers such as ``RepeatDataset`` included."""
     for name in LOADERS:
         if config.get(name):
-            yield from unwrapped(config[name]['dataset'])
+            yield from unwrapped(dataset_of(config, name))
 
 
 def training_subsets(config: Config) -> str:
@@ -173,10 +173,10 @@ def set_data_root(config: Config, data_root: str | Path) -> None:
     """Point every loader at ``data_root``, the folder that holds the subsets' folders.
 
     Raises:
-        InputError: A loader joins several folders, which would all be the same then.
+        InputError: A loader has no data set, or joins several folders, which would all be the same then.
     """
     for name in LOADERS:
-        inner = list(unwrapped(config[name]['dataset'])) if config.get(name) else []
+        inner = list(unwrapped(dataset_of(config, name))) if config.get(name) else []
         roots = {str(dataset.get('data_root')) for dataset in inner}
         if len(roots) > 1:
             raise InputError(

@@ -239,11 +239,11 @@ def set_tta(config: Config, scales: Sequence[float]) -> None:
     """Test in views of each scale, each as it is and flipped, and merge them (``--tta``); in place.
 
     Raises:
-        InputError: A scale is not positive, or the test pipeline does not resize.
+        InputError: A scale is not positive, there is nothing to test on, or the test pipeline does not resize.
     """
     if not all(scale > 0 for scale in scales):
         raise InputError(f'--tta must have scales above 0, got {list(scales)}')
-    for dataset in unwrapped(config.test_dataloader.dataset):
+    for dataset in unwrapped(dataset_of(config, 'test_dataloader')):
         steps = list(dataset.pipeline)
         places = [i for i, step in enumerate(steps) if step['type'].endswith('Resize') and 'scale' in step]
         if not places:

@@ -39,7 +39,7 @@ _DARK = 64
 _REDUCED = {1: cv2.IMREAD_COLOR} | {factor: getattr(cv2, f'IMREAD_REDUCED_COLOR_{factor}') for factor in (2, 4, 8)}
 # What Pillow raises on hostile, damaged or very large files.
 DECODE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
-                  MemoryError, Image.DecompressionBombError)  # fmt: skip
+                 MemoryError, Image.DecompressionBombError)  # fmt: skip
 
 _SLOTS, _SLOT_BYTES = 1024, 1024
 _IN_WORK = mmap.mmap(-1, _SLOTS * _SLOT_BYTES)  # shared with the data-loading processes that fork

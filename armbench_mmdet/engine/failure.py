@@ -138,8 +138,9 @@ def explain_config(error: Exception) -> InputError | None:
     if unknown := _UNKNOWN_KEY.search(message):
         known = {name for base in inspect.getmro(built) for name in inspect.signature(base).parameters}
         return InputError(f'{built.__name__} has no option {unknown[1]!r}{nearest(unknown[1], known)}')
-    is_ours = frames[-1].f_code.co_filename.startswith(str(CODE))  # then it is a defect: we refuse by input errors
-    return InputError(f'{built.__name__}: {message}') if isinstance(error, _REFUSALS) and not is_ours else None
+    is_ours = frames[-1].f_code.co_filename.startswith(str(CODE))  # then it may be a defect, unless it is of a value
+    is_refusal = isinstance(error, ValueError) or (isinstance(error, _REFUSALS) and not is_ours)
+    return InputError(f'{built.__name__}: {message}') if is_refusal else None
 
 
 def explain(error: Exception, runner: Runner) -> InputError | None:

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from tqdm import tqdm
 
 from armbench_mmdet.errors import InputError
-from armbench_mmdet.files import locked, write_atomically
+from armbench_mmdet.files import UnwritableError, locked, write_atomically
 from armbench_mmdet.minibench import scene
 from armbench_mmdet.minibench.scene import MIX, SAME_OBJECT, SUBSETS
 from armbench_mmdet.system import usable_cores
@@ -62,7 +62,7 @@ def _make(job: _Job) -> list[dict[str, Any]]:
     """Write a picture; returns its annotations."""
     made = scene.render_scene(np.random.default_rng(job.key), SUBSETS[job.key[1]], job.width_px, job.height_px)
     if not cv2.imwrite(str(job.path), made.image, _JPEG):
-        raise InputError(f'{job.path} must be where files can be written, got a failure: is the disk full?')
+        raise UnwritableError(f'{job.path} must be where files can be written, got a failure: is the disk full?')
     return scene.scene_annotations(made)
 
 

@@ -22,7 +22,9 @@ READS = [
     'convert weights torchvision BAD.pth out.pth',
     'export_weights BAD.pth out.safetensors',
     'train BAD.py',
+    'train BAD.py --data-root ROOT',
     'test BAD.py weights.pth',
+    'test BAD.py weights.pth --tta 1',
     'test BAD.py --selftest',
     'infer BAD.py weights.pth TRUTH --out out',
     'export BAD.py weights.pth out.onnx',
@@ -40,6 +42,7 @@ CONTENTS = {
     'a list': b'[]',
     'wrong types': b'{"images": {"id": "x"}, "annotations": 3, "shapes": null}',
     'code that fails': b'1 / 0',
+    'code of numbers': b'train_dataloader = test_dataloader = 3',
 }
 WRITES = [
     'make_minibench BELOW --train 0 --val 0 --test 0',

@@ -95,8 +95,10 @@ def test_output_that_nobody_reads_is_no_failure() -> None:
     ('tool', 'arguments', 'message'),
     [
         ('train', [LEAF, '--resume', 'nowhere.pth'], '--resume must find a whole checkpoint'),
+        ('test', [LEAF, 'nowhere.pth'], 'checkpoint must be a file'),
         ('test', [LEAF, 'notes.txt'], 'checkpoint must be a readable file'),
         ('train', [ARMBENCH, '--data-root', 'nowhere', '--cfg-options', 'model.backbone.init_cfg=None'], 'nowhere'),
+        ('sweep', [f'{REPO}/configs/_base_/schedules/1x.py'], 'search space must have known keys and types'),
         ('report', ['nowhere'], 'work dir must be a folder with a run in it'),
         ('evaluate', ['x.json', '--subset', 'mix-object-tote', '--data-root', 'nowhere'], 'must be a readable file'),
         ('evaluate', ['x.json', '--ground-truth', 'x.json', '--images', 'nowhere'], '--images folder must exist'),
